@@ -1,0 +1,186 @@
+//! The messages. Plain data; times in microseconds or milliseconds as the field's name says.
+
+use serde::{Deserialize, Serialize};
+
+/// From the agent to guest-init.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostMessage {
+    /// Which function this sandbox runs. Sent once, after [`GuestMessage::Hello`].
+    Start(Start),
+    /// An invocation begins; `event_len` bytes follow as [`HostMessage::Body`].
+    Invoke(Invoke),
+    /// The next bytes of the event.
+    Body(BodyChunk),
+    /// End the function's processes and power off.
+    Shutdown,
+}
+
+/// From guest-init to the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestMessage {
+    /// First message on the connection.
+    Hello(Hello),
+    /// Bytes that the function wrote, or a line of the platform. All output of an invocation precedes its `Done`.
+    Log(LogChunk),
+    /// The runtime has asked for its first invocation.
+    InitDone(InitReport),
+    /// The runtime reported an init error, exited or ran out of time before its first invocation.
+    InitFailed(InitFailure),
+    /// The runtime began to answer; the body follows as [`GuestMessage::Body`].
+    Response(ResponseHead),
+    /// The next bytes of the response.
+    Body(BodyChunk),
+    /// The invocation has ended, whatever its outcome. After [`Outcome::TimedOut`] and [`Outcome::Exited`] the
+    /// sandbox takes no further invocation.
+    Done(InvocationReport),
+}
+
+/// guest-init is up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Must equal [`crate::PROTOCOL_VERSION`].
+    pub protocol_version: u32,
+    /// Guest kernel release, as `uname -r` prints it.
+    pub kernel_release: String,
+    /// Time from kernel start to PID 1's first instruction, µs of guest monotonic clock.
+    pub kernel_boot_us: u64,
+    /// Time from PID 1's first instruction to this message, µs.
+    pub guest_init_us: u64,
+}
+
+/// Identity and settings of the function, and what the guest needs from the host before user code runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Function name, without account or qualifier.
+    pub function_name: String,
+    /// `$LATEST` or a version number.
+    pub function_version: String,
+    /// `_HANDLER`.
+    pub handler: String,
+    /// Memory of the function's cgroup and `AWS_LAMBDA_FUNCTION_MEMORY_SIZE`, MiB.
+    pub memory_mib: u32,
+    /// Limit of one init, ms; then [`GuestMessage::InitFailed`].
+    pub init_timeout_ms: u32,
+    /// The function's timeout, ms. Also the limit of an init that is repeated at the first invocation.
+    pub timeout_ms: u32,
+    /// `AWS_REGION` and `AWS_DEFAULT_REGION`.
+    pub region: String,
+    /// `AWS_LAMBDA_LOG_GROUP_NAME`.
+    pub log_group: String,
+    /// `AWS_LAMBDA_LOG_STREAM_NAME`.
+    pub log_stream: String,
+    /// Wall clock at sending, nanoseconds since the Unix epoch.
+    pub wall_clock_unix_ns: u64,
+    /// Fresh bytes from the host's `getrandom`, credited to the guest kernel.
+    pub entropy: [u8; 32],
+    /// The customer's variables, already checked against the reserved names.
+    pub environment: Vec<(String, String)>,
+    /// Credentials and other variables that the platform sets for the function.
+    pub platform_environment: Vec<(String, String)>,
+}
+
+/// Head of an invocation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invoke {
+    /// `Lambda-Runtime-Aws-Request-Id`, a UUID.
+    pub request_id: String,
+    /// Time the function may take from now, ms. guest-init computes the deadline on its own clock.
+    pub timeout_ms: u32,
+    /// `Lambda-Runtime-Invoked-Function-Arn`.
+    pub invoked_function_arn: String,
+    /// `Lambda-Runtime-Trace-Id`.
+    pub trace_id: String,
+    /// `Lambda-Runtime-Client-Context`: the decoded JSON text.
+    pub client_context: Option<String>,
+    /// `Lambda-Runtime-Cognito-Identity`.
+    pub cognito_identity: Option<String>,
+    /// Length of the event in bytes, at most [`crate::MAX_BODY_LEN`].
+    pub event_len: u32,
+}
+
+/// A piece of an event or a response.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyChunk {
+    /// At most [`crate::MAX_CHUNK_LEN`] bytes; empty only when `last`.
+    pub bytes: Vec<u8>,
+    /// No piece follows.
+    pub last: bool,
+}
+
+/// Who wrote a piece of log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogSource {
+    /// The function's standard output or standard error.
+    Function,
+    /// guest-init: START, END, REPORT and their kin.
+    Platform,
+}
+
+/// A piece of log, not necessarily a whole line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogChunk {
+    /// Who wrote it.
+    pub source: LogSource,
+    /// At most [`crate::MAX_CHUNK_LEN`] bytes, not necessarily UTF-8.
+    pub bytes: Vec<u8>,
+}
+
+/// A finished init.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitReport {
+    /// From starting the runtime's process to its first `invocation/next`, µs.
+    pub duration_us: u64,
+}
+
+/// A failed init.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitFailure {
+    /// What the invoker is told, as Lambda words it.
+    pub error: FunctionError,
+    /// From starting the runtime's process to the failure, µs.
+    pub duration_us: u64,
+}
+
+/// An error payload as the invoker sees it: the runtime's own JSON, or one that guest-init wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionError {
+    /// `Lambda-Runtime-Function-Error-Type`, or the platform's (`Runtime.ExitError`, `Sandbox.Timedout`).
+    pub error_type: String,
+    /// JSON document to answer with, at most [`crate::MAX_CHUNK_LEN`] bytes.
+    pub payload: Vec<u8>,
+}
+
+/// The runtime began to answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponseHead {
+    /// Of the invocation that is answered.
+    pub request_id: String,
+    /// As the runtime sent it; `application/json` when it did not.
+    pub content_type: String,
+}
+
+/// How an invocation ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// `Response` and its body were sent.
+    Succeeded,
+    /// The runtime posted to `invocation/{id}/error`, or the platform refused its response (too large).
+    Failed(FunctionError),
+    /// The deadline passed; the function's processes were killed.
+    TimedOut,
+    /// The runtime's process ended; carries the payload to answer with.
+    Exited(FunctionError),
+}
+
+/// An ended invocation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvocationReport {
+    /// Of the invocation that ended.
+    pub request_id: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From handing the event to the runtime to the end of its answer, µs.
+    pub duration_us: u64,
+    /// Peak memory of the function's cgroup, MiB.
+    pub max_memory_used_mib: u32,
+}
