@@ -1,0 +1,203 @@
+//! Which system calls one thread may make: a list of rules with a reason each, compiled to BPF by `seccompiler`.
+//! A call that no rule allows ends the whole process by `SIGSYS`.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+/// What one thread may call.
+#[derive(Clone, Debug)]
+pub struct SyscallFilter {
+    /// The thread's name, for messages.
+    pub name: &'static str,
+    /// Rules for one call are alternatives.
+    pub rules: Vec<SyscallRule>,
+}
+
+/// One allowed call; [`allow!`](crate::allow) writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyscallRule {
+    /// As in `libc`: `SYS_read`.
+    pub name: &'static str,
+    /// Its number.
+    pub number: i64,
+    /// Conditions on arguments, all of which must hold; none: any arguments.
+    pub when: Vec<ArgTest>,
+    /// Why the thread needs it.
+    pub reason: &'static str,
+}
+
+/// A condition on the low 32 bits of an argument: what the kernel looks at for the ioctl numbers, flags, signals
+/// and protections that rules are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArgTest {
+    /// The argument at `index` (0 to 5) is `value`.
+    Equals {
+        /// Position of the argument.
+        index: u8,
+        /// Its low 32 bits.
+        value: u32,
+    },
+    /// The argument at `index` has none of the bits of `mask`.
+    NoneOf {
+        /// Position of the argument.
+        index: u8,
+        /// Forbidden bits.
+        mask: u32,
+    },
+}
+
+/// A [`SyscallFilter`] as the kernel takes it. Made before the jail is entered, applied inside.
+#[derive(Debug)]
+pub struct CompiledFilter {
+    name: &'static str,
+    program: BpfProgram,
+}
+
+/// A filter that cannot be compiled or applied.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// A rule allows a call with and without conditions, which would make the condition void.
+    #[error("filter {filter}: {call} is allowed both with and without conditions")]
+    Redundant {
+        /// The filter's name.
+        filter: &'static str,
+        /// The call's name.
+        call: &'static str,
+    },
+    /// The compiler refused it.
+    #[error("compile system call filter {filter}")]
+    Compile {
+        /// The filter's name.
+        filter: &'static str,
+        /// Why.
+        source: seccompiler::BackendError,
+    },
+    /// The kernel refused it.
+    #[error("apply system call filter {filter}")]
+    Apply {
+        /// The filter's name.
+        filter: &'static str,
+        /// Why.
+        source: seccompiler::Error,
+    },
+}
+
+/// A [`SyscallRule`]: `allow!(SYS_read, "why")`, `allow!(SYS_ioctl, arg 1 = KVM_RUN, "why")`,
+/// `allow!(SYS_mmap, arg 2 without libc::PROT_EXEC, "why")`.
+#[macro_export]
+macro_rules! allow {
+    ($call:ident, $reason:literal) => {
+        $crate::SyscallRule {
+            name: stringify!($call),
+            number: $crate::libc::$call,
+            when: Vec::new(),
+            reason: $reason,
+        }
+    };
+    ($call:ident, arg $index:literal = $value:expr, $reason:literal) => {
+        $crate::SyscallRule {
+            name: stringify!($call),
+            number: $crate::libc::$call,
+            when: vec![$crate::ArgTest::Equals { index: $index, value: $value as u32 }],
+            reason: $reason,
+        }
+    };
+    ($call:ident, arg $index:literal without $mask:expr, $reason:literal) => {
+        $crate::SyscallRule {
+            name: stringify!($call),
+            number: $crate::libc::$call,
+            when: vec![$crate::ArgTest::NoneOf { index: $index, mask: $mask as u32 }],
+            reason: $reason,
+        }
+    };
+}
+
+impl ArgTest {
+    fn condition(self) -> Result<SeccompCondition, seccompiler::BackendError> {
+        match self {
+            Self::Equals { index, value } => {
+                SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())
+            }
+            Self::NoneOf { index, mask } => {
+                SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask.into()), 0)
+            }
+        }
+    }
+}
+
+impl SyscallRule {
+    fn compile(&self) -> Result<SeccompRule, seccompiler::BackendError> {
+        SeccompRule::new(self.when.iter().map(|test| test.condition()).collect::<Result<_, _>>()?)
+    }
+}
+
+impl SyscallFilter {
+    /// Compiles for the machine that this runs on.
+    ///
+    /// # Errors
+    /// A call allowed both with and without conditions; a malformed condition.
+    pub fn compile(&self) -> Result<CompiledFilter, FilterError> {
+        let filter = self.name;
+        let failed = |source| FilterError::Compile { filter, source };
+        let mut table: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+        for rule in &self.rules {
+            let first = !table.contains_key(&rule.number);
+            let alternatives = table.entry(rule.number).or_default();
+            // seccompiler reads an empty list as "whatever the arguments".
+            if !first && (rule.when.is_empty() || alternatives.is_empty()) {
+                return Err(FilterError::Redundant { filter, call: rule.name });
+            }
+            if !rule.when.is_empty() {
+                alternatives.push(rule.compile().map_err(failed)?);
+            }
+        }
+        let arch: TargetArch = std::env::consts::ARCH.try_into().map_err(failed)?;
+        let program = SeccompFilter::new(table, SeccompAction::KillProcess, SeccompAction::Allow, arch)
+            .and_then(BpfProgram::try_from)
+            .map_err(failed)?;
+        Ok(CompiledFilter { name: filter, program })
+    }
+}
+
+impl CompiledFilter {
+    /// Confines the calling thread, and the threads and processes it makes, for good.
+    ///
+    /// # Errors
+    /// The kernel refused the filter; it does so for a thread without `no_new_privs` (see
+    /// [`JailPlan`](crate::JailPlan)), but `seccompiler` sets that flag itself.
+    pub fn apply(&self) -> Result<(), FilterError> {
+        seccompiler::apply_filter(&self.program)
+            .map_err(|source| FilterError::Apply { filter: self.name, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_allowed_with_and_without_conditions_is_a_mistake() {
+        let conditional = allow!(SYS_ioctl, arg 1 = 7, "one command");
+        let any = allow!(SYS_ioctl, "any command");
+        for rules in
+            [vec![conditional.clone(), any.clone()], vec![any.clone(), conditional], vec![any.clone(), any]]
+        {
+            let result = SyscallFilter { name: "test", rules }.compile();
+            assert!(matches!(result, Err(FilterError::Redundant { .. })), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn alternatives_for_one_call_compile() {
+        let rules = vec![
+            allow!(SYS_ioctl, arg 1 = 1, "first"),
+            allow!(SYS_ioctl, arg 1 = 2, "second"),
+            allow!(SYS_mmap, arg 2 without libc::PROT_EXEC, "heap"),
+        ];
+        SyscallFilter { name: "test", rules }.compile().expect("compiles");
+    }
+}
