@@ -8,9 +8,15 @@
 //! `vmm --control-fd N` serves a socket that it inherited; `vmm --config FILE` takes one [`MachineConfig`] with
 //! paths, starts it and lives as long as its guest.
 
+mod client;
+mod packet;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use client::{Client, ClientError, receive, send};
+pub use packet::{DecodeError, EncodeError, decode, encode};
 
 /// Longest packet in bytes.
 pub const MAX_PACKET_LEN: usize = 64 * 1024;
@@ -77,7 +83,7 @@ pub enum Exit {
 pub struct MachineConfig {
     /// 1 to 16.
     pub vcpu_count: u8,
-    /// 128 to 10,240 plus what the platform adds for itself; MiB.
+    /// 128 to 10,240 plus at most 256 that the platform adds for itself; MiB.
     pub mem_size_mib: u32,
     /// ELF with a PVH note, or bzImage.
     pub kernel: Source,
