@@ -41,7 +41,7 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// Appends received bytes. Callers read at most a few tens of KiB at a time and drain with [`Self::next`].
+    /// Appends received bytes. Callers read at most a few tens of KiB at a time and drain with [`Self::next_message`].
     pub fn push(&mut self, bytes: &[u8]) {
         if self.consumed > 0 {
             self.buffer.drain(..self.consumed);
@@ -54,7 +54,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`FrameError`]; the connection is of no further use then.
-    pub fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn next_message<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         let pending = &self.buffer[self.consumed..];
         let Some((prefix, rest)) = pending.split_first_chunk::<PREFIX_LEN>() else { return Ok(None) };
         let len = u32::from_le_bytes(*prefix) as usize;
@@ -70,3 +70,6 @@ impl FrameReader {
         Ok(Some(message))
     }
 }
+
+#[cfg(test)]
+mod tests;

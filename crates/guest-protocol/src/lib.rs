@@ -13,19 +13,26 @@
 //!     │◄─────────────────────────── Start │   once: which function this sandbox is
 //!     │ Log* ────────────────────────────►│
 //!     │ InitDone | InitFailed ───────────►│   the runtime asked for its first invocation, or could not
-//!     │◄────────────────── Invoke, Body*  │ ┐
+//!     │◄────────────────── Invoke, Body*  │ ┐ at least one Body; Invoke may be sent right behind Start
 //!     │ Log*, Response, Body* ───────────►│ │ one at a time
-//!     │ Done ────────────────────────────►│ ┘
-//!     │◄──────────────────────── Shutdown │
+//!     │ Done ────────────────────────────►│ ┘ says whether the sandbox takes another
+//!     │ Ended ───────────────────────────►│   the runtime died between invocations; an Invoke that crosses this
+//!     │◄──────────────────────── Shutdown │   message was not run
 //! ```
+//!
+//! After [`GuestMessage::InitFailed`] the agent may still send one Invoke: init is then repeated under the function's
+//! timeout, as Lambda does, and `Done` carries the answer with the request id in it. After an init that ran out of
+//! time that is the only way to an answer.
 
+mod errors;
 mod frame;
 mod message;
 
+pub use errors::timed_out_message;
 pub use frame::{FrameError, FrameReader, encode};
 pub use message::{
-    BodyChunk, FunctionError, GuestMessage, Hello, HostMessage, InitFailure, InitReport, InvocationReport,
-    Invoke, LogChunk, LogSource, Outcome, ResponseHead, Start,
+    BodyChunk, Fate, FunctionError, GuestMessage, Hello, HostMessage, InitFailure, InitReport,
+    InvocationReport, Invoke, LogChunk, LogSource, Outcome, ResponseHead, Start,
 };
 
 /// Version of this protocol; both sides refuse another.
@@ -37,11 +44,15 @@ pub const HOST_CID: u32 = 2;
 /// The vsock port on the host that guest-init connects to.
 pub const CONTROL_PORT: u32 = 1024;
 
-/// Longest encoded message in bytes, length prefix excluded. A [`BodyChunk`] fits with room for its envelope.
-pub const MAX_MESSAGE_LEN: usize = 160 * 1024;
-
 /// Longest piece of an event, a response or a log in one message, in bytes.
 pub const MAX_CHUNK_LEN: usize = 128 * 1024;
 
-/// Longest event and longest buffered response in bytes: Lambda's 6 MB.
+/// Longest event in bytes: Lambda's 6 MB.
 pub const MAX_BODY_LEN: usize = 6 * 1024 * 1024;
+
+/// Longest buffered response and longest error document in bytes: the figure in Lambda's own error message.
+pub const MAX_RESPONSE_LEN: usize = MAX_BODY_LEN + 100;
+
+/// Longest encoded message in bytes, length prefix excluded. The longest is an error document with its envelope,
+/// which has an error type and a request id of bounded length; a [`BodyChunk`] is far below.
+pub const MAX_MESSAGE_LEN: usize = MAX_RESPONSE_LEN + 16 * 1024;

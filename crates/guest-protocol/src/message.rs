@@ -24,15 +24,18 @@ pub enum GuestMessage {
     Log(LogChunk),
     /// The runtime has asked for its first invocation.
     InitDone(InitReport),
-    /// The runtime reported an init error, exited or ran out of time before its first invocation.
+    /// The runtime reported an init error, exited or ran out of time before its first invocation. Its processes are
+    /// gone. The sandbox takes exactly one Invoke more, at which init is repeated under the function's timeout.
     InitFailed(InitFailure),
     /// The runtime began to answer; the body follows as [`GuestMessage::Body`].
     Response(ResponseHead),
     /// The next bytes of the response.
     Body(BodyChunk),
-    /// The invocation has ended, whatever its outcome. After [`Outcome::TimedOut`] and [`Outcome::Exited`] the
-    /// sandbox takes no further invocation.
+    /// The invocation has ended, whatever its outcome; [`InvocationReport::fate`] says whether another may follow.
     Done(InvocationReport),
+    /// The runtime's process ended while no invocation ran. The sandbox takes none any more; one that crosses this
+    /// message on the wire has not been run and may be given to another sandbox.
+    Ended(FunctionError),
 }
 
 /// guest-init is up.
@@ -102,6 +105,7 @@ pub struct Invoke {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BodyChunk {
     /// At most [`crate::MAX_CHUNK_LEN`] bytes; empty only when `last`.
+    #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
     /// No piece follows.
     pub last: bool,
@@ -122,6 +126,7 @@ pub struct LogChunk {
     /// Who wrote it.
     pub source: LogSource,
     /// At most [`crate::MAX_CHUNK_LEN`] bytes, not necessarily UTF-8.
+    #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
 }
 
@@ -146,7 +151,8 @@ pub struct InitFailure {
 pub struct FunctionError {
     /// `Lambda-Runtime-Function-Error-Type`, or the platform's (`Runtime.ExitError`, `Sandbox.Timedout`).
     pub error_type: String,
-    /// JSON document to answer with, at most [`crate::MAX_CHUNK_LEN`] bytes.
+    /// JSON document to answer with, at most [`crate::MAX_RESPONSE_LEN`] bytes.
+    #[serde(with = "serde_bytes")]
     pub payload: Vec<u8>,
 }
 
@@ -162,7 +168,7 @@ pub struct ResponseHead {
 /// How an invocation ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// `Response` and its body were sent.
+    /// `Response` and its whole body were sent. Sent bodies count in this case only.
     Succeeded,
     /// The runtime posted to `invocation/{id}/error`, or the platform refused its response (too large).
     Failed(FunctionError),
@@ -179,8 +185,20 @@ pub struct InvocationReport {
     pub request_id: String,
     /// How it ended.
     pub outcome: Outcome,
+    /// Whether the sandbox takes another invocation. A runtime that answers and then exits has
+    /// [`Outcome::Succeeded`] and [`Fate::Ended`].
+    pub fate: Fate,
     /// From handing the event to the runtime to the end of its answer, µs.
     pub duration_us: u64,
     /// Peak memory of the function's cgroup, MiB.
     pub max_memory_used_mib: u32,
+}
+
+/// What becomes of a sandbox after an invocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// The runtime waits for the next invocation.
+    Reusable,
+    /// Its processes are gone: destroy it.
+    Ended,
 }
