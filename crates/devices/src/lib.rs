@@ -1,1 +1,31 @@
-//! Under construction.
+//! The guest's devices over guest memory: virtio-mmio transport, block, vsock, entropy, serial port, reset port.
+//!
+//! Not here: KVM, threads, HTTP, files by path. `vmm` opens the files, maps the memory, registers the eventfds and
+//! runs the threads.
+//!
+//! # Who calls what
+//!
+//! ```text
+//!  vCPU threads                              the I/O thread (one for all devices)
+//!  Bus::get(address)                         epoll over kicks() and backend() of every device
+//!    └ Mutex<MmioTransport>::read/write        └ Mutex<device>::handle(Event)
+//!         │ activate, reset, config space           │ used buffers, then DeviceInterrupt
+//!         └────────► Mutex<device> ◄────────────────┘
+//! ```
+//!
+//! Locks are taken in one order, transport before device. A device never calls its transport: it raises its
+//! [`DeviceInterrupt`], which is atomics and the VMM's [`Interrupt`]. So register accesses of a running device,
+//! interrupt status and acknowledgement above all, never wait for the I/O thread.
+
+mod bus;
+mod interrupt;
+mod virtio;
+
+pub use bus::{Bus, BusDevice, BusError};
+pub use interrupt::{DeviceInterrupt, Interrupt};
+pub use virtio::device::{Activation, Event, VirtioDevice};
+pub use virtio::mmio::{MMIO_REGION_SIZE, MmioTransport, QUEUE_NOTIFY_OFFSET, TransportResources};
+pub use virtio::state::{QueueState, RestoreError, TransportState};
+
+/// Guest memory as every device sees it.
+pub type Memory = vm_memory::GuestMemoryMmap<()>;

@@ -1,0 +1,72 @@
+//! The contract between a virtio device, its transport and the VMM's I/O thread.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use virtio_queue::Queue;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::{DeviceInterrupt, Memory};
+
+/// Why the I/O thread calls a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The eventfd of this queue is readable.
+    Kick(usize),
+    /// The device's backend descriptor is readable.
+    Backend,
+}
+
+/// What a device works with from DRIVER_OK to reset.
+pub struct Activation {
+    /// Guest memory.
+    pub memory: Memory,
+    /// All queues, set up and valid, in the order of [`VirtioDevice::queue_sizes`].
+    pub queues: Vec<Queue>,
+    /// Raises the device's interrupt.
+    pub interrupt: Arc<DeviceInterrupt>,
+    /// Feature bits that driver and device agreed on.
+    pub features: u64,
+}
+
+/// A virtio device behind a transport.
+///
+/// The I/O thread registers every [`kicks`](Self::kicks) entry and [`backend`](Self::backend) with its epoll,
+/// level-triggered, for reading, once; both sets are fixed for the device's life. When one is readable it calls
+/// [`handle`](Self::handle), which does a bounded amount of work and leaves the descriptor readable when more waits.
+pub trait VirtioDevice: Send {
+    /// Device type, virtio 1.3 §5.
+    fn device_id(&self) -> u32;
+
+    /// Feature bits of the device type and of its queues; the transport adds its own.
+    fn features(&self) -> u64;
+
+    /// Largest size of each queue, powers of two.
+    fn queue_sizes(&self) -> &'static [u16];
+
+    /// Reads the device's configuration; past its end are zeros.
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Notification eventfds, one a queue, non-blocking. `vmm` binds number `n` to writes of `n` (4 bytes) at
+    /// [`QUEUE_NOTIFY_OFFSET`](crate::QUEUE_NOTIFY_OFFSET).
+    fn kicks(&self) -> &[EventFd];
+
+    /// A descriptor that is readable when the host side wants the device's attention.
+    fn backend(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Starts work; called at DRIVER_OK.
+    fn activate(&mut self, activation: Activation);
+
+    /// Forgets the driver: no guest memory is touched after this returns. Host resources that belong to the
+    /// driver's doings (connections) are dropped.
+    fn reset(&mut self);
+
+    /// Queues of an active device as they stand, for saving; none when inactive.
+    fn queues(&self) -> &[Queue];
+
+    /// Does what an event asks for. Errors end in DEVICE_NEEDS_RESET, never in a panic; an event of an inactive
+    /// device is consumed.
+    fn handle(&mut self, event: Event);
+}

@@ -1,0 +1,6 @@
+//! What all virtio devices share: the device contract, the mmio transport, chains of guest buffers, saved queues.
+
+pub(crate) mod device;
+pub(crate) mod mmio;
+mod registers;
+pub(crate) mod state;
