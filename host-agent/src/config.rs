@@ -1,0 +1,305 @@
+//! The agent's configuration: TOML file, the systemd credential merged over it, then flags.
+//!
+//! [`RawConfig`] is what someone wrote; [`Config`] is what was checked. Read once, by `main`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+/// Name of the systemd credential (`$CREDENTIALS_DIRECTORY/tinderbox.agent`).
+const CREDENTIAL: &str = "tinderbox.agent";
+
+/// Longest configuration file that is read, in bytes; ours have a few hundred.
+const MAX_FILE_LEN: u64 = 1024 * 1024;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// A file could not be read.
+    #[error("cannot read configuration {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is larger than any configuration.
+    #[error("configuration {} is longer than {MAX_FILE_LEN} bytes", .0.display())]
+    TooLong(PathBuf),
+    /// A file is not TOML.
+    #[error("configuration {} is not valid TOML", path.display())]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A field is unknown or has the wrong type.
+    #[error("configuration has a wrong field")]
+    Field(#[source] Box<toml::de::Error>),
+    /// A field's value makes no sense.
+    #[error("configuration field `{field}`: {problem}")]
+    Value {
+        /// Name of the field.
+        field: &'static str,
+        /// What is wrong and what was expected.
+        problem: String,
+    },
+    /// Listening beyond loopback needs keys, or `auth = "optional"` said on purpose.
+    #[error("refusing to listen on {0}, beyond loopback, without keys: add [[keys]] to the configuration")]
+    NoKeys(SocketAddr),
+}
+
+/// Whether requests must be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AuthMode {
+    /// Unsigned requests are refused.
+    Required,
+    /// Unsigned requests are taken; a signature that is there is verified when its key is known.
+    Optional,
+}
+
+/// A key that clients sign with.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Key {
+    /// Public half.
+    pub(crate) access_key_id: String,
+    /// Secret half.
+    pub(crate) secret_access_key: String,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+    }
+}
+
+/// Checked configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Address of the HTTP API.
+    pub(crate) listen: SocketAddr,
+    /// Keys that clients may sign with.
+    pub(crate) keys: Vec<Key>,
+    /// Twelve digits.
+    pub(crate) account_id: String,
+    /// Region of requests that name none.
+    pub(crate) region: String,
+    /// Whether requests must be signed.
+    pub(crate) auth: AuthMode,
+    /// Where functions and code are kept.
+    pub(crate) state_dir: PathBuf,
+    /// Where our programs, the guest kernel and the runtimes are.
+    pub(crate) lib_dir: PathBuf,
+    /// Memory for sandboxes in MiB; `None`: measured.
+    pub(crate) memory_mib: Option<u64>,
+    /// Limit of one init.
+    pub(crate) init_timeout: Duration,
+    /// How long an idle sandbox is kept.
+    pub(crate) idle_timeout: Duration,
+    /// `mkfs.erofs` that makes code images.
+    pub(crate) mkfs_erofs: PathBuf,
+}
+
+/// What the files and flags say, unchecked.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawConfig {
+    listen: String,
+    keys: Vec<Key>,
+    account_id: String,
+    region: String,
+    auth: AuthMode,
+    state_dir: PathBuf,
+    lib_dir: PathBuf,
+    memory_mib: Option<u64>,
+    init_timeout_ms: u64,
+    idle_timeout_s: u64,
+    mkfs_erofs: PathBuf,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:9000".into(),
+            keys: Vec::new(),
+            account_id: "000000000000".into(),
+            region: "us-east-1".into(),
+            auth: AuthMode::Required,
+            state_dir: "/var/lib/tinderbox".into(),
+            lib_dir: "/usr/lib/tinderbox".into(),
+            memory_mib: None,
+            init_timeout_ms: 10_000,
+            idle_timeout_s: 600,
+            mkfs_erofs: "/usr/bin/mkfs.erofs".into(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `file` (defaults when `None`), merges the credential over it when `credentials` has one, then checks.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the file or field.
+    pub(crate) fn load(
+        file: Option<&Path>,
+        credentials: Option<&Path>,
+        auth: Option<AuthMode>,
+    ) -> Result<Self, ConfigError> {
+        let mut table = match file {
+            Some(path) => read_table(path)?,
+            None => toml::Table::new(),
+        };
+        let credential = credentials.map(|dir| dir.join(CREDENTIAL)).filter(|path| path.exists());
+        if let Some(path) = credential {
+            table.extend(read_table(&path)?);
+        }
+        let mut raw: RawConfig = table.try_into().map_err(|error| ConfigError::Field(Box::new(error)))?;
+        raw.auth = auth.unwrap_or(raw.auth);
+        raw.check()
+    }
+}
+
+impl RawConfig {
+    fn check(self) -> Result<Config, ConfigError> {
+        let listen: SocketAddr = self.listen.parse().map_err(|_| ConfigError::Value {
+            field: "listen",
+            problem: format!("`{}` is not an address with a port, such as 127.0.0.1:9000", self.listen),
+        })?;
+        if self.account_id.len() != 12 || !self.account_id.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(value("account_id", format!("`{}` is not twelve digits", self.account_id)));
+        }
+        if !is_region(&self.region) {
+            return Err(value("region", format!("`{}` is not the name of a region", self.region)));
+        }
+        for key in &self.keys {
+            if key.access_key_id.is_empty() || key.secret_access_key.is_empty() {
+                return Err(value("keys", "a key has an empty half".into()));
+            }
+        }
+        if self.keys.is_empty() && self.auth == AuthMode::Required && !is_loopback(listen.ip()) {
+            return Err(ConfigError::NoKeys(listen));
+        }
+        for (field, number) in
+            [("init_timeout_ms", self.init_timeout_ms), ("idle_timeout_s", self.idle_timeout_s)]
+        {
+            if number == 0 || number > u64::from(u32::MAX) {
+                return Err(value(field, format!("{number} is not between 1 and {}", u32::MAX)));
+            }
+        }
+        if self.memory_mib == Some(0) {
+            return Err(value("memory_mib", "0 leaves no room for a sandbox".into()));
+        }
+        Ok(Config {
+            listen,
+            keys: self.keys,
+            account_id: self.account_id,
+            region: self.region,
+            auth: self.auth,
+            state_dir: self.state_dir,
+            lib_dir: self.lib_dir,
+            memory_mib: self.memory_mib,
+            init_timeout: Duration::from_millis(self.init_timeout_ms),
+            idle_timeout: Duration::from_secs(self.idle_timeout_s),
+            mkfs_erofs: self.mkfs_erofs,
+        })
+    }
+}
+
+/// Whether `name` looks like a region: the request's credential scope or the configuration brought it.
+pub(crate) fn is_region(name: &str) -> bool {
+    (1..=32).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+    }
+}
+
+fn value(field: &'static str, problem: String) -> ConfigError {
+    ConfigError::Value { field, problem }
+}
+
+fn read_table(path: &Path) -> Result<toml::Table, ConfigError> {
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(read)?.len() > MAX_FILE_LEN {
+        return Err(ConfigError::TooLong(path.to_owned()));
+    }
+    let text = std::fs::read_to_string(path).map_err(read)?;
+    text.parse().map_err(|error| ConfigError::Parse { path: path.to_owned(), source: Box::new(error) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a file and a credential make.
+    fn load(file: &str, credential: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, file).unwrap();
+        std::fs::write(dir.path().join(CREDENTIAL), credential).unwrap();
+        Config::load(Some(&path), Some(dir.path()), None)
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        let config = load("", "").unwrap();
+        assert_eq!(config.listen, "127.0.0.1:9000".parse().unwrap());
+        assert_eq!(config.account_id, "000000000000");
+        assert_eq!(config.auth, AuthMode::Required);
+    }
+
+    #[test]
+    fn the_credential_wins_over_the_file() {
+        let config = load("listen = '127.0.0.1:1'\nregion = 'eu-west-1'", "listen = '127.0.0.1:2'").unwrap();
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!(config.region, "eu-west-1");
+    }
+
+    #[test]
+    fn listening_beyond_loopback_needs_keys() {
+        let keys = "[[keys]]\naccess_key_id = 'a'\nsecret_access_key = 's'";
+        for open in ["0.0.0.0:9000", "[::]:9000", "192.168.1.1:80", "[::ffff:10.0.0.1]:80"] {
+            let line = format!("listen = '{open}'\n");
+            assert!(matches!(load(&line, ""), Err(ConfigError::NoKeys(_))), "{open}");
+            load(&line, keys).unwrap();
+            load(&line, "auth = 'optional'").unwrap();
+        }
+        for closed in ["127.0.0.1:9000", "[::1]:9000", "127.8.8.8:80", "[::ffff:127.0.0.1]:80"] {
+            load(&format!("listen = '{closed}'"), "").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        for (file, names) in [
+            ("listn = 'x'", "listn"),
+            ("listen = 'x'", "listen"),
+            ("account_id = '12'", "account_id"),
+            ("region = '../x'", "region"),
+            ("init_timeout_ms = 0", "init_timeout_ms"),
+            ("auth = 'maybe'", "maybe"),
+            ("[[keys]]\naccess_key_id = ''\nsecret_access_key = 's'", "keys"),
+        ] {
+            let error = load(file, "").unwrap_err();
+            let text = format!("{:?}", anyhow::Error::from(error));
+            assert!(text.contains(names), "{file}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_key_does_not_print_its_secret() {
+        let config = load("[[keys]]\naccess_key_id = 'a'\nsecret_access_key = 'hidden'", "").unwrap();
+        assert!(!format!("{config:?}").contains("hidden"));
+    }
+}
