@@ -1,3 +1,47 @@
-//! Under construction.
+//! `cargo xtask`: the one tool of this repository. Sets a machine up, builds, runs, tests and checks everything.
+//!
+//! Each subcommand is a module with an `Args` struct and `run(&Args, &Context)`; what they share is here:
+//! [`cmd`] runs programs, [`progress`] says what is being done, [`cache`] keeps what was built, keyed by the
+//! [`hash`] of what it was built from, [`toolbox`] is the Debian trixie chroot with the image tools.
+//! This is not a build system: cargo, make and mkosi are; xtask only decides what to ask of them.
 
-fn main() {}
+mod apt;
+mod cache;
+mod cmd;
+mod context;
+mod hash;
+mod progress;
+mod setup;
+mod toolbox;
+
+use clap::{Parser, Subcommand};
+use context::Context;
+use std::process::ExitCode;
+
+/// Build, run, test and check Tinderbox.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install the Debian packages the build needs and make the tool chroot.
+    Setup(setup::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = Context::new().and_then(|ctx| match &cli.command {
+        Command::Setup(args) => setup::run(args, &ctx),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
