@@ -73,7 +73,12 @@ impl Toolbox {
 
     /// A program of the chroot, with each of `binds` visible at its own path. It runs as root, with /proc, /dev and
     /// /sys, and sees the rest of the host not at all.
-    pub(crate) fn cmd<I: IntoIterator<Item: AsRef<OsStr>>>(&self, program: &str, args: I, binds: &[&Path]) -> Cmd {
+    pub(crate) fn cmd<I: IntoIterator<Item: AsRef<OsStr>>>(
+        &self,
+        program: &str,
+        args: I,
+        binds: &[&Path],
+    ) -> Cmd {
         // The script is constant: paths and arguments reach it as parameters and are never parsed by the shell.
         const ENTER: &str = r#"
             set -e; root=$1; count=$2; shift 2
