@@ -1,7 +1,7 @@
 //! How a device gets the guest's attention: the wire that the VMM provides, and the status bits of virtio-mmio.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::{fmt, io};
 
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use vmm_sys_util::eventfd::EventFd;
@@ -71,5 +71,12 @@ impl DeviceInterrupt {
     pub(crate) fn set(&self, status: u32, needs_reset: bool) {
         self.status.store(status, Ordering::SeqCst);
         self.needs_reset.store(needs_reset, Ordering::SeqCst);
+    }
+}
+
+impl fmt::Debug for DeviceInterrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, needs_reset, wire: _ } = self;
+        f.debug_struct("DeviceInterrupt").field("status", status).field("needs_reset", needs_reset).finish()
     }
 }

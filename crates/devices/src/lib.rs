@@ -17,14 +17,25 @@
 //! [`DeviceInterrupt`], which is atomics and the VMM's [`Interrupt`]. So register accesses of a running device,
 //! interrupt status and acknowledgement above all, never wait for the I/O thread.
 
+mod block;
 mod bus;
+mod guest_io;
 mod interrupt;
+mod reset_port;
+mod rng;
+mod serial;
 mod virtio;
 
+pub use block::{Access, Block, BlockError, BlockRestoreError, BlockState, DriveId};
 pub use bus::{Bus, BusDevice, BusError};
 pub use interrupt::{DeviceInterrupt, Interrupt};
+pub use reset_port::{RESET_PORT_REGION_SIZE, ResetPort};
+pub use rng::Rng;
+pub use serial::{SERIAL_REGION_SIZE, Serial, SerialRestoreError, SerialSink, SerialState};
+pub use virtio::chain::ChainError;
 pub use virtio::device::{Activation, Event, VirtioDevice};
 pub use virtio::mmio::{MMIO_REGION_SIZE, MmioTransport, QUEUE_NOTIFY_OFFSET, TransportResources};
+pub use virtio::service::DeviceError;
 pub use virtio::state::{QueueState, RestoreError, TransportState};
 
 /// Guest memory as every device sees it.

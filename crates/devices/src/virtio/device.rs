@@ -6,7 +6,7 @@ use std::sync::Arc;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::{DeviceInterrupt, Memory};
+use crate::{DeviceError, DeviceInterrupt, Memory};
 
 /// Why the I/O thread calls a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,7 @@ pub enum Event {
 }
 
 /// What a device works with from DRIVER_OK to reset.
+#[derive(Debug)]
 pub struct Activation {
     /// Guest memory.
     pub memory: Memory,
@@ -66,7 +67,19 @@ pub trait VirtioDevice: Send {
     /// Queues of an active device as they stand, for saving; none when inactive.
     fn queues(&self) -> &[Queue];
 
-    /// Does what an event asks for. Errors end in DEVICE_NEEDS_RESET, never in a panic; an event of an inactive
-    /// device is consumed.
-    fn handle(&mut self, event: Event);
+    /// Does what an event asks for; an event of an inactive device is consumed.
+    ///
+    /// # Errors
+    /// When the device stopped working and asked the driver for a reset (DEVICE_NEEDS_RESET). Nothing is left to do
+    /// for the caller but to log it.
+    fn handle(&mut self, event: Event) -> Result<(), DeviceError>;
+}
+
+/// Reads from a configuration laid out as bytes; past its end are zeros.
+pub(crate) fn read_config_bytes(config: &[u8], offset: u64, data: &mut [u8]) {
+    data.fill(0);
+    let rest = usize::try_from(offset).ok().and_then(|offset| config.get(offset..)).unwrap_or_default();
+    for (to, from) in data.iter_mut().zip(rest) {
+        *to = *from;
+    }
 }

@@ -1,6 +1,9 @@
 //! What all virtio devices share: the device contract, the mmio transport, chains of guest buffers, saved queues.
 
+pub(crate) mod chain;
 pub(crate) mod device;
 pub(crate) mod mmio;
 mod registers;
+pub(crate) mod segments;
+pub(crate) mod service;
 pub(crate) mod state;
