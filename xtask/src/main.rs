@@ -9,9 +9,11 @@ mod apt;
 mod cache;
 mod cmd;
 mod context;
+mod fuzz;
 mod hash;
 mod progress;
 mod setup;
+mod tidy;
 mod toolbox;
 
 use clap::{Parser, Subcommand};
@@ -30,12 +32,18 @@ struct Cli {
 enum Command {
     /// Install the Debian packages the build needs and make the tool chroot.
     Setup(setup::Args),
+    /// Check what can be checked about the tree without compiling it.
+    Tidy(tidy::Args),
+    /// Run the fuzz targets.
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = Context::new().and_then(|ctx| match &cli.command {
         Command::Setup(args) => setup::run(args, &ctx),
+        Command::Tidy(args) => tidy::run(args, &ctx),
+        Command::Fuzz(args) => fuzz::run(args, &ctx),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

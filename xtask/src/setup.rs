@@ -26,6 +26,8 @@ const PACKAGES: &[&str] = &[
     "mmdebstrap",
     "util-linux",
     "debian-archive-keyring",
+    // the fuzz targets' driver
+    "g++",
     // booting the appliance
     "openssh-client",
     "ovmf",
