@@ -5,6 +5,7 @@
 use crate::progress::Step;
 use anyhow::{Context as _, Result, bail};
 use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -100,6 +101,18 @@ impl Cache {
         let path = home.join(key);
         fs::rename(&scratch, &path).with_context(|| format!("publish {}", path.display()))?;
         Ok(path)
+    }
+
+    /// Points `kind/latest` at an artefact, for people and for tools outside of xtask. Nothing of ours reads it.
+    pub(crate) fn link_latest(&self, kind: &str, artefact: &Path) -> Result<()> {
+        let home = self.dir(kind)?;
+        let (link, fresh) =
+            (home.join("latest"), home.join(format!("{SCRATCH}latest-{}", std::process::id())));
+        if fs::read_link(&link).is_ok_and(|target| target == artefact) {
+            return Ok(());
+        }
+        symlink(artefact, &fresh).with_context(|| format!("link {}", fresh.display()))?;
+        fs::rename(&fresh, &link).with_context(|| format!("link {}", link.display()))
     }
 
     /// Scratch folders of runs that died (the lock is ours, so nobody works in them) and artefacts long unused.

@@ -11,6 +11,7 @@ mod cmd;
 mod context;
 mod fuzz;
 mod hash;
+mod kernel;
 mod progress;
 mod setup;
 mod tidy;
@@ -36,6 +37,8 @@ enum Command {
     Tidy(tidy::Args),
     /// Run the fuzz targets.
     Fuzz(fuzz::Args),
+    /// Build the guest kernel.
+    Kernel(kernel::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(args, &ctx),
         Command::Tidy(args) => tidy::run(args, &ctx),
         Command::Fuzz(args) => fuzz::run(args, &ctx),
+        Command::Kernel(args) => kernel::run(args, &ctx),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,173 @@
+//! The guest kernel: Debian's source of 6.12 with `configs/kernel/guest.config` and nothing else switched on. Gives an
+//! ELF `vmlinux` (entered by PVH) and a `bzImage`. Not the appliance's kernel: that one is Debian's own.
+
+use crate::cmd::Cmd;
+use crate::context::Context;
+use crate::hash::Inputs;
+use crate::progress::Step;
+use crate::{cache, setup};
+use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Raise when the steps below change what comes out.
+const RECIPE: &str = "kernel 1";
+/// make writes about this many lines for our configuration.
+const EXPECTED_LINES: u64 = 1250;
+const SOURCE_PACKAGE: &str = "linux-source-6.12";
+/// The tree inside the source archive has the package's name.
+const SOURCE_TREE: &str = SOURCE_PACKAGE;
+const FRAGMENT: &str = "configs/kernel/guest.config";
+/// Fixed, so that two builds of one source are equal byte for byte.
+const IDENTITY: [(&str, &str); 4] = [
+    ("KBUILD_BUILD_TIMESTAMP", "1970-01-01 00:00:00 UTC"),
+    ("KBUILD_BUILD_USER", "tinderbox"),
+    ("KBUILD_BUILD_HOST", "tinderbox"),
+    ("KBUILD_BUILD_VERSION", "1"),
+];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(_args: &Args, ctx: &Context) -> Result<()> {
+    let kernel = GuestKernel::ensure(ctx)?;
+    for file in [kernel.vmlinux(), kernel.bzimage()] {
+        let kib = fs::metadata(&file)?.len() >> 10;
+        println!("{} {kib} KiB", file.display());
+    }
+    Ok(())
+}
+
+/// A built guest kernel.
+pub(crate) struct GuestKernel {
+    dir: PathBuf,
+}
+
+impl GuestKernel {
+    /// Builds the kernel unless this very one is there.
+    pub(crate) fn ensure(ctx: &Context) -> Result<GuestKernel> {
+        setup::ensure_packages(ctx)?;
+        let source =
+            Cmd::new("dpkg-query").args(["--show", "--showformat", "${Version}", SOURCE_PACKAGE]).read()?;
+        let compiler = Cmd::new("gcc").arg("--version").read()?;
+        let inputs = Inputs::new(RECIPE).text("source", &source).text("compiler", &compiler);
+        let key = inputs.file(&ctx.path(FRAGMENT))?.key();
+        let dir = match ctx.cache.find("kernel", &key) {
+            Some(dir) => dir,
+            None => {
+                let step = ctx.progress.step(format!("building the guest kernel (Linux {source})"));
+                let dir = ctx.cache.artefact("kernel", &key, &step, |out| build(ctx, &step, out))?;
+                step.done();
+                dir
+            }
+        };
+        ctx.cache.link_latest("kernel", &dir)?;
+        Ok(GuestKernel { dir })
+    }
+
+    /// The ELF that the VMM starts.
+    pub(crate) fn vmlinux(&self) -> PathBuf {
+        self.dir.join("vmlinux")
+    }
+
+    /// The same kernel for loaders that want the Linux boot protocol.
+    pub(crate) fn bzimage(&self) -> PathBuf {
+        self.dir.join("bzImage")
+    }
+}
+
+fn build(ctx: &Context, step: &Step, out: &Path) -> Result<()> {
+    let work = out.join("work");
+    fs::create_dir(&work)?;
+    step.note("unpacking the source");
+    ctx.cmd("tar", "kernel", step)
+        .args(["--no-same-owner", "-C"])
+        .arg(&work)
+        .arg("-xf")
+        .arg(setup::kernel_source())
+        .run()?;
+    let objects = work.join("objects");
+    fs::create_dir(&objects)?;
+    let make = || {
+        let cmd = ctx.cmd("make", "kernel", step).dir(work.join(SOURCE_TREE)).arg("ARCH=x86_64");
+        // MAKEFLAGS of a calling make (or cargo) carries a job server that is not ours.
+        let cmd = cmd.arg(format!("O={}", objects.display())).env_remove("MAKEFLAGS").env("LC_ALL", "C");
+        IDENTITY.iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value))
+    };
+    let fragment = ctx.path(FRAGMENT);
+    make().env("KCONFIG_ALLCONFIG", &fragment).arg("allnoconfig").run()?;
+    check_config(&fragment, &objects.join(".config"))?;
+    let jobs = std::thread::available_parallelism().context("count processors")?;
+    make().arg(format!("-j{jobs}")).args(["vmlinux", "bzImage"]).expect_lines(EXPECTED_LINES).run()?;
+
+    let vmlinux = out.join("vmlinux");
+    ctx.cmd("strip", "kernel", step)
+        .args(["--strip-all", "-o"])
+        .arg(&vmlinux)
+        .arg(objects.join("vmlinux"))
+        .run()?;
+    for (from, to) in
+        [("arch/x86/boot/bzImage", "bzImage"), (".config", "config"), ("System.map", "System.map")]
+    {
+        fs::copy(objects.join(from), out.join(to)).with_context(|| format!("keep the kernel's {from}"))?;
+    }
+    step.note("removing the build tree");
+    cache::remove_tree(&work)
+}
+
+/// Kconfig drops what it does not know or whose dependencies are off without a word: refuse that.
+fn check_config(fragment: &Path, result: &Path) -> Result<()> {
+    let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("read {}", path.display()));
+    let (requested, result) = (read(fragment)?, read(result)?);
+    let lost = lost_options(&requested, &result);
+    if lost.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{} asks for options that did not take (a missing dependency, a new name?):\n{}",
+        fragment.display(),
+        lost.join("\n")
+    )
+}
+
+/// The option lines of `fragment` that `result` does not confirm. "Is not set" is confirmed by absence, too.
+fn lost_options<'a>(fragment: &'a str, result: &str) -> Vec<&'a str> {
+    let kept = |line: &str| match line.strip_prefix("# ").and_then(|rest| rest.strip_suffix(" is not set")) {
+        Some(option) => {
+            !result.lines().any(|have| have.strip_prefix(option).is_some_and(|rest| rest.starts_with('=')))
+        }
+        None => result.lines().any(|have| have == line),
+    };
+    let is_option = |line: &&str| {
+        line.starts_with("CONFIG_") || (line.starts_with("# CONFIG_") && line.ends_with(" is not set"))
+    };
+    fragment.lines().filter(is_option).filter(|line| !kept(line)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_did_not_take_are_named() {
+        let fragment =
+            "# why\nCONFIG_A=y\nCONFIG_B=4\n# CONFIG_C is not set\n# CONFIG_D is not set\nCONFIG_E=y\n";
+        let result = "CONFIG_A=y\nCONFIG_B=5\n# CONFIG_C is not set\nCONFIG_D=y\nCONFIG_EE=y\n";
+        assert_eq!(lost_options(fragment, result), ["CONFIG_B=4", "# CONFIG_D is not set", "CONFIG_E=y"]);
+    }
+
+    #[test]
+    fn every_option_of_our_fragment_is_named_once() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(FRAGMENT);
+        let text = fs::read_to_string(root).unwrap();
+        let mut names: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# ").unwrap_or(line).strip_prefix("CONFIG_"))
+            .filter_map(|rest| rest.split(['=', ' ']).next())
+            .collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}
