@@ -10,6 +10,7 @@ mod api;
 mod config;
 mod functions;
 mod invoke;
+mod sandbox;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 

@@ -5,9 +5,20 @@
 
 use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use bytes::Bytes;
 
-use crate::functions::model::{FunctionConfig, FunctionId};
+use crate::{
+    config::Config,
+    functions::model::{FunctionConfig, FunctionId},
+    sandbox::policy::Limits,
+};
+
+mod call;
+mod messages;
+mod node;
+mod settings;
+mod worker;
 
 /// One call of a function.
 #[derive(Clone, Debug)]
@@ -119,21 +130,34 @@ pub(crate) trait Invoker: Send + Sync {
 ///
 /// # Errors
 /// When the node lacks what sandboxes need.
-pub(crate) fn start(_config: &crate::config::Config) -> anyhow::Result<Arc<dyn Invoker>> {
-    Ok(Arc::new(NoSandboxes))
+pub(crate) fn start(config: &Config) -> anyhow::Result<Arc<dyn Invoker>> {
+    let settings = settings::Settings::for_node(config)?;
+    let Limits { memory_mib, max_starting, .. } = settings.limits;
+    tracing::info!(memory_mib, max_starting, "sandboxes have their room");
+    let shared = node::Shared::new(settings).context("prepare to start sandboxes")?;
+    Ok(Arc::new(NodeInvoker { shared }))
 }
 
-/// The invoker of a node that cannot run sandboxes: says so to every invocation.
-struct NoSandboxes;
+/// Runs functions in microVMs of this node.
+struct NodeInvoker {
+    shared: Arc<node::Shared>,
+}
 
-impl Invoker for NoSandboxes {
-    fn invoke(&self, _invocation: Invocation) -> InvokeFuture<'_> {
-        Box::pin(std::future::ready(Err(InvokeError::Node("this node has no sandboxes".into()))))
+impl Invoker for NodeInvoker {
+    fn invoke(&self, invocation: Invocation) -> InvokeFuture<'_> {
+        // A task of its own: the invocation runs to its end when the caller is dropped.
+        let call = tokio::spawn(call::run(Arc::clone(&self.shared), invocation));
+        Box::pin(async {
+            call.await
+                .unwrap_or_else(|error| Err(InvokeError::Node(format!("the invocation's task: {error}"))))
+        })
     }
 
-    fn retire(&self, _function: &FunctionId, _current: Option<&str>) {}
+    fn retire(&self, function: &FunctionId, current: Option<&str>) {
+        self.shared.retire(function, current);
+    }
 
     fn shutdown(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(std::future::ready(()))
+        Box::pin(self.shared.shutdown())
     }
 }

@@ -1,0 +1,120 @@
+//! What a guest is told about a function and an event, from the function's record and the invocation. Pure but for
+//! the clock and the entropy, which are the caller's.
+
+use std::time::Duration;
+
+use guest_protocol::{Invoke, Start};
+
+use super::Invocation;
+use crate::{
+    functions::model::FunctionConfig,
+    sandbox::{VersionKey, boot::Spec, machine, policy::Demand},
+};
+
+/// Credentials that a function finds in its environment. The node assumes no roles, so they open nothing and say so;
+/// they are set because code that reads them, or an SDK that looks for some before it does anything else, should fail
+/// at the call that needs a real credential and not before.
+const NO_CREDENTIALS: [(&str, &str); 3] = [
+    ("AWS_ACCESS_KEY_ID", "ASIATINDERBOXNOROLE0"),
+    ("AWS_SECRET_ACCESS_KEY", "tinderbox-assumes-no-role"),
+    ("AWS_SESSION_TOKEN", "tinderbox-assumes-no-role"),
+];
+
+/// Prefix of the runtimes that bring no language: Lambda tells those no `AWS_EXECUTION_ENV`.
+const OS_ONLY: &str = "provided";
+
+/// What the moment of a start adds to the function's record.
+#[derive(Clone, Debug)]
+pub(super) struct Moment {
+    /// Nanoseconds since the Unix epoch.
+    pub(super) wall_clock_unix_ns: u64,
+    /// Fresh from the host's kernel.
+    pub(super) entropy: [u8; 32],
+    /// `2026/11/23`, for the log stream's name.
+    pub(super) date: String,
+    /// Makes the log stream's name unique.
+    pub(super) stream_id: String,
+    /// Limit of one init.
+    pub(super) init_timeout: Duration,
+}
+
+/// What the pool has to find for an invocation.
+pub(super) fn demand(function: &FunctionConfig) -> Demand {
+    let key = VersionKey {
+        function: function.id.clone(),
+        version: function.version.clone(),
+        deployment_id: function.deployment_id.clone(),
+    };
+    Demand { key: key.into(), charge_mib: machine::charge_mib(function.memory_mib) }
+}
+
+/// What a sandbox for the invocation is made from.
+pub(super) fn spec(invocation: &Invocation) -> Spec {
+    let function = &invocation.function;
+    Spec {
+        function: format!("{}:{}", function.id.name, function.version),
+        memory_mib: function.memory_mib,
+        ephemeral_storage_mib: function.ephemeral_storage_mib,
+        runtime: function.runtime.clone(),
+        code: invocation.code.path.clone(),
+    }
+}
+
+/// The function, as its guest is told.
+pub(super) fn start(function: &FunctionConfig, moment: Moment) -> Start {
+    let environment = function.environment.iter().flatten();
+    Start {
+        function_name: function.id.name.clone(),
+        function_version: function.version.clone(),
+        handler: function.handler.clone(),
+        memory_mib: function.memory_mib,
+        init_timeout_ms: u32::try_from(moment.init_timeout.as_millis()).unwrap_or(u32::MAX),
+        timeout_ms: timeout_ms(function),
+        region: function.id.region.clone(),
+        log_group: function.logging.group.clone(),
+        log_stream: format!("{}/[{}]{}", moment.date, function.version, moment.stream_id),
+        wall_clock_unix_ns: moment.wall_clock_unix_ns,
+        entropy: moment.entropy,
+        environment: environment.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        platform_environment: platform_environment(function),
+    }
+}
+
+/// The event's head, as the guest is told.
+pub(super) fn invoke(invocation: &Invocation) -> Invoke {
+    Invoke {
+        request_id: invocation.request_id.clone(),
+        timeout_ms: timeout_ms(&invocation.function),
+        invoked_function_arn: invocation.invoked_arn.clone(),
+        trace_id: invocation.trace_id.clone().unwrap_or_else(|| trace_id(&invocation.request_id)),
+        client_context: invocation.client_context.clone(),
+        cognito_identity: None,
+        event_len: u32::try_from(invocation.payload.len()).unwrap_or(u32::MAX),
+    }
+}
+
+/// The function's timeout in milliseconds.
+pub(super) fn timeout_ms(function: &FunctionConfig) -> u32 {
+    function.timeout_s.saturating_mul(1000)
+}
+
+fn platform_environment(function: &FunctionConfig) -> Vec<(String, String)> {
+    let mut variables: Vec<(String, String)> =
+        NO_CREDENTIALS.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    if !function.runtime.starts_with(OS_ONLY) {
+        variables.push(("AWS_EXECUTION_ENV".into(), format!("AWS_Lambda_{}", function.runtime)));
+    }
+    if function.logging.format == "JSON" {
+        variables.push(("AWS_LAMBDA_LOG_FORMAT".into(), "JSON".into()));
+        let level = function.logging.application_level.clone();
+        variables.extend(level.map(|level| ("AWS_LAMBDA_LOG_LEVEL".into(), level)));
+    }
+    variables
+}
+
+/// A trace header for a request that brought none: functions that read it find one, and it says "not sampled".
+fn trace_id(request_id: &str) -> String {
+    let hex: String = request_id.chars().filter(char::is_ascii_hexdigit).collect();
+    let part = |from: usize, len: usize| hex.get(from..from + len).unwrap_or("0").to_owned();
+    format!("Root=1-{}-{};Parent={};Sampled=0", part(0, 8), part(8, 24), part(16, 16))
+}

@@ -1,0 +1,242 @@
+//! The node's invoker: gives each invocation a sandbox, warm or new, and turns what happens there into an answer.
+//!
+//! `sandbox::policy` decides, this file carries its decisions out. One lock guards the pool and the mailboxes; it is
+//! held for the decision alone and never across an await. Each invocation runs in a task of its own, so that it goes
+//! on when its client goes away.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::{
+    InvokeError, Throttle,
+    settings::Settings,
+    worker::{Command, Commands},
+};
+use crate::{
+    functions::model::FunctionId,
+    sandbox::{
+        SandboxId,
+        boot::Host,
+        policy::{self, Action, Demand, Pool, Ticket},
+    },
+};
+
+/// How long the processes of killed sandboxes may take to be gone.
+const REAP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the tasks of one node share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) host: Host,
+    pub(super) settings: Settings,
+    state: Mutex<State>,
+    /// A sandbox became idle: there may be something to expire.
+    became_idle: Arc<Notify>,
+    /// Sandboxes and admitted requests that are not over.
+    population: watch::Sender<usize>,
+    /// Set when there is no more time to drain.
+    force: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct State {
+    pool: Pool,
+    workers: HashMap<SandboxId, Commands>,
+    waiting: HashMap<Ticket, oneshot::Sender<Grant>>,
+    last_ticket: u64,
+    closing: bool,
+}
+
+/// What an admitted request is given.
+#[derive(Debug)]
+pub(super) enum Grant {
+    /// A sandbox that is ready.
+    Warm(Commands),
+    /// The right to start one.
+    Cold(SandboxId),
+}
+
+impl Shared {
+    /// A node without sandboxes.
+    pub(super) fn new(settings: Settings) -> std::io::Result<Arc<Self>> {
+        let host = Host::new(&settings.lib_dir, settings.scratch_dir.clone(), settings.boot_timeout)?;
+        let state = State {
+            pool: Pool::new(settings.limits.clone()),
+            workers: HashMap::new(),
+            waiting: HashMap::new(),
+            last_ticket: 0,
+            closing: false,
+        };
+        let shared = Arc::new(Self {
+            host,
+            settings,
+            state: Mutex::new(state),
+            became_idle: Arc::default(),
+            population: watch::Sender::new(0),
+            force: watch::Sender::new(false),
+        });
+        tokio::spawn(expire_idle(Arc::downgrade(&shared), Arc::clone(&shared.became_idle)));
+        Ok(shared)
+    }
+
+    /// Asks the pool for a sandbox and waits for it: at once for a warm one, for a free start otherwise.
+    pub(super) async fn place(&self, demand: Demand) -> Result<Grant, InvokeError> {
+        let granted = {
+            let mut state = self.state();
+            if state.closing {
+                return Err(InvokeError::ShuttingDown);
+            }
+            state.last_ticket += 1;
+            let ticket = Ticket(state.last_ticket);
+            let actions = state.pool.request(ticket, demand).map_err(throttled)?;
+            let (grant, granted) = oneshot::channel();
+            state.waiting.insert(ticket, grant);
+            state.carry_out(actions);
+            self.count(&state);
+            granted
+        };
+        granted.await.map_err(|_| InvokeError::ShuttingDown)
+    }
+
+    /// A new sandbox is ready and runs the request that it was started for.
+    pub(super) fn started(&self, sandbox: SandboxId, commands: Commands) {
+        self.update(|state| {
+            state.workers.insert(sandbox, commands);
+            state.pool.started(sandbox)
+        });
+    }
+
+    /// A new sandbox has used its share of the start bound.
+    pub(super) fn slot_used(&self, sandbox: SandboxId) {
+        self.update(|state| state.pool.slot_used(sandbox));
+    }
+
+    /// A sandbox is free.
+    pub(super) fn released(&self, sandbox: SandboxId) {
+        self.update(|state| state.pool.released(sandbox, Instant::now()));
+        self.became_idle.notify_one();
+    }
+
+    /// A sandbox takes no more events.
+    pub(super) fn stopping(&self, sandbox: SandboxId) {
+        self.update(|state| {
+            state.workers.remove(&sandbox);
+            state.pool.stopping(sandbox)
+        });
+    }
+
+    /// A sandbox is gone.
+    pub(super) fn ended(&self, sandbox: SandboxId) {
+        self.update(|state| state.pool.ended(sandbox));
+    }
+
+    /// See [`super::Invoker::retire`].
+    pub(super) fn retire(&self, function: &FunctionId, current: Option<&str>) {
+        self.update(|state| state.pool.retire(function, current));
+    }
+
+    /// Turns true when everything has to end now.
+    pub(super) fn forced(&self) -> watch::Receiver<bool> {
+        self.force.subscribe()
+    }
+
+    /// See [`super::Invoker::shutdown`].
+    pub(super) async fn shutdown(&self) {
+        self.state().closing = true;
+        self.update(|state| state.pool.retire_all());
+        let mut population = self.population.subscribe();
+        let drain = population.wait_for(|left| *left == 0);
+        if tokio::time::timeout(self.settings.drain_timeout, drain).await.is_ok() {
+            return;
+        }
+        let left = *self.population.borrow();
+        tracing::warn!(left, "invocations are still running: their sandboxes are killed");
+        self.force.send_replace(true);
+        let gone = population.wait_for(|left| *left == 0);
+        if tokio::time::timeout(REAP_TIMEOUT, gone).await.is_err() {
+            tracing::error!("sandboxes did not end; they end with this process");
+        }
+    }
+
+    /// Tells the pool what happened and carries out what it wants.
+    fn update(&self, event: impl FnOnce(&mut State) -> Vec<Action>) {
+        let mut state = self.state();
+        let actions = event(&mut state);
+        state.carry_out(actions);
+        self.count(&state);
+    }
+
+    fn count(&self, state: &State) {
+        let population = state.pool.population();
+        self.population.send_if_modified(|known| std::mem::replace(known, population) != population);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code under the lock panics by design; if some did, the pool's sums are still the best there is.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.became_idle.notify_one();
+    }
+}
+
+impl State {
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        let mut pending = VecDeque::from(actions);
+        while let Some(action) = pending.pop_front() {
+            match action {
+                Action::Run { ticket, sandbox } => {
+                    let warm = self.workers.get(&sandbox).cloned().map(Grant::Warm);
+                    if !self.grant(ticket, warm) {
+                        pending.extend(self.pool.released(sandbox, Instant::now()));
+                    }
+                }
+                Action::Start { ticket, sandbox } => {
+                    if !self.grant(ticket, Some(Grant::Cold(sandbox))) {
+                        pending.extend(self.pool.ended(sandbox));
+                    }
+                }
+                // A worker that is gone has told the pool, or is about to.
+                Action::Stop { sandbox } => {
+                    if let Some(commands) = self.workers.remove(&sandbox) {
+                        drop(commands.try_send(Command::Stop));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the request took what it was given; one that no longer waits cannot.
+    fn grant(&mut self, ticket: Ticket, grant: Option<Grant>) -> bool {
+        let waiting = self.waiting.remove(&ticket);
+        waiting.zip(grant).is_some_and(|(waiting, grant)| waiting.send(grant).is_ok())
+    }
+}
+
+fn throttled(reason: policy::Throttle) -> InvokeError {
+    tracing::debug!(?reason, "an invocation was throttled");
+    InvokeError::Throttled(Throttle::Concurrency)
+}
+
+/// Stops sandboxes that have been idle for too long, until the node is dropped.
+async fn expire_idle(shared: Weak<Shared>, became_idle: Arc<Notify>) {
+    loop {
+        let next = {
+            let Some(shared) = shared.upgrade() else { return };
+            shared.update(|state| state.pool.expire(Instant::now()));
+            shared.state().pool.next_expiry()
+        };
+        match next {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => became_idle.notified().await,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What a node's pool is set up with, from the agent's configuration and the machine.
+
+use std::{path::PathBuf, thread, time::Duration};
+
+use anyhow::{Context as _, ensure};
+
+use crate::{config::Config, sandbox::policy::Limits};
+
+/// Lambda's default for an account: requests in flight.
+const ACCOUNT_CONCURRENCY: usize = 1000;
+
+/// Starts at a time for each processor. A start is computing from the VMM's exec to the end of the runtime's imports:
+/// more of them at once would end no sooner and bring all of them nearer to their time limits.
+const STARTS_PER_CPU: usize = 1;
+
+/// Starts at a time on the smallest node, so that one slow start does not hold up all others.
+const MIN_STARTS: usize = 2;
+
+/// Part of the init limit after which a start gives its slot back: it has had its share of computing.
+const INIT_SLOT_DIVISOR: u32 = 5;
+
+/// How long a machine may take to its guest's hello. It takes a tenth of a second on hardware, and seconds where
+/// KVM is emulated and several start at once.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long running invocations may take to end at shutdown: below the 90 s after which systemd kills the agent.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Memory that is left to the agent and the system when `memory_mib` is not configured: 300 calls at once with the
+/// longest event and answer take twelve times as much, but those are read in pieces and most are refused; the rest
+/// is page cache that the images live in.
+const NODE_RESERVE_MIB: u64 = 384;
+
+/// What a node's pool is set up with.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// Holds `vmm`, `guest/` and `runtimes/`.
+    pub(super) lib_dir: PathBuf,
+    /// Where images of /tmp are made.
+    pub(super) scratch_dir: PathBuf,
+    /// Memory, starts, concurrency, idle time.
+    pub(super) limits: Limits,
+    /// How long a machine may take to its guest's hello.
+    pub(super) boot_timeout: Duration,
+    /// Limit of one init.
+    pub(super) init_timeout: Duration,
+    /// How long running invocations may take to end when the node is shut down.
+    pub(super) drain_timeout: Duration,
+}
+
+impl Settings {
+    /// As the configuration says, and the machine where it says nothing.
+    pub(super) fn for_node(config: &Config) -> anyhow::Result<Self> {
+        let memory_mib = match config.memory_mib {
+            Some(memory_mib) => memory_mib,
+            None => available_mib()?.saturating_sub(NODE_RESERVE_MIB),
+        };
+        ensure!(memory_mib > 0, "this machine has no memory for sandboxes beside {NODE_RESERVE_MIB} MiB");
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            lib_dir: config.lib_dir.clone(),
+            scratch_dir: config.state_dir.join("scratch"),
+            limits: Limits {
+                memory_mib,
+                max_starting: (cpus * STARTS_PER_CPU).max(MIN_STARTS),
+                account_concurrency: ACCOUNT_CONCURRENCY,
+                idle_timeout: config.idle_timeout,
+            },
+            boot_timeout: BOOT_TIMEOUT,
+            init_timeout: config.init_timeout,
+            drain_timeout: DRAIN_TIMEOUT,
+        })
+    }
+
+    /// How long an init counts against the bound on starts.
+    pub(super) fn init_slot(&self) -> Duration {
+        self.init_timeout / INIT_SLOT_DIVISOR
+    }
+}
+
+/// `MemAvailable`: what the kernel can give without swapping.
+fn available_mib() -> anyhow::Result<u64> {
+    let path = "/proc/meminfo";
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    parse_available_mib(&text).with_context(|| format!("find MemAvailable in {path}"))
+}
+
+fn parse_available_mib(meminfo: &str) -> Option<u64> {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn available_memory_is_read() {
+        let text = "MemTotal:       24685392 kB\nMemFree: 1 kB\nMemAvailable:   2048000 kB\n";
+        assert_eq!(parse_available_mib(text), Some(2000));
+        assert_eq!(parse_available_mib("MemTotal: 1 kB\n"), None);
+    }
+}

@@ -1,0 +1,313 @@
+//! From nothing to a sandbox that takes events: files, process, machine, hello, init; and its end.
+//!
+//! Each step's failure names what was tried; whatever was begun is destroyed before an error is returned, so the
+//! caller has nothing to clean up.
+
+use std::{
+    error::Error,
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use guest_protocol::{Hello, Invoke, Start};
+use tokio::{net::unix::pipe, time::timeout};
+
+use super::{
+    SandboxId,
+    console::{Captured, Stream},
+    guest::{Guest, GuestError, Init, Lost, Reply},
+    logs::Logs,
+    machine::{self, DESCRIPTORS},
+    packet::PacketSocket,
+    scratch::{Scratch, ScratchError},
+    spawn::Spawner,
+    vmm::{Vmm, VmmError},
+};
+
+/// How long after the guest's own limit the agent ends a sandbox: room for the guest to kill the function's processes
+/// and to report, and for a clock that runs a little slow under emulation.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long what a guest said before its machine ended may take to be read: it lies in a socket buffer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why a sandbox did not come up, or is of no further use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SandboxError {
+    /// The runtime's image cannot be opened.
+    #[error("open the runtime image {}", path.display())]
+    Runtime {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The code image cannot be opened.
+    #[error("open the code image {}", path.display())]
+    Code {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The guest's kernel or initrd cannot be opened.
+    #[error("open {}", path.display())]
+    Kernel {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no /tmp for it.
+    #[error("make the function's /tmp")]
+    Scratch(#[from] ScratchError),
+    /// A socket or pipe cannot be made.
+    #[error("make the sandbox's sockets")]
+    Sockets(#[from] io::Error),
+    /// The VMM failed or refused.
+    #[error("run the machine")]
+    Vmm(#[from] VmmError),
+    /// The guest failed or is not to be trusted.
+    #[error("bring up the guest")]
+    Guest(#[from] GuestError),
+    /// Nothing came in time.
+    #[error("the guest did not {what} within {} s", limit.as_secs())]
+    TimedOut {
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        limit: Duration,
+    },
+}
+
+impl SandboxError {
+    /// Whether another sandbox may have more luck: the machine ran, but this one was lost.
+    pub(crate) fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            Self::Guest(_) | Self::TimedOut { .. } | Self::Vmm(VmmError::Ended(_) | VmmError::Control(_))
+        )
+    }
+}
+
+/// What every sandbox of the node is made from.
+#[derive(Debug)]
+pub(crate) struct Host {
+    spawner: Spawner,
+    scratch: Scratch,
+    lib_dir: PathBuf,
+    boot_timeout: Duration,
+}
+
+/// What one sandbox is made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    /// For the log.
+    pub(crate) function: String,
+    /// The function's memory.
+    pub(crate) memory_mib: u32,
+    /// Size of /tmp.
+    pub(crate) ephemeral_storage_mib: u32,
+    /// Names the runtime's image.
+    pub(crate) runtime: String,
+    /// The code's image.
+    pub(crate) code: PathBuf,
+}
+
+/// How long the parts of a start took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BootTiming {
+    /// Files and sockets, up to the spawn.
+    pub(crate) place: Duration,
+    /// From the spawn to the guest's hello.
+    pub(crate) boot: Duration,
+}
+
+/// A guest and everything that keeps it running.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    id: SandboxId,
+    vmm: Vmm,
+    guest: Guest,
+    logs: Logs,
+    init_failed: bool,
+    serial: Captured,
+    stderr: Captured,
+    /// Kept open, though nothing is taken from it any more: its end would be news to the VMM.
+    _broker: PacketSocket,
+}
+
+impl Host {
+    /// Sandboxes from the programs and images in `lib_dir`, with /tmp images in `scratch_dir`; a guest that does not
+    /// say hello within `boot_timeout` is given up.
+    pub(crate) fn new(lib_dir: &Path, scratch_dir: PathBuf, boot_timeout: Duration) -> io::Result<Self> {
+        Ok(Self {
+            spawner: Spawner::new(lib_dir.join("vmm"))?,
+            scratch: Scratch::new(scratch_dir)?,
+            lib_dir: lib_dir.to_owned(),
+            boot_timeout,
+        })
+    }
+
+    /// Starts a machine and waits for its guest's hello.
+    pub(crate) async fn boot(
+        &self,
+        id: SandboxId,
+        spec: &Spec,
+    ) -> Result<(Sandbox, BootTiming), SandboxError> {
+        let began = Instant::now();
+        let images = self.images(spec).await?;
+        let (broker, their_broker) = PacketSocket::pair()?;
+        let (serial_in, serial_out) = pipe::pipe()?;
+        let serial = Captured::from(serial_out, id, Stream::Serial);
+        let fds = images.with(their_broker, serial_in.into_nonblocking_fd()?);
+        let spawned = Instant::now();
+        let mut vmm = Vmm::spawn(&self.spawner).await?;
+        let stderr =
+            vmm.take_stderr().map(|err| Captured::from(err, id, Stream::VmmStderr)).unwrap_or_default();
+
+        let up = timeout(self.boot_timeout, bring_up(&vmm, &broker, spec, fds)).await;
+        let limit = self.boot_timeout;
+        match up.unwrap_or(Err(SandboxError::TimedOut { what: "say hello", limit })) {
+            Ok((guest, hello)) => {
+                let timing = BootTiming { place: spawned - began, boot: spawned.elapsed() };
+                tracing::debug!(%id, kernel = hello.kernel_release, boot = ?timing.boot, "a guest is up");
+                let logs = Logs::new(id, spec.function.clone());
+                let _broker = broker;
+                Ok((Sandbox { id, vmm, guest, logs, init_failed: false, serial, stderr, _broker }, timing))
+            }
+            Err(error) => {
+                vmm.destroy().await;
+                report(id, &error, &serial, &stderr);
+                Err(error)
+            }
+        }
+    }
+
+    async fn images(&self, spec: &Spec) -> Result<Images, SandboxError> {
+        let kernel = |name| {
+            let path = self.lib_dir.join("guest").join(name);
+            File::open(&path).map_err(|source| SandboxError::Kernel { path, source })
+        };
+        let path = self.lib_dir.join("runtimes").join(format!("{}.erofs", spec.runtime));
+        let runtime = File::open(&path).map_err(|source| SandboxError::Runtime { path, source })?;
+        let path = spec.code.clone();
+        let code = File::open(&path).map_err(|source| SandboxError::Code { path, source })?;
+        let scratch = self.scratch.image(spec.ephemeral_storage_mib).await?;
+        Ok(Images { kernel: kernel("vmlinux")?, initrd: kernel("initrd.cpio")?, runtime, code, scratch })
+    }
+}
+
+/// Files of one sandbox, opened for it alone: descriptors of one open file would share their position.
+#[derive(Debug)]
+struct Images {
+    kernel: File,
+    initrd: File,
+    runtime: File,
+    code: File,
+    scratch: File,
+}
+
+impl Images {
+    /// All descriptors, in the order of [`machine::Descriptor`].
+    fn with(self, broker: OwnedFd, serial: OwnedFd) -> [OwnedFd; DESCRIPTORS] {
+        let Self { kernel, initrd, runtime, code, scratch } = self;
+        [kernel.into(), initrd.into(), runtime.into(), code.into(), scratch.into(), broker, serial]
+    }
+}
+
+/// Our copies of the descriptors are closed once the VMM has them, so that its end is the end of the broker and of
+/// the console.
+async fn bring_up(
+    vmm: &Vmm,
+    broker: &PacketSocket,
+    spec: &Spec,
+    fds: [OwnedFd; DESCRIPTORS],
+) -> Result<(Guest, Hello), SandboxError> {
+    let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    vmm.run(machine::config(spec.memory_mib), &borrowed).await?;
+    drop(fds);
+    tokio::select! {
+        biased;
+        guest = Guest::accept(broker) => Ok(guest?),
+        ended = vmm.ended() => Err(ended.into()),
+    }
+}
+
+impl Sandbox {
+    /// Tells the guest what it is and waits for its init; the guest ends an init that takes longer than
+    /// `start.init_timeout_ms`.
+    pub(crate) async fn init(&mut self, start: Start) -> Result<(), SandboxError> {
+        let limit = Duration::from_millis(start.init_timeout_ms.into()) + GRACE;
+        let done = timeout(limit, self.guest.init(start, &mut self.logs)).await;
+        match done.unwrap_or(Err(GuestError::Io(io::ErrorKind::TimedOut.into()))) {
+            Ok(init) => {
+                self.init_failed = init == Init::Failed;
+                Ok(())
+            }
+            Err(GuestError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(SandboxError::TimedOut { what: "end its init", limit })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Runs one event. `Ok(None)`: the guest did not answer within the function's timeout and some grace.
+    pub(crate) async fn invoke(&mut self, invoke: Invoke, event: &[u8]) -> Result<Option<Reply>, Lost> {
+        let timeout_ms = Duration::from_millis(invoke.timeout_ms.into());
+        // An init that is repeated has the function's timeout for itself.
+        let limit = if self.init_failed { timeout_ms * 2 } else { timeout_ms } + GRACE;
+        self.init_failed = false;
+        let running = self.guest.invoke(invoke, event, &mut self.logs);
+        let vmm = &self.vmm;
+        let watched = async {
+            let mut running = std::pin::pin!(running);
+            tokio::select! {
+                biased;
+                reply = &mut running => reply,
+                _ended = vmm.ended() => match timeout(LAST_WORDS, running).await {
+                    Ok(reply) => reply,
+                    Err(_) => Err(Lost::After(GuestError::Closed)),
+                },
+            }
+        };
+        match timeout(limit, watched).await {
+            Ok(reply) => reply.map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Waits until the sandbox is of no further use. Cancel-safe.
+    pub(crate) async fn idle(&mut self) -> SandboxError {
+        tokio::select! {
+            biased;
+            error = self.guest.idle(&mut self.logs) => error.into(),
+            ended = self.vmm.ended() => ended.into(),
+        }
+    }
+
+    /// Its log.
+    pub(crate) fn logs(&mut self) -> &mut Logs {
+        &mut self.logs
+    }
+
+    /// Ends it as intended.
+    pub(crate) async fn destroy(self) {
+        self.vmm.destroy().await;
+    }
+
+    /// Ends it and says why, with what the guest's console and the VMM said last.
+    pub(crate) async fn destroy_because(self, error: &(dyn Error + Send + Sync + 'static)) {
+        let Self { id, vmm, serial, stderr, .. } = self;
+        vmm.destroy().await;
+        report(id, error, &serial, &stderr);
+    }
+}
+
+fn report(id: SandboxId, error: &(dyn Error + 'static), serial: &Captured, stderr: &Captured) {
+    let (serial, stderr) = (serial.text(), stderr.text());
+    tracing::warn!(%id, error = super::describe(error), serial, stderr, "a sandbox was lost");
+}

@@ -1,0 +1,67 @@
+//! Captures what a sandbox says about itself outside the protocol: the guest's serial console and the VMM's stderr.
+//!
+//! Both are for the operator, bounded, and read to their end so that no writer blocks. Function output does not pass
+//! here; see `logs`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::{
+    SandboxId,
+    logs::{Lines, Tail},
+};
+
+/// What one stream of one sandbox may put into the node's log: a kernel's panic with its trace fits many times.
+const MAX_LOGGED: usize = 64 * 1024;
+
+/// Read size: serial output arrives in small pieces.
+const READ_LEN: usize = 4096;
+
+/// Which stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// `ttyS0` of the guest.
+    Serial,
+    /// Standard error of the `vmm` process.
+    VmmStderr,
+}
+
+/// The last bytes of a stream, for the report of a sandbox that failed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Captured {
+    tail: Arc<Mutex<Tail>>,
+}
+
+impl Captured {
+    /// Reads `source` to its end in a task of its own.
+    pub(crate) fn from(
+        source: impl AsyncRead + Send + Unpin + 'static,
+        sandbox: SandboxId,
+        stream: Stream,
+    ) -> Self {
+        let captured = Self::default();
+        tokio::spawn(captured.clone().capture(source, sandbox, stream));
+        captured
+    }
+
+    /// What was said last.
+    pub(crate) fn text(&self) -> String {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner).text()
+    }
+
+    async fn capture(self, mut source: impl AsyncRead + Unpin, sandbox: SandboxId, stream: Stream) {
+        let mut lines = Lines::new(MAX_LOGGED);
+        let emit = |line: &str| match stream {
+            Stream::Serial => tracing::debug!(target: "console", %sandbox, "{line}"),
+            Stream::VmmStderr => tracing::warn!(target: "vmm", %sandbox, "{line}"),
+        };
+        let mut buffer = [0; READ_LEN];
+        // A read error is the end of the stream as far as the operator's log goes.
+        while let Ok(len @ 1..) = source.read(&mut buffer).await {
+            self.tail.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..len]);
+            lines.push(&buffer[..len], emit);
+        }
+        lines.flush(emit);
+    }
+}

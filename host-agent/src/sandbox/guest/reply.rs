@@ -1,0 +1,260 @@
+//! What a guest may answer to an event, and in which order. Pure: messages in, a reply or a breach out.
+//!
+//! ```text
+//!  Waiting ──Response──► Body ──Body(last)──► Complete ──Done(Succeeded)──► Reply
+//!     └──────────────────┴──────────┴─────────────────Done(any failure)───► Reply, what was sent is forgotten
+//! ```
+
+use guest_protocol::{
+    BodyChunk, Fate, FunctionError, GuestMessage, InvocationReport, MAX_CHUNK_LEN, MAX_RESPONSE_LEN, Outcome,
+};
+
+/// A rule of the protocol that a guest broke.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Breach {
+    /// A message out of its place.
+    #[error("{message} while {state}")]
+    Unexpected {
+        /// What came.
+        message: &'static str,
+        /// What the guest was doing.
+        state: &'static str,
+    },
+    /// About an invocation that does not run.
+    #[error("{0} of another invocation")]
+    OtherRequest(&'static str),
+    /// A response beyond [`MAX_RESPONSE_LEN`].
+    #[error("a response of more than {MAX_RESPONSE_LEN} bytes")]
+    ResponseTooLong,
+    /// A piece that is empty without being the last, or beyond [`MAX_CHUNK_LEN`].
+    #[error("a piece of {0} bytes")]
+    PieceLen(usize),
+    /// An error document beyond [`MAX_RESPONSE_LEN`].
+    #[error("an error document of {0} bytes")]
+    ErrorLen(usize),
+}
+
+impl Breach {
+    /// `message` may not come while the guest is in `state`.
+    pub(super) fn unexpected(message: &GuestMessage, state: &'static str) -> Self {
+        Self::Unexpected { message: name(message), state }
+    }
+}
+
+/// A finished invocation.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    /// What the function answered.
+    pub(crate) result: ReplyResult,
+    /// Whether the sandbox takes another event.
+    pub(crate) reusable: bool,
+}
+
+/// What a function answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ReplyResult {
+    /// Its response.
+    Response(Vec<u8>),
+    /// An error document, its own or the platform's.
+    Error(FunctionError),
+    /// Its time was up.
+    TimedOut,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Body,
+    Complete,
+}
+
+/// Collects the reply to one event.
+#[derive(Debug)]
+pub(crate) struct ReplyReader {
+    request_id: String,
+    state: State,
+    body: Vec<u8>,
+}
+
+impl ReplyReader {
+    /// For the event with that request id.
+    pub(crate) fn new(request_id: String) -> Self {
+        Self { request_id, state: State::Waiting, body: Vec::new() }
+    }
+
+    /// Takes the next message; the reply when it was the last.
+    pub(crate) fn accept(&mut self, message: GuestMessage) -> Result<Option<Reply>, Breach> {
+        match (&self.state, message) {
+            (State::Waiting, GuestMessage::Response(head)) => {
+                self.of_this_request(&head.request_id, "response")?;
+                self.state = State::Body;
+                Ok(None)
+            }
+            (State::Body, GuestMessage::Body(chunk)) => self.append(chunk).map(|()| None),
+            (_, GuestMessage::Done(report)) => {
+                self.of_this_request(&report.request_id, "report")?;
+                self.finish(report).map(Some)
+            }
+            (state, message) => Err(Breach::unexpected(&message, doing(state))),
+        }
+    }
+
+    fn of_this_request(&self, request_id: &str, what: &'static str) -> Result<(), Breach> {
+        if request_id == self.request_id { Ok(()) } else { Err(Breach::OtherRequest(what)) }
+    }
+
+    fn append(&mut self, chunk: BodyChunk) -> Result<(), Breach> {
+        let len = chunk.bytes.len();
+        if len > MAX_CHUNK_LEN || (len == 0 && !chunk.last) {
+            return Err(Breach::PieceLen(len));
+        }
+        if self.body.len() + len > MAX_RESPONSE_LEN {
+            return Err(Breach::ResponseTooLong);
+        }
+        if self.body.is_empty() {
+            self.body = chunk.bytes;
+        } else {
+            self.body.extend_from_slice(&chunk.bytes);
+        }
+        if chunk.last {
+            self.state = State::Complete;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, report: InvocationReport) -> Result<Reply, Breach> {
+        let result = match report.outcome {
+            Outcome::Succeeded if self.state == State::Complete => {
+                ReplyResult::Response(std::mem::take(&mut self.body))
+            }
+            Outcome::Succeeded => {
+                return Err(Breach::Unexpected { message: "done", state: doing(&self.state) });
+            }
+            Outcome::Failed(error) | Outcome::Exited(error) => {
+                if error.payload.len() > MAX_RESPONSE_LEN {
+                    return Err(Breach::ErrorLen(error.payload.len()));
+                }
+                ReplyResult::Error(error)
+            }
+            Outcome::TimedOut => ReplyResult::TimedOut,
+        };
+        Ok(Reply { result, reusable: report.fate == Fate::Reusable })
+    }
+}
+
+fn doing(state: &State) -> &'static str {
+    match state {
+        State::Waiting => "no response has begun",
+        State::Body => "a response is being sent",
+        State::Complete => "a response has been sent",
+    }
+}
+
+fn name(message: &GuestMessage) -> &'static str {
+    match message {
+        GuestMessage::Hello(_) => "hello",
+        GuestMessage::Log(_) => "log",
+        GuestMessage::InitDone(_) => "init done",
+        GuestMessage::InitFailed(_) => "init failed",
+        GuestMessage::Response(_) => "response",
+        GuestMessage::Body(_) => "body",
+        GuestMessage::Done(_) => "done",
+        GuestMessage::Ended(_) => "ended",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_protocol::ResponseHead;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(id: &str) -> GuestMessage {
+        let content_type = "application/json".into();
+        GuestMessage::Response(ResponseHead { request_id: id.into(), content_type })
+    }
+
+    fn body(bytes: &[u8], last: bool) -> GuestMessage {
+        GuestMessage::Body(BodyChunk { bytes: bytes.into(), last })
+    }
+
+    fn done(id: &str, outcome: Outcome) -> GuestMessage {
+        let (fate, duration_us, max_memory_used_mib) = (Fate::Reusable, 1, 1);
+        GuestMessage::Done(InvocationReport {
+            request_id: id.into(),
+            outcome,
+            fate,
+            duration_us,
+            max_memory_used_mib,
+        })
+    }
+
+    fn check(messages: impl IntoIterator<Item = GuestMessage>) -> Result<Option<ReplyResult>, Breach> {
+        let mut reader = ReplyReader::new("r1".into());
+        for message in messages {
+            if let Some(reply) = reader.accept(message)? {
+                return Ok(Some(reply.result));
+            }
+        }
+        Ok(None)
+    }
+
+    #[test]
+    fn a_response_is_put_together() {
+        let reply = check([head("r1"), body(b"ab", false), body(b"c", true), done("r1", Outcome::Succeeded)]);
+        assert_eq!(reply, Ok(Some(ReplyResult::Response(b"abc".into()))));
+    }
+
+    #[test]
+    fn a_failure_forgets_what_was_sent() {
+        let error = FunctionError { error_type: "E".into(), payload: b"{}".into() };
+        let failed = done("r1", Outcome::Failed(error.clone()));
+        assert_eq!(check([head("r1"), body(b"ab", false), failed]), Ok(Some(ReplyResult::Error(error))));
+    }
+
+    #[test]
+    fn breaches_are_named() {
+        let whole = |len| {
+            let mut messages = vec![head("r1")];
+            messages.extend((0..len).map(|_| body(&[0; MAX_CHUNK_LEN], false)));
+            messages
+        };
+        for (messages, expected) in [
+            (vec![body(b"x", true)], "body while no response has begun"),
+            (vec![head("r1"), head("r1")], "response while a response is being sent"),
+            (vec![head("r2")], "response of another invocation"),
+            (vec![done("r2", Outcome::TimedOut)], "report of another invocation"),
+            (vec![done("r1", Outcome::Succeeded)], "done while no response has begun"),
+            (vec![head("r1"), body(b"", false)], "a piece of 0 bytes"),
+            (vec![head("r1"), body(&[0; MAX_CHUNK_LEN + 1], true)], "a piece of 131073 bytes"),
+            (whole(49), "a response of more than 6291556 bytes"),
+        ] {
+            assert_eq!(check(messages).unwrap_err().to_string(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_messages_ends_in_a_reply_or_a_breach_and_never_holds_too_much(
+            kinds in prop::collection::vec(0..6u8, 0..80)
+        ) {
+            let mut reader = ReplyReader::new("r1".into());
+            for kind in kinds {
+                let message = match kind {
+                    0 => head("r1"),
+                    1 => body(&[1; MAX_CHUNK_LEN], false),
+                    2 => body(b"", true),
+                    3 => done("r1", Outcome::Succeeded),
+                    4 => done("r1", Outcome::TimedOut),
+                    _ => body(&[1; MAX_CHUNK_LEN / 2], false),
+                };
+                let result = reader.accept(message);
+                prop_assert!(reader.body.len() <= MAX_RESPONSE_LEN);
+                if !matches!(result, Ok(None)) {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What a function's configuration means for its microVM: memory, vCPUs, drives, kernel command line. Pure.
+
+use vmm_api::{DriveAccess, DriveConfig, MachineConfig, SerialConfig, Source, VsockConfig};
+
+/// Guest memory beyond the function's own: kernel text and data, page tables, guest-init, the initrd in memory. The
+/// function's cgroup is limited to the function's memory, so this part is the platform's alone.
+pub(crate) const PLATFORM_MEMORY_MIB: u32 = 64;
+
+/// Memory of a `vmm` process beyond its guest's: the product's bound is 4 MiB private, plus page tables of the host.
+const VMM_MEMORY_MIB: u32 = 8;
+
+/// Lambda gives one vCPU for every 1,769 MB of memory …
+const MEMORY_PER_VCPU_MIB: u32 = 1769;
+
+/// … up to six, which 10,240 MB reach.
+const MAX_VCPUS: u32 = 6;
+
+/// The guest's vsock address: the first that is not reserved. Each microVM has its own space, so all use the same.
+const GUEST_CID: u32 = 3;
+
+/// Kernel command line of every sandbox. A serial line costs a VM exit a byte: only warnings and worse are printed.
+/// A panic resets at once (`panic=-1`, `reboot=t`), which the VMM reports as the end. The CPU's own generator is not
+/// credited: entropy comes from the host with `Start`.
+const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=t random.trust_cpu=off";
+
+/// Descriptors of a sandbox in the order in which they accompany `Configure`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Descriptor {
+    /// Guest kernel.
+    Kernel,
+    /// Initial RAM disk with guest-init.
+    Initrd,
+    /// Root file system of the runtime.
+    Runtime,
+    /// /var/task.
+    Code,
+    /// /tmp.
+    Scratch,
+    /// Hands over vsock connections.
+    Broker,
+    /// Write end of the console's pipe.
+    Serial,
+}
+
+/// How many [`Descriptor`]s there are.
+pub(crate) const DESCRIPTORS: usize = 7;
+
+/// Memory that a sandbox takes from the node, MiB: what the pool counts.
+pub(crate) fn charge_mib(function_memory_mib: u32) -> u64 {
+    u64::from(function_memory_mib) + u64::from(PLATFORM_MEMORY_MIB + VMM_MEMORY_MIB)
+}
+
+/// The machine of a function with that much memory.
+pub(crate) fn config(function_memory_mib: u32) -> MachineConfig {
+    let fd = |descriptor: Descriptor| Source::Fd(descriptor as usize);
+    let drive = |id: &str, descriptor, access| DriveConfig { id: id.into(), source: fd(descriptor), access };
+    MachineConfig {
+        vcpu_count: vcpus(function_memory_mib),
+        mem_size_mib: function_memory_mib.saturating_add(PLATFORM_MEMORY_MIB),
+        kernel: fd(Descriptor::Kernel),
+        initrd: Some(fd(Descriptor::Initrd)),
+        cmdline: CMDLINE.into(),
+        drives: vec![
+            drive("runtime", Descriptor::Runtime, DriveAccess::ReadOnly),
+            drive("code", Descriptor::Code, DriveAccess::ReadOnly),
+            drive("scratch", Descriptor::Scratch, DriveAccess::ReadWrite),
+        ],
+        vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: Descriptor::Broker as usize }),
+        entropy: true,
+        serial: SerialConfig::Fd(Descriptor::Serial as usize),
+    }
+}
+
+fn vcpus(function_memory_mib: u32) -> u8 {
+    let wanted = function_memory_mib.div_ceil(MEMORY_PER_VCPU_MIB).clamp(1, MAX_VCPUS);
+    u8::try_from(wanted).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vcpus_follow_memory_as_on_lambda() {
+        let check = |memory_mib, expected| assert_eq!(vcpus(memory_mib), expected, "{memory_mib} MiB");
+        check(128, 1);
+        check(1769, 1);
+        check(1770, 2);
+        check(3538, 2);
+        check(8845, 5);
+        check(10_240, 6);
+    }
+
+    #[test]
+    fn a_machine_has_the_functions_memory_and_the_platforms() {
+        let config = config(128);
+        assert_eq!(config.mem_size_mib, 128 + PLATFORM_MEMORY_MIB);
+        assert!(charge_mib(128) > u64::from(config.mem_size_mib));
+        let ids: Vec<_> = config.drives.iter().map(|drive| drive.id.as_str()).collect();
+        assert_eq!(ids, ["runtime", "code", "scratch"]);
+        assert_eq!(Descriptor::Serial as usize + 1, DESCRIPTORS);
+    }
+}

@@ -1,0 +1,368 @@
+//! Which sandbox serves a request: values in, values out; no clock, no task, no I/O.
+//!
+//! `invoke::Invoker` tells the [`Pool`] what happened and carries out the [`Action`]s it answers with. Rules:
+//! warm sandboxes are reused last in, first out, so that the surplus ages and expires; a request that finds none gets
+//! a new one when the node's memory holds it, idle sandboxes of other versions being evicted least recently used
+//! first; otherwise it is refused at once, as Lambda does. Nobody waits for a running invocation to end.
+//! The only queue is that of admitted requests whose sandbox may not start *yet*: its memory is promised already, so
+//! it is never longer than the node's memory, and starts go on at a bounded rate ([`Limits::max_starting`]).
+//!
+//! ```text
+//!  request ─► queued ─► Starting ─► Busy ◄──► Idle ─► Stopping ─► (gone)
+//!                          └──────────┴─────────────────▲   memory is free when the process is reaped, not before
+//! ```
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{SandboxId, VersionKey};
+use crate::functions::model::FunctionId;
+
+#[cfg(test)]
+mod tests;
+
+/// Names one request for a sandbox; the caller numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Ticket(pub(crate) u64);
+
+/// What the node and the account allow.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Memory for sandboxes, MiB.
+    pub(crate) memory_mib: u64,
+    /// Sandboxes that may start at the same time.
+    pub(crate) max_starting: usize,
+    /// Requests in flight for the whole account; Lambda's default is 1,000.
+    pub(crate) account_concurrency: usize,
+    /// How long an unused sandbox is kept.
+    pub(crate) idle_timeout: Duration,
+}
+
+/// What a request needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Demand {
+    /// The version to run.
+    pub(crate) key: Arc<VersionKey>,
+    /// Memory that a new sandbox would take from the node, MiB.
+    pub(crate) charge_mib: u64,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Throttle {
+    /// The account's requests in flight are at their limit.
+    AccountConcurrency,
+    /// The node's memory is taken by sandboxes that are in use.
+    NodeMemory,
+}
+
+/// What the caller has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Hand the warm sandbox to the request.
+    Run {
+        /// Who gets it.
+        ticket: Ticket,
+        /// What it gets.
+        sandbox: SandboxId,
+    },
+    /// Start a sandbox for the request, then report [`Pool::started`] or [`Pool::stopping`].
+    Start {
+        /// Who gets it.
+        ticket: Ticket,
+        /// The name of the new sandbox.
+        sandbox: SandboxId,
+    },
+    /// Destroy an unused sandbox, then report [`Pool::ended`].
+    Stop {
+        /// Which.
+        sandbox: SandboxId,
+    },
+}
+
+/// A sandbox's place in its life. `Starting` keeps whether it still counts against [`Limits::max_starting`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Starting { holds_slot: bool },
+    Busy,
+    Idle { since: Instant },
+    Stopping,
+}
+
+/// Whether a sandbox may be reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tenure {
+    Current,
+    Retired,
+}
+
+#[derive(Debug)]
+struct Entry {
+    demand: Demand,
+    state: State,
+    tenure: Tenure,
+}
+
+#[derive(Debug)]
+struct Queued {
+    ticket: Ticket,
+    demand: Demand,
+    tenure: Tenure,
+}
+
+/// Every sandbox of the node and every request that waits for one to start.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    limits: Limits,
+    entries: HashMap<SandboxId, Entry>,
+    /// Idle sandboxes by version, the most recently used last. No empty stacks.
+    idle: HashMap<Arc<VersionKey>, Vec<SandboxId>>,
+    queue: VecDeque<Queued>,
+    last_id: u64,
+    tally: Tally,
+}
+
+/// Sums over `entries`, kept so that a warm request costs no scan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    /// Memory of sandboxes that are starting, busy or idle.
+    live_mib: u64,
+    /// Memory of sandboxes that are going away.
+    stopping_mib: u64,
+    /// Memory promised to queued requests.
+    queued_mib: u64,
+    /// Sandboxes that count against `max_starting`.
+    slots: usize,
+    /// Sandboxes that are starting or busy: each serves one request.
+    serving: usize,
+}
+
+impl Tally {
+    fn add(&mut self, state: State, mib: u64) {
+        match state {
+            State::Stopping => self.stopping_mib += mib,
+            _ => self.live_mib += mib,
+        }
+        self.slots += usize::from(matches!(state, State::Starting { holds_slot: true }));
+        self.serving += usize::from(matches!(state, State::Starting { .. } | State::Busy));
+    }
+
+    fn remove(&mut self, state: State, mib: u64) {
+        match state {
+            State::Stopping => self.stopping_mib -= mib,
+            _ => self.live_mib -= mib,
+        }
+        self.slots -= usize::from(matches!(state, State::Starting { holds_slot: true }));
+        self.serving -= usize::from(matches!(state, State::Starting { .. } | State::Busy));
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            entries: HashMap::new(),
+            idle: HashMap::new(),
+            queue: VecDeque::new(),
+            last_id: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    /// A request arrives. `Ok` without a `Run` or `Start` for `ticket` means that one follows from a later call.
+    pub(crate) fn request(&mut self, ticket: Ticket, demand: Demand) -> Result<Vec<Action>, Throttle> {
+        if self.tally.serving + self.queue.len() >= self.limits.account_concurrency {
+            return Err(Throttle::AccountConcurrency);
+        }
+        if let Some(sandbox) = self.idle.get(&demand.key).and_then(|stack| stack.last().copied()) {
+            self.enter(sandbox, State::Busy);
+            return Ok(vec![Action::Run { ticket, sandbox }]);
+        }
+        let victims = self.victims(demand.charge_mib).ok_or(Throttle::NodeMemory)?;
+        let mut actions = self.stop_all(victims);
+        self.tally.queued_mib += demand.charge_mib;
+        self.queue.push_back(Queued { ticket, demand, tenure: Tenure::Current });
+        self.dispatch(&mut actions);
+        Ok(actions)
+    }
+
+    /// The sandbox is up and runs the request it was started for.
+    pub(crate) fn started(&mut self, sandbox: SandboxId) -> Vec<Action> {
+        if self.state_is(sandbox, |state| matches!(state, State::Starting { .. })) {
+            self.enter(sandbox, State::Busy);
+        }
+        self.dispatched()
+    }
+
+    /// The sandbox has had its share of the start bound, whether or not it is up: user code that sleeps in its init
+    /// does not hold up other starts.
+    pub(crate) fn slot_used(&mut self, sandbox: SandboxId) -> Vec<Action> {
+        if self.state_is(sandbox, |state| matches!(state, State::Starting { .. })) {
+            self.enter(sandbox, State::Starting { holds_slot: false });
+        }
+        self.dispatched()
+    }
+
+    /// The sandbox's invocation has ended and it could take another.
+    pub(crate) fn released(&mut self, sandbox: SandboxId, now: Instant) -> Vec<Action> {
+        let Some(entry) = self.entries.get(&sandbox) else { return Vec::new() };
+        if entry.state != State::Busy {
+            return Vec::new();
+        }
+        if entry.tenure == Tenure::Retired {
+            return self.stop_all(vec![sandbox]);
+        }
+        let waiting = self.queue.iter().position(|queued| queued.demand.key == entry.demand.key);
+        if let Some(queued) = waiting.and_then(|position| self.queue.remove(position)) {
+            self.tally.queued_mib -= queued.demand.charge_mib;
+            let mut actions = vec![Action::Run { ticket: queued.ticket, sandbox }];
+            self.dispatch(&mut actions);
+            return actions;
+        }
+        self.enter(sandbox, State::Idle { since: now });
+        Vec::new()
+    }
+
+    /// The sandbox died, failed to start or is no longer to be trusted; the caller destroys it.
+    pub(crate) fn stopping(&mut self, sandbox: SandboxId) -> Vec<Action> {
+        self.enter(sandbox, State::Stopping);
+        self.dispatched()
+    }
+
+    /// The sandbox's process is reaped and its memory is free.
+    pub(crate) fn ended(&mut self, sandbox: SandboxId) -> Vec<Action> {
+        self.enter(sandbox, State::Stopping);
+        if let Some(entry) = self.entries.remove(&sandbox) {
+            self.tally.remove(entry.state, entry.demand.charge_mib);
+        }
+        self.dispatched()
+    }
+
+    /// Code or settings of the function changed, or it is gone: what exists of it with another deployment than
+    /// `current` serves no new request.
+    pub(crate) fn retire(&mut self, function: &FunctionId, current: Option<&str>) -> Vec<Action> {
+        self.retire_where(|key| key.function == *function && current != Some(key.deployment_id.as_str()))
+    }
+
+    /// The node is going down: as [`Self::retire`], for every function.
+    pub(crate) fn retire_all(&mut self) -> Vec<Action> {
+        self.retire_where(|_| true)
+    }
+
+    /// Stops what has been idle for [`Limits::idle_timeout`].
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Action> {
+        let timeout = self.limits.idle_timeout;
+        let old = self.idle_by_age().filter(|(since, _)| *since + timeout <= now).map(|(_, id)| id).collect();
+        self.stop_all(old)
+    }
+
+    /// When [`Self::expire`] will next have something to do.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.idle_by_age().map(|(since, _)| since + self.limits.idle_timeout).min()
+    }
+
+    /// Sandboxes that are not gone yet, and requests that wait for theirs to start.
+    pub(crate) fn population(&self) -> usize {
+        self.entries.len() + self.queue.len()
+    }
+
+    fn retire_where(&mut self, matches: impl Fn(&VersionKey) -> bool) -> Vec<Action> {
+        for queued in self.queue.iter_mut().filter(|queued| matches(&queued.demand.key)) {
+            queued.tenure = Tenure::Retired;
+        }
+        let mut unused = Vec::new();
+        for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| matches(&entry.demand.key)) {
+            entry.tenure = Tenure::Retired;
+            if matches!(entry.state, State::Idle { .. }) {
+                unused.push(*id);
+            }
+        }
+        self.stop_all(unused)
+    }
+
+    /// The idle sandboxes to evict so that `charge_mib` can be promised: none when it fits, `None` when it cannot.
+    fn victims(&self, charge_mib: u64) -> Option<Vec<SandboxId>> {
+        let promised = self.tally.live_mib + self.tally.queued_mib;
+        let mut excess = (promised + charge_mib).saturating_sub(self.limits.memory_mib);
+        if excess == 0 {
+            return Some(Vec::new());
+        }
+        let mut idle: Vec<_> = self.idle_by_age().collect();
+        idle.sort_unstable();
+        let mut victims = Vec::new();
+        for (_, id) in idle {
+            victims.push(id);
+            excess = excess.saturating_sub(self.entries.get(&id)?.demand.charge_mib);
+            if excess == 0 {
+                return Some(victims);
+            }
+        }
+        None
+    }
+
+    fn idle_by_age(&self) -> impl Iterator<Item = (Instant, SandboxId)> {
+        self.idle.values().flatten().filter_map(|id| match self.entries.get(id)?.state {
+            State::Idle { since } => Some((since, *id)),
+            _ => None,
+        })
+    }
+
+    fn stop_all(&mut self, sandboxes: Vec<SandboxId>) -> Vec<Action> {
+        for sandbox in &sandboxes {
+            self.enter(*sandbox, State::Stopping);
+        }
+        sandboxes.into_iter().map(|sandbox| Action::Stop { sandbox }).collect()
+    }
+
+    fn dispatched(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.dispatch(&mut actions);
+        actions
+    }
+
+    /// Starts what is queued, in order, while a slot and memory that is really free allow it.
+    fn dispatch(&mut self, actions: &mut Vec<Action>) {
+        while let Some(next) = self.queue.front() {
+            let resident = self.tally.live_mib + self.tally.stopping_mib;
+            let fits = resident + next.demand.charge_mib <= self.limits.memory_mib;
+            if !fits || self.tally.slots >= self.limits.max_starting {
+                return;
+            }
+            let Some(Queued { ticket, demand, tenure }) = self.queue.pop_front() else { return };
+            self.last_id += 1;
+            let sandbox = SandboxId(self.last_id);
+            let state = State::Starting { holds_slot: true };
+            self.tally.queued_mib -= demand.charge_mib;
+            self.tally.add(state, demand.charge_mib);
+            self.entries.insert(sandbox, Entry { demand, state, tenure });
+            actions.push(Action::Start { ticket, sandbox });
+        }
+    }
+
+    fn state_is(&self, sandbox: SandboxId, predicate: impl Fn(State) -> bool) -> bool {
+        self.entries.get(&sandbox).is_some_and(|entry| predicate(entry.state))
+    }
+
+    /// The one place where a state changes: keeps the sums and the idle stacks true.
+    fn enter(&mut self, sandbox: SandboxId, state: State) {
+        let Some(entry) = self.entries.get_mut(&sandbox) else { return };
+        let before = std::mem::replace(&mut entry.state, state);
+        self.tally.remove(before, entry.demand.charge_mib);
+        self.tally.add(state, entry.demand.charge_mib);
+        if matches!(before, State::Idle { .. })
+            && let Some(stack) = self.idle.get_mut(&entry.demand.key)
+        {
+            stack.retain(|id| *id != sandbox);
+            if stack.is_empty() {
+                self.idle.remove(&entry.demand.key);
+            }
+        }
+        if matches!(state, State::Idle { .. }) {
+            self.idle.entry(Arc::clone(&entry.demand.key)).or_default().push(sandbox);
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Properties of the pool over random histories, and the rules as examples.
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MEMORY_MIB: u64 = 1000;
+const IDLE: Duration = Duration::from_secs(60);
+
+fn limits() -> Limits {
+    Limits { memory_mib: MEMORY_MIB, max_starting: 2, account_concurrency: 12, idle_timeout: IDLE }
+}
+
+fn demand(function: u8, charge_mib: u64) -> Demand {
+    let key = VersionKey { function: id(function), version: "$LATEST".into(), deployment_id: "d".into() };
+    Demand { key: Arc::new(key), charge_mib }
+}
+
+fn id(function: u8) -> FunctionId {
+    FunctionId { region: "us-east-1".into(), name: format!("f{function}") }
+}
+
+/// Plays the caller: carries out actions and remembers what every sandbox and ticket is doing.
+struct World {
+    pool: Pool,
+    now: Instant,
+    next_ticket: u64,
+    keys: HashMap<SandboxId, Arc<VersionKey>>,
+    charges: HashMap<SandboxId, u64>,
+    starting: Vec<SandboxId>,
+    slots: HashSet<SandboxId>,
+    busy: Vec<SandboxId>,
+    idle: Vec<SandboxId>,
+    stopping: Vec<SandboxId>,
+    retired: HashSet<SandboxId>,
+    waiting: HashMap<Ticket, Demand>,
+}
+
+impl World {
+    fn new(limits: Limits) -> Self {
+        Self {
+            pool: Pool::new(limits),
+            now: Instant::now(),
+            next_ticket: 0,
+            keys: HashMap::new(),
+            charges: HashMap::new(),
+            starting: Vec::new(),
+            slots: HashSet::new(),
+            busy: Vec::new(),
+            idle: Vec::new(),
+            stopping: Vec::new(),
+            retired: HashSet::new(),
+            waiting: HashMap::new(),
+        }
+    }
+
+    fn request(&mut self, demand: &Demand) -> Result<Vec<Action>, Throttle> {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        let warm: Vec<_> = self.idle.iter().filter(|id| self.keys[id] == demand.key).copied().collect();
+        let in_use: u64 = self.starting.iter().chain(&self.busy).map(|id| self.charges[id]).sum::<u64>()
+            + self.waiting.values().map(|queued| queued.charge_mib).sum::<u64>();
+        let in_flight = self.starting.len() + self.busy.len() + self.waiting.len();
+        let verdict = self.pool.request(ticket, demand.clone());
+        match &verdict {
+            Err(Throttle::AccountConcurrency) => assert!(in_flight >= self.pool.limits.account_concurrency),
+            Err(Throttle::NodeMemory) => {
+                assert!(warm.is_empty() && in_use + demand.charge_mib > MEMORY_MIB, "refused with room");
+            }
+            Ok(actions) => {
+                assert!(in_flight < self.pool.limits.account_concurrency);
+                if let Some(last) = warm.last() {
+                    assert_eq!(actions[..], [Action::Run { ticket, sandbox: *last }], "not LIFO");
+                }
+                self.waiting.insert(ticket, demand.clone());
+                self.apply(actions);
+            }
+        }
+        verdict
+    }
+
+    fn apply(&mut self, actions: &[Action]) {
+        for action in actions {
+            match *action {
+                Action::Run { ticket, sandbox } => {
+                    let asked = self.waiting.remove(&ticket).expect("one answer a ticket");
+                    assert_eq!(self.keys[&sandbox], asked.key, "one version a sandbox");
+                    assert!(!self.retired.contains(&sandbox), "retired sandboxes serve nothing new");
+                    self.idle.retain(|id| *id != sandbox);
+                    self.busy.retain(|id| *id != sandbox);
+                    self.busy.push(sandbox);
+                }
+                Action::Start { ticket, sandbox } => {
+                    let asked = self.waiting.remove(&ticket).expect("one answer a ticket");
+                    assert!(self.keys.insert(sandbox, asked.key).is_none(), "names are used once");
+                    self.charges.insert(sandbox, asked.charge_mib);
+                    self.starting.push(sandbox);
+                    self.slots.insert(sandbox);
+                }
+                Action::Stop { sandbox } => {
+                    let was = self.idle.len() + self.busy.len();
+                    self.idle.retain(|id| *id != sandbox);
+                    self.busy.retain(|id| *id != sandbox);
+                    assert_eq!(was, self.idle.len() + self.busy.len() + 1, "stops what is unused, once");
+                    self.stopping.push(sandbox);
+                }
+            }
+        }
+        let all = self.starting.iter().chain(&self.busy).chain(&self.idle).chain(&self.stopping);
+        assert!(all.map(|id| self.charges[id]).sum::<u64>() <= MEMORY_MIB, "more memory than there is");
+        assert!(self.slots.len() <= self.pool.limits.max_starting, "too many starts at once");
+    }
+
+    fn started(&mut self, index: usize) {
+        let sandbox = self.starting.remove(index);
+        self.slots.remove(&sandbox);
+        self.busy.push(sandbox);
+        let actions = self.pool.started(sandbox);
+        self.apply(&actions);
+    }
+
+    fn released(&mut self, index: usize) {
+        let sandbox = self.busy[index];
+        let actions = self.pool.released(sandbox, self.now);
+        if actions.is_empty() {
+            self.busy.remove(index);
+            self.idle.push(sandbox);
+        }
+        self.apply(&actions);
+    }
+
+    fn lost(&mut self, sandbox: SandboxId) {
+        for list in [&mut self.starting, &mut self.busy, &mut self.idle] {
+            list.retain(|id| *id != sandbox);
+        }
+        self.slots.remove(&sandbox);
+        self.stopping.push(sandbox);
+        let actions = self.pool.stopping(sandbox);
+        self.apply(&actions);
+    }
+
+    fn ended(&mut self, index: usize) {
+        let sandbox = self.stopping.remove(index);
+        let actions = self.pool.ended(sandbox);
+        self.apply(&actions);
+    }
+
+    /// Runs everything in flight to its end; nobody may be left waiting.
+    fn settle(&mut self) {
+        while !(self.starting.is_empty() && self.busy.is_empty() && self.stopping.is_empty()) {
+            while !self.stopping.is_empty() {
+                self.ended(0);
+            }
+            while !self.starting.is_empty() {
+                self.started(0);
+            }
+            if !self.busy.is_empty() {
+                self.released(0);
+            }
+        }
+        assert!(self.waiting.is_empty(), "an admitted request is never forgotten");
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Request { function: u8, charge_mib: u64 },
+    Started(prop::sample::Index),
+    SlotUsed(prop::sample::Index),
+    Released(prop::sample::Index),
+    Lost(prop::sample::Index),
+    Ended(prop::sample::Index),
+    Retire { function: u8 },
+    Pass { seconds: u64 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let index = any::<prop::sample::Index>;
+    let step = prop_oneof![
+        6 => (0..4u8).prop_map(|function| Step::Request { function, charge_mib: 150 + 50 * u64::from(function) }),
+        3 => index().prop_map(Step::Started),
+        1 => index().prop_map(Step::SlotUsed),
+        4 => index().prop_map(Step::Released),
+        1 => index().prop_map(Step::Lost),
+        2 => index().prop_map(Step::Ended),
+        1 => (0..4u8).prop_map(|function| Step::Retire { function }),
+        1 => (0..90u64).prop_map(|seconds| Step::Pass { seconds }),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+fn play(world: &mut World, step: &Step) {
+    world.now += Duration::from_millis(1);
+    match step {
+        Step::Request { function, charge_mib } => {
+            let _ = world.request(&demand(*function, *charge_mib));
+        }
+        Step::Started(at) if !world.starting.is_empty() => world.started(at.index(world.starting.len())),
+        Step::SlotUsed(at) if !world.starting.is_empty() => {
+            let sandbox = world.starting[at.index(world.starting.len())];
+            world.slots.remove(&sandbox);
+            let actions = world.pool.slot_used(sandbox);
+            world.apply(&actions);
+        }
+        Step::Released(at) if !world.busy.is_empty() => world.released(at.index(world.busy.len())),
+        Step::Lost(at) => {
+            let live: Vec<_> = world.starting.iter().chain(&world.busy).chain(&world.idle).copied().collect();
+            if !live.is_empty() {
+                world.lost(live[at.index(live.len())]);
+            }
+        }
+        Step::Ended(at) if !world.stopping.is_empty() => world.ended(at.index(world.stopping.len())),
+        Step::Retire { function } => {
+            let name = id(*function);
+            let actions = world.pool.retire(&name, None);
+            world.apply(&actions);
+            assert!(!world.idle.iter().any(|id| world.keys[id].function == name));
+            let in_use = world.starting.iter().chain(&world.busy);
+            world.retired.extend(in_use.filter(|id| world.keys[id].function == name));
+        }
+        Step::Pass { seconds } => {
+            world.now += Duration::from_secs(*seconds);
+            let actions = world.pool.expire(world.now);
+            world.apply(&actions);
+            assert!(world.pool.next_expiry().is_none_or(|at| at > world.now));
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn any_history_keeps_the_promises(steps in steps()) {
+        let mut world = World::new(limits());
+        for step in &steps {
+            play(&mut world, step);
+        }
+        world.settle();
+        let idle: u64 = world.idle.iter().map(|id| world.charges[id]).sum();
+        let expected = Tally { live_mib: idle, ..Tally::default() };
+        prop_assert_eq!(world.pool.tally, expected);
+        let actions = world.pool.retire_all();
+        world.apply(&actions);
+        world.settle();
+        prop_assert_eq!(world.pool.population(), 0);
+        prop_assert!(world.pool.idle.is_empty());
+    }
+}
+
+#[test]
+fn three_hundred_requests_with_room_for_eight_start_eight_two_at_a_time() {
+    let mut world = World::new(Limits { account_concurrency: 1000, ..limits() });
+    let wanted = demand(0, 125);
+    let admitted = (0..300).filter(|_| world.request(&wanted).is_ok()).count();
+    assert_eq!(admitted, 8);
+    assert_eq!(world.starting.len(), 2);
+    world.started(0);
+    assert_eq!(world.starting.len(), 2, "a finished start makes room for the next");
+}
+
+#[test]
+fn a_warm_sandbox_serves_a_request_that_waits_for_its_start() {
+    let mut world = World::new(limits());
+    for _ in 0..3 {
+        world.request(&demand(0, 100)).unwrap();
+    }
+    world.started(0);
+    assert_eq!((world.starting.len(), world.waiting.len()), (2, 0));
+    world.request(&demand(0, 100)).unwrap();
+    assert_eq!(world.waiting.len(), 1);
+    world.released(0);
+    assert_eq!((world.busy.len(), world.starting.len(), world.waiting.len()), (1, 2, 0));
+}
+
+#[test]
+fn the_least_recently_used_idle_sandbox_makes_room() {
+    let mut world = World::new(limits());
+    for function in 0..3 {
+        world.request(&demand(function, 300)).unwrap();
+        world.started(0);
+    }
+    for _ in 0..3 {
+        world.now += Duration::from_secs(1);
+        world.released(0);
+    }
+    let oldest = world.idle[0];
+    world.request(&demand(3, 300)).unwrap();
+    assert_eq!(world.stopping, [oldest]);
+    assert!(world.starting.is_empty(), "the victim's memory is not free before it has ended");
+    world.ended(0);
+    assert_eq!(world.starting.len(), 1);
+}
+
+#[test]
+fn nothing_is_evicted_for_a_request_that_would_not_fit_anyway() {
+    let mut world = World::new(limits());
+    world.request(&demand(0, 300)).unwrap();
+    world.started(0);
+    world.released(0);
+    assert_eq!(world.request(&demand(1, 1200)), Err(Throttle::NodeMemory));
+    assert_eq!(world.idle.len(), 1);
+}
+
+#[test]
+fn an_update_stops_idle_sandboxes_at_once_and_busy_ones_after_their_invocation() {
+    let mut world = World::new(limits());
+    for _ in 0..2 {
+        world.request(&demand(0, 100)).unwrap();
+        world.started(0);
+    }
+    world.released(0);
+    assert_eq!(world.pool.retire(&id(0), Some("d")), [], "nothing changed");
+    assert_eq!(world.pool.retire(&id(1), None), [], "another function");
+    let actions = world.pool.retire(&id(0), Some("d2"));
+    world.apply(&actions);
+    assert_eq!((world.stopping.len(), world.busy.len()), (1, 1));
+    world.released(0);
+    assert_eq!((world.stopping.len(), world.idle.len()), (2, 0));
+}
+
+#[test]
+fn idle_sandboxes_expire() {
+    let mut world = World::new(limits());
+    world.request(&demand(0, 100)).unwrap();
+    world.started(0);
+    world.released(0);
+    assert_eq!(world.pool.next_expiry(), Some(world.now + IDLE));
+    assert_eq!(world.pool.expire(world.now + IDLE - Duration::from_millis(1)), []);
+    assert_eq!(world.pool.expire(world.now + IDLE).len(), 1);
+    assert_eq!(world.pool.next_expiry(), None);
+}

@@ -1,0 +1,241 @@
+//! /tmp of a function: a sparse ext4 image without a name.
+//!
+//! `mkfs.ext4` runs once per size; each sandbox gets a copy of the few hundred KiB it wrote, in a file that is
+//! unlinked from the start, so that nothing remains of it when the VMM ends, however it ends. No journal: nobody
+//! mounts a sandbox's /tmp after a crash.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::copy_file_range,
+    unistd::{Whence, lseek},
+};
+use tokio::{process::Command, sync::OnceCell, task::spawn_blocking};
+
+/// Part of a template's name: changes with [`MKFS_OPTIONS`], so that an updated agent does not use old templates.
+const FORMAT: &str = "ext4-1";
+
+/// Deterministic (fixed identifier, hash seed and time), without a journal, and without writing what a sparse file
+/// reads as anyway; the guest's kernel has nothing to initialise later either. No blocks are reserved for root.
+/// Owner and mode of the root directory are the guest's business.
+const MKFS_OPTIONS: [&str; 14] = [
+    "-q",
+    "-F",
+    "-b",
+    "4096",
+    "-m",
+    "0",
+    "-O",
+    "^has_journal,^resize_inode",
+    "-U",
+    "74696e64-6572-4b6f-8078-736372617463",
+    "-E",
+    "hash_seed=74696e64-6572-4b6f-8078-736372617463,lazy_itable_init=1,assume_storage_prezeroed=1,nodiscard",
+    "-L",
+    "scratch",
+];
+
+/// Where Debian has `mkfs.ext4`.
+const TOOL_PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
+
+/// Longest piece of one copy, and the buffer of a copy that the file system cannot do by itself.
+const COPY_LEN: usize = 1024 * 1024;
+
+/// Why there is no /tmp.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScratchError {
+    /// The template could not be made.
+    #[error("make a scratch template of {size_mib} MiB: {problem}")]
+    Template {
+        /// Size asked for.
+        size_mib: u32,
+        /// What `mkfs.ext4` or the file system said.
+        problem: String,
+    },
+    /// The copy could not be made.
+    #[error("copy the scratch template of {size_mib} MiB")]
+    Copy {
+        /// Size asked for.
+        size_mib: u32,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// An image as `mkfs.ext4` left it, and where its data is.
+#[derive(Debug)]
+struct Template {
+    file: File,
+    len: u64,
+    extents: Vec<(u64, u64)>,
+}
+
+/// Scratch images of one node.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    dir: PathBuf,
+    /// One cell a size, 9,729 at most. The lock covers the look-up alone.
+    templates: Mutex<HashMap<u32, Arc<OnceCell<Arc<Template>>>>>,
+}
+
+impl Scratch {
+    /// Images in `dir`, which is made when it is not there.
+    pub(crate) fn new(dir: PathBuf) -> io::Result<Self> {
+        std::fs::create_dir_all(&dir)?;
+        Ok(Self { dir, templates: Mutex::default() })
+    }
+
+    /// A new, empty file system of `size_mib`.
+    pub(crate) async fn image(&self, size_mib: u32) -> Result<File, ScratchError> {
+        let cell = {
+            let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(templates.entry(size_mib).or_default())
+        };
+        let template = Arc::clone(cell.get_or_try_init(|| self.template(size_mib)).await?);
+        let dir = self.dir.clone();
+        let copied = spawn_blocking(move || copy(&template, &dir)).await;
+        copied
+            .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
+            .map_err(|source| ScratchError::Copy { size_mib, source })
+    }
+
+    async fn template(&self, size_mib: u32) -> Result<Arc<Template>, ScratchError> {
+        let path = self.dir.join(format!("{FORMAT}-{size_mib}.img"));
+        let failed = |problem: String| ScratchError::Template { size_mib, problem };
+        if !path.exists() {
+            make(&path, size_mib).await.map_err(failed)?;
+        }
+        open(&path).map(Arc::new).map_err(|error| failed(error.to_string()))
+    }
+}
+
+/// Makes the template beside its place and moves it there when it is whole.
+async fn make(path: &Path, size_mib: u32) -> Result<(), String> {
+    let unfinished = path.with_extension("new");
+    let text = |error: io::Error| error.to_string();
+    let file = File::create(&unfinished).map_err(text)?;
+    file.set_len(u64::from(size_mib) * 1024 * 1024).map_err(text)?;
+    let output = Command::new("mkfs.ext4")
+        .args(MKFS_OPTIONS)
+        .arg(&unfinished)
+        .env_clear()
+        .env("PATH", TOOL_PATH)
+        .env("E2FSPROGS_FAKE_TIME", "1")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|error| format!("mkfs.ext4: {error}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("mkfs.ext4 ended with {}: {}", output.status, said.trim()));
+    }
+    std::fs::rename(&unfinished, path).map_err(text)
+}
+
+fn open(path: &Path) -> io::Result<Template> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.size();
+    let mut extents = Vec::new();
+    let mut at = 0;
+    while let Some(start) = seek(&file, at, Whence::SeekData)? {
+        let end = seek(&file, start, Whence::SeekHole)?.unwrap_or(len);
+        extents.push((start, end));
+        at = end;
+    }
+    Ok(Template { file, len, extents })
+}
+
+/// The next data or hole at or behind `from`; `None` when there is none.
+fn seek(file: &File, from: u64, whence: Whence) -> io::Result<Option<u64>> {
+    let from = i64::try_from(from).map_err(io::Error::other)?;
+    match lseek(file, from, whence) {
+        Ok(at) => Ok(u64::try_from(at).ok()),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn copy(template: &Template, dir: &Path) -> io::Result<File> {
+    let image = tempfile::tempfile_in(dir)?;
+    image.set_len(template.len)?;
+    for (start, end) in &template.extents {
+        copy_extent(&template.file, &image, *start, *end)?;
+    }
+    Ok(image)
+}
+
+fn copy_extent(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
+    let mut at = start;
+    while at < end {
+        let len = usize::try_from(end - at).unwrap_or(COPY_LEN).min(COPY_LEN);
+        let mut source_at = i64::try_from(at).map_err(io::Error::other)?;
+        let mut target_at = source_at;
+        let copied = match copy_file_range(from, Some(&mut source_at), to, Some(&mut target_at), len) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(copied) => copied,
+            Err(Errno::EXDEV | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => {
+                let mut buffer = vec![0; len];
+                from.read_exact_at(&mut buffer, at)?;
+                to.write_all_at(&buffer, at)?;
+                len
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        at += copied as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_image_is_a_sparse_file_system_without_a_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new(dir.path().join("scratch")).unwrap();
+        let (first, second) = tokio::join!(scratch.image(512), scratch.image(512));
+        let (first, second) = (first.unwrap(), second.unwrap());
+        let metadata = first.metadata().unwrap();
+        assert_eq!((metadata.size(), metadata.nlink()), (512 << 20, 0));
+        assert!(metadata.blocks() * 512 < 4 << 20, "{} blocks are in use", metadata.blocks());
+        let mut magic = [0; 2];
+        first.read_exact_at(&mut magic, 1024 + 0x38).unwrap();
+        assert_eq!(magic, [0x53, 0xef]);
+        first.write_all_at(b"mine", 1 << 20).unwrap();
+        let mut other = [0; 4];
+        second.read_exact_at(&mut other, 1 << 20).unwrap();
+        assert_ne!(&other, b"mine");
+        let names: Vec<_> = std::fs::read_dir(dir.path().join("scratch")).unwrap().collect();
+        assert_eq!(names.len(), 1, "the template and nothing else");
+    }
+
+    #[tokio::test]
+    async fn two_nodes_make_the_same_template() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = async |name: &str| {
+            let path = dir.path().join(name);
+            super::make(&path, 512).await.unwrap();
+            std::fs::read(&path).unwrap()
+        };
+        assert!(make("a.img").await == make("b.img").await);
+    }
+
+    #[tokio::test]
+    async fn a_size_that_cannot_be_made_is_an_error_that_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new(dir.path().to_owned()).unwrap();
+        let error = scratch.image(0).await.unwrap_err();
+        assert!(error.to_string().contains("mkfs.ext4"), "{error}");
+    }
+}

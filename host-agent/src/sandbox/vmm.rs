@@ -1,0 +1,136 @@
+//! One `vmm` process as the agent sees it: spawned, configured, started, watched, killed and reaped.
+//!
+//! Speaks vmm-api over the control socket; knows nothing of what runs in the guest. The process ends with the socket,
+//! with the spawner's thread and with this value, whichever goes first.
+
+use std::{io, os::fd::BorrowedFd};
+
+use tokio::process::{Child, ChildStderr};
+use vmm_api::{MAX_PACKET_LEN, MachineConfig, Request, Response};
+
+use super::{packet::PacketSocket, spawn::Spawner};
+
+/// Why a VMM is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VmmError {
+    /// No process.
+    #[error("start a vmm process")]
+    Spawn(#[source] io::Error),
+    /// The control socket failed.
+    #[error("talk to the vmm")]
+    Control(#[source] io::Error),
+    /// A request that cannot be sent.
+    #[error("encode a request to the vmm")]
+    Encode(#[from] vmm_api::EncodeError),
+    /// Bytes that are no response.
+    #[error("understand the vmm's answer")]
+    Decode(#[from] vmm_api::DecodeError),
+    /// The VMM does not accept the machine.
+    #[error("the vmm refused {request}: {}{message}", field.as_ref().map(|f| format!("{f}: ")).unwrap_or_default())]
+    Refused {
+        /// What was asked.
+        request: &'static str,
+        /// The field that is wrong, if one is.
+        field: Option<String>,
+        /// The VMM's words.
+        message: String,
+    },
+    /// An answer to something else.
+    #[error("the vmm answered {0} to a request that has no such answer")]
+    Unexpected(&'static str),
+    /// The guest or the process ended.
+    #[error("the vmm ended ({0})")]
+    Ended(&'static str),
+}
+
+/// A running process.
+#[derive(Debug)]
+pub(crate) struct Vmm {
+    child: Child,
+    control: PacketSocket,
+}
+
+impl Vmm {
+    /// A process that waits for its configuration.
+    pub(crate) async fn spawn(spawner: &Spawner) -> Result<Self, VmmError> {
+        let (control, theirs) = PacketSocket::pair().map_err(VmmError::Spawn)?;
+        let child = spawner.spawn(theirs).await.map_err(VmmError::Spawn)?;
+        Ok(Self { child, control })
+    }
+
+    /// What the process writes about itself; once.
+    pub(crate) fn take_stderr(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
+    }
+
+    /// Builds the machine from the descriptors that `config` names by position, and runs it.
+    pub(crate) async fn run(&self, config: MachineConfig, fds: &[BorrowedFd<'_>]) -> Result<(), VmmError> {
+        self.call("configure", &Request::Configure(config), fds).await?;
+        self.call("start", &Request::Start, &[]).await
+    }
+
+    /// Waits for the end of the guest or the process. Cancel-safe.
+    pub(crate) async fn ended(&self) -> VmmError {
+        match self.receive().await {
+            Ok(response) => VmmError::Unexpected(name(&response)),
+            Err(error) => error,
+        }
+    }
+
+    /// Ends the process, whatever it is doing, and reaps it: when this returns its memory is free. There is nothing
+    /// to save in a sandbox, so no time is spent on asking.
+    pub(crate) async fn destroy(mut self) {
+        if let Err(error) = self.child.kill().await {
+            tracing::warn!(pid = self.child.id(), %error, "a vmm could not be killed");
+        }
+    }
+
+    async fn call(
+        &self,
+        request: &'static str,
+        message: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), VmmError> {
+        let packet = vmm_api::encode(message)?;
+        if let Err(error) = self.control.send(&packet, fds).await {
+            // A process that ended before it read the request has more to say than the broken pipe.
+            return Err(match self.receive().await {
+                Err(ended @ VmmError::Ended(_)) => ended,
+                _ => VmmError::Control(error),
+            });
+        }
+        match self.receive().await? {
+            Response::Ok => Ok(()),
+            Response::Refused(refusal) => {
+                Err(VmmError::Refused { request, field: refusal.field, message: refusal.message })
+            }
+            other => Err(VmmError::Unexpected(name(&other))),
+        }
+    }
+
+    /// The next message; the guest's end and the socket's are errors.
+    async fn receive(&self) -> Result<Response, VmmError> {
+        // The buffer is made when there is something to put into it: a sandbox is watched far more often than it ends.
+        self.control.readable().await.map_err(VmmError::Control)?;
+        let mut buffer = vec![0; MAX_PACKET_LEN];
+        let (len, _fds) = self.control.receive(&mut buffer).await.map_err(VmmError::Control)?;
+        if len == 0 {
+            return Err(VmmError::Ended("its control socket closed"));
+        }
+        match vmm_api::decode(&buffer[..len])? {
+            Response::Exited(vmm_api::Exit::Reset) => Err(VmmError::Ended("the guest reset or powered off")),
+            Response::Exited(vmm_api::Exit::Crashed) => Err(VmmError::Ended("the guest crashed")),
+            Response::Exited(vmm_api::Exit::Failed) => Err(VmmError::Ended("the vmm failed")),
+            response => Ok(response),
+        }
+    }
+}
+
+fn name(response: &Response) -> &'static str {
+    match response {
+        Response::Ok => "ok",
+        Response::Refused(_) => "refused",
+        Response::Metrics(_) => "metrics",
+        Response::Exited(_) => "exited",
+    }
+}
