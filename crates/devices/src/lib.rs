@@ -25,6 +25,7 @@ mod reset_port;
 mod rng;
 mod serial;
 mod virtio;
+mod vsock;
 
 pub use block::{Access, Block, BlockError, BlockRestoreError, BlockState, DriveId};
 pub use bus::{Bus, BusDevice, BusError};
@@ -37,6 +38,7 @@ pub use virtio::device::{Activation, Event, VirtioDevice};
 pub use virtio::mmio::{MMIO_REGION_SIZE, MmioTransport, QUEUE_NOTIFY_OFFSET, TransportResources};
 pub use virtio::service::DeviceError;
 pub use virtio::state::{QueueState, RestoreError, TransportState};
+pub use vsock::{Accepted, Broker, SocketBroker, Vsock, VsockRestoreError, VsockState};
 
 /// Guest memory as every device sees it.
 pub type Memory = vm_memory::GuestMemoryMmap<()>;

@@ -83,7 +83,7 @@ fn serve_quietly<'m>(
         let outcome = each(Buffers::of(memory, chain, size)?)?;
         let (Outcome::Used(len) | Outcome::UsedLast(len)) = outcome else {
             queue.iter(memory)?.go_to_previous_position();
-            queue.enable_notification(memory)?;
+            // Notifications stay off: the device knows when it wants the chain.
             return Ok(Served::All);
         };
         queue.add_used(memory, head, len)?;
