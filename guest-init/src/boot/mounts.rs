@@ -1,0 +1,149 @@
+//! What is mounted where, as tables: guest-init's own surroundings and the function's view.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+
+use super::{BootError, drives};
+
+/// Where the function's root is put together, in guest-init's view.
+pub const FUNCTION_ROOT: &str = "/function";
+
+/// Where the cgroup hierarchy is, in guest-init's view.
+pub const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Where a mount comes from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// The kernel itself.
+    Kernel,
+    /// The drive with this serial.
+    Drive(&'static str),
+}
+
+/// One mount.
+#[derive(Clone, Copy, Debug)]
+pub struct Mount {
+    source: Source,
+    target: &'static str,
+    fstype: &'static str,
+    flags: MsFlags,
+    options: &'static str,
+}
+
+const NOTHING: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+const IMAGE: MsFlags = MsFlags::MS_RDONLY.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV);
+
+/// What tells how the machine was started.
+pub const FIRST: &[Mount] =
+    &[Mount { source: Source::Kernel, target: "/proc", fstype: "proc", flags: NOTHING, options: "" }];
+
+/// The rest of guest-init's own surroundings.
+pub const MACHINE: &[Mount] = &[
+    Mount { source: Source::Kernel, target: "/sys", fstype: "sysfs", flags: NOTHING, options: "" },
+    Mount { source: Source::Kernel, target: CGROUPS, fstype: "cgroup2", flags: NOTHING, options: "" },
+];
+
+/// The function's view. `/proc` is missing: the keeper mounts the one of its own namespace. `/sys` stays empty.
+const VIEW: &[Mount] = &[
+    Mount {
+        source: Source::Drive("runtime"),
+        target: "/function",
+        fstype: "erofs",
+        flags: IMAGE,
+        options: "",
+    },
+    Mount {
+        source: Source::Drive("code"),
+        target: "/function/var/task",
+        fstype: "erofs",
+        flags: IMAGE,
+        options: "",
+    },
+    // Programs in /tmp run, as on Lambda. No discard: the agent throws the whole file away.
+    Mount {
+        source: Source::Drive("scratch"),
+        target: "/function/tmp",
+        fstype: "ext4",
+        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOATIME),
+        options: "",
+    },
+    // Holds the nodes below and nothing more; root-owned, so the function cannot fill it.
+    Mount {
+        source: Source::Kernel,
+        target: "/function/dev",
+        fstype: "tmpfs",
+        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
+        options: "mode=755,size=64k",
+    },
+    // Charged to the function's cgroup; the bound keeps it from taking all of that.
+    Mount {
+        source: Source::Kernel,
+        target: "/function/dev/shm",
+        fstype: "tmpfs",
+        flags: NOTHING,
+        options: "mode=1777,size=64m",
+    },
+];
+
+/// The function's devices: name, major, minor (Documentation/admin-guide/devices.txt). No disk, console or socket.
+const NODES: &[(&str, u64, u64)] =
+    &[("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
+
+/// The function's links in `/dev`.
+const LINKS: &[(&str, &str)] = &[
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+/// Mounts a table in its order, making directories where there are none.
+///
+/// # Errors
+/// [`BootError`] with the mount that failed.
+pub fn mount_all(table: &[Mount]) -> Result<(), BootError> {
+    for entry in table {
+        let target = Path::new(entry.target);
+        if !target.is_dir() {
+            fs::create_dir_all(target).map_err(|error| BootError::Directory(target.into(), error))?;
+        }
+        let source = match entry.source {
+            Source::Kernel => PathBuf::from(entry.fstype),
+            Source::Drive(serial) => drives::node(serial)?,
+        };
+        mount(Some(&source), target, Some(entry.fstype), entry.flags, Some(entry.options))
+            .map_err(|error| BootError::Mount(target.into(), error))?;
+    }
+    Ok(())
+}
+
+/// Puts the function's view together at [`FUNCTION_ROOT`].
+///
+/// # Errors
+/// [`BootError`] with the step that failed.
+pub fn build_view() -> Result<(), BootError> {
+    let device = |path: &Path, error| BootError::Device(path.to_owned(), error);
+    mount_all(VIEW)?;
+    let dev = Path::new(FUNCTION_ROOT).join("dev");
+    for &(name, major, minor) in NODES {
+        let path = dev.join(name);
+        mknod(&path, SFlag::S_IFCHR, Mode::empty(), makedev(major, minor))
+            .map_err(|error| device(&path, error))?;
+        // Not by mknod's mode, which the umask cuts.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))
+            .map_err(|error| BootError::Directory(path, error))?;
+    }
+    for &(name, target) in LINKS {
+        let path = dev.join(name);
+        symlink(target, &path).map_err(|error| BootError::Directory(path, error))?;
+    }
+    // As on Lambda: root's, writable for everyone, sticky; and without what mkfs leaves behind.
+    let tmp = Path::new(FUNCTION_ROOT).join("tmp");
+    let _ = fs::remove_dir(tmp.join("lost+found"));
+    fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777))
+        .map_err(|error| BootError::Directory(tmp, error))
+}

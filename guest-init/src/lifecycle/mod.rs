@@ -1,0 +1,351 @@
+//! What may happen when: the life of a runtime as a pure state machine. Values in, values out; no clock, no process,
+//! no socket. [`crate::sandbox`] feeds it events and carries out its actions.
+//!
+//! ```text
+//!                  next                  Invoke               response | error           next
+//! Initializing ───────────► Ready ───────────────► Busy ──────────────────► Answered ─────────► Ready
+//!   │      ▲                  │ exit                 │ exit, deadline          │ exit, deadline
+//!   │ init │ Invoke: init is  ▼                      ▼                         ▼
+//!   │ error│ repeated once   Ended                 Ended                     Ended
+//!   │ exit │
+//!   ▼ time │
+//! InitFailed
+//! ```
+//!
+//! Source: the Runtime API's documentation and the behaviour of AWS's runtime interface emulator: a call that the
+//! current state does not allow is refused and changes nothing.
+
+mod event;
+mod exit;
+#[cfg(test)]
+mod tests;
+
+use guest_protocol::{Fate, FunctionError, InitFailure, InitReport, Outcome, timed_out_message};
+
+pub use event::{Action, Answer, Event, Finished, InitStatus, Micros, Refusal};
+pub use exit::Exit;
+
+/// An invocation that the sandbox has taken.
+#[derive(Clone, Debug)]
+struct Call {
+    request_id: String,
+    timeout_ms: u32,
+    began: Micros,
+}
+
+impl Call {
+    fn deadline(&self) -> Micros {
+        self.began + u64::from(self.timeout_ms) * 1000
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// The first init; an invocation that came early waits.
+    Initializing {
+        began: Micros,
+        waiting: Option<Call>,
+    },
+    /// The first init failed.
+    InitFailed,
+    /// Init again, on this invocation's time.
+    InitializingAgain(Call),
+    Ready,
+    Busy {
+        call: Call,
+        delivered: bool,
+    },
+    Answered {
+        call: Call,
+        outcome: Outcome,
+        ended: Micros,
+    },
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Process {
+    Alive,
+    /// Killed, not yet gone.
+    Dying,
+    Gone,
+}
+
+/// The state machine.
+#[derive(Clone, Debug)]
+pub struct Lifecycle {
+    init_timeout_us: Micros,
+    phase: Phase,
+    process: Process,
+    /// Duration of the successful first init until an invocation has reported it.
+    init_us: Option<Micros>,
+}
+
+impl Lifecycle {
+    /// A sandbox that begins its init now.
+    #[must_use]
+    pub fn begin(now: Micros, init_timeout_us: Micros) -> (Self, Vec<Action>) {
+        let phase = Phase::Initializing { began: now, waiting: None };
+        (Self { init_timeout_us, phase, process: Process::Alive, init_us: None }, vec![Action::Launch])
+    }
+
+    /// When to come back with [`Event::Deadline`]; never when nothing is under way.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Micros> {
+        match &self.phase {
+            Phase::Initializing { began, .. } => Some(began + self.init_timeout_us),
+            Phase::InitializingAgain(call) | Phase::Busy { call, .. } | Phase::Answered { call, .. } => {
+                Some(call.deadline())
+            }
+            Phase::InitFailed | Phase::Ready | Phase::Ended => None,
+        }
+    }
+
+    /// Whether nothing can be asked of the sandbox any more.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
+    /// Whether an answer to this invocation would be taken, before its document is read.
+    ///
+    /// # Errors
+    /// [`Refusal`] when not.
+    pub fn admits_answer(&self, request_id: &str) -> Result<(), Refusal> {
+        match &self.phase {
+            Phase::Busy { call, .. } if call.request_id != request_id => Err(Refusal::InvalidRequestId),
+            Phase::Busy { delivered: true, .. } if self.process == Process::Alive => Ok(()),
+            _ => Err(self.refuse("InvocationResponse")),
+        }
+    }
+
+    /// Whether an init error would be taken, before its document is read.
+    ///
+    /// # Errors
+    /// [`Refusal`] when not.
+    pub fn admits_init_error(&self) -> Result<(), Refusal> {
+        match &self.phase {
+            Phase::Initializing { .. } | Phase::InitializingAgain(_) if self.process == Process::Alive => {
+                Ok(())
+            }
+            _ => Err(self.refuse("InitError")),
+        }
+    }
+
+    /// Takes an event and says what to do, in order.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing has changed then.
+    pub fn step(&mut self, now: Micros, event: Event) -> Result<Vec<Action>, Refusal> {
+        match event {
+            Event::Invoke { request_id, timeout_ms } => {
+                self.invoke(now, Call { request_id, timeout_ms, began: now })
+            }
+            Event::Next => self.next(now),
+            Event::Undelivered => {
+                if let Phase::Busy { delivered, .. } = &mut self.phase {
+                    *delivered = false;
+                }
+                Ok(vec![])
+            }
+            Event::Answer { request_id, answer } => self.answer(now, &request_id, answer),
+            Event::InitError(error) => {
+                self.admits_init_error()?;
+                self.process = Process::Dying;
+                let mut actions = vec![Action::Kill];
+                actions.extend(self.fail(now, Failure::Reported(error)));
+                Ok(actions)
+            }
+            Event::Exited(exit) => {
+                let was = self.process;
+                self.process = Process::Gone;
+                // A process that was killed has been accounted for; only a repeated init may wait for its end.
+                match (&self.phase, was) {
+                    (Phase::InitializingAgain(_), Process::Dying) => {
+                        self.process = Process::Alive;
+                        Ok(vec![Action::Launch])
+                    }
+                    (_, Process::Alive) => Ok(self.fail(now, Failure::Exited(exit))),
+                    _ => Ok(vec![]),
+                }
+            }
+            Event::Deadline => {
+                if self.deadline().is_none_or(|deadline| now < deadline) {
+                    return Ok(vec![]);
+                }
+                let mut actions = self.kill();
+                actions.extend(self.fail(now, Failure::OutOfTime));
+                Ok(actions)
+            }
+        }
+    }
+
+    fn invoke(&mut self, now: Micros, call: Call) -> Result<Vec<Action>, Refusal> {
+        let begin = Action::Begin { request_id: call.request_id.clone() };
+        match &mut self.phase {
+            Phase::Initializing { waiting: waiting @ None, .. } => {
+                *waiting = Some(call);
+                Ok(vec![])
+            }
+            Phase::InitFailed => Ok(self.init_again(now, call)),
+            Phase::Ready => {
+                self.phase = Phase::Busy { call, delivered: true };
+                Ok(vec![begin, Action::Deliver])
+            }
+            _ => Err(Refusal::Busy),
+        }
+    }
+
+    fn init_again(&mut self, now: Micros, call: Call) -> Vec<Action> {
+        let mut actions = vec![Action::Begin { request_id: call.request_id.clone() }];
+        self.phase = Phase::InitializingAgain(Call { began: now, ..call });
+        if self.process == Process::Gone {
+            self.process = Process::Alive;
+            actions.push(Action::Launch);
+        }
+        actions
+    }
+
+    fn next(&mut self, now: Micros) -> Result<Vec<Action>, Refusal> {
+        if self.process != Process::Alive {
+            return Err(self.refuse("Ready"));
+        }
+        match std::mem::replace(&mut self.phase, Phase::Ready) {
+            Phase::Initializing { began, waiting } => {
+                let duration_us = now.saturating_sub(began);
+                self.init_us = Some(duration_us);
+                let mut actions = vec![Action::InitDone(InitReport { duration_us })];
+                if let Some(call) = waiting {
+                    actions.push(Action::Begin { request_id: call.request_id.clone() });
+                    actions.push(Action::Deliver);
+                    self.phase = Phase::Busy { call: Call { began: now, ..call }, delivered: true };
+                }
+                Ok(actions)
+            }
+            Phase::InitializingAgain(call) | Phase::Busy { call, delivered: false } => {
+                self.phase = Phase::Busy { call, delivered: true };
+                Ok(vec![Action::Deliver])
+            }
+            Phase::Ready => Ok(vec![]),
+            Phase::Answered { call, outcome, ended } => {
+                Ok(vec![self.finish(&call, outcome, Fate::Reusable, ended)])
+            }
+            phase => {
+                self.phase = phase;
+                Err(self.refuse("Ready"))
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Micros, request_id: &str, answer: Answer) -> Result<Vec<Action>, Refusal> {
+        self.admits_answer(request_id)?;
+        let Phase::Busy { call, .. } = &self.phase else { return Err(self.refuse("InvocationResponse")) };
+        let call = call.clone();
+        let (outcome, actions) = match answer {
+            Answer::Response => (Outcome::Succeeded, vec![Action::SendResponse]),
+            Answer::TooLarge => (Outcome::Failed(response_too_large()), vec![]),
+            Answer::Error(error) => (Outcome::Failed(error), vec![]),
+        };
+        self.phase = Phase::Answered { call, outcome, ended: now };
+        Ok(actions)
+    }
+
+    /// Whatever was under way has failed.
+    fn fail(&mut self, now: Micros, failure: Failure) -> Vec<Action> {
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Initializing { began, waiting } => {
+                let duration_us = now.saturating_sub(began);
+                let (error, status) = failure.in_init(self.init_timeout_us);
+                self.phase = Phase::InitFailed;
+                let mut actions = vec![Action::InitFailed(InitFailure { error, duration_us }, status)];
+                if let Some(call) = waiting {
+                    actions.extend(self.init_again(now, call));
+                }
+                actions
+            }
+            Phase::InitializingAgain(call) | Phase::Busy { call, .. } => {
+                let outcome = failure.in_invocation(&call.request_id);
+                vec![self.finish(&call, outcome, Fate::Ended, now)]
+            }
+            Phase::Answered { call, outcome, ended } => {
+                vec![self.finish(&call, outcome, Fate::Ended, ended)]
+            }
+            Phase::Ready => match failure {
+                Failure::Exited(exit) => vec![Action::End(exit.error(None))],
+                Failure::Reported(error) => vec![Action::End(error)],
+                Failure::OutOfTime => vec![],
+            },
+            Phase::InitFailed => {
+                self.phase = Phase::InitFailed;
+                vec![]
+            }
+            Phase::Ended => vec![],
+        }
+    }
+
+    fn kill(&mut self) -> Vec<Action> {
+        if self.process != Process::Alive {
+            return vec![];
+        }
+        self.process = Process::Dying;
+        vec![Action::Kill]
+    }
+
+    fn finish(&mut self, call: &Call, outcome: Outcome, fate: Fate, ended: Micros) -> Action {
+        Action::Finish(Finished {
+            request_id: call.request_id.clone(),
+            outcome,
+            fate,
+            duration_us: ended.saturating_sub(call.began),
+            init_us: self.init_us.take(),
+            timeout_ms: call.timeout_ms,
+        })
+    }
+
+    /// The refusal of a call, with the emulator's names of the states.
+    fn refuse(&self, to: &'static str) -> Refusal {
+        let from = match &self.phase {
+            Phase::Initializing { .. } | Phase::InitializingAgain(_) => "Started",
+            Phase::InitFailed | Phase::Ended => "InitError",
+            Phase::Ready => "Ready",
+            Phase::Busy { .. } => "Running",
+            Phase::Answered { .. } => "ResponseSent",
+        };
+        Refusal::InvalidTransition { from, to }
+    }
+}
+
+/// Why what was under way failed.
+enum Failure {
+    Reported(FunctionError),
+    Exited(Exit),
+    OutOfTime,
+}
+
+impl Failure {
+    fn in_init(self, init_timeout_us: Micros) -> (FunctionError, InitStatus) {
+        match self {
+            Self::Reported(error) => (error, InitStatus::Error),
+            Self::Exited(exit) => (exit.error(None), InitStatus::Error),
+            Self::OutOfTime => {
+                let timeout_ms = u32::try_from(init_timeout_us / 1000).unwrap_or(u32::MAX);
+                let message = timed_out_message(timeout_ms);
+                (FunctionError::new("Sandbox.Timedout", &message), InitStatus::Timeout)
+            }
+        }
+    }
+
+    fn in_invocation(self, request_id: &str) -> Outcome {
+        match self {
+            Self::Reported(error) => Outcome::Failed(error),
+            Self::Exited(exit) => Outcome::Exited(exit.error(Some(request_id))),
+            Self::OutOfTime => Outcome::TimedOut,
+        }
+    }
+}
+
+fn response_too_large() -> FunctionError {
+    let limit = guest_protocol::MAX_RESPONSE_LEN;
+    let message = format!("Response payload size exceeded maximum allowed payload size ({limit} bytes).");
+    FunctionError::new("Function.ResponseSizeTooLarge", &message)
+}

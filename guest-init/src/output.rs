@@ -1,0 +1,101 @@
+//! Carries what the function writes to its standard output and error to the agent.
+//!
+//! One pipe for both keeps their order. The pipe and the queue to the agent are the only buffers: when the agent does
+//! not keep up, the queue fills, then the pipe, then the function's writes block. Memory stays bounded.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use guest_protocol::{GuestMessage, LogChunk, LogSource};
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot};
+
+/// Most bytes read from the pipe at once: what a pipe holds by default, so that a full one is emptied in one message.
+const READ_LEN: usize = 64 * 1024;
+
+/// The running pump of one runtime's output. Dropping it drains the pipe once more and ends the pump.
+#[derive(Debug)]
+pub struct Output {
+    flush: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+impl Output {
+    /// Starts pumping from the read end of the function's pipe.
+    ///
+    /// # Errors
+    /// When the descriptor is not a pipe.
+    pub fn pump(pipe: OwnedFd, agent: mpsc::Sender<GuestMessage>) -> io::Result<Self> {
+        let pipe = pipe::Receiver::from_owned_fd(pipe)?;
+        let (flush, requests) = mpsc::channel(1);
+        tokio::task::spawn_local(pump(pipe, agent, requests));
+        Ok(Self { flush })
+    }
+
+    /// Of a runtime that never started.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { flush: mpsc::channel(1).0 }
+    }
+
+    /// Returns when everything written before the call is queued to the agent. What a background thread keeps
+    /// writing meanwhile does not hold it up: at most one pipe's content is read.
+    pub async fn flush(&self) {
+        let (done, is_done) = oneshot::channel();
+        // A pump that has ended has nothing left to flush.
+        if self.flush.send(done).await.is_ok() {
+            let _ = is_done.await;
+        }
+    }
+}
+
+async fn pump(
+    pipe: pipe::Receiver,
+    agent: mpsc::Sender<GuestMessage>,
+    mut requests: mpsc::Receiver<oneshot::Sender<()>>,
+) {
+    let mut buffer = vec![0; READ_LEN];
+    let mut open = true;
+    loop {
+        tokio::select! {
+            biased;
+            request = requests.recv() => {
+                drain(&pipe, &agent, &mut buffer).await;
+                let Some(done) = request else { return };
+                let _ = done.send(());
+            }
+            ready = pipe.readable(), if open => {
+                open = ready.is_ok() && read_once(&pipe, &agent, &mut buffer).await != Some(0);
+            }
+        }
+    }
+}
+
+/// Reads until the pipe is empty or has given as much as it can hold.
+async fn drain(pipe: &pipe::Receiver, agent: &mpsc::Sender<GuestMessage>, buffer: &mut [u8]) {
+    let mut total = 0;
+    while total < READ_LEN {
+        match read_once(pipe, agent, buffer).await {
+            None | Some(0) => return,
+            Some(len) => total += len,
+        }
+    }
+}
+
+/// Reads what is there and queues it. `None` when nothing is, `Some(0)` at the end.
+async fn read_once(
+    pipe: &pipe::Receiver,
+    agent: &mpsc::Sender<GuestMessage>,
+    buffer: &mut [u8],
+) -> Option<usize> {
+    match pipe.try_read(buffer) {
+        Ok(0) => Some(0),
+        Ok(len) => {
+            let bytes = buffer[..len].to_vec();
+            let chunk = GuestMessage::Log(LogChunk { source: LogSource::Function, bytes });
+            // The agent's end is the sandbox's end: whoever holds the other side of the queue sees to it.
+            agent.send(chunk).await.ok().map_or(Some(0), |()| Some(len))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        Err(_) => Some(0),
+    }
+}

@@ -1,0 +1,213 @@
+//! The lines that the platform itself writes into a function's log, byte for byte as Lambda's, because users grep and
+//! parse them. Pure.
+
+use guest_protocol::{FunctionError, InitFailure, Outcome, timed_out_message};
+
+use crate::lifecycle::{Finished, InitStatus, Micros};
+
+/// `INIT_START …`, when the platform says which runtime this is.
+#[must_use]
+pub fn init_start(execution_env: Option<&str>, region: &str) -> String {
+    // `AWS_Lambda_python3.13` → `python:3.13.v1`.
+    let runtime = execution_env.and_then(|env| env.strip_prefix("AWS_Lambda_")).unwrap_or("provided.al2023");
+    let version_at = runtime.find(|c: char| c.is_ascii_digit()).unwrap_or(runtime.len());
+    let (name, version) = runtime.split_at(version_at);
+    let runtime = if runtime.starts_with("provided") {
+        runtime.replacen('.', ":", 1)
+    } else {
+        format!("{name}:{version}")
+    };
+    format!(
+        "INIT_START Runtime Version: {runtime}.v1\tRuntime Version ARN: arn:aws:lambda:{region}::runtime:tinderbox\n"
+    )
+}
+
+/// `INIT_REPORT …` of a failed init.
+#[must_use]
+pub fn init_report(failure: &InitFailure, status: InitStatus) -> String {
+    let duration = milliseconds(failure.duration_us);
+    match status {
+        InitStatus::Timeout => {
+            format!("INIT_REPORT Init Duration: {duration} ms\tPhase: init\tStatus: timeout\n")
+        }
+        InitStatus::Error => format!(
+            "INIT_REPORT Init Duration: {duration} ms\tPhase: init\tStatus: error\tError Type: {}\n",
+            failure.error.error_type
+        ),
+    }
+}
+
+/// `START …`.
+#[must_use]
+pub fn start(request_id: &str, function_version: &str) -> String {
+    format!("START RequestId: {request_id} Version: {function_version}\n")
+}
+
+/// What stands before END when the platform ended the invocation; `now` is RFC 3339 with milliseconds.
+#[must_use]
+pub fn cause(finished: &Finished, now: &str) -> Option<String> {
+    let id = &finished.request_id;
+    match &finished.outcome {
+        Outcome::Succeeded | Outcome::Failed(_) => None,
+        Outcome::TimedOut => Some(format!("{now} {id} {}\n\n", timed_out_message(finished.timeout_ms))),
+        Outcome::Exited(error) => Some(format!("{}\n{}\n", error_message(error), error.error_type)),
+    }
+}
+
+/// `END …` and `REPORT …`.
+#[must_use]
+pub fn end_and_report(finished: &Finished, memory: Memory) -> String {
+    let id = &finished.request_id;
+    let timed_out = finished.outcome == Outcome::TimedOut;
+    // A function that runs out of time is billed and reported for the time that it had.
+    let limit_us = Micros::from(finished.timeout_ms) * 1000;
+    let duration_us = if timed_out { limit_us } else { finished.duration_us };
+    let init_us = finished.init_us.unwrap_or(0);
+    let mut line = format!(
+        "END RequestId: {id}\nREPORT RequestId: {id}\tDuration: {} ms\tBilled Duration: {} ms\t\
+         Memory Size: {} MB\tMax Memory Used: {} MB\t",
+        milliseconds(duration_us),
+        (duration_us + init_us).div_ceil(1000),
+        memory.size_mib,
+        memory.used_mib,
+    );
+    if let Some(init_us) = finished.init_us {
+        line.push_str(&format!("Init Duration: {} ms\t", milliseconds(init_us)));
+    }
+    match &finished.outcome {
+        Outcome::TimedOut => line.push_str("Status: timeout"),
+        Outcome::Exited(_) if memory.exhausted => {
+            line.push_str("Status: error\tError Type: Runtime.OutOfMemory");
+        }
+        Outcome::Exited(error) => {
+            line.push_str(&format!("Status: error\tError Type: {}", error.error_type));
+        }
+        Outcome::Succeeded | Outcome::Failed(_) => {}
+    }
+    line.push('\n');
+    line
+}
+
+/// What REPORT says of memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// The function's setting.
+    pub size_mib: u32,
+    /// Peak of its cgroup.
+    pub used_mib: u32,
+    /// Whether the kernel killed for want of it.
+    pub exhausted: bool,
+}
+
+fn milliseconds(us: Micros) -> String {
+    let hundredths = (us + 5) / 10;
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+fn error_message(error: &FunctionError) -> String {
+    serde_json::from_slice::<serde_json::Value>(&error.payload)
+        .ok()
+        .and_then(|document| document.get("errorMessage")?.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+/// A wall clock time as Lambda's log lines have it: `2026-01-31T23:59:59.123Z`.
+#[must_use]
+pub fn timestamp(since_unix_epoch: std::time::Duration) -> String {
+    let seconds = since_unix_epoch.as_secs();
+    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_date(days);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let millis = since_unix_epoch.subsec_millis();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// Year, month and day of a day since 1970-01-01 in the proleptic Gregorian calendar, counted from 1 March of year 0
+/// in eras of 400 years (146,097 days), so that the leap day is the last of a year.
+fn civil_date(days_since_epoch: u64) -> (u64, u64, u64) {
+    const DAYS_TO_EPOCH: u64 = 719_468;
+    const DAYS_IN_ERA: u64 = 146_097;
+    let days = days_since_epoch + DAYS_TO_EPOCH;
+    let (era, of_era) = (days / DAYS_IN_ERA, days % DAYS_IN_ERA);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use guest_protocol::Fate;
+
+    use super::*;
+
+    fn finished(outcome: Outcome, init_us: Option<Micros>) -> Finished {
+        Finished {
+            request_id: "id-1".into(),
+            outcome,
+            fate: Fate::Reusable,
+            duration_us: 1_234_561,
+            init_us,
+            timeout_ms: 3000,
+        }
+    }
+
+    const MEMORY: Memory = Memory { size_mib: 128, used_mib: 31, exhausted: false };
+
+    #[test]
+    fn a_report_has_lambdas_shape() {
+        assert_eq!(
+            end_and_report(&finished(Outcome::Succeeded, Some(100_000)), MEMORY),
+            "END RequestId: id-1\nREPORT RequestId: id-1\tDuration: 1234.56 ms\tBilled Duration: 1335 ms\t\
+             Memory Size: 128 MB\tMax Memory Used: 31 MB\tInit Duration: 100.00 ms\t\n"
+        );
+    }
+
+    #[test]
+    fn a_timeout_is_reported_with_its_cause_and_status() {
+        let finished = finished(Outcome::TimedOut, None);
+        assert_eq!(
+            cause(&finished, "2026-01-01T00:00:00.000Z").unwrap(),
+            "2026-01-01T00:00:00.000Z id-1 Task timed out after 3.00 seconds\n\n"
+        );
+        let report = end_and_report(&finished, MEMORY);
+        assert!(report.contains("\tDuration: 3000.00 ms\tBilled Duration: 3000 ms\t"), "{report}");
+        assert!(report.ends_with("\tStatus: timeout\n"), "{report}");
+    }
+
+    #[test]
+    fn an_exit_names_its_error() {
+        let error = crate::lifecycle::Exit::Signal(9).error(Some("id-1"));
+        let finished = finished(Outcome::Exited(error), None);
+        assert_eq!(
+            cause(&finished, "").unwrap(),
+            "RequestId: id-1 Error: Runtime exited with error: signal: killed\nRuntime.ExitError\n"
+        );
+        assert!(
+            end_and_report(&finished, MEMORY).ends_with("Status: error\tError Type: Runtime.ExitError\n")
+        );
+    }
+
+    #[test]
+    fn timestamps_know_the_calendar() {
+        let check = |seconds, text: &str| assert_eq!(timestamp(Duration::from_secs(seconds)), text);
+        check(0, "1970-01-01T00:00:00.000Z");
+        check(951_782_400, "2000-02-29T00:00:00.000Z");
+        check(1_709_251_199, "2024-02-29T23:59:59.000Z");
+        check(1_767_225_600, "2026-01-01T00:00:00.000Z");
+        check(4_107_542_400, "2100-03-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn init_start_names_the_runtime() {
+        assert!(init_start(Some("AWS_Lambda_python3.13"), "eu-west-1").starts_with(
+            "INIT_START Runtime Version: python:3.13.v1\tRuntime Version ARN: arn:aws:lambda:eu-west-1::runtime:"
+        ));
+        assert!(init_start(None, "x").contains("Version: provided:al2023.v1\t"));
+    }
+}

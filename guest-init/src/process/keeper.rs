@@ -1,0 +1,158 @@
+//! The keeper: starts the runtime, reaps everything in its PID namespace, tells how the runtime ended, and ends.
+//!
+//! It runs in a copy of guest-init's single thread, so that ordinary code is safe in it after the fork.
+#![expect(
+    unsafe_code,
+    reason = "clone3, fork, close_range and the registration of a descriptor have no safe wrapper"
+)]
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, execve, fork, write};
+use seccompiler::BpfProgram;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::status::Record;
+use super::{confine, number, view};
+
+/// What the keeper and the runtime need, all made before the fork.
+pub(super) struct Keeper {
+    pub(super) root: PathBuf,
+    pub(super) program: CString,
+    pub(super) environment: Vec<CString>,
+    /// `/dev/null`: the runtime's standard input.
+    pub(super) null: OwnedFd,
+    /// Its standard output and error.
+    pub(super) output: OwnedFd,
+    /// Where [`Record`]s go.
+    pub(super) status: OwnedFd,
+    /// `cgroup.procs` of the function's cgroup.
+    pub(super) cgroup_procs: OwnedFd,
+    /// Denies the function the socket families that lead out of the guest.
+    pub(super) filter: BpfProgram,
+}
+
+impl Keeper {
+    /// Starts the keeper; the caller keeps its process id and a pidfd.
+    pub(super) fn start(self) -> io::Result<(Pid, AsyncFd<OwnedFd>)> {
+        let mut pidfd: libc::c_int = -1;
+        let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_PIDFD;
+        let args = libc::clone_args {
+            flags: u64::from(flags.unsigned_abs()),
+            pidfd: (&raw mut pidfd) as u64,
+            child_tid: 0,
+            parent_tid: 0,
+            exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+            stack: 0,
+            stack_size: 0,
+            tls: 0,
+            set_tid: 0,
+            set_tid_size: 0,
+            cgroup: 0,
+        };
+        // SAFETY: without CLONE_VM and with no stack given, clone3 behaves as fork: the child runs on a copy of this
+        // memory. `args` lives across the call, its size is its own, and `pidfd` points to an int that lives too.
+        // The process has one thread (tokio's current_thread runtime without blocking calls), so no lock can be held
+        // by a thread that the copy lacks.
+        let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
+        match pid {
+            0 => self.run(),
+            pid if pid > 0 => {
+                // SAFETY: the kernel has just opened this descriptor for us (CLONE_PIDFD) and nobody else has it.
+                let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+                // SAFETY: the OwnedFd moves into the AsyncFd: the descriptor is open, stays the same and is closed only
+                // when the AsyncFd gives it up.
+                let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+                Ok((Pid::from_raw(i32::try_from(pid).unwrap_or(-1)), pidfd))
+            }
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn run(self) -> ! {
+        close_all_but(&[&self.null, &self.output, &self.status, &self.cgroup_procs]);
+        if let Err(errno) = view::enter(&self.root) {
+            self.tell(Record::Setup(errno as i32));
+            exit_now();
+        }
+        // SAFETY: this process has one thread, a copy of guest-init's only one, so the child may run any code.
+        match unsafe { fork() } {
+            Ok(ForkResult::Child) => {
+                let Err(record) = self.become_runtime();
+                self.tell(record);
+                exit_now();
+            }
+            Ok(ForkResult::Parent { child }) => {
+                let Self { status, output, null, cgroup_procs, .. } = self;
+                drop((output, null, cgroup_procs));
+                tell(&status, Record::Ended(reap_until(child)));
+                exit_now();
+            }
+            Err(errno) => {
+                self.tell(Record::Setup(errno as i32));
+                exit_now();
+            }
+        }
+    }
+
+    /// Does not return when it succeeds.
+    fn become_runtime(&self) -> Result<Infallible, Record> {
+        let setup = |errno: nix::Error| Record::Setup(errno as i32);
+        write(&self.cgroup_procs, b"0").map_err(setup)?;
+        nix::unistd::dup2_stdin(&self.null).map_err(setup)?;
+        nix::unistd::dup2_stdout(&self.output).map_err(setup)?;
+        nix::unistd::dup2_stderr(&self.output).map_err(setup)?;
+        confine::apply(&self.filter).map_err(setup)?;
+        // Every descriptor but the three is close-on-exec.
+        execve(&self.program, &[&self.program], &self.environment).map_err(|errno| Record::Exec(errno as i32))
+    }
+
+    fn tell(&self, record: Record) {
+        tell(&self.status, record);
+    }
+}
+
+fn tell(status: &OwnedFd, record: Record) {
+    // The pipe has room for every record there can be; without a reader nobody wants to know.
+    let _ = write(status, &record.to_bytes());
+}
+
+/// Reaps whatever ends until the runtime does; its wait status.
+fn reap_until(runtime: Pid) -> i32 {
+    loop {
+        match waitpid(None::<Pid>, None) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == runtime => return code << 8,
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == runtime => return signal as i32,
+            // No child left without having seen the runtime's end: it was lost, as good as killed.
+            Err(nix::errno::Errno::ECHILD) => return libc::SIGKILL,
+            _ => {}
+        }
+    }
+}
+
+/// Closes every descriptor from 3 on, except these.
+fn close_all_but(keep: &[&OwnedFd]) {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| number(*fd)).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for kept in keep.into_iter().chain([u32::MAX]) {
+        if first < kept {
+            // SAFETY: close_range takes numbers only. No value in this process uses a closed descriptor again: the
+            // copy of guest-init's objects is never dropped, as the process ends by `_exit` or `execve`.
+            unsafe { libc::close_range(first, kept - 1, 0) };
+        }
+        first = kept.saturating_add(1);
+    }
+}
+
+/// Ends the process without running any destructor of guest-init's copy.
+fn exit_now() -> ! {
+    // SAFETY: `_exit` has no conditions and does not return.
+    unsafe { libc::_exit(0) }
+}

@@ -1,0 +1,137 @@
+//! Starts the runtime in a guest, as an unprivileged user in its own view of the machine.
+//!
+//! ```text
+//! guest-init (PID 1) ──clone3──► keeper (PID 1 of a new PID, mount and IPC namespace; root; reaps) ──fork──► runtime
+//! ```
+//!
+//! The keeper exists because PID 1 of a namespace is deaf to signals it does not handle, which a runtime must not be,
+//! and because somebody must reap what the function leaves behind. It holds no secret and no descriptor but the
+//! status pipe; when it ends, the kernel ends everything in the namespace. guest-init learns of the end by pidfd.
+
+mod confine;
+mod keeper;
+mod status;
+mod view;
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Gid, Pid, Uid, fchown, pipe2};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use crate::cgroup::Cgroup;
+use crate::environment::Environment;
+use crate::lifecycle::Exit;
+use crate::platform_log::Memory;
+use crate::sandbox::{LaunchError, Launched, Launcher};
+use keeper::Keeper;
+
+/// The user that functions run as, `sbx_user1051`: the same numbers as on Lambda.
+pub const FUNCTION_UID: u32 = 993;
+
+/// Its group.
+pub const FUNCTION_GID: u32 = 990;
+
+/// Where a runtime's program may be, best first: the image's own, the function's, a layer's.
+const BOOTSTRAPS: &[&str] = &["/var/runtime/bootstrap", "/var/task/bootstrap", "/opt/bootstrap"];
+
+/// The bootstraps that Lambda names when there is none.
+const CUSTOMER_BOOTSTRAPS: &str = "/var/task/bootstrap /opt/bootstrap";
+
+/// Starts runtimes whose root directory is `root`.
+#[derive(Debug)]
+pub struct GuestLauncher {
+    root: PathBuf,
+    cgroup: Cgroup,
+}
+
+impl GuestLauncher {
+    /// With the function's view mounted at `root`.
+    #[must_use]
+    pub fn new(root: &Path, cgroup: Cgroup) -> Self {
+        Self { root: root.to_owned(), cgroup }
+    }
+
+    fn bootstrap(&self) -> Option<&'static str> {
+        BOOTSTRAPS.iter().copied().find(|path| {
+            // Not followed: a link is resolved in the function's view, at exec.
+            let inside = self.root.join(path.trim_start_matches('/'));
+            inside.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir())
+        })
+    }
+
+    fn start(&self, program: &str, environment: &Environment) -> io::Result<Launched> {
+        let (output, output_writer) = pipe2(OFlag::O_CLOEXEC)?;
+        // So that the function can open /dev/stdout and /dev/stderr.
+        fchown(&output_writer, Some(Uid::from_raw(FUNCTION_UID)), Some(Gid::from_raw(FUNCTION_GID)))?;
+        let (status, status_writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let keeper = Keeper {
+            root: self.root.clone(),
+            program: CString::new(program)?,
+            environment: environment.to_exec(),
+            null: File::open("/dev/null")?.into(),
+            output: output_writer,
+            status: status_writer,
+            cgroup_procs: self.cgroup.procs()?,
+            filter: confine::socket_filter()?,
+        };
+        let (pid, pidfd) = keeper.start()?;
+        let (tell, exit) = oneshot::channel();
+        tokio::task::spawn_local(watch(pid, pidfd, status, program.to_owned(), tell));
+        Ok(Launched { exit, output })
+    }
+}
+
+impl Launcher for GuestLauncher {
+    fn launch(&mut self, environment: &Environment) -> Result<Launched, LaunchError> {
+        let program =
+            self.bootstrap().ok_or_else(|| LaunchError::NoBootstrap(CUSTOMER_BOOTSTRAPS.to_owned()))?;
+        self.start(program, environment)
+            .map_err(|source| LaunchError::Fork { program: program.to_owned(), source })
+    }
+
+    fn kill(&mut self) {
+        // The keeper sees the runtime end and ends too. A cgroup that cannot be killed is one that is gone.
+        let _ = self.cgroup.kill();
+    }
+
+    fn memory(&self) -> Memory {
+        Memory { size_mib: 0, used_mib: self.cgroup.peak_mib(), exhausted: self.cgroup.was_out_of_memory() }
+    }
+}
+
+/// Waits for the keeper's end, reaps it and tells how the runtime ended.
+async fn watch(
+    pid: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+    status: OwnedFd,
+    program: String,
+    tell: oneshot::Sender<Exit>,
+) {
+    // Readable once the process can be reaped; an error cannot happen while we hold the descriptor.
+    let _ = pidfd.readable().await;
+    let _ = waitpid(pid, None);
+    reap_strays();
+    let mut records = Vec::new();
+    // Non-blocking: all writers are gone, or it would have been told by now.
+    let _ = File::from(status).take(status::MAX_LEN).read_to_end(&mut records);
+    let _ = tell.send(status::exit_of(&records, &program));
+}
+
+/// PID 1 inherits every orphan. None is expected, as the keeper's namespace dies with it.
+fn reap_strays() {
+    while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) =
+        waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG))
+    {}
+}
+
+/// The number of a descriptor, for comparison and for system calls that take numbers.
+fn number(fd: &impl AsRawFd) -> u32 {
+    u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX)
+}

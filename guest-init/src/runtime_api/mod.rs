@@ -1,0 +1,229 @@
+//! The Lambda Runtime API: HTTP on loopback between the runtime and the sandbox.
+//!
+//! Here are routes, bodies and their bounds; what a call means and whether it is allowed, [`crate::lifecycle`] decides
+//! through [`crate::sandbox`]. The client is the customer's code: every body, header and connection is bounded.
+
+mod body;
+mod reply;
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use guest_protocol::{FunctionError, MAX_RESPONSE_LEN};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::lifecycle::{Answer, Refusal};
+use body::Document;
+
+/// Where the runtime finds it in a guest.
+pub const ADDRESS: &str = "127.0.0.1:9001";
+
+/// Version that the documentation gives; the only one there is.
+const PREFIX: &str = "/2018-06-01/runtime/";
+
+/// Connections served at once; more wait in the listener's backlog. Runtimes use one, or one per worker.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Bodies read at once. One: a runtime gives one answer, and each may take [`MAX_RESPONSE_LEN`] of the guest's memory.
+const MAX_BODIES: usize = 1;
+
+/// Longest error type kept, bytes; Lambda's are below 100.
+const MAX_ERROR_TYPE_LEN: usize = 256;
+
+/// Longest content type kept, bytes; fits any registered media type with parameters.
+const MAX_CONTENT_TYPE_LEN: usize = 1024;
+
+/// A call of the runtime, for the sandbox to decide.
+#[derive(Debug)]
+pub enum Call {
+    /// `GET invocation/next`. Answered when there is one.
+    Next(Reply<Delivery>),
+    /// Whether an answer to this invocation would be taken.
+    AdmitAnswer(String, Reply<()>),
+    /// The answer; the bytes are the response's when it is one.
+    Answer {
+        /// The invocation it names.
+        request_id: String,
+        /// What it says.
+        answer: Answer,
+        /// Content type and document of a response.
+        content_type: String,
+        /// Empty unless the answer is a response.
+        document: Bytes,
+        /// Whether it was taken.
+        reply: Reply<()>,
+    },
+    /// Whether an init error would be taken.
+    AdmitInitError(Reply<()>),
+    /// `POST init/error`.
+    InitError(FunctionError, Reply<()>),
+}
+
+/// Where the sandbox puts its decision.
+pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// An invocation on its way to the runtime.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Headers, `Lambda-Runtime-…`; values are made printable here.
+    pub headers: Vec<(&'static str, String)>,
+    /// The event.
+    pub event: Bytes,
+}
+
+/// Serves connections until the listener fails, which on loopback it does not.
+pub async fn serve(listener: TcpListener, calls: mpsc::Sender<Call>) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let api = Rc::new(Api { calls, bodies: Semaphore::new(MAX_BODIES) });
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let _ = stream.set_nodelay(true);
+        let api = Rc::clone(&api);
+        tokio::task::spawn_local(async move {
+            let service = service_fn(|request| {
+                let api = Rc::clone(&api);
+                async move { Ok::<_, Infallible>(api.route(request).await) }
+            });
+            // A connection that breaks is the runtime's business; dropping the call tells the sandbox.
+            let _ = http1::Builder::new()
+                .header_read_timeout(None)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            drop(permit);
+        });
+    }
+}
+
+struct Api {
+    calls: mpsc::Sender<Call>,
+    bodies: Semaphore,
+}
+
+/// What a path names.
+enum Route<'a> {
+    Next,
+    Response(&'a str),
+    Error(&'a str),
+    InitError,
+}
+
+impl<'a> Route<'a> {
+    fn parse(method: &Method, path: &'a str) -> Option<Self> {
+        let rest = path.strip_prefix(PREFIX)?;
+        let route = match rest.split_once('/')? {
+            ("init", "error") => (Method::POST, Self::InitError),
+            ("invocation", "next") => (Method::GET, Self::Next),
+            ("invocation", answer) => match answer.split_once('/')? {
+                (id, "response") => (Method::POST, Self::Response(id)),
+                (id, "error") => (Method::POST, Self::Error(id)),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        (*method == route.0).then_some(route.1)
+    }
+}
+
+impl Api {
+    async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let Some(route) = Route::parse(&head.method, head.uri.path()) else { return reply::not_found() };
+        let outcome = match route {
+            Route::Next => {
+                return match self.ask(Call::Next).await {
+                    Ok(delivery) => reply::delivery(&delivery),
+                    Err(error) => reply::refused(error),
+                };
+            }
+            Route::Response(id) => self.response(id, &head.headers, body).await,
+            Route::Error(id) => self.error(id, &head.headers, body).await,
+            Route::InitError => self.init_error(&head.headers, body).await,
+        };
+        match outcome {
+            Ok(()) => reply::accepted(),
+            Err(error) => reply::refused(error),
+        }
+    }
+
+    async fn response(&self, id: &str, headers: &HeaderMap, body: Incoming) -> Result<(), CallError> {
+        self.ask(|reply| Call::AdmitAnswer(id.to_owned(), reply)).await?;
+        let _turn = self.bodies.acquire().await.map_err(|_| CallError::Closed)?;
+        let (answer, document, taken) = match body::read(body).await? {
+            Document::Whole(document) => (Answer::Response, document, Ok(())),
+            Document::TooLong => (Answer::TooLarge, Bytes::new(), Err(CallError::TooLong)),
+        };
+        let content_type = headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .filter(|value| value.len() <= MAX_CONTENT_TYPE_LEN)
+            .unwrap_or("application/json")
+            .to_owned();
+        let request_id = id.to_owned();
+        self.ask(|reply| Call::Answer { request_id, answer, content_type, document, reply }).await?;
+        taken
+    }
+
+    async fn error(&self, id: &str, headers: &HeaderMap, body: Incoming) -> Result<(), CallError> {
+        self.ask(|reply| Call::AdmitAnswer(id.to_owned(), reply)).await?;
+        let _turn = self.bodies.acquire().await.map_err(|_| CallError::Closed)?;
+        let answer = Answer::Error(function_error(headers, body).await?);
+        let (request_id, content_type) = (id.to_owned(), String::new());
+        self.ask(|reply| Call::Answer { request_id, answer, content_type, document: Bytes::new(), reply })
+            .await
+    }
+
+    async fn init_error(&self, headers: &HeaderMap, body: Incoming) -> Result<(), CallError> {
+        self.ask(Call::AdmitInitError).await?;
+        let _turn = self.bodies.acquire().await.map_err(|_| CallError::Closed)?;
+        let error = function_error(headers, body).await?;
+        self.ask(|reply| Call::InitError(error, reply)).await
+    }
+
+    async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, CallError> {
+        let (reply, decision) = oneshot::channel();
+        self.calls.send(call(reply)).await.map_err(|_| CallError::Closed)?;
+        Ok(decision.await.map_err(|_| CallError::Closed)??)
+    }
+}
+
+/// The error that a runtime reports: its document as it is, its type from the header.
+async fn function_error(headers: &HeaderMap, body: Incoming) -> Result<FunctionError, CallError> {
+    let error_type = headers
+        .get("lambda-runtime-function-error-type")
+        .and_then(|value| value.to_str().ok())
+        .filter(|value| !value.is_empty() && value.len() <= MAX_ERROR_TYPE_LEN)
+        .unwrap_or("Function.Unknown");
+    Ok(match body::read(body).await? {
+        Document::Whole(payload) => {
+            FunctionError { error_type: error_type.to_owned(), payload: payload.to_vec() }
+        }
+        Document::TooLong => {
+            let message = format!("Error document exceeded maximum allowed size ({MAX_RESPONSE_LEN} bytes).");
+            FunctionError::new(error_type, &message)
+        }
+    })
+}
+
+/// Why a call is not answered with success.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("Exceeded maximum allowed payload size ({MAX_RESPONSE_LEN} bytes).")]
+    TooLong,
+    #[error("The request body could not be read")]
+    Body(#[from] hyper::Error),
+    #[error("The sandbox has ended")]
+    Closed,
+}

@@ -1,0 +1,373 @@
+//! One function's life in this guest: takes the agent's requests, the runtime's calls, its exit and the clock, lets
+//! [`crate::lifecycle`] decide, and does what it says. The only task that holds state; everything reaches it through
+//! queues.
+
+mod launcher;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::future::pending;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use guest_protocol::{
+    BodyChunk, FunctionError, GuestMessage, InvocationReport, Invoke, LogChunk, LogSource, MAX_CHUNK_LEN,
+    ResponseHead, Start,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::control::{ControlError, Request};
+use crate::environment::Environment;
+use crate::lifecycle::{Action, Answer, Event, Exit, Finished, Lifecycle, Micros, Refusal};
+use crate::output::Output;
+use crate::platform_log::{self, Memory};
+use crate::runtime_api::{Call, Delivery, Reply};
+pub use launcher::{LaunchError, Launched, Launcher};
+
+/// Why a sandbox ended before the agent asked for it.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The connection to the agent ended or broke.
+    #[error("the agent is gone")]
+    AgentGone,
+    /// The agent does not keep to the protocol.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The agent sent an invocation that the sandbox cannot take.
+    #[error("the agent sent an invocation out of turn: {0}")]
+    Refused(#[from] Refusal),
+    /// The function's output pipe could not be read.
+    #[error("cannot read the function's output")]
+    Output(#[from] std::io::Error),
+}
+
+/// The queues that a sandbox is connected to.
+#[derive(Debug)]
+pub struct Connections {
+    /// From the agent.
+    pub requests: mpsc::Receiver<Result<Request, ControlError>>,
+    /// To the agent.
+    pub agent: mpsc::Sender<GuestMessage>,
+    /// From the Runtime API.
+    pub calls: mpsc::Receiver<Call>,
+    /// Where the Runtime API listens, `host:port`.
+    pub runtime_api: String,
+}
+
+/// Runs the function that `start` names until the agent sends Shutdown or goes.
+///
+/// # Errors
+/// [`SandboxError`] when it ends otherwise.
+pub async fn run<L: Launcher>(
+    start: Start,
+    launcher: L,
+    connections: Connections,
+) -> Result<(), SandboxError> {
+    let environment = Environment::of(&start, &connections.runtime_api);
+    let origin = Instant::now();
+    let (lifecycle, actions) = Lifecycle::begin(0, Micros::from(start.init_timeout_ms) * 1000);
+    let mut sandbox = Sandbox {
+        start,
+        environment,
+        origin,
+        lifecycle,
+        launcher,
+        connections,
+        runtime: None,
+        waiter: None,
+        invocation: None,
+        response: None,
+    };
+    let version =
+        platform_log::init_start(sandbox.environment.get("AWS_EXECUTION_ENV"), &sandbox.start.region);
+    sandbox.log(version).await?;
+    sandbox.carry_out(actions).await?;
+    sandbox.serve().await
+}
+
+/// A started runtime.
+struct Runtime {
+    exit: oneshot::Receiver<Exit>,
+    output: Output,
+}
+
+struct Sandbox<L> {
+    start: Start,
+    environment: Environment,
+    /// Zero of the lifecycle's clock.
+    origin: Instant,
+    lifecycle: Lifecycle,
+    launcher: L,
+    connections: Connections,
+    runtime: Option<Runtime>,
+    /// The runtime's pending `next`.
+    waiter: Option<Reply<Delivery>>,
+    /// The invocation under way.
+    invocation: Option<(Invoke, Bytes, SystemTime)>,
+    /// Its response, until the lifecycle has taken it.
+    response: Option<(String, Bytes)>,
+}
+
+/// What [`Sandbox::serve`] woke up for.
+enum Wake {
+    Request(Option<Result<Request, ControlError>>),
+    Call(Call),
+    Exited(Exit),
+    Deadline,
+}
+
+impl<L: Launcher> Sandbox<L> {
+    async fn serve(&mut self) -> Result<(), SandboxError> {
+        loop {
+            match self.wait().await {
+                Wake::Request(None) => return Err(SandboxError::AgentGone),
+                Wake::Request(Some(Ok(Request::Shutdown))) => return Ok(()),
+                Wake::Request(Some(request)) => self.request(request?).await?,
+                Wake::Call(call) => self.call(call).await?,
+                Wake::Exited(exit) => self.exited(exit).await?,
+                Wake::Deadline => {
+                    self.happened(Event::Deadline).await?;
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Wake {
+        let deadline = self.lifecycle.deadline().map(|us| self.origin + Duration::from_micros(us));
+        let timer = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => pending().await,
+            }
+        };
+        let exit = async {
+            match &mut self.runtime {
+                // A launcher that forgets to tell has lost the process: as good as killed.
+                Some(runtime) => (&mut runtime.exit).await.unwrap_or(Exit::Signal(libc::SIGKILL)),
+                None => pending().await,
+            }
+        };
+        // In this order: an answer that is already here is not lost to an exit or a deadline behind it.
+        tokio::select! {
+            biased;
+            request = self.connections.requests.recv() => Wake::Request(request),
+            Some(call) = self.connections.calls.recv() => Wake::Call(call),
+            exit = exit => Wake::Exited(exit),
+            () = timer => Wake::Deadline,
+        }
+    }
+
+    async fn request(&mut self, request: Request) -> Result<(), SandboxError> {
+        match request {
+            Request::Invoke(invoke, event) => {
+                let happened =
+                    Event::Invoke { request_id: invoke.request_id.clone(), timeout_ms: invoke.timeout_ms };
+                let now = self.now();
+                let actions = match self.lifecycle.step(now, happened) {
+                    Ok(actions) => actions,
+                    // It crossed the message that said so: the agent knows that it was not run.
+                    Err(Refusal::Busy) if self.lifecycle.is_ended() => return Ok(()),
+                    Err(refusal) => return Err(refusal.into()),
+                };
+                self.invocation = Some((invoke, event, SystemTime::now()));
+                self.carry_out(actions).await
+            }
+            Request::Start(_) => Err(ControlError::OutOfTurn("a second Start").into()),
+            Request::Shutdown => Ok(()),
+        }
+    }
+
+    async fn call(&mut self, call: Call) -> Result<(), SandboxError> {
+        match call {
+            Call::Next(reply) => {
+                // The newest connection is the one that lives: a runtime that gave up polling polls again.
+                let older = self.waiter.replace(reply);
+                match self.happened(Event::Next).await {
+                    Err(SandboxError::Refused(refusal)) => {
+                        if let Some(reply) = std::mem::replace(&mut self.waiter, older) {
+                            let _ = reply.send(Err(refusal));
+                        }
+                        Ok(())
+                    }
+                    other => other,
+                }
+            }
+            Call::AdmitAnswer(request_id, reply) => {
+                let _ = reply.send(self.lifecycle.admits_answer(&request_id));
+                Ok(())
+            }
+            Call::AdmitInitError(reply) => {
+                let _ = reply.send(self.lifecycle.admits_init_error());
+                Ok(())
+            }
+            Call::Answer { request_id, answer, content_type, document, reply } => {
+                if answer == Answer::Response {
+                    self.response = Some((content_type, document));
+                }
+                let event = Event::Answer { request_id, answer };
+                self.decide(event, reply).await
+            }
+            Call::InitError(error, reply) => self.decide(Event::InitError(error), reply).await,
+        }
+    }
+
+    async fn exited(&mut self, exit: Exit) -> Result<(), SandboxError> {
+        self.waiter = None;
+        self.flush().await;
+        self.runtime = None;
+        self.happened(Event::Exited(exit)).await
+    }
+
+    /// Answers the runtime before acting, so that it goes on while the agent is told.
+    async fn decide(&mut self, event: Event, reply: Reply<()>) -> Result<(), SandboxError> {
+        let now = self.now();
+        match self.lifecycle.step(now, event) {
+            Ok(actions) => {
+                let _ = reply.send(Ok(()));
+                self.carry_out(actions).await
+            }
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal));
+                Ok(())
+            }
+        }
+    }
+
+    async fn happened(&mut self, event: Event) -> Result<(), SandboxError> {
+        let now = self.now();
+        let actions = self.lifecycle.step(now, event)?;
+        self.carry_out(actions).await
+    }
+
+    async fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), SandboxError> {
+        for action in actions {
+            match action {
+                Action::Launch => self.launch()?,
+                Action::Kill => self.launcher.kill(),
+                Action::Deliver => self.deliver(),
+                Action::Begin { request_id } => {
+                    let line = platform_log::start(&request_id, &self.start.function_version);
+                    self.log(line).await?;
+                }
+                Action::InitDone(report) => {
+                    self.flush().await;
+                    self.tell(GuestMessage::InitDone(report)).await?;
+                }
+                Action::InitFailed(failure, status) => {
+                    self.flush().await;
+                    self.log(platform_log::init_report(&failure, status)).await?;
+                    self.tell(GuestMessage::InitFailed(failure)).await?;
+                }
+                Action::SendResponse => self.send_response().await?,
+                Action::Finish(finished) => self.finish(finished).await?,
+                Action::End(error) => self.end(error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self) -> Result<(), SandboxError> {
+        let (exit, output) = match self.launcher.launch(&self.environment) {
+            Ok(Launched { exit, output }) => (exit, Output::pump(output, self.connections.agent.clone())?),
+            Err(error) => {
+                // Seen as an exit by the next turn of the loop.
+                let (tell, exit) = oneshot::channel();
+                let _ = tell.send(Exit::NotStarted(error.to_string()));
+                (exit, Output::none())
+            }
+        };
+        self.runtime = Some(Runtime { exit, output });
+        Ok(())
+    }
+
+    /// Hands the invocation to the runtime's pending `next`; when its connection is gone, to the one that follows.
+    fn deliver(&mut self) {
+        let Some((invoke, event, accepted)) = &self.invocation else { return };
+        let delivery = Delivery { headers: delivery_headers(invoke, *accepted), event: event.clone() };
+        let delivered = self.waiter.take().is_some_and(|waiter| waiter.send(Ok(delivery)).is_ok());
+        if !delivered {
+            let now = self.now();
+            // Never refused and never leads to an action.
+            let _ = self.lifecycle.step(now, Event::Undelivered);
+        }
+    }
+
+    async fn send_response(&mut self) -> Result<(), SandboxError> {
+        let Some((content_type, document)) = self.response.take() else { return Ok(()) };
+        let Some((invoke, ..)) = &self.invocation else { return Ok(()) };
+        let request_id = invoke.request_id.clone();
+        self.tell(GuestMessage::Response(ResponseHead { request_id, content_type })).await?;
+        let mut rest = document;
+        loop {
+            let bytes = rest.split_to(rest.len().min(MAX_CHUNK_LEN)).to_vec();
+            let last = rest.is_empty();
+            self.tell(GuestMessage::Body(BodyChunk { bytes, last })).await?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn finish(&mut self, finished: Finished) -> Result<(), SandboxError> {
+        self.flush().await;
+        self.invocation = None;
+        self.response = None;
+        let memory = Memory { size_mib: self.start.memory_mib, ..self.launcher.memory() };
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut lines =
+            platform_log::cause(&finished, &platform_log::timestamp(since_epoch)).unwrap_or_default();
+        lines.push_str(&platform_log::end_and_report(&finished, memory));
+        self.log(lines).await?;
+        let report = InvocationReport {
+            request_id: finished.request_id,
+            outcome: finished.outcome,
+            fate: finished.fate,
+            duration_us: finished.duration_us,
+            max_memory_used_mib: memory.used_mib,
+        };
+        self.tell(GuestMessage::Done(report)).await
+    }
+
+    async fn end(&mut self, error: FunctionError) -> Result<(), SandboxError> {
+        self.flush().await;
+        self.tell(GuestMessage::Ended(error)).await
+    }
+
+    async fn flush(&self) {
+        if let Some(runtime) = &self.runtime {
+            runtime.output.flush().await;
+        }
+    }
+
+    async fn log(&self, line: String) -> Result<(), SandboxError> {
+        let chunk = LogChunk { source: LogSource::Platform, bytes: line.into_bytes() };
+        self.tell(GuestMessage::Log(chunk)).await
+    }
+
+    async fn tell(&self, message: GuestMessage) -> Result<(), SandboxError> {
+        self.connections.agent.send(message).await.map_err(|_| SandboxError::AgentGone)
+    }
+
+    fn now(&self) -> Micros {
+        Micros::try_from(self.origin.elapsed().as_micros()).unwrap_or(Micros::MAX)
+    }
+}
+
+/// The headers of an invocation that was accepted at this time.
+fn delivery_headers(invoke: &Invoke, accepted: SystemTime) -> Vec<(&'static str, String)> {
+    let deadline = accepted + Duration::from_millis(invoke.timeout_ms.into());
+    let deadline_ms = deadline.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let mut headers = vec![
+        ("lambda-runtime-aws-request-id", invoke.request_id.clone()),
+        ("lambda-runtime-deadline-ms", deadline_ms.to_string()),
+        ("lambda-runtime-invoked-function-arn", invoke.invoked_function_arn.clone()),
+        ("lambda-runtime-trace-id", invoke.trace_id.clone()),
+    ];
+    let optional = [
+        ("lambda-runtime-client-context", &invoke.client_context),
+        ("lambda-runtime-cognito-identity", &invoke.cognito_identity),
+    ];
+    headers.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+    headers
+}
