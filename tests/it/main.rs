@@ -1,1 +1,30 @@
-//! Under construction.
+//! Tests of the booted appliance through real clients: boto3 and the aws CLI talk to nodes that run in QEMU.
+//!
+//! One node serves every test that does not change the node itself; tests that do boot their own. `cargo xtask test`
+//! builds what is needed and says where it is (`TINDERBOX_*` in the environment, see [`setting`]). Not here: tests of one
+//! crate, which sit beside its code.
+
+mod api;
+mod auth;
+mod client;
+mod command_line;
+mod faults;
+mod functions;
+mod image;
+mod invoke;
+mod limits;
+mod node;
+mod persistence;
+mod proof;
+mod refusals;
+mod runtimes;
+
+use std::path::PathBuf;
+
+/// A path that `cargo xtask test` passes in the environment.
+fn setting(name: &str) -> PathBuf {
+    match std::env::var_os(name) {
+        Some(value) => PathBuf::from(value),
+        None => panic!("{name} is not set: these tests are run by `cargo xtask test`"),
+    }
+}

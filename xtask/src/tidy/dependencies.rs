@@ -10,6 +10,7 @@ const LIBRARIES: &[&str] =
 
 /// Every crate of ours and what of ours it may depend on, in any section of its manifest.
 const EDGES: &[(&str, &[&str])] = &[
+    ("bench-driver", LIBRARIES),
     ("chunk-store", &[]),
     ("cluster-store", &[]),
     ("devices", &["snapshot"]),

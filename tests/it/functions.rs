@@ -1,0 +1,174 @@
+//! Functions on a node: what to create from `tests/functions`, and what an invocation answered.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::client::{ApiError, Call, Client, bytes, tests_folder, to_bytes};
+use crate::setting;
+
+/// Memory of a function unless a test says otherwise.
+pub(crate) const MEMORY_MIB: u32 = 192;
+
+/// Timeout of a function unless a test says otherwise: an emulated machine takes tens of seconds when it is busy.
+const TIMEOUT_S: u32 = 120;
+
+/// Any role does: a node hands out no credentials.
+pub(crate) const ROLE: &str = "arn:aws:iam::000000000000:role/lambda-role";
+
+/// What CreateFunction is told, with a name that no other test uses.
+pub(crate) struct Function {
+    args: Value,
+}
+
+/// A function on a node; deleted when dropped.
+pub(crate) struct Deployed {
+    pub(crate) name: String,
+    pub(crate) arn: String,
+    client: Client,
+}
+
+/// What Invoke answered.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(crate) status: u64,
+    pub(crate) function_error: Option<String>,
+    pub(crate) executed_version: Option<String>,
+    pub(crate) payload: Vec<u8>,
+    /// The decoded tail, when it was asked for.
+    pub(crate) log: Option<String>,
+}
+
+impl Function {
+    /// The Python function in `tests/functions/FOLDER`.
+    pub(crate) fn python(folder: &str) -> Self {
+        Self::new("python3.13", "app.handler", &zip_of(folder))
+    }
+
+    /// The Rust function, built on AWS's own runtime client.
+    pub(crate) fn rust() -> Self {
+        let bootstrap = setting("TINDERBOX_RUST_HELLO");
+        let zip = json!([{ "name": "bootstrap", "file": bootstrap, "mode": 0o100_755 }]);
+        Self::new("provided.al2023", "bootstrap", &zip)
+    }
+
+    /// A function with exactly these entries in its zip; see `tests/clients/driver.py`.
+    pub(crate) fn new(runtime: &str, handler: &str, zip: &Value) -> Self {
+        let args = json!({
+            "FunctionName": unique_name(),
+            "Runtime": runtime,
+            "Role": ROLE,
+            "Handler": handler,
+            "Code": { "ZipFile": { "__zip__": zip } },
+            "MemorySize": MEMORY_MIB,
+            "Timeout": TIMEOUT_S,
+        });
+        Self { args }
+    }
+
+    /// Sets or replaces a member of the request.
+    pub(crate) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+        self.args[member] = value.into();
+        self
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.args["FunctionName"].as_str().expect("a function has a name").to_owned()
+    }
+
+    /// The bare CreateFunction call.
+    pub(crate) fn create(&self, client: &Client) -> Result<Value, ApiError> {
+        client.call("create_function", self.args.clone())
+    }
+
+    /// Creates the function and waits until it is active.
+    pub(crate) fn deploy(self, client: &Client) -> Deployed {
+        let created = self.create(client).unwrap_or_else(|error| panic!("create {}: {error:?}", self.name()));
+        let arn = created["FunctionArn"].as_str().expect("a created function has an ARN").to_owned();
+        let function = Deployed { name: self.name(), arn, client: client.clone() };
+        function.wait("function_active_v2");
+        function
+    }
+}
+
+impl Deployed {
+    /// Another call about this function; its name is filled in.
+    pub(crate) fn call(&self, operation: &str, mut args: Value) -> Result<Value, ApiError> {
+        args["FunctionName"] = self.name.as_str().into();
+        self.client.call(operation, args)
+    }
+
+    pub(crate) fn wait(&self, waiter: &str) {
+        let waited = self.client.wait(waiter, json!({ "FunctionName": self.name }));
+        waited.unwrap_or_else(|error| panic!("wait for {waiter} of {}: {error:?}", self.name));
+    }
+
+    /// Invokes with the log's tail; only the API's own errors are errors.
+    pub(crate) fn try_invoke(&self, event: &Value) -> Result<Invocation, ApiError> {
+        self.begin(event).end().map(|answer| Invocation::parse(&answer))
+    }
+
+    /// Invokes and expects an answer of the function or about it.
+    pub(crate) fn invoke(&self, event: Value) -> Invocation {
+        self.try_invoke(&event).unwrap_or_else(|error| panic!("invoke {} with {event}: {error:?}", self.name))
+    }
+
+    /// Invokes and expects the function's own answer, without an error.
+    pub(crate) fn answer(&self, event: Value) -> Value {
+        let invocation = self.invoke(event);
+        assert_eq!(invocation.function_error, None, "{invocation:?}");
+        invocation.json()
+    }
+
+    /// Sends an invocation without waiting for its answer.
+    pub(crate) fn begin(&self, event: &Value) -> Call {
+        let payload = bytes(event.to_string().as_bytes());
+        let args = json!({ "FunctionName": self.name, "Payload": payload, "LogType": "Tail" });
+        self.client.begin("invoke", args)
+    }
+}
+
+impl Drop for Deployed {
+    fn drop(&mut self) {
+        // A test that deleted its function itself, or whose node is gone, has nothing left to delete.
+        drop(self.client.call("delete_function", json!({ "FunctionName": self.name })));
+    }
+}
+
+impl Invocation {
+    pub(crate) fn parse(answer: &Value) -> Self {
+        let text = |name: &str| answer[name].as_str().map(str::to_owned);
+        let log = text("LogResult").map(|log| STANDARD.decode(log).expect("a log result is base64"));
+        Self {
+            status: answer["StatusCode"].as_u64().unwrap_or_default(),
+            function_error: text("FunctionError"),
+            executed_version: text("ExecutedVersion"),
+            payload: to_bytes(&answer["Payload"]),
+            log: log.map(|log| String::from_utf8_lossy(&log).into_owned()),
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.payload).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+    }
+
+    /// `errorType` and `errorMessage` of an answer that must be a function error.
+    pub(crate) fn error(&self) -> (String, String) {
+        assert!(self.function_error.is_some(), "no function error: {self:?}");
+        let payload = self.json();
+        let text = |name: &str| payload[name].as_str().unwrap_or_default().to_owned();
+        (text("errorType"), text("errorMessage"))
+    }
+}
+
+/// The zip entries of `tests/functions/FOLDER`.
+pub(crate) fn zip_of(folder: &str) -> Value {
+    json!([{ "name": "app.py", "file": tests_folder().join("functions").join(folder).join("app.py") }])
+}
+
+fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("it-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}

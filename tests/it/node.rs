@@ -1,0 +1,136 @@
+//! Booted appliances. `xtask node` boots one and keeps it as long as its standard input is open, so that no machine
+//! outlives the test run, however that ends.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::setting;
+
+/// What the shared node may give to sandboxes, MiB: room for eight functions of [`crate::functions::MEMORY_MIB`] with
+/// what the platform adds to each.
+const SANDBOX_MEMORY_MIB: u32 = 2048;
+
+/// How a node starts.
+#[derive(Clone, Copy)]
+pub(crate) enum Boot {
+    /// QEMU loads kernel and initrd.
+    Direct,
+    /// The firmware starts the disk image's unified kernel image.
+    Uefi,
+}
+
+/// A running node.
+pub(crate) struct Node {
+    endpoint: String,
+    serial_log: PathBuf,
+    process: Child,
+    input: Option<ChildStdin>,
+}
+
+/// The node that most tests use.
+struct Shared {
+    node: Node,
+    use_of: RwLock<()>,
+}
+
+/// The shared node, in use by one test among others or by one alone.
+pub(crate) struct Use<Guard> {
+    pub(crate) node: &'static Node,
+    _guard: Guard,
+}
+
+impl Node {
+    /// The shared node, beside other tests.
+    pub(crate) fn shared() -> Use<RwLockReadGuard<'static, ()>> {
+        let shared = shared();
+        // A test that failed while it had the node leaves nothing behind that others depend on.
+        let guard = shared.use_of.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Use { node: &shared.node, _guard: guard }
+    }
+
+    /// The shared node, while no other test uses it.
+    pub(crate) fn alone() -> Use<RwLockWriteGuard<'static, ()>> {
+        let shared = shared();
+        let guard = shared.use_of.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Use { node: &shared.node, _guard: guard }
+    }
+
+    /// A node of the test's own, on the state disk at `state` (made when absent).
+    pub(crate) fn boot(boot: Boot, state: &Path) -> Self {
+        let mut process = Command::new(setting("TINDERBOX_XTASK"))
+            .arg("node")
+            .args(["--boot", if matches!(boot, Boot::Uefi) { "uefi" } else { "direct" }])
+            .arg("--state")
+            .arg(state)
+            .arg("--sandbox-memory-mib")
+            .arg(SANDBOX_MEMORY_MIB.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start xtask node");
+        let input = process.stdin.take();
+        let mut lines = BufReader::new(process.stdout.take().expect("standard output is piped")).lines();
+        let Some(Ok(line)) = lines.next() else {
+            panic!("the node did not come up: {:?}; xtask says why above", process.wait());
+        };
+        let ready: Value = serde_json::from_str(&line).expect("xtask node answers in JSON");
+        let text =
+            |name: &str| ready[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}")).to_owned();
+        let serial_log = PathBuf::from(text("serial_log"));
+        eprintln!("node at {}, serial log {}", text("endpoint"), serial_log.display());
+        Self { endpoint: text("endpoint"), serial_log, process, input }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.endpoint)
+    }
+
+    /// What the appliance wrote to its serial port so far.
+    pub(crate) fn serial_output(&self) -> String {
+        let bytes = std::fs::read(&self.serial_log).expect("the serial log exists as long as the node");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Cuts the power, as a crash does.
+    pub(crate) fn cut_power(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        drop(self.input.take());
+        let status = self.process.wait().expect("wait for xtask node");
+        assert!(status.success() || std::thread::panicking(), "xtask node: {status}");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.input.is_some() {
+            self.stop();
+        }
+    }
+}
+
+fn shared() -> &'static Shared {
+    static SHARED: OnceLock<Shared> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let state = setting("TINDERBOX_TEST_STATE").join("shared.img");
+        let node = Node::boot(Boot::Direct, &state);
+        name_serial_log_on_panic(node.serial_log.clone());
+        Shared { node, use_of: RwLock::new(()) }
+    })
+}
+
+/// A failed test says where the machine's own words are.
+fn name_serial_log_on_panic(serial_log: PathBuf) {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        eprintln!("serial log of the shared node: {}", serial_log.display());
+    }));
+}

@@ -1,0 +1,33 @@
+//! What outlives a node's crash: functions, their settings and their code.
+
+use serde_json::json;
+
+use crate::functions::Function;
+use crate::node::{Boot, Node};
+use crate::setting;
+
+#[test]
+fn functions_and_code_survive_a_power_cut() {
+    let state = setting("TINDERBOX_TEST_STATE").join("power-cut.img");
+    let node = Node::boot(Boot::Direct, &state);
+    let function =
+        Function::python("hello").with("Environment", json!({ "Variables": { "VARIABLE": "kept" } }));
+    let name = function.name();
+    let created = function.create(&node.client()).expect("create");
+    let deleted = Function::python("hello");
+    deleted.create(&node.client()).expect("create");
+    node.client().call("delete_function", json!({ "FunctionName": deleted.name() })).expect("delete");
+    // As soon as the answers are there: what was acknowledged must be on the disk.
+    node.cut_power();
+
+    let node = Node::boot(Boot::Direct, &state);
+    let client = node.client();
+    client.wait("function_active_v2", json!({ "FunctionName": name })).expect("becomes active");
+    let read = client.call("get_function_configuration", json!({ "FunctionName": name })).expect("get");
+    assert_eq!(read["CodeSha256"], created["CodeSha256"]);
+    let answer = client.call("invoke", json!({ "FunctionName": name })).expect("invoke");
+    assert_eq!(crate::functions::Invocation::parse(&answer).json()["variable"], "kept");
+    let gone =
+        client.call("get_function", json!({ "FunctionName": deleted.name() })).expect_err("it was deleted");
+    assert_eq!(gone.code, "ResourceNotFoundException");
+}
