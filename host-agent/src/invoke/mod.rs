@@ -18,6 +18,8 @@ mod call;
 mod messages;
 mod node;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 /// One call of a function.

@@ -145,11 +145,16 @@ impl Shared {
         self.force.subscribe()
     }
 
+    /// How many sandboxes and admitted requests are not over.
+    pub(super) fn population(&self) -> watch::Receiver<usize> {
+        self.population.subscribe()
+    }
+
     /// See [`super::Invoker::shutdown`].
     pub(super) async fn shutdown(&self) {
         self.state().closing = true;
         self.update(|state| state.pool.retire_all());
-        let mut population = self.population.subscribe();
+        let mut population = self.population();
         let drain = population.wait_for(|left| *left == 0);
         if tokio::time::timeout(self.settings.drain_timeout, drain).await.is_ok() {
             return;

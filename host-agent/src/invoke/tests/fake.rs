@@ -1,0 +1,293 @@
+//! A `vmm` and its guest in one process, without KVM: this test binary, started again by a two-line script that stands
+//! where the node's `vmm` would. Speaks vmm-api and guest-protocol, and misbehaves as it is told.
+
+#![expect(unsafe_code, reason = "a descriptor that arrives by number")]
+
+use std::{
+    env,
+    fs::{self, File},
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, FromRawFd, OwnedFd, RawFd},
+        unix::{fs::PermissionsExt, net::UnixStream},
+    },
+    path::Path,
+    process,
+};
+
+use guest_protocol::{
+    BodyChunk, CONTROL_PORT, Fate, FrameReader, FunctionError, GuestMessage, Hello, HostMessage, InitFailure,
+    InitReport, InvocationReport, Invoke, LogChunk, LogSource, MAX_CHUNK_LEN, Outcome, PROTOCOL_VERSION,
+    ResponseHead, encode,
+};
+use vmm_api::{Exit, MAX_PACKET_LEN, Refusal, Request, Response, VsockConnect};
+
+const FD: &str = "FAKE_VMM_FD";
+const MODE: &str = "FAKE_VMM_MODE";
+const DIR: &str = "FAKE_VMM_DIR";
+
+/// Name of the pipe that a held event waits for.
+pub(super) const GATE: &str = "gate";
+
+/// Puts the fake where a node looks for its `vmm`.
+pub(super) fn install(program: &Path, mode: &str, dir: &Path) {
+    let exe = env::current_exe().unwrap();
+    let run = format!(
+        "{FD}=\"$2\" {MODE}='{mode}' {DIR}='{}' exec '{}' --exact invoke::tests::fake::entry --nocapture",
+        dir.display(),
+        exe.display()
+    );
+    fs::write(program, format!("#!/bin/sh\n{run}\n")).unwrap();
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Where the fake begins; in the test process itself it has nothing to do.
+#[test]
+fn entry() {
+    if let Ok(fd) = env::var(FD) {
+        check_descriptors(fd.parse().unwrap());
+        // SAFETY: the number was just found among the process's open descriptors, and nothing else here knows it.
+        let control = unsafe { OwnedFd::from_raw_fd(fd.parse().unwrap()) };
+        Fake { control, mode: env::var(MODE).unwrap() }.run();
+    }
+}
+
+/// Nothing may be inherited but the standard streams and the control socket.
+fn check_descriptors(control: RawFd) {
+    let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    // One is the listing's own.
+    let foreign = open.iter().filter(|fd| **fd > 2 && **fd != control).count();
+    if foreign != 1 || !open.contains(&control) || env::var_os("HOME").is_some() {
+        eprintln!("inherited too much: {open:?}");
+        process::exit(1);
+    }
+}
+
+struct Fake {
+    control: OwnedFd,
+    mode: String,
+}
+
+impl Fake {
+    fn run(self) {
+        let (configure, fds) = self.request();
+        let Request::Configure(config) = configure else { panic!("{configure:?} came first") };
+        assert_eq!((fds.len(), config.drives.len(), config.vcpu_count), (7, 3, 1));
+        if self.mode == "refuse" {
+            let refusal = Refusal { field: Some("drives[0].id".into()), message: "no such luck".into() };
+            self.answer(&Response::Refused(refusal));
+        }
+        self.answer(&Response::Ok);
+        assert_eq!(self.request().0, Request::Start);
+        self.answer(&Response::Ok);
+        File::from(fds[6].try_clone().unwrap()).write_all(b"guest-init: up\n").unwrap();
+        if self.is("die at start") {
+            process::exit(3);
+        }
+        if self.is("crash at start") {
+            self.answer(&Response::Exited(Exit::Crashed));
+        }
+        if self.is("hang at hello") {
+            self.request();
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        if self.is("wrong port first") {
+            connect(fds[5].as_fd(), 99, &ours);
+        }
+        connect(fds[5].as_fd(), CONTROL_PORT, &theirs);
+        drop(theirs);
+        Guest { stream: ours, frames: FrameReader::default(), fake: self, broker: fds }.run();
+    }
+
+    /// Whether to misbehave so: always, or the first time only.
+    fn is(&self, what: &str) -> bool {
+        if let Some(first) = self.mode.strip_prefix("once: ") {
+            let marker = Path::new(&env::var(DIR).unwrap()).join("happened");
+            return first == what && File::options().write(true).create_new(true).open(marker).is_ok();
+        }
+        self.mode == what
+    }
+
+    fn request(&self) -> (Request, Vec<OwnedFd>) {
+        let mut buffer = vec![0; MAX_PACKET_LEN];
+        let (len, fds) = vmm_api::receive(self.control.as_fd(), &mut buffer).unwrap();
+        if len == 0 {
+            process::exit(0);
+        }
+        (vmm_api::decode(&buffer[..len]).unwrap(), fds)
+    }
+
+    fn answer(&self, response: &Response) {
+        vmm_api::send(self.control.as_fd(), &vmm_api::encode(response).unwrap(), &[]).unwrap();
+    }
+}
+
+fn connect(broker: std::os::fd::BorrowedFd<'_>, port: u32, stream: &UnixStream) {
+    let head = vmm_api::encode(&VsockConnect { port }).unwrap();
+    vmm_api::send(broker, &head, &[stream.as_fd()]).unwrap();
+}
+
+struct Guest {
+    stream: UnixStream,
+    frames: FrameReader,
+    fake: Fake,
+    broker: Vec<OwnedFd>,
+}
+
+impl Guest {
+    fn run(mut self) {
+        let protocol_version = PROTOCOL_VERSION + u32::from(self.fake.is("wrong version"));
+        let kernel_release = "6.12".into();
+        self.send(&GuestMessage::Hello(Hello {
+            protocol_version,
+            kernel_release,
+            kernel_boot_us: 1,
+            guest_init_us: 1,
+        }));
+        let HostMessage::Start(start) = self.receive() else { panic!("no start") };
+        assert!(start.entropy != [0; 32] && start.wall_clock_unix_ns > 1_700_000_000_000_000_000);
+        if self.fake.is("die in init") {
+            process::exit(4);
+        }
+        if self.fake.is("hang in init") {
+            self.receive();
+        }
+        self.log(b"initialised\n");
+        if self.fake.is("fail init") {
+            let error = FunctionError::new("Runtime.ImportModuleError", "no module");
+            self.send(&GuestMessage::InitFailed(InitFailure { error, duration_us: 1 }));
+        } else {
+            self.send(&GuestMessage::InitDone(InitReport { duration_us: 1 }));
+        }
+        loop {
+            match self.receive() {
+                HostMessage::Invoke(invoke) => self.invoke(invoke),
+                other => panic!("{other:?} while idle"),
+            }
+        }
+    }
+
+    fn invoke(&mut self, invoke: Invoke) {
+        if self.fake.is("end before the event") {
+            self.send(&GuestMessage::Ended(FunctionError::new("Runtime.ExitError", "idle")));
+            self.receive_all();
+        }
+        let mut event = Vec::new();
+        loop {
+            let HostMessage::Body(chunk) = self.receive() else { panic!("no body") };
+            event.extend(chunk.bytes);
+            if chunk.last {
+                break;
+            }
+        }
+        assert_eq!(event.len(), invoke.event_len as usize);
+        let request_id = invoke.request_id;
+        match event.as_slice() {
+            b"\"pid\"" => self.respond(&request_id, process::id().to_string().as_bytes()),
+            b"\"hold\"" => {
+                // Opening a pipe for reading waits for its writer.
+                drop(File::open(Path::new(&env::var(DIR).unwrap()).join(GATE)).unwrap());
+                self.respond(&request_id, process::id().to_string().as_bytes());
+            }
+            b"\"die\"" => process::exit(5),
+            b"\"never\"" => self.receive_all(),
+            b"\"garbage\"" => {
+                self.write(&[0xff; 4096]);
+                self.receive_all();
+            }
+            b"\"oversize\"" => {
+                self.begin(&request_id);
+                for _ in 0..64 {
+                    self.body(&[b'x'; MAX_CHUNK_LEN], false);
+                }
+                self.receive_all();
+            }
+            b"\"unanswered\"" => self.done(&request_id, Outcome::Succeeded, Fate::Reusable),
+            b"\"error\"" => {
+                let error = FunctionError::new("ValueError", "wrong");
+                self.done(&request_id, Outcome::Failed(error), Fate::Reusable);
+            }
+            b"\"exit\"" => {
+                let error = FunctionError::of_request(&request_id, "Runtime.ExitError", "exit status 1");
+                self.done(&request_id, Outcome::Exited(error), Fate::Ended);
+            }
+            b"\"time out\"" => self.done(&request_id, Outcome::TimedOut, Fate::Ended),
+            b"\"log\"" => {
+                (0..100).for_each(|n| self.log(format!("{n:099}\n").as_bytes()));
+                self.respond(&request_id, b"null");
+            }
+            b"\"connect\"" => {
+                let refused = vmm_api::send(self.broker[5].as_fd(), b"{\"port\":1024}", &[]).is_err();
+                self.respond(&request_id, refused.to_string().as_bytes());
+            }
+            event => self.respond(&request_id, event),
+        }
+    }
+
+    fn respond(&mut self, request_id: &str, bytes: &[u8]) {
+        self.begin(request_id);
+        let mut pieces = bytes.chunks(MAX_CHUNK_LEN).peekable();
+        while let Some(piece) = pieces.next() {
+            self.body(piece, pieces.peek().is_none());
+        }
+        self.done(request_id, Outcome::Succeeded, Fate::Reusable);
+    }
+
+    fn begin(&mut self, request_id: &str) {
+        let content_type = "application/json".into();
+        self.send(&GuestMessage::Response(ResponseHead { request_id: request_id.into(), content_type }));
+    }
+
+    fn body(&mut self, bytes: &[u8], last: bool) {
+        self.send(&GuestMessage::Body(BodyChunk { bytes: bytes.into(), last }));
+    }
+
+    fn done(&mut self, request_id: &str, outcome: Outcome, fate: Fate) {
+        self.send(&GuestMessage::Done(InvocationReport {
+            request_id: request_id.into(),
+            outcome,
+            fate,
+            duration_us: 1,
+            max_memory_used_mib: 1,
+        }));
+    }
+
+    fn log(&mut self, bytes: &[u8]) {
+        self.send(&GuestMessage::Log(LogChunk { source: LogSource::Function, bytes: bytes.into() }));
+    }
+
+    fn send(&mut self, message: &GuestMessage) {
+        self.write(&encode(message).unwrap());
+    }
+
+    /// The agent may have had enough and be gone.
+    fn write(&mut self, bytes: &[u8]) {
+        if self.stream.write_all(bytes).is_err() {
+            process::exit(0);
+        }
+    }
+
+    fn receive(&mut self) -> HostMessage {
+        loop {
+            if let Some(message) = self.frames.next_message().unwrap() {
+                return message;
+            }
+            let mut buffer = [0; 65536];
+            let len = self.stream.read(&mut buffer).unwrap_or(0);
+            if len == 0 {
+                process::exit(0);
+            }
+            self.frames.push(&buffer[..len]);
+        }
+    }
+
+    /// Does nothing until the agent ends the connection.
+    fn receive_all(&mut self) -> ! {
+        loop {
+            self.receive();
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A node in a directory of its own, whose `vmm` is the fake, and short words for what tests ask of it.
+
+use std::{fs::File, future::Future, path::Path, sync::Arc, time::Duration};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::fake::{self, GATE};
+use crate::{
+    functions::model::{CodeRef, FunctionConfig, FunctionId, LoggingConfig, State},
+    invoke::{
+        Answer, CodeImage, Invocation, InvokeError, Invoker, NodeInvoker, node::Shared, settings::Settings,
+    },
+    sandbox::{machine, policy::Limits},
+};
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) const MEMORY_MIB: u32 = 128;
+const ROOM: u64 = 8;
+
+pub(super) struct Node {
+    pub(super) dir: TempDir,
+    pub(super) invoker: Arc<NodeInvoker>,
+}
+
+pub(super) fn node(mode: &str) -> Node {
+    node_with(mode, |_| {})
+}
+
+/// A node with room for [`ROOM`] sandboxes whose guests behave as `mode` says.
+pub(super) fn node_with(mode: &str, adjust: impl FnOnce(&mut Settings)) -> Node {
+    let dir = tempfile::tempdir().unwrap();
+    let lib_dir = dir.path().join("lib");
+    for file in ["guest/vmlinux", "guest/initrd.cpio", "runtimes/python3.13.erofs", "code.erofs"] {
+        let path = lib_dir.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        File::create(path).unwrap();
+    }
+    fake::install(&lib_dir.join("vmm"), mode, dir.path());
+    nix::unistd::mkfifo(&dir.path().join(GATE), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut settings = Settings {
+        lib_dir,
+        scratch_dir: dir.path().join("scratch"),
+        limits: Limits {
+            memory_mib: ROOM * machine::charge_mib(MEMORY_MIB),
+            max_starting: 2,
+            account_concurrency: 1000,
+            idle_timeout: PATIENCE,
+        },
+        boot_timeout: PATIENCE,
+        init_timeout: PATIENCE,
+        drain_timeout: PATIENCE,
+    };
+    adjust(&mut settings);
+    let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings).unwrap() });
+    Node { dir, invoker }
+}
+
+pub(super) fn function(name: &str) -> FunctionConfig {
+    FunctionConfig {
+        id: FunctionId { region: "us-east-1".into(), name: name.into() },
+        account_id: "000000000000".into(),
+        version: "$LATEST".into(),
+        runtime: "python3.13".into(),
+        handler: "app.handler".into(),
+        role: String::new(),
+        description: String::new(),
+        memory_mib: MEMORY_MIB,
+        timeout_s: 1,
+        ephemeral_storage_mib: 512,
+        environment: None,
+        tracing_mode: "PassThrough".into(),
+        logging: LoggingConfig {
+            format: "Text".into(),
+            application_level: None,
+            system_level: None,
+            group: format!("/aws/lambda/{name}"),
+        },
+        kms_key_arn: None,
+        tags: Default::default(),
+        code: CodeRef { sha256: String::new(), size: 0 },
+        revision_id: "r".into(),
+        deployment_id: "d1".into(),
+        last_modified_ms: 0,
+        state: State::Active,
+        last_update: None,
+    }
+}
+
+impl Node {
+    pub(super) fn invocation(&self, function: FunctionConfig, event: &str) -> Invocation {
+        Invocation {
+            code: Arc::new(CodeImage { path: self.dir.path().join("lib/code.erofs") }),
+            invoked_arn: function.arn(),
+            function: Arc::new(function),
+            request_id: uuid::Uuid::new_v4().to_string(),
+            payload: event.to_owned().into(),
+            client_context: None,
+            trace_id: None,
+            log_tail: true,
+        }
+    }
+
+    pub(super) async fn invoke(&self, event: &str) -> Result<Answer, InvokeError> {
+        within(self.invoker.invoke(self.invocation(function("f"), event))).await
+    }
+
+    pub(super) async fn answer(&self, event: &str) -> Answer {
+        self.invoke(event).await.unwrap()
+    }
+
+    /// The process that answers next.
+    pub(super) async fn pid(&self) -> i32 {
+        number(&self.answer("\"pid\"").await)
+    }
+
+    pub(super) async fn error(&self, event: &str) -> (String, String) {
+        let answer = self.answer(event).await;
+        assert_eq!(answer.function_error, Some("Unhandled"));
+        let document: Value = serde_json::from_slice(&answer.payload).unwrap();
+        let text = |name: &str| document[name].as_str().unwrap().to_owned();
+        (text("errorType"), text("errorMessage"))
+    }
+
+    /// Lets held events go on, for as long as the file is open.
+    pub(super) fn open_gate(&self) -> File {
+        File::options().read(true).write(true).open(self.dir.path().join(GATE)).unwrap()
+    }
+
+    /// Waits until so many sandboxes and requests are left.
+    pub(super) async fn population(&self, expected: usize) {
+        let mut population = self.invoker.shared.population();
+        within(population.wait_for(|left| *left == expected)).await.unwrap();
+    }
+}
+
+pub(super) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("it hangs")
+}
+
+pub(super) fn number(answer: &Answer) -> i32 {
+    serde_json::from_slice(&answer.payload).unwrap()
+}
+
+pub(super) fn is_alive(pid: i32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
