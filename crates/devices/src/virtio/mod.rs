@@ -3,7 +3,9 @@
 pub(crate) mod chain;
 pub(crate) mod device;
 pub(crate) mod mmio;
-mod registers;
+pub(crate) mod registers;
 pub(crate) mod segments;
 pub(crate) mod service;
 pub(crate) mod state;
+#[cfg(test)]
+pub(crate) mod test_driver;

@@ -1,19 +1,19 @@
 //! Names and offsets of the virtio-mmio registers, virtio 1.3 §4.2.2 table 4.1. What they do is in `mmio.rs`.
 
 /// Where the device's own configuration begins.
-pub(super) const CONFIG_SPACE: u64 = 0x100;
+pub(crate) const CONFIG_SPACE: u64 = 0x100;
 
 macro_rules! registers {
     ($($(#[$doc:meta])* $name:ident = $offset:literal,)*) => {
         /// A 32-bit register, by its offset.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(super) enum Register {
+        pub(crate) enum Register {
             $($(#[$doc])* $name = $offset,)*
         }
 
         impl Register {
             /// The register at an offset; none between registers or across two.
-            pub(super) fn at(offset: u64) -> Option<Self> {
+            pub(crate) fn at(offset: u64) -> Option<Self> {
                 match offset {
                     $($offset => Some(Self::$name),)*
                     _ => None,

@@ -80,6 +80,8 @@ pub(super) struct Connection {
     credit_request: Asked,
     /// SHUTDOWN flags that the guest has sent.
     guest_shutdown: u32,
+    /// The socket's sending half has been shut down.
+    write_ended: bool,
     /// SHUTDOWN flags for the guest, and which it has been told.
     host_shutdown: u32,
     host_shutdown_told: u32,
@@ -122,6 +124,7 @@ impl Connection {
             credit_update_owed: false,
             credit_request: Asked::No,
             guest_shutdown: 0,
+            write_ended: false,
             host_shutdown: 0,
             host_shutdown_told: 0,
             waits_for_room: false,
@@ -199,7 +202,8 @@ impl Connection {
     /// The socket reported something.
     pub(super) fn wake(&mut self, readable: bool, hung_up: bool) -> Verdict {
         self.readable |= readable || hung_up;
-        self.hung_up |= hung_up;
+        // A socket also hangs up when each side has ended its own half, and then the guest knows all there is.
+        self.hung_up |= hung_up && !self.write_ended;
         if self.hung_up && self.host_shutdown & SHUTDOWN_SEND != 0 {
             self.client_stopped_reading();
         }
@@ -235,7 +239,9 @@ impl Connection {
         if self.guest_shutdown == SHUTDOWN_BOTH {
             return Verdict::Reset;
         }
-        if self.guest_shutdown & SHUTDOWN_SEND != 0 {
+        // Once: every shutdown is an event of the socket, which leads here again.
+        if self.guest_shutdown & SHUTDOWN_SEND != 0 && !self.write_ended {
+            self.write_ended = true;
             self.shutdown(Shutdown::Write);
         }
         Verdict::Alive

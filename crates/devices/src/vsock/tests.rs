@@ -1,1 +1,577 @@
+//! The socket device between a scripted guest and clients with real sockets.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+
+use super::credit::BUF_ALLOC;
+use super::packet::{HEADER_LEN, Header, Op, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
+use super::*;
+use crate::virtio::test_driver::{BUFFERS, Driver, readable, writable};
+
+const CID: u32 = 3;
+const PORT: u32 = 1024;
+const GUEST_PORT: u32 = 50_000;
+const RX_BUFFER: u32 = 4096;
+/// What the guest says of its own buffers unless a test says otherwise.
+const GUEST_BUF: u32 = 64 * 1024;
+const TX_AT: u64 = BUFFERS;
+const RX_AT: u64 = BUFFERS + 0x10_0000;
+
+/// The client's end of the broker.
+struct Client(OwnedFd);
+
+impl ScmSocket for Client {
+    fn socket_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Client {
+    /// The next connection of the guest.
+    fn accept(&self) -> Option<(String, UnixStream)> {
+        let mut request = [0; 64];
+        let (len, file) = self.recv_with_fd(&mut request).ok()?;
+        let stream = UnixStream::from(OwnedFd::from(file?));
+        stream.set_nonblocking(true).unwrap();
+        Some((String::from_utf8_lossy(&request[..len]).into_owned(), stream))
+    }
+
+    fn connect(&self, request: &str) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        self.send_with_fd(request.as_bytes(), theirs.as_raw_fd()).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        ours
+    }
+}
+
+struct Guest {
+    driver: Driver<Vsock>,
+    client: Client,
+    rx_next: u64,
+    buf_alloc: u32,
+    fwd_cnt: u32,
+}
+
+impl Guest {
+    fn new() -> Self {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_NONBLOCK).unwrap();
+        let vsock = Vsock::new(CID, Box::new(SocketBroker::new(ours).unwrap())).unwrap();
+        let mut guest = Self {
+            driver: Driver::started(vsock),
+            client: Client(theirs),
+            rx_next: 0,
+            buf_alloc: GUEST_BUF,
+            fwd_cnt: 0,
+        };
+        guest.give_buffers(64);
+        guest
+    }
+
+    fn give_buffers(&mut self, count: u64) {
+        for _ in 0..count {
+            let at = RX_AT + self.rx_next % 128 * u64::from(RX_BUFFER);
+            self.rx_next += 1;
+            self.driver.add(0, &[writable(at, RX_BUFFER)]);
+        }
+        self.driver.kick(0);
+    }
+
+    fn header(&self, op: Op) -> Header {
+        Header {
+            src_cid: CID.into(),
+            dst_cid: 2,
+            src_port: GUEST_PORT,
+            dst_port: PORT,
+            kind: TYPE_STREAM,
+            op: op as u16,
+            buf_alloc: self.buf_alloc,
+            fwd_cnt: self.fwd_cnt,
+            ..Header::default()
+        }
+    }
+
+    fn send_raw(&mut self, header: Header, payload: &[u8]) {
+        self.driver.put(TX_AT, &header.encode());
+        self.driver.put(TX_AT + HEADER_LEN as u64, payload);
+        let head = readable(TX_AT, HEADER_LEN as u32);
+        let body = readable(TX_AT + HEADER_LEN as u64, payload.len() as u32);
+        let chain = [head, body];
+        self.driver.add(1, if payload.is_empty() { &chain[..1] } else { &chain });
+        self.driver.kick(1);
+    }
+
+    fn send(&mut self, op: Op) {
+        self.send_raw(self.header(op), &[]);
+    }
+
+    fn data(&mut self, payload: &[u8]) {
+        let header = Header { len: payload.len() as u32, ..self.header(Op::Data) };
+        self.send_raw(header, payload);
+    }
+
+    fn shutdown(&mut self, flags: u32) {
+        self.send_raw(Header { flags, ..self.header(Op::Shutdown) }, &[]);
+    }
+
+    /// What arrived since the last call; used buffers are given back.
+    fn received(&mut self) -> Vec<(Header, Vec<u8>)> {
+        self.driver.run();
+        let used = self.driver.used(0);
+        let mut packets = Vec::new();
+        for (head, len) in used {
+            let desc: [u8; 16] = self.driver.get(Driver::<Vsock>::table(0) + 16 * u64::from(head));
+            let at = u64::from_le_bytes(desc[..8].try_into().unwrap());
+            let header = Header::decode(&self.driver.get(at));
+            assert_eq!(len, HEADER_LEN as u32 + header.len);
+            packets.push((header, self.driver.get_vec(at + HEADER_LEN as u64, header.len as usize)));
+            self.give_buffers(1);
+        }
+        packets
+    }
+
+    fn ops(&mut self) -> Vec<Op> {
+        self.received().iter().map(|(header, _)| Op::of(header.op).unwrap()).collect()
+    }
+
+    /// A guest connection that a client took.
+    fn connected() -> (Self, UnixStream) {
+        let mut guest = Self::new();
+        guest.send(Op::Request);
+        let (request, stream) = guest.client.accept().unwrap();
+        assert_eq!(request, r#"{"port":1024}"#);
+        assert_eq!(guest.ops(), [Op::Response]);
+        (guest, stream)
+    }
+}
+
+fn read_all(stream: &mut UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Err(error) if error.kind() != ErrorKind::WouldBlock => panic!("{error}"),
+        _ => bytes,
+    }
+}
+
+/// Whether the other side closed.
+fn ended(stream: &mut UnixStream) -> bool {
+    matches!(stream.read(&mut [0]), Ok(0))
+}
+
+#[test]
+fn configuration_is_the_address() {
+    let mut guest = Guest::new();
+    assert_eq!(u64::from_le_bytes(guest.driver.config(0)), 3);
+    assert_eq!(guest.driver.config::<4>(8), [0; 4]);
+}
+
+#[test]
+fn a_guest_connects_and_talks_both_ways() {
+    let (mut guest, mut stream) = Guest::connected();
+    guest.data(b"question");
+    assert_eq!(read_all(&mut stream), b"question");
+    stream.write_all(b"answer").unwrap();
+    let packets = guest.received();
+    let (header, payload) = &packets[0];
+    assert_eq!(packets.len(), 1);
+    assert_eq!((header.op, payload.as_slice()), (Op::Data as u16, &b"answer"[..]));
+    assert_eq!((header.src_cid, header.dst_cid), (2, 3));
+    assert_eq!((header.src_port, header.dst_port), (PORT, GUEST_PORT));
+    assert_eq!((header.buf_alloc, header.fwd_cnt), (BUF_ALLOC, 8));
+}
+
+#[test]
+fn a_payload_may_lie_in_any_pieces() {
+    let (mut guest, mut stream) = Guest::connected();
+    let header = Header { len: 10, ..guest.header(Op::Data) };
+    let mut bytes = header.encode().to_vec();
+    bytes.extend(b"0123456789 beyond the length");
+    guest.driver.put(TX_AT, &bytes);
+    let chain =
+        [readable(TX_AT, 7), readable(TX_AT + 7, 40), readable(TX_AT + 47, 3), readable(TX_AT + 50, 20)];
+    guest.driver.add(1, &chain);
+    guest.driver.kick(1);
+    assert_eq!(read_all(&mut stream), b"0123456789");
+}
+
+#[test]
+fn nobody_at_the_port_is_a_refused_connection() {
+    let mut guest = Guest::new();
+    drop(std::mem::replace(&mut guest.client, Client(tempfile::tempfile().unwrap().into())));
+    guest.send(Op::Request);
+    let packets = guest.received();
+    assert_eq!(packets.len(), 1);
+    assert_eq!(packets[0].0.op, Op::Reset as u16);
+    assert_eq!((packets[0].0.src_port, packets[0].0.dst_port), (PORT, GUEST_PORT));
+}
+
+#[test]
+fn a_client_connects_to_a_port_of_the_guest() {
+    let mut guest = Guest::new();
+    let mut stream = guest.client.connect(r#"{"port":7}"#);
+    stream.write_all(b"early").unwrap();
+    let packets = guest.received();
+    assert_eq!(packets.len(), 1);
+    let request = packets[0].0;
+    assert_eq!((request.op, request.dst_port), (Op::Request as u16, 7));
+    let reply = |guest: &Guest, op| Header { src_port: 7, dst_port: request.src_port, ..guest.header(op) };
+    guest.send_raw(reply(&guest, Op::Response), &[]);
+    let packets = guest.received();
+    assert_eq!(packets[0].1, b"early");
+    let data = Header { len: 2, ..reply(&guest, Op::Data) };
+    guest.send_raw(data, b"ok");
+    assert_eq!(read_all(&mut stream), b"ok");
+}
+
+#[test]
+fn a_guest_may_refuse_a_client() {
+    let mut guest = Guest::new();
+    let mut stream = guest.client.connect(r#"{"port":7}"#);
+    let request = guest.received()[0].0;
+    let reset = Header { src_port: 7, dst_port: request.src_port, ..guest.header(Op::Reset) };
+    guest.send_raw(reset, &[]);
+    assert!(ended(&mut stream));
+    assert_eq!(guest.ops(), []);
+}
+
+#[test]
+fn requests_that_make_no_sense_end_their_stream_and_nothing_else() {
+    let mut guest = Guest::new();
+    for request in
+        ["", "{", r#"{"port":-1}"#, r#"{"port":4294967296}"#, r#"{"port":1,"x":2}"#, r#"{"port":4294967295}"#]
+    {
+        let mut stream = guest.client.connect(request);
+        guest.driver.run();
+        assert!(ended(&mut stream), "{request}");
+    }
+    let padded = format!("{}{}", r#"{"port":7}"#, " ".repeat(100));
+    let mut stream = guest.client.connect(&padded);
+    guest.driver.run();
+    assert!(ended(&mut stream) || guest.ops() == [Op::Request]);
+    send(guest.client.0.as_raw_fd(), br#"{"port":7}"#, MsgFlags::empty()).unwrap();
+    guest.driver.run();
+    let _stream = guest.client.connect(r#"{"port":8}"#);
+    assert!(guest.ops().contains(&Op::Request));
+}
+
+#[test]
+fn a_broker_that_is_gone_leaves_connections_alone() {
+    let (mut guest, mut stream) = Guest::connected();
+    drop(std::mem::replace(&mut guest.client, Client(tempfile::tempfile().unwrap().into())));
+    guest.driver.run();
+    guest.data(b"still here");
+    assert_eq!(read_all(&mut stream), b"still here");
+}
+
+#[test]
+fn six_megabytes_arrive_whole_in_both_directions() {
+    let (mut guest, mut stream) = Guest::connected();
+    guest.buf_alloc = 256 * 1024;
+    let payload: Vec<u8> =
+        (0..6_000_000u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+
+    // Up: 60 KiB packets as credit allows, with a client that reads when it likes.
+    let (mut sent, mut known, mut up) = (0usize, 0u32, Vec::new());
+    while up.len() < payload.len() {
+        let credit = BUF_ALLOC - (sent as u32 - known);
+        let len = (60 * 1024).min(credit as usize).min(payload.len() - sent);
+        if len > 0 {
+            guest.data(&payload[sent..sent + len].to_vec());
+            sent += len;
+        } else {
+            up.extend(read_all(&mut stream));
+        }
+        for (header, _) in guest.received() {
+            known = header.fwd_cnt;
+        }
+        if sent == payload.len() {
+            up.extend(read_all(&mut stream));
+        }
+    }
+    assert!(up == payload);
+
+    // Down: the client writes as its socket allows; the guest confirms all it gets.
+    let (mut written, mut down) = (0, Vec::new());
+    while down.len() < payload.len() {
+        match stream.write(&payload[written..]) {
+            Ok(len) => written += len,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        for (_, bytes) in guest.received() {
+            guest.fwd_cnt += bytes.len() as u32;
+            down.extend(bytes);
+        }
+        guest.send(Op::CreditUpdate);
+    }
+    assert!(down == payload);
+}
+
+#[test]
+fn a_client_that_does_not_read_costs_the_guest_its_credit_and_no_more() {
+    let (mut guest, mut stream) = Guest::connected();
+    let piece = [7; 32 * 1024];
+    for _ in 0..BUF_ALLOC as usize / piece.len() {
+        guest.data(&piece);
+    }
+    // The socket took some of it, so there is credit again; all of it is known from updates.
+    let mut room = 0;
+    for (header, _) in guest.received() {
+        assert_eq!(header.op, Op::CreditUpdate as u16);
+        room = header.fwd_cnt;
+    }
+    for _ in 0..room as usize / piece.len() {
+        guest.data(&piece);
+    }
+    assert!(!guest.ops().contains(&Op::Reset));
+    guest.send(Op::CreditRequest);
+    let told = guest.received();
+    let total = BUF_ALLOC + room / piece.len() as u32 * piece.len() as u32;
+    let room = BUF_ALLOC - (total - told[0].0.fwd_cnt);
+    guest.data(&vec![7; room as usize + 1]);
+    assert_eq!(guest.ops(), [Op::Reset], "one byte beyond the credit");
+    let got = read_all(&mut stream);
+    assert!(!got.is_empty() && got.iter().all(|&byte| byte == 7));
+}
+
+#[test]
+fn a_guest_without_room_is_sent_nothing_until_it_has_some() {
+    let (mut guest, mut stream) = Guest::connected();
+    guest.buf_alloc = 10;
+    guest.send(Op::CreditUpdate);
+    stream.write_all(b"0123456789abcdef").unwrap();
+    let packets = guest.received();
+    assert_eq!(packets[0].1, b"0123456789");
+    assert_eq!(packets[1].0.op, Op::CreditRequest as u16);
+    assert_eq!(packets.len(), 2);
+    guest.fwd_cnt = 4;
+    guest.send(Op::CreditUpdate);
+    let packets = guest.received();
+    assert_eq!(packets[0].1, b"abcd");
+    guest.fwd_cnt = 14;
+    guest.send(Op::CreditUpdate);
+    assert_eq!(guest.received()[0].1, b"ef");
+}
+
+#[test]
+fn a_guest_that_is_slow_to_give_buffers_loses_nothing() {
+    let (mut guest, mut stream) = Guest::connected();
+    let mut sent = Vec::new();
+    for index in 0..200u8 {
+        let piece = [index; 1000];
+        if stream.write_all(&piece).is_err() {
+            break;
+        }
+        sent.extend(piece);
+    }
+    guest.buf_alloc = 1 << 20;
+    guest.send(Op::CreditUpdate);
+    let mut got = Vec::new();
+    for _ in 0..200 {
+        got.extend(guest.received().into_iter().flat_map(|(_, bytes)| bytes));
+    }
+    assert!(got == sent, "{} of {}", got.len(), sent.len());
+}
+
+#[test]
+fn each_side_may_end_its_half() {
+    let (mut guest, mut stream) = Guest::connected();
+    stream.write_all(b"last words").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let packets = guest.received();
+    assert_eq!(packets[0].1, b"last words");
+    assert_eq!((packets[1].0.op, packets[1].0.flags), (Op::Shutdown as u16, SHUTDOWN_SEND));
+    guest.data(b"a long answer");
+    guest.shutdown(SHUTDOWN_SEND);
+    assert_eq!(read_all(&mut stream), b"a long answer");
+    assert!(ended(&mut stream));
+    guest.shutdown(SHUTDOWN_RECEIVE);
+    assert_eq!(guest.ops(), [Op::Reset]);
+}
+
+#[test]
+fn a_client_that_closes_is_told_as_such() {
+    let (mut guest, mut stream) = Guest::connected();
+    stream.write_all(b"bye").unwrap();
+    drop(stream);
+    let packets = guest.received();
+    assert_eq!(packets[0].1, b"bye");
+    assert_eq!((packets[1].0.op, packets[1].0.flags), (Op::Shutdown as u16, SHUTDOWN_BOTH));
+    guest.data(b"to nobody");
+    guest.send(Op::Reset);
+    assert_eq!(guest.ops(), []);
+    guest.data(b"to what is gone");
+    assert_eq!(guest.ops(), [Op::Reset]);
+}
+
+#[test]
+fn half_closed_then_closed() {
+    let (mut guest, stream) = Guest::connected();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(guest.received()[0].0.flags, SHUTDOWN_SEND);
+    drop(stream);
+    assert_eq!(guest.received()[0].0.flags, SHUTDOWN_BOTH);
+}
+
+#[test]
+fn the_last_bytes_reach_a_slow_client_after_the_guest_closed() {
+    let (mut guest, mut stream) = Guest::connected();
+    let mut sent = 0;
+    for _ in 0..8 {
+        guest.data(&[9; 32 * 1024]);
+        sent += 32 * 1024;
+    }
+    guest.shutdown(SHUTDOWN_BOTH);
+    let before = guest.ops();
+    let mut got = 0;
+    loop {
+        let piece = read_all(&mut stream);
+        guest.driver.run();
+        got += piece.len();
+        if piece.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(got, sent);
+    assert!(ended(&mut stream));
+    assert_eq!([before, guest.ops()].concat().last(), Some(&Op::Reset));
+}
+
+#[test]
+fn misuse_is_answered_with_a_reset() {
+    let cases: [(&str, fn(&Guest) -> Header); 6] = [
+        ("second request", |guest| guest.header(Op::Request)),
+        ("response to nothing", |guest| guest.header(Op::Response)),
+        ("unknown operation", |guest| Header { op: 99, ..guest.header(Op::Data) }),
+        ("operation 0", |guest| Header { op: 0, ..guest.header(Op::Data) }),
+        ("unknown type", |guest| Header { kind: 2, ..guest.header(Op::Data) }),
+        ("length beyond the chain", |guest| Header { len: 100, ..guest.header(Op::Data) }),
+    ];
+    for (what, make) in cases {
+        let (mut guest, mut stream) = Guest::connected();
+        guest.send_raw(make(&guest), b"");
+        assert_eq!(guest.ops(), [Op::Reset], "{what}");
+        assert!(ended(&mut stream), "{what}");
+        guest.data(b"");
+        assert_eq!(guest.ops(), [Op::Reset], "{what}: the connection is gone");
+    }
+    let (mut guest, _stream) = Guest::connected();
+    guest.shutdown(SHUTDOWN_SEND);
+    guest.data(b"after the end");
+    assert_eq!(guest.ops(), [Op::Reset]);
+}
+
+#[test]
+fn foreign_addresses_are_not_answered() {
+    let mut guest = Guest::new();
+    for (src_cid, dst_cid) in [(4, 2), (3, 1), (3, 3), (u64::MAX, 2)] {
+        guest.send_raw(Header { src_cid, dst_cid, ..guest.header(Op::Request) }, &[]);
+    }
+    assert_eq!(guest.ops(), []);
+    assert!(guest.client.accept().is_none());
+}
+
+#[test]
+fn a_packet_cut_short_is_dropped() {
+    let mut guest = Guest::new();
+    guest.driver.put(TX_AT, &guest.header(Op::Request).encode());
+    guest.driver.add(1, &[readable(TX_AT, HEADER_LEN as u32 - 1)]);
+    guest.driver.kick(1);
+    assert_eq!(guest.ops(), []);
+    assert!(!guest.driver.needs_reset());
+}
+
+#[test]
+fn connections_are_counted() {
+    let mut guest = Guest::new();
+    let mut streams = Vec::new();
+    let mut answers = Vec::new();
+    for port in 0..70 {
+        guest.send_raw(Header { src_port: port, ..guest.header(Op::Request) }, &[]);
+        streams.extend(guest.client.accept());
+        answers.extend(guest.ops());
+    }
+    assert_eq!(streams.len(), 64);
+    assert_eq!(answers.iter().filter(|&&op| op == Op::Response).count(), 64);
+    assert_eq!(answers.iter().filter(|&&op| op == Op::Reset).count(), 6);
+    let mut refused = guest.client.connect(r#"{"port":7}"#);
+    guest.driver.run();
+    assert!(ended(&mut refused));
+    drop(streams.pop());
+    guest.send_raw(Header { src_port: 63, ..guest.header(Op::Reset) }, &[]);
+    guest.send_raw(Header { src_port: 99, ..guest.header(Op::Request) }, &[]);
+    assert!(guest.ops().contains(&Op::Response), "a place that is free again is given again");
+}
+
+#[test]
+fn a_guest_that_takes_no_resets_is_not_listened_to() {
+    let (mut guest, _stream) = Guest::connected();
+    guest.driver.start();
+    for _ in 0..100 {
+        guest.driver.put(TX_AT, &guest.header(Op::Data).encode());
+        guest.driver.add(1, &[readable(TX_AT, HEADER_LEN as u32)]);
+    }
+    guest.driver.kick(1);
+    assert_eq!(guest.driver.used(1).len(), 64);
+    guest.rx_next = 0;
+    guest.give_buffers(128);
+    assert_eq!(guest.driver.used(1).len(), 36, "it goes on when there is room");
+    assert_eq!(guest.ops().len(), 100);
+}
+
+#[test]
+fn a_reset_of_the_device_ends_every_stream() {
+    let (mut guest, mut stream) = Guest::connected();
+    guest.driver.write(crate::virtio::registers::Register::Status, 0);
+    assert!(ended(&mut stream));
+    stream.write_all(b"late").unwrap_err();
+    guest.driver.run();
+    guest.driver.start();
+    guest.rx_next = 0;
+    guest.give_buffers(8);
+    guest.send(Op::Request);
+    assert_eq!(guest.ops(), [Op::Response]);
+}
+
+#[test]
+fn a_bad_chain_asks_for_a_reset_and_ends_every_stream() {
+    let (mut guest, mut stream) = Guest::connected();
+    guest.driver.add(1, &[readable(u64::MAX - 100, 50)]);
+    guest.driver.kick(1);
+    assert!(guest.driver.needs_reset());
+    assert!(ended(&mut stream));
+}
+
+#[test]
+fn a_restored_guest_is_told_that_its_connections_are_gone() {
+    let state = Guest::new().driver.device().save();
+    let (ours, _theirs) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).unwrap();
+    let broker = || Box::new(SocketBroker::new(ours.try_clone().unwrap()).unwrap());
+    let mut driver = Driver::started(Vsock::restore(broker(), &state).unwrap());
+    // Setting it up reset the device; a restored one is not set up again.
+    driver.device().transport_reset_owed = true;
+    driver.put(BUFFERS, &[0xff; 4]);
+    driver.add(2, &[writable(BUFFERS, 4)]);
+    driver.kick(2);
+    assert_eq!(driver.used(2), [(0, 4)]);
+    assert_eq!(driver.get(BUFFERS), [0, 0, 0, 0]);
+    for guest_cid in [0, 2, u64::from(u32::MAX), u64::MAX] {
+        assert!(Vsock::restore(broker(), &VsockState { guest_cid, ..state.clone() }).is_err());
+    }
+}
+
+#[test]
+fn the_request_to_the_client_is_one_packet_with_one_descriptor() {
+    let mut guest = Guest::new();
+    guest.send(Op::Request);
+    let mut bytes = [0; 64];
+    let len = recv(guest.client.0.as_raw_fd(), &mut bytes, MsgFlags::MSG_PEEK).unwrap();
+    assert_eq!(&bytes[..len], br#"{"port":1024}"#);
+    assert!(guest.client.accept().is_some());
+    assert!(guest.client.accept().is_none());
+}
