@@ -27,6 +27,11 @@ impl Context {
         self.root.join(relative)
     }
 
+    /// Where cargo puts what it builds for this checkout.
+    pub(crate) fn target_dir(&self) -> PathBuf {
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.path("target"), |dir| self.path(dir))
+    }
+
     /// A program whose output goes to the log `name` in the cache, and whose last line is shown on `step`.
     pub(crate) fn cmd(&self, program: impl AsRef<std::ffi::OsStr>, name: &str, step: &Step) -> Cmd {
         Cmd::new(program).log(self.cache.log(name)).step(step)

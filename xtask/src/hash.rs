@@ -25,8 +25,12 @@ impl Inputs {
         inputs
     }
 
-    pub(crate) fn text(mut self, label: &str, value: &str) -> Inputs {
-        self.part(label, value.as_bytes());
+    pub(crate) fn text(self, label: &str, value: &str) -> Inputs {
+        self.bytes(label, value.as_bytes())
+    }
+
+    pub(crate) fn bytes(mut self, label: &str, value: &[u8]) -> Inputs {
+        self.part(label, value);
         self
     }
 

@@ -12,6 +12,7 @@ mod context;
 mod fuzz;
 mod hash;
 mod kernel;
+mod payload;
 mod progress;
 mod setup;
 mod tidy;
@@ -39,6 +40,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Build the guest kernel.
     Kernel(kernel::Args),
+    /// Build what the appliance carries under /usr/lib/tinderbox: programs, guest kernel and initrd, runtimes.
+    Payload(payload::Args),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Tidy(args) => tidy::run(args, &ctx),
         Command::Fuzz(args) => fuzz::run(args, &ctx),
         Command::Kernel(args) => kernel::run(args, &ctx),
+        Command::Payload(args) => payload::run(args, &ctx),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,44 @@
+//! The programs of the appliance, built in release mode by cargo. vmm and guest-init are static: the one runs in a jail
+//! with nothing to load, the other in a guest without libraries. host-agent is not: glibc's resolver loads its parts
+//! at run time, from the very glibc it was linked to, which a static program cannot carry.
+
+use crate::context::Context;
+use crate::progress::Step;
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// Named, so that flags for it do not reach build scripts and macros, which run on the host.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const STATIC: &str = "-C target-feature=+crt-static";
+
+/// Where the built programs are.
+pub(crate) struct Programs {
+    pub(crate) vmm: PathBuf,
+    pub(crate) guest_init: PathBuf,
+    pub(crate) host_agent: PathBuf,
+}
+
+impl Programs {
+    /// Asks cargo, which knows what is fresh.
+    pub(crate) fn build(ctx: &Context) -> Result<Programs> {
+        let step = ctx.progress.step("building vmm, guest-init and host-agent");
+        // Flags change what cargo considers fresh: a folder of its own for each set keeps both fresh.
+        let fixed = build(ctx, &step, "static", STATIC, &["vmm", "guest-init"])?;
+        let dynamic = build(ctx, &step, "dynamic", "", &["host-agent"])?;
+        step.done();
+        Ok(Programs {
+            vmm: fixed.join("vmm"),
+            guest_init: fixed.join("guest-init"),
+            host_agent: dynamic.join("host-agent"),
+        })
+    }
+}
+
+fn build(ctx: &Context, step: &Step, name: &str, flags: &str, packages: &[&str]) -> Result<PathBuf> {
+    let target_dir = ctx.target_dir().join(name);
+    let cmd = ctx.cmd(env!("CARGO"), "programs", step).dir(&ctx.root);
+    let cmd = cmd.args(["build", "--release", "--target", TARGET, "--target-dir"]).arg(&target_dir);
+    let cmd = cmd.args(packages.iter().flat_map(|package| ["--package", package]));
+    cmd.env("RUSTFLAGS", flags).env_remove("CARGO_ENCODED_RUSTFLAGS").run()?;
+    Ok(target_dir.join(TARGET).join("release"))
+}

@@ -1,0 +1,105 @@
+//! Runtime images: one read-only erofs a Lambda runtime, the root file system that functions see. Built from
+//! `image/runtimes`, byte for byte the same from the same packages.
+
+use super::rootfs;
+use super::spec::Spec;
+use crate::cache;
+use crate::context::Context;
+use crate::hash::{Inputs, file_sha256};
+use crate::progress::Step;
+use crate::setup;
+use crate::toolbox::Toolbox;
+use anyhow::{Context as _, Result, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The runtimes of this node, by their Lambda names.
+pub(crate) const NAMES: &[&str] = &["provided.al2023", "python3.13"];
+/// Raise when the way an image is made changes, or to take newer packages.
+const RECIPE: &str = "runtime 1";
+/// lz4hc in 64 KiB clusters: half the bytes to read, and the guest decompresses faster than it reads.
+const MKFS: &[&str] = &["-zlz4hc,9", "-C65536", "-T0", "--all-root", "-x-1", "--quiet"];
+
+/// Builds the image of one runtime unless this very one is there.
+pub(crate) fn ensure(ctx: &Context, name: &str) -> Result<PathBuf> {
+    let (spec, key) = describe(ctx, name)?;
+    if let Some(dir) = ctx.cache.find("runtime", &key) {
+        return Ok(image_in(&dir, name));
+    }
+    setup::ensure_packages(ctx)?;
+    let step = ctx.progress.step(format!("building the runtime image {name}"));
+    let dir = ctx.cache.artefact("runtime", &key, &step, |out| build(ctx, &step, &spec, name, &key, out))?;
+    step.done();
+    Ok(image_in(&dir, name))
+}
+
+/// Builds the image once more and compares it with the one in the cache.
+pub(crate) fn check_reproducible(ctx: &Context, name: &str) -> Result<()> {
+    let first = file_sha256(&ensure(ctx, name)?)?;
+    let (spec, key) = describe(ctx, name)?;
+    let step = ctx.progress.step(format!("building the runtime image {name} again"));
+    let _lock = ctx.cache.lock("runtime-again", &step)?;
+    let out = ctx.cache.dir("runtime-again")?.join(name);
+    cache::remove_tree(&out)?;
+    fs::create_dir(&out)?;
+    build(ctx, &step, &spec, name, &key, &out)?;
+    let again = file_sha256(&image_in(&out, name))?;
+    ensure!(first == again, "{name} is not reproducible: {first} and {again} (kept in {})", out.display());
+    cache::remove_tree(&out)?;
+    step.done();
+    println!("{name}: {first} twice");
+    Ok(())
+}
+
+fn describe(ctx: &Context, name: &str) -> Result<(Spec, String)> {
+    let runtimes = ctx.path("image/runtimes");
+    let spec = Spec::read(&runtimes.join(name))?;
+    let mut inputs = Inputs::new(RECIPE).text("mkfs", &MKFS.join(" ")).tree(&runtimes.join(name))?;
+    for overlay in &spec.files.overlays {
+        inputs = inputs.tree(&runtimes.join(overlay))?;
+    }
+    Ok((spec, inputs.key()))
+}
+
+fn image_in(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.erofs"))
+}
+
+fn build(ctx: &Context, step: &Step, spec: &Spec, name: &str, key: &str, out: &Path) -> Result<()> {
+    let toolbox = Toolbox::ensure(ctx)?;
+    let work = out.join("work");
+    let root = work.join("root");
+    fs::create_dir_all(&root)?;
+    rootfs::assemble(ctx, step, spec, &ctx.path("image/runtimes"), name, &root)?;
+    step.note("making the file system");
+    let (image, out_text) = (image_in(out, name), out.to_str().context("the cache's path is not UTF-8")?);
+    let mut args: Vec<String> = MKFS.iter().map(|&arg| arg.to_owned()).collect();
+    args.extend([
+        "-U".to_owned(),
+        uuid(key),
+        format!("{out_text}/{name}.erofs"),
+        format!("{out_text}/work/root"),
+    ]);
+    let cmd = toolbox.cmd("mkfs.erofs", &args, &[out]);
+    cmd.log(ctx.cache.log("runtimes"))
+        .step(step)
+        .run()
+        .with_context(|| format!("make {}", image.display()))?;
+    cache::remove_tree(&work)
+}
+
+/// The key's first half as an identifier of the file system: fixed by the content, different between runtimes.
+fn uuid(key: &str) -> String {
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32];
+    parts.map(|part| key.get(part).unwrap_or_default()).join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_makes_a_uuid() {
+        assert_eq!(uuid("0123456789abcdef0123456789abcdef"), "01234567-89ab-cdef-0123-456789abcdef");
+    }
+}
