@@ -13,21 +13,18 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use snapshot::Persist;
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE as ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER as DRIVER,
     VIRTIO_CONFIG_S_DRIVER_OK as DRIVER_OK, VIRTIO_CONFIG_S_FAILED as FAILED,
     VIRTIO_CONFIG_S_FEATURES_OK as FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET as NEEDS_RESET,
     VIRTIO_F_VERSION_1,
 };
-use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::registers::{CONFIG_SPACE, Register};
-use super::state::{QueueState, RestoreError, TransportState};
 use crate::{Activation, BusDevice, DeviceInterrupt, Interrupt, Memory, VirtioDevice};
 
 /// Bytes of address space of one device: a page, so that devices can be told apart by page.
@@ -47,7 +44,7 @@ const VENDOR: u32 = 0x5244_4e54;
 const TRANSPORT_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1;
 
 /// Status values that a driver passes, in order; the last is the running device. virtio 1.3 §3.1.1.
-const STATUS_PATH: [u32; 5] = [
+pub(super) const STATUS_PATH: [u32; 5] = [
     0,
     ACKNOWLEDGE,
     ACKNOWLEDGE | DRIVER,
@@ -71,28 +68,28 @@ pub struct TransportResources {
 /// One virtio-mmio device as the guest's CPUs see it.
 pub struct MmioTransport {
     // Glue, as long as the machine lives.
-    device: Arc<Mutex<dyn VirtioDevice>>,
-    memory: Memory,
-    interrupt: Arc<DeviceInterrupt>,
-    kicks: Vec<EventFd>,
+    pub(super) device: Arc<Mutex<dyn VirtioDevice>>,
+    pub(super) memory: Memory,
+    pub(super) interrupt: Arc<DeviceInterrupt>,
+    pub(super) kicks: Vec<EventFd>,
     // Fixed by the device.
-    device_id: u32,
-    offered_features: u64,
+    pub(super) device_id: u32,
+    pub(super) offered_features: u64,
     // Registers. While the device runs it has the queues, and these are what they were at DRIVER_OK.
-    registers: Registers,
+    pub(super) registers: Registers,
 }
 
 /// What the driver has written so far; a reset makes it new.
-struct Registers {
-    status: u32,
-    device_features_sel: u32,
-    driver_features_sel: u32,
-    driver_features: u64,
-    queue_sel: u32,
-    config_generation: u32,
+pub(super) struct Registers {
+    pub(super) status: u32,
+    pub(super) device_features_sel: u32,
+    pub(super) driver_features_sel: u32,
+    pub(super) driver_features: u64,
+    pub(super) queue_sel: u32,
+    pub(super) config_generation: u32,
     /// Whether the driver wrote a queue size or address that cannot be; DRIVER_OK then fails.
-    queue_fault: bool,
-    queues: Vec<Queue>,
+    pub(super) queue_fault: bool,
+    pub(super) queues: Vec<Queue>,
 }
 
 impl MmioTransport {
@@ -266,7 +263,7 @@ impl MmioTransport {
         self.hand_over(queues);
     }
 
-    fn hand_over(&self, queues: Vec<Queue>) {
+    pub(super) fn hand_over(&self, queues: Vec<Queue>) {
         lock(&self.device).activate(Activation {
             memory: self.memory.clone(),
             queues,
@@ -327,92 +324,8 @@ impl BusDevice for MmioTransport {
     }
 }
 
-impl Persist for MmioTransport {
-    type State = TransportState;
-    type Resources<'a> = TransportResources;
-    type Error = RestoreError;
-
-    /// The VMM has stopped the vCPUs and the I/O thread.
-    fn save(&self) -> TransportState {
-        let Self { device, memory: _, interrupt, kicks: _, device_id, offered_features: _, registers } = self;
-        let Registers {
-            status,
-            device_features_sel,
-            driver_features_sel,
-            driver_features,
-            queue_sel,
-            config_generation,
-            queue_fault,
-            queues,
-        } = registers;
-        let device = lock(device);
-        let queues = if device.queues().is_empty() { queues.as_slice() } else { device.queues() };
-        TransportState {
-            device_id: *device_id,
-            status: *status,
-            needs_reset: interrupt.needs_reset(),
-            interrupt_status: interrupt.status(),
-            device_features_sel: *device_features_sel,
-            driver_features_sel: *driver_features_sel,
-            driver_features: *driver_features,
-            queue_sel: *queue_sel,
-            config_generation: *config_generation,
-            queue_fault: *queue_fault,
-            queues: queues.iter().map(QueueState::of).collect(),
-        }
-    }
-
-    fn restore(resources: TransportResources, state: &TransportState) -> Result<Self, RestoreError> {
-        let mut transport = Self::new(resources).map_err(|_| RestoreError::Eventfd)?;
-        if state.device_id != transport.device_id {
-            return Err(RestoreError::DeviceId { state: state.device_id, device: transport.device_id });
-        }
-        if !STATUS_PATH.contains(&(state.status & !FAILED)) {
-            return Err(RestoreError::Status(state.status));
-        }
-        if state.interrupt_status & !(VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG) != 0 {
-            return Err(RestoreError::InterruptStatus(state.interrupt_status));
-        }
-        let negotiated = state.status & FEATURES_OK != 0;
-        if negotiated && !acceptable(state.driver_features, transport.offered_features) {
-            return Err(RestoreError::Features(state.driver_features));
-        }
-        let offered = lock(&transport.device).queue_sizes();
-        if state.queues.len() != offered.len() {
-            return Err(RestoreError::QueueCount { state: state.queues.len(), device: offered.len() });
-        }
-        let mut queues = Vec::with_capacity(offered.len());
-        for (index, (queue, &max_size)) in state.queues.iter().zip(offered).enumerate() {
-            queues.push(queue.restore(index, max_size, &transport.memory)?);
-        }
-        let runs = state.status & DRIVER_OK != 0 && !state.needs_reset;
-        if let Some(index) = queues.iter().position(|queue| runs && !queue.ready()) {
-            return Err(RestoreError::Queue { index });
-        }
-        transport.interrupt.set(state.interrupt_status, state.needs_reset);
-        let mut held = Vec::with_capacity(queues.len());
-        for (index, queue) in queues.iter().enumerate() {
-            held.push(Queue::try_from(queue.state()).map_err(|_| RestoreError::Queue { index })?);
-        }
-        transport.registers = Registers {
-            status: state.status,
-            device_features_sel: state.device_features_sel,
-            driver_features_sel: state.driver_features_sel,
-            driver_features: state.driver_features,
-            queue_sel: state.queue_sel,
-            config_generation: state.config_generation,
-            queue_fault: state.queue_fault,
-            queues: held,
-        };
-        if runs {
-            transport.hand_over(queues);
-        }
-        Ok(transport)
-    }
-}
-
 /// §6: a driver accepts a subset of what is offered, and VERSION_1 always.
-fn acceptable(accepted: u64, offered: u64) -> bool {
+pub(super) fn acceptable(accepted: u64, offered: u64) -> bool {
     accepted & !offered == 0 && accepted & TRANSPORT_FEATURES == TRANSPORT_FEATURES
 }
 
@@ -429,6 +342,11 @@ fn new_queues(sizes: &[u16]) -> io::Result<Vec<Queue>> {
 }
 
 /// A poisoned lock means a panic elsewhere, which ends the process in release builds.
-fn lock<'a>(device: &'a Mutex<dyn VirtioDevice + 'static>) -> MutexGuard<'a, dyn VirtioDevice + 'static> {
+pub(super) fn lock<'a>(
+    device: &'a Mutex<dyn VirtioDevice + 'static>,
+) -> MutexGuard<'a, dyn VirtioDevice + 'static> {
     device.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

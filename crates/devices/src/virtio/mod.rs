@@ -3,6 +3,7 @@
 pub(crate) mod chain;
 pub(crate) mod device;
 pub(crate) mod mmio;
+mod persist;
 pub(crate) mod registers;
 pub(crate) mod segments;
 pub(crate) mod service;

@@ -146,6 +146,12 @@ impl<D: VirtioDevice + 'static> Driver<D> {
         self.memory.write_slice(&zeros, GuestAddress(base.into())).unwrap();
         self.write(Register::QueueSel, queue as u32);
         assert_eq!(self.read(Register::QueueSizeMax), u32::from(self.rings[queue].size));
+        self.set_up_queue_blindly(queue);
+    }
+
+    pub(crate) fn set_up_queue_blindly(&mut self, queue: usize) {
+        let base = Ring::base(queue) as u32;
+        self.write(Register::QueueSel, queue as u32);
         self.write(Register::QueueSize, self.rings[queue].size.into());
         self.write(Register::QueueDescLow, base);
         self.write(Register::QueueDriverLow, base + 0x4000);

@@ -281,7 +281,7 @@ fn six_megabytes_arrive_whole_in_both_directions() {
         let credit = BUF_ALLOC - (sent as u32 - known);
         let len = (60 * 1024).min(credit as usize).min(payload.len() - sent);
         if len > 0 {
-            guest.data(&payload[sent..sent + len].to_vec());
+            guest.data(&payload[sent..sent + len]);
             sent += len;
         } else {
             up.extend(read_all(&mut stream));
@@ -443,7 +443,8 @@ fn the_last_bytes_reach_a_slow_client_after_the_guest_closed() {
 
 #[test]
 fn misuse_is_answered_with_a_reset() {
-    let cases: [(&str, fn(&Guest) -> Header); 6] = [
+    type Make = fn(&Guest) -> Header;
+    let cases: [(&str, Make); 6] = [
         ("second request", |guest| guest.header(Op::Request)),
         ("response to nothing", |guest| guest.header(Op::Response)),
         ("unknown operation", |guest| Header { op: 99, ..guest.header(Op::Data) }),
