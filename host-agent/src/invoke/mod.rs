@@ -133,6 +133,7 @@ pub(crate) trait Invoker: Send + Sync {
 /// # Errors
 /// When the node lacks what sandboxes need.
 pub(crate) fn start(config: &Config) -> anyhow::Result<Arc<dyn Invoker>> {
+    settings::raise_open_files()?;
     let settings = settings::Settings::for_node(config)?;
     let Limits { memory_mib, max_starting, .. } = settings.limits;
     tracing::info!(memory_mib, max_starting, "sandboxes have their room");

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{config::Config, sandbox::policy::Limits};
 
@@ -26,9 +27,8 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long running invocations may take to end at shutdown: below the 90 s after which systemd kills the agent.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Memory that is left to the agent and the system when `memory_mib` is not configured: 300 calls at once with the
-/// longest event and answer take twelve times as much, but those are read in pieces and most are refused; the rest
-/// is page cache that the images live in.
+/// Memory that is left to the agent and the system when `memory_mib` is not configured: events and answers in flight,
+/// and the page cache of the images that every sandbox reads.
 const NODE_RESERVE_MIB: u64 = 384;
 
 /// What a node's pool is set up with.
@@ -76,6 +76,13 @@ impl Settings {
     pub(super) fn init_slot(&self) -> Duration {
         self.init_timeout / INIT_SLOT_DIVISOR
     }
+}
+
+/// Lets the agent open as many files as it may at all: a sandbox takes six, a client one, and the soft limit that
+/// systemd sets (1,024) is for programs that use `select`.
+pub(super) fn raise_open_files() -> anyhow::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raise the limit of open files")
 }
 
 /// `MemAvailable`: what the kernel can give without swapping.

@@ -18,6 +18,10 @@ const MAX_LINE_LEN: usize = 4096;
 /// journal's space nor the agent's time. The tail is kept regardless.
 const MAX_FORWARDED: usize = 256 * 1024;
 
+/// Platform lines of one invocation in the node's log. guest-init writes about five; this many are a guest that is no
+/// longer itself. They are counted apart, so that a REPORT is seen whatever the function printed before it.
+const MAX_PLATFORM_LINES: usize = 64;
+
 /// The last bytes of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
@@ -103,24 +107,31 @@ pub(crate) struct Logs {
     function: String,
     tail: Tail,
     lines: Lines,
+    platform_lines_left: usize,
 }
 
 impl Logs {
     /// The log of a function's sandbox. What init prints belongs to the first invocation.
     pub(crate) fn new(sandbox: SandboxId, function: String) -> Self {
-        Self { sandbox, function, tail: Tail::default(), lines: Lines::new(MAX_FORWARDED) }
+        Self {
+            sandbox,
+            function,
+            tail: Tail::default(),
+            lines: Lines::new(MAX_FORWARDED),
+            platform_lines_left: MAX_PLATFORM_LINES,
+        }
     }
 
     /// The guest sent a piece.
     pub(crate) fn write(&mut self, chunk: &LogChunk) {
         self.tail.push(&chunk.bytes);
-        let Self { sandbox, function, lines, .. } = self;
+        let Self { sandbox, function, lines, platform_lines_left, .. } = self;
         match chunk.source {
-            // Platform lines are whole and few: they do not count, so that a REPORT is seen whatever was printed.
             LogSource::Platform => {
                 let text = String::from_utf8_lossy(&chunk.bytes[..chunk.bytes.len().min(MAX_LINE_LEN)]);
-                for line in text.lines() {
+                for line in text.lines().take(*platform_lines_left) {
                     forward(*sandbox, function, line);
+                    *platform_lines_left -= 1;
                 }
             }
             LogSource::Function => lines.push(&chunk.bytes, |line| forward(*sandbox, function, line)),
@@ -137,6 +148,7 @@ impl Logs {
         let Self { sandbox, function, lines, .. } = self;
         lines.flush(|line| forward(*sandbox, function, line));
         self.lines = Lines::new(MAX_FORWARDED);
+        self.platform_lines_left = MAX_PLATFORM_LINES;
         self.tail.take()
     }
 }

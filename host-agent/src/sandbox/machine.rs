@@ -19,9 +19,10 @@ const MAX_VCPUS: u32 = 6;
 const GUEST_CID: u32 = 3;
 
 /// Kernel command line of every sandbox. A serial line costs a VM exit a byte: only warnings and worse are printed.
-/// A panic resets at once (`panic=-1`, `reboot=t`), which the VMM reports as the end. The CPU's own generator is not
-/// credited: entropy comes from the host with `Start`.
-const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=t random.trust_cpu=off";
+/// A panic resets at once (`panic=-1`) through the keyboard controller (`reboot=k`): the VMM reports that as a reset,
+/// and a triple fault as the crash that it is. The CPU's own generator is not credited: entropy comes from the host
+/// with `Start`.
+const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k random.trust_cpu=off";
 
 /// Descriptors of a sandbox in the order in which they accompany `Configure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
