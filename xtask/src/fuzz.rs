@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     };
     ensure!(!targets.is_empty(), "tests/fuzz has no targets");
     let step = ctx.progress.step("building the fuzz targets");
-    let binaries = build(&ctx.root, &targets)?;
+    let binaries = build(&ctx.root, &ctx.path("target"), &targets)?;
     step.done();
     let cache = ctx.cache.dir("fuzz")?;
     println!("{:<18} {:>12} {:>10} {:>10}", "target", "executions", "exec/s", "corpus");
@@ -79,8 +79,8 @@ fn targets(root: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn build(root: &Path, targets: &[String]) -> Result<Vec<PathBuf>> {
-    let folder = root.join("target/fuzz");
+fn build(root: &Path, target_dir: &Path, targets: &[String]) -> Result<Vec<PathBuf>> {
+    let folder = target_dir.join("fuzz");
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--quiet", "--release", "--package", "fuzz", "--target", TRIPLE]);
     cargo.args(targets.iter().flat_map(|name| ["--bin", name.as_str()]));
