@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     };
     ensure!(!targets.is_empty(), "tests/fuzz has no targets");
     let step = ctx.progress.step("building the fuzz targets");
-    let binaries = build(&ctx.root, &ctx.path("target"), &targets)?;
+    let binaries = build(&ctx.root, &ctx.target_dir(), &targets)?;
     step.done();
     let cache = ctx.cache.dir("fuzz")?;
     println!("{:<18} {:>12} {:>10} {:>10}", "target", "executions", "exec/s", "corpus");

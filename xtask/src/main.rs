@@ -15,6 +15,7 @@ mod kernel;
 mod payload;
 mod progress;
 mod setup;
+mod test;
 mod tidy;
 mod toolbox;
 
@@ -36,6 +37,8 @@ enum Command {
     Setup(setup::Args),
     /// Check what can be checked about the tree without compiling it.
     Tidy(tidy::Args),
+    /// Set the machine up, build everything and pass every test.
+    Test(test::Args),
     /// Run the fuzz targets.
     Fuzz(fuzz::Args),
     /// Build the guest kernel.
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let outcome = Context::new().and_then(|ctx| match &cli.command {
         Command::Setup(args) => setup::run(args, &ctx),
         Command::Tidy(args) => tidy::run(args, &ctx),
+        Command::Test(args) => test::run(args, &ctx),
         Command::Fuzz(args) => fuzz::run(args, &ctx),
         Command::Kernel(args) => kernel::run(args, &ctx),
         Command::Payload(args) => payload::run(args, &ctx),

@@ -1,0 +1,118 @@
+//! `cargo xtask test`: sets the machine up, builds everything and passes every test.
+//!
+//! First the tests of every crate, then the tests of the booted appliance (`tests/it`), which learn from the environment
+//! where things are. Tests are cargo's: this only prepares what they need and lets their output through.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::cmd::Cmd;
+use crate::context::Context;
+use crate::hash::Inputs;
+use crate::payload::Payload;
+use crate::setup;
+
+/// What the clients' virtual environment is made from.
+const REQUIREMENTS: &str = "tests/requirements.txt";
+const RECIPE: &str = "test-venv 1";
+
+/// The target is named so that static linking is not asked of build scripts and macros.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the tests that boot the appliance.
+    #[arg(long, conflicts_with = "names")]
+    no_node: bool,
+    /// Only tests of the booted appliance whose name contains one of these.
+    names: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
+    setup::ensure_packages(ctx)?;
+    if args.names.is_empty() {
+        cargo_test(ctx, &["--workspace", "--exclude", "tests"], &[])?;
+    }
+    if args.no_node {
+        return Ok(());
+    }
+    let environment = prepare(ctx)?;
+    let mut arguments = vec!["--package", "tests", "--test", "it"];
+    if !args.names.is_empty() {
+        arguments.push("--");
+        arguments.extend(args.names.iter().map(String::as_str));
+    }
+    cargo_test(ctx, &arguments, &environment)
+}
+
+fn cargo_test(ctx: &Context, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Result<()> {
+    let status = Command::new(env!("CARGO"))
+        .arg("test")
+        .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(&ctx.root)
+        .status()
+        .context("start cargo test")?;
+    ensure!(status.success(), "cargo test {}: {status}", arguments.join(" "));
+    Ok(())
+}
+
+/// Builds what the tests of the appliance use; the names are those that `tests/it` reads.
+fn prepare(ctx: &Context) -> Result<Vec<(&'static str, PathBuf)>> {
+    let payload = Payload::ensure(ctx)?;
+    Ok(vec![
+        ("TINDERBOX_XTASK", std::env::current_exe().context("find this program")?),
+        ("TINDERBOX_PAYLOAD", payload.root().join("usr/lib/tinderbox")),
+        ("TINDERBOX_RUST_HELLO", rust_hello(ctx)?),
+        ("TINDERBOX_TEST_VENV", venv(ctx)?),
+        ("TINDERBOX_TEST_STATE", state(ctx)?),
+    ])
+}
+
+/// The Rust function, static: the runtime's image promises a function no libraries beyond glibc's.
+fn rust_hello(ctx: &Context) -> Result<PathBuf> {
+    let step = ctx.progress.step("building the tests' Rust function");
+    let folder = ctx.target_dir().join("static");
+    ctx.cmd(env!("CARGO"), "rust-hello", &step)
+        .dir(&ctx.root)
+        .args(["build", "--release", "--package", "rust-hello", "--target", TRIPLE, "--target-dir"])
+        .arg(&folder)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .run()?;
+    step.done();
+    Ok(folder.join(TRIPLE).join("release/rust-hello"))
+}
+
+/// boto3 and the aws CLI. Scripts in `bin` name a folder that is gone once the artefact is in its place: the tests run
+/// them through `bin/python`.
+fn venv(ctx: &Context) -> Result<PathBuf> {
+    let requirements = ctx.path(REQUIREMENTS);
+    let python = Cmd::new("python3").arg("--version").read()?;
+    let key = Inputs::new(RECIPE).text("python", python.trim()).file(&requirements)?.key();
+    let step = ctx.progress.step("installing boto3 and the aws CLI");
+    let folder = ctx.cache.artefact("test-venv", &key, &step, |out| install(ctx, &requirements, out))?;
+    step.done();
+    Ok(folder)
+}
+
+fn install(ctx: &Context, requirements: &Path, out: &Path) -> Result<()> {
+    let step = ctx.progress.step("making a virtual environment");
+    ctx.cmd("python3", "test-venv", &step).args(["-m", "venv"]).arg(out).run()?;
+    ctx.cmd(out.join("bin/python"), "test-venv", &step)
+        .args(["-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "--requirement"])
+        .arg(requirements)
+        .run()
+}
+
+/// Disks of the tests' nodes, none of them left from a run before.
+fn state(ctx: &Context) -> Result<PathBuf> {
+    let folder = ctx.cache.dir("test-state")?;
+    for entry in std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+        let path = entry?.path();
+        std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(folder)
+}
