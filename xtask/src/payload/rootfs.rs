@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const MERGED: &[&str] = &["bin", "lib", "lib64", "sbin"];
 /// What the extraction itself leaves behind: apt's state names the mirror, device nodes come from the guest's kernel.
 const LEFTOVERS: &[&str] =
-    &["/dev", "/etc/apt", "/var/cache", "/var/lib/apt", "/var/lib/dpkg", "/var/log", "/run"];
+    &["/dev", "/etc/apt", "/var/cache", "/var/lib/apt", "/var/lib/dpkg", "/var/log", "/run", "/etc/dpkg"];
 /// Where the certificates' package puts them, and the one file that all of them are concatenated to: by Debian's
 /// maintainer script usually. OpenSSL looks for the last path when nobody names a file.
 const CERTIFICATES: &str = "/usr/share/ca-certificates/mozilla";
@@ -119,8 +119,15 @@ fn install_wheels(ctx: &Context, step: &Step, python: &Python, home: &Path, root
     let pip = pip.args(["--implementation", "cp", "--python-version", &python.version]);
     let pip = pip.args(PLATFORMS.iter().flat_map(|platform| ["--platform", platform]));
     pip.arg("--requirement").arg(home.join(&python.requirements)).run().context("install Python packages")?;
-    // Command-line programs of the packages: their first lines name the build host's interpreter.
-    remove(&below(root, &python.target).join("bin"))?;
+    let target = below(root, &python.target);
+    // Command-line programs of the packages: their first lines name the build host's interpreter. RECORD, which only an
+    // uninstall would read, holds their hashes.
+    remove(&target.join("bin"))?;
+    for package in
+        sorted(&target)?.iter().filter(|path| path.extension().is_some_and(|end| end == "dist-info"))
+    {
+        remove(&package.join("RECORD"))?;
+    }
     crate::cache::remove_tree(&venv)
 }
 
