@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::termios::tcdrain;
 
 /// Kernel numbers of the console and of null (Documentation/admin-guide/devices.txt).
 const NODES: &[(&str, u64, u64)] = &[("/dev/console", 5, 1), ("/dev/null", 1, 3)];
@@ -29,5 +30,7 @@ pub fn open() {
 pub fn line(text: &str) {
     if let Ok(mut console) = OpenOptions::new().write(true).open("/dev/console") {
         let _ = console.write_all(format!("guest-init: {text}\n").as_bytes());
+        // The line must have left before a reset may follow.
+        let _ = tcdrain(&console);
     }
 }
