@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 use crate::cmd::Cmd;
 use crate::context::Context;
 use crate::hash::Inputs;
-use crate::payload::Payload;
+use crate::kernel::GuestKernel;
+use crate::payload::{self, Payload};
 use crate::setup;
 
 /// What the clients' virtual environment is made from.
@@ -62,28 +63,41 @@ fn cargo_test(ctx: &Context, arguments: &[&str], environment: &[(&str, PathBuf)]
 /// Builds what the tests of the appliance use; the names are those that `tests/it` reads.
 fn prepare(ctx: &Context) -> Result<Vec<(&'static str, PathBuf)>> {
     let payload = Payload::ensure(ctx)?;
+    let programs = programs(ctx)?;
     Ok(vec![
         ("TINDERBOX_XTASK", std::env::current_exe().context("find this program")?),
         ("TINDERBOX_PAYLOAD", payload.root().join("usr/lib/tinderbox")),
-        ("TINDERBOX_RUST_HELLO", rust_hello(ctx)?),
+        ("TINDERBOX_BZIMAGE", GuestKernel::ensure(ctx)?.bzimage()),
+        ("TINDERBOX_PROBE_INITRD", payload::ensure_initrd(ctx, &programs.join("guest-probe"))?),
+        ("TINDERBOX_RUST_HELLO", programs.join("rust-hello")),
         ("TINDERBOX_TEST_VENV", venv(ctx)?),
         ("TINDERBOX_TEST_STATE", state(ctx)?),
     ])
 }
 
-/// The Rust function, static: the runtime's image promises a function no libraries beyond glibc's.
-fn rust_hello(ctx: &Context) -> Result<PathBuf> {
-    let step = ctx.progress.step("building the tests' Rust function");
+/// The folder with the programs that run in guests: static, as there are no libraries for them.
+fn programs(ctx: &Context) -> Result<PathBuf> {
+    let step = ctx.progress.step("building the tests' guest programs");
     let folder = ctx.target_dir().join("static");
-    ctx.cmd(env!("CARGO"), "rust-hello", &step)
+    ctx.cmd(env!("CARGO"), "test-programs", &step)
         .dir(&ctx.root)
-        .args(["build", "--release", "--package", "rust-hello", "--target", TRIPLE, "--target-dir"])
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "rust-hello",
+            "--package",
+            "guest-probe",
+            "--target",
+            TRIPLE,
+        ])
+        .arg("--target-dir")
         .arg(&folder)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .run()?;
     step.done();
-    Ok(folder.join(TRIPLE).join("release/rust-hello"))
+    Ok(folder.join(TRIPLE).join("release"))
 }
 
 /// boto3 and the aws CLI. Scripts in `bin` name a folder that is gone once the artefact is in its place: the tests run

@@ -71,8 +71,9 @@ impl Payload {
     }
 }
 
-fn ensure_initrd(ctx: &Context, guest_init: &Path) -> Result<PathBuf> {
-    let archive = initrd::with(guest_init)?;
+/// An initrd whose `/init` is this program.
+pub(crate) fn ensure_initrd(ctx: &Context, init: &Path) -> Result<PathBuf> {
+    let archive = initrd::with(init)?;
     let key = Inputs::new("initrd").bytes("archive", &archive).key();
     let step = ctx.progress.step("packing the guest's initrd");
     let make = |out: &Path| fs::write(out.join("initrd.cpio"), &archive).context("write the guest's initrd");

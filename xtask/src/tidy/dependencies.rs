@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("devices", &["snapshot"]),
     ("fuzz", LIBRARIES),
     ("guest-init", &["guest-protocol"]),
+    ("guest-probe", &[]),
     ("guest-protocol", &[]),
     ("host-agent", &["chunk-store", "cluster-store", "guest-protocol", "jail", "vmm-api"]),
     ("jail", &[]),
