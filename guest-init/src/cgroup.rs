@@ -1,7 +1,7 @@
 //! The function's cgroup: what it may use, what it has used, and the switch that ends it.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ impl Cgroup {
     /// # Errors
     /// When the kernel lacks a controller.
     pub fn create(hierarchy: &Path, memory_mib: u32) -> io::Result<Self> {
-        fs::write(hierarchy.join("cgroup.subtree_control"), CONTROLLERS)?;
+        write(&hierarchy.join("cgroup.subtree_control"), CONTROLLERS)?;
         let dir = hierarchy.join("function");
         fs::create_dir(&dir)?;
         let cgroup = Self { dir };
@@ -71,8 +71,13 @@ impl Cgroup {
     }
 
     fn set(&self, file: &str, value: u64) -> io::Result<()> {
-        fs::write(self.dir.join(file), value.to_string())
+        write(&self.dir.join(file), &value.to_string())
     }
+}
+
+/// Writes to a file that is there: asked to make one, this file system says EACCES instead of ENOENT.
+fn write(file: &Path, value: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
 }
 
 fn has_oom_kill(events: &str) -> bool {
