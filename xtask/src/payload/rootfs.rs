@@ -60,6 +60,7 @@ pub(crate) fn assemble(
     if let Some(python) = &spec.python {
         step.note("byte-compiling");
         compile(ctx, step, python, root)?;
+        try_imports(ctx, step, python, root)?;
     }
     normalise_modes(root)?;
     for folder in &spec.files.sticky {
@@ -146,6 +147,17 @@ fn compile(ctx: &Context, step: &Step, python: &Python, root: &Path) -> Result<(
     }
     let cmd = toolbox.cmd("env", &args, &[root]);
     cmd.log(ctx.cache.log("runtimes")).step(step).run().context("byte-compile")
+}
+
+/// Runs the image's own interpreter in the image.
+fn try_imports(ctx: &Context, step: &Step, python: &Python, root: &Path) -> Result<()> {
+    let toolbox = Toolbox::ensure(ctx)?;
+    let program =
+        format!("import sys; sys.path.insert(0, '{}'); import {}", python.target, python.imports.join(", "));
+    let root_text = root.to_str().context("the cache's path is not UTF-8")?;
+    // -B: leave no byte code behind.
+    let cmd = toolbox.cmd("chroot", [root_text, &python.interpreter, "-B", "-c", &program], &[root]);
+    cmd.log(ctx.cache.log("runtimes")).step(step).run().context("import the runtime's modules in its image")
 }
 
 /// Only two kinds of file: programs and data; no set-uid, nothing that its owner alone can read.

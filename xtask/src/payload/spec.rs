@@ -30,6 +30,8 @@ pub(crate) struct Python {
     pub(crate) requirements: PathBuf,
     /// Folders to byte-compile.
     pub(crate) compile: Vec<String>,
+    /// Modules that must be importable inside the image.
+    pub(crate) imports: Vec<String>,
 }
 
 /// Files that come from no package, and those that are not wanted.
