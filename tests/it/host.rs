@@ -17,6 +17,17 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
+/// The host runs, with the programs that are tested. It stays for the next run when it was there before this one.
+fn ensure() {
+    static READY: OnceLock<()> = OnceLock::new();
+    READY.get_or_init(|| {
+        for action in ["up", "swap"] {
+            let output = xtask_dev(&[action]);
+            assert!(output.status.success(), "xtask dev {action}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    });
+}
+
 /// Runs a program on the host to its end.
 pub(crate) fn run(command: &[&str]) -> Finished {
     let output = dev(&[&["exec", "--"], command].concat());
@@ -66,5 +77,10 @@ fn push(local: &Path, remote: &str) {
 }
 
 fn dev(arguments: &[&str]) -> Output {
+    ensure();
+    xtask_dev(arguments)
+}
+
+fn xtask_dev(arguments: &[&str]) -> Output {
     Command::new(setting("TINDERBOX_XTASK")).arg("dev").args(arguments).output().expect("start xtask dev")
 }

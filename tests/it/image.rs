@@ -1,4 +1,8 @@
-//! The appliance itself: its disk boots under UEFI, and there is nothing in it to log in with.
+//! The appliance itself: its disk boots under UEFI, there is nothing in it to log in with, and no secret.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
@@ -6,10 +10,77 @@ use crate::functions::Function;
 use crate::node::{Boot, Node};
 use crate::setting;
 
+/// Runs cpio on the production image's operating system. The payload behind it is an archive of its own.
+fn cpio(arguments: &[&str]) -> String {
+    let initrd = File::open(setting("TINDERBOX_NETBOOT_INITRD")).expect("open the appliance's initrd");
+    let output = Command::new("cpio")
+        .args(["--quiet", "--extract"])
+        .args(arguments)
+        .stdin(initrd)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("start cpio");
+    assert!(output.status.success(), "cpio {arguments:?}: {}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn files() -> BTreeSet<String> {
+    let list = cpio(&["--list"]);
+    list.lines().map(|path| path.trim_start_matches("./").trim_start_matches('/').to_owned()).collect()
+}
+
+/// The content of one file, empty when it is not there.
+fn content(files: &BTreeSet<String>, path: &str) -> String {
+    if files.contains(path) {
+        cpio(&["--to-stdout", path, &format!("./{path}"), &format!("/{path}")])
+    } else {
+        String::new()
+    }
+}
+
 #[test]
 fn the_disk_image_boots_under_uefi_and_serves() {
     let state = setting("TINDERBOX_TEST_STATE").join("uefi.img");
     let node = Node::boot(Boot::Uefi, &state);
     let function = Function::rust().deploy(&node.client());
     assert_eq!(function.answer(json!({ "from": "UEFI" }))["event"], json!({ "from": "UEFI" }));
+}
+
+#[test]
+fn the_production_image_has_no_shell_and_no_login() {
+    let files = files();
+    assert!(files.len() > 500, "only {} files: is this the appliance?", files.len());
+    let programs: BTreeSet<&str> = files
+        .iter()
+        .filter(|path| path.contains("bin/"))
+        .filter_map(|path| path.rsplit('/').next())
+        .collect();
+    let shells = ["sh", "bash", "dash", "busybox", "ash", "zsh"];
+    let logins = ["login", "agetty", "getty", "su", "sudo", "sulogin", "sshd", "dropbear", "telnetd"];
+    let tools = ["apt", "apt-get", "dpkg", "perl", "python3", "curl", "wget", "nc", "gcc", "gdb", "strace"];
+    for name in shells.iter().chain(&logins).chain(&tools) {
+        assert!(!programs.contains(name), "{name} is in the production image");
+    }
+}
+
+#[test]
+fn the_production_image_holds_no_secret_and_no_identity() {
+    let files = files();
+    let secret = |path: &String| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        name.starts_with("ssh_host_")
+            || name == "authorized_keys"
+            || name == "random-seed"
+            || name.ends_with(".key")
+    };
+    let found: Vec<&String> = files.iter().filter(|path| secret(path)).collect();
+    assert!(found.is_empty(), "{found:?}");
+    let machine_id = content(&files, "etc/machine-id");
+    assert!(["", "uninitialized"].contains(&machine_id.trim()), "every node would be {machine_id}");
+    for line in content(&files, "etc/shadow").lines() {
+        let password = line.split(':').nth(1).unwrap_or_default();
+        assert!(password.starts_with(['!', '*']), "an account has a password or none: {line}");
+    }
+    let agent = content(&files, "etc/tinderbox/agent.toml");
+    assert!(!agent.contains("secret_access_key"), "{agent}");
 }
