@@ -193,7 +193,7 @@ impl Disk {
         let len =
             u64::try_from(len).ok().filter(|&len| len.is_multiple_of(SECTOR) && len <= REQUEST_DATA_MAX)?;
         let end = sector.checked_add(len / SECTOR)?;
-        (end <= self.sectors).then_some(sector * SECTOR)
+        (end <= self.sectors).then(|| sector * SECTOR)
     }
 }
 

@@ -148,6 +148,7 @@ fn what_is_not_on_the_disk_is_an_error() {
         (IN, SECTORS - 1, 1024),
         (IN, u64::MAX, 512),
         (IN, u64::MAX / 512, 512),
+        (IN, u64::MAX / 2, 512),
         (IN, 0, 511),
         (OUT, SECTORS, 512),
     ] {

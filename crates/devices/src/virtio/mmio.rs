@@ -254,7 +254,7 @@ impl MmioTransport {
         let mut queues = Vec::with_capacity(self.registers.queues.len());
         for queue in &mut self.registers.queues {
             queue.set_event_idx(event_idx);
-            let valid = queue.is_valid(&self.memory) && queue.desc_table() != 0;
+            let valid = queue.is_valid(&self.memory);
             match Queue::try_from(queue.state()) {
                 Ok(copy) if valid => queues.push(copy),
                 _ => return self.interrupt.signal_needs_reset(),
