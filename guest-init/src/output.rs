@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use guest_protocol::{GuestMessage, LogChunk, LogSource};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::read;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 
@@ -64,30 +66,37 @@ async fn pump(
                 let _ = done.send(());
             }
             ready = pipe.readable(), if open => {
-                open = ready.is_ok() && read_once(&pipe, &agent, &mut buffer).await != Some(0);
+                let result = ready.and_then(|()| pipe.try_read(&mut buffer));
+                open = pass_on(result, &buffer, &agent).await != Some(0);
             }
         }
     }
 }
 
 /// Reads until the pipe is empty or has given as much as it can hold.
+///
+/// Asks the pipe itself: the event loop learns of what was written just now only in its next turn.
 async fn drain(pipe: &pipe::Receiver, agent: &mpsc::Sender<GuestMessage>, buffer: &mut [u8]) {
+    // The function may have enlarged its pipe.
+    let capacity = fcntl(pipe, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
+    let capacity = capacity.unwrap_or(READ_LEN);
     let mut total = 0;
-    while total < READ_LEN {
-        match read_once(pipe, agent, buffer).await {
+    while total < capacity {
+        let result = read(pipe, buffer).map_err(io::Error::from);
+        match pass_on(result, buffer, agent).await {
             None | Some(0) => return,
             Some(len) => total += len,
         }
     }
 }
 
-/// Reads what is there and queues it. `None` when nothing is, `Some(0)` at the end.
-async fn read_once(
-    pipe: &pipe::Receiver,
+/// Queues what was read. `None` when nothing was there, `Some(0)` at the end.
+async fn pass_on(
+    result: io::Result<usize>,
+    buffer: &[u8],
     agent: &mpsc::Sender<GuestMessage>,
-    buffer: &mut [u8],
 ) -> Option<usize> {
-    match pipe.try_read(buffer) {
+    match result {
         Ok(0) => Some(0),
         Ok(len) => {
             let bytes = buffer[..len].to_vec();

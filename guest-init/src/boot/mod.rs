@@ -5,6 +5,7 @@ pub mod console;
 pub mod drives;
 pub mod loopback;
 pub mod mounts;
+pub mod protect;
 pub mod seed;
 pub mod sysctls;
 
@@ -60,8 +61,8 @@ pub enum BootError {
     /// The clock could not be set.
     #[error("cannot set the clock")]
     Clock(#[source] nix::Error),
-    /// guest-init could not be exempted from being killed for memory.
-    #[error("cannot protect guest-init from the out-of-memory killer")]
+    /// guest-init could not be put ahead of the function's processes.
+    #[error("cannot protect guest-init from the function")]
     Protect(#[source] io::Error),
     /// The command line could not be read.
     #[error("cannot read the command line")]
@@ -85,8 +86,7 @@ pub fn prepare_machine() -> Result<(), BootError> {
     mounts::mount_all(mounts::MACHINE)?;
     sysctls::apply()?;
     loopback::start().map_err(BootError::Loopback)?;
-    // -1000: never chosen (proc(5)). The function's processes set theirs back to 0.
-    fs::write("/proc/self/oom_score_adj", "-1000").map_err(BootError::Protect)
+    protect::protect().map_err(BootError::Protect)
 }
 
 #[cfg(test)]

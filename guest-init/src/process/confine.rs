@@ -2,7 +2,6 @@
 #![expect(unsafe_code, reason = "prctl's capability calls and signal dispositions have no safe wrapper")]
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 
 use nix::errno::Errno;
@@ -17,6 +16,7 @@ use seccompiler::{
 };
 
 use super::{FUNCTION_GID, FUNCTION_UID};
+use crate::boot::protect;
 use crate::environment::TASK_ROOT;
 
 /// Limits of the process, soft and hard alike.
@@ -39,8 +39,7 @@ pub(super) fn apply(filter: &BpfProgram) -> nix::Result<()> {
     for &(resource, limit) in LIMITS {
         setrlimit(resource, limit, limit)?;
     }
-    // guest-init is exempt from being killed for memory; the function is not.
-    fs::write("/proc/self/oom_score_adj", "0").map_err(errno)?;
+    protect::unprotect().map_err(errno)?;
     umask(Mode::from_bits_truncate(0o022));
     drop_bounding_set()?;
     setgroups(&[])?;
