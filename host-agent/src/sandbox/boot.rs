@@ -4,11 +4,11 @@
 //! caller has nothing to clean up.
 
 use std::{
-    error::Error,
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
@@ -165,9 +165,8 @@ impl Host {
         let serial = Captured::from(serial_out, id, Stream::Serial);
         let fds = images.with(their_broker, serial_in.into_nonblocking_fd()?);
         let spawned = Instant::now();
-        let mut vmm = Vmm::spawn(&self.spawner).await?;
-        let stderr =
-            vmm.take_stderr().map(|err| Captured::from(err, id, Stream::VmmStderr)).unwrap_or_default();
+        let (vmm, stderr) = Vmm::spawn(&self.spawner).await?;
+        let stderr = Captured::from(stderr, id, Stream::VmmStderr);
 
         let up = timeout(self.boot_timeout, bring_up(&vmm, &broker, spec, fds)).await;
         let limit = self.boot_timeout;
@@ -180,8 +179,8 @@ impl Host {
                 Ok((Sandbox { id, vmm, guest, logs, init_failed: false, serial, stderr, _broker }, timing))
             }
             Err(error) => {
-                vmm.destroy().await;
-                report(id, &error, &serial, &stderr);
+                let status = vmm.destroy().await;
+                report(id, &error, status, serial, stderr).await;
                 Err(error)
             }
         }
@@ -296,18 +295,32 @@ impl Sandbox {
 
     /// Ends it as intended.
     pub(crate) async fn destroy(self) {
-        self.vmm.destroy().await;
+        if let Err(error) = self.vmm.destroy().await {
+            tracing::error!(id = %self.id, %error, "a vmm could not be reaped");
+        }
     }
 
-    /// Ends it and says why, with what the guest's console and the VMM said last.
-    pub(crate) async fn destroy_because(self, error: &(dyn Error + Send + Sync + 'static)) {
+    /// Ends it and says why, with what the guest's console and the VMM said last. A guest that went away by itself
+    /// is given a moment, so that the VMM tells the rest.
+    pub(crate) async fn destroy_because(self, error: &SandboxError) {
         let Self { id, vmm, serial, stderr, .. } = self;
-        vmm.destroy().await;
-        report(id, error, &serial, &stderr);
+        if matches!(error, SandboxError::Guest(GuestError::Closed)) {
+            drop(timeout(LAST_WORDS, vmm.ended()).await);
+        }
+        let status = vmm.destroy().await;
+        report(id, error, status, serial, stderr).await;
     }
 }
 
-fn report(id: SandboxId, error: &(dyn Error + 'static), serial: &Captured, stderr: &Captured) {
-    let (serial, stderr) = (serial.text(), stderr.text());
-    tracing::warn!(%id, error = super::describe(error), serial, stderr, "a sandbox was lost");
+async fn report(
+    id: SandboxId,
+    error: &SandboxError,
+    status: io::Result<ExitStatus>,
+    serial: Captured,
+    stderr: Captured,
+) {
+    // "signal: 9" is our own doing; anything else is how the process ended before.
+    let vmm = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+    let (serial, stderr) = tokio::join!(serial.last_words(), stderr.last_words());
+    tracing::warn!(%id, error = super::describe(error), vmm, serial, stderr, "a sandbox was lost");
 }

@@ -3,7 +3,7 @@
 //! Speaks vmm-api over the control socket; knows nothing of what runs in the guest. The process ends with the socket,
 //! with the spawner's thread and with this value, whichever goes first.
 
-use std::{io, os::fd::BorrowedFd};
+use std::{io, os::fd::BorrowedFd, process::ExitStatus};
 
 use tokio::process::{Child, ChildStderr};
 use vmm_api::{MAX_PACKET_LEN, MachineConfig, Request, Response};
@@ -51,16 +51,12 @@ pub(crate) struct Vmm {
 }
 
 impl Vmm {
-    /// A process that waits for its configuration.
-    pub(crate) async fn spawn(spawner: &Spawner) -> Result<Self, VmmError> {
+    /// A process that waits for its configuration, and what it writes about itself.
+    pub(crate) async fn spawn(spawner: &Spawner) -> Result<(Self, ChildStderr), VmmError> {
         let (control, theirs) = PacketSocket::pair().map_err(VmmError::Spawn)?;
-        let child = spawner.spawn(theirs).await.map_err(VmmError::Spawn)?;
-        Ok(Self { child, control })
-    }
-
-    /// What the process writes about itself; once.
-    pub(crate) fn take_stderr(&mut self) -> Option<ChildStderr> {
-        self.child.stderr.take()
+        let mut child = spawner.spawn(theirs).await.map_err(VmmError::Spawn)?;
+        let stderr = child.stderr.take().ok_or_else(|| VmmError::Spawn(io::ErrorKind::BrokenPipe.into()))?;
+        Ok((Self { child, control }, stderr))
     }
 
     /// Builds the machine from the descriptors that `config` names by position, and runs it.
@@ -78,11 +74,11 @@ impl Vmm {
     }
 
     /// Ends the process, whatever it is doing, and reaps it: when this returns its memory is free. There is nothing
-    /// to save in a sandbox, so no time is spent on asking.
-    pub(crate) async fn destroy(mut self) {
-        if let Err(error) = self.child.kill().await {
-            tracing::warn!(pid = self.child.id(), %error, "a vmm could not be killed");
-        }
+    /// to save in a sandbox, so no time is spent on asking. The status tells a process that had ended by itself.
+    pub(crate) async fn destroy(mut self) -> io::Result<ExitStatus> {
+        // Fails for a process that is reaped already, which is as well.
+        drop(self.child.start_kill());
+        self.child.wait().await
     }
 
     async fn call(
