@@ -10,6 +10,8 @@ mod muxer;
 mod packet;
 mod state;
 #[cfg(test)]
+mod test_guest;
+#[cfg(test)]
 mod tests;
 
 use std::io;
