@@ -22,7 +22,7 @@ const GUEST_CID: u32 = 3;
 /// A panic resets at once (`panic=-1`) through the keyboard controller (`reboot=k`): the VMM reports that as a reset,
 /// and a triple fault as the crash that it is. The CPU's own generator is not credited: entropy comes from the host
 /// with `Start`.
-const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k random.trust_cpu=off";
+const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k";
 
 /// Descriptors of a sandbox in the order in which they accompany `Configure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
