@@ -68,6 +68,15 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, pieces: &[VolatileSlice<'_>]) -> i
     Ok(received)
 }
 
+/// Fills `bytes` from the kernel's random number generator and returns how much: all of up to 256 bytes, perhaps less of
+/// more. Asked directly: the library that everyone
+/// uses looks for the call at run time, does not find it in a static program, and opens a device file instead, which
+/// a confined process cannot.
+pub(crate) fn fill_random(bytes: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: getrandom writes at most `bytes.len()` bytes to `bytes`, which is exclusively borrowed.
+    retry(|| unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) })
+}
+
 /// Calls until all bytes of all pieces have moved.
 fn transfer(
     mut offset: u64,

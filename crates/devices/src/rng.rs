@@ -9,6 +9,7 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::guest_io;
 use crate::virtio::service::{Outcome, Served, come_back, consume, new_kicks, serve};
 use crate::{Activation, DeviceError, Event, VirtioDevice};
 
@@ -48,8 +49,8 @@ impl Rng {
             let mut bytes = [0; REQUEST_MAX];
             let wanted = buffers.writable.len().min(REQUEST_MAX);
             let bytes = bytes.get_mut(..wanted).unwrap_or_default();
-            getrandom::fill(bytes).map_err(|error| DeviceError::Backend(error.into()))?;
-            let filled = buffers.writable.fill_from(bytes);
+            let count = guest_io::fill_random(bytes).map_err(DeviceError::Backend)?;
+            let filled = buffers.writable.fill_from(bytes.get(..count).unwrap_or_default());
             Ok(Outcome::Used(u32::try_from(filled).unwrap_or(0)))
         })?;
         if served == Served::Partly {
