@@ -1,0 +1,134 @@
+//! What a client asked for, checked: [`Config`] from [`MachineConfig`]. The first half is pure and names the field that
+//! is wrong; the second opens the files. Everything behind this module trusts its types.
+
+mod check;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use vmm_api::{DriveAccess, MachineConfig, Refusal};
+
+/// A machine that can be built.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// How many vCPUs.
+    pub vcpus: VcpuCount,
+    /// How much memory.
+    pub memory: MemSize,
+    /// Regular file, readable.
+    pub kernel: File,
+    /// Regular file, readable, not empty.
+    pub initrd: Option<File>,
+    /// Kernel command line.
+    pub cmdline: Cmdline,
+    /// In the order the guest sees them.
+    pub drives: Vec<Drive>,
+    /// The socket device.
+    pub vsock: Option<Vsock>,
+    /// Whether there is an entropy device.
+    pub entropy: bool,
+    /// Where serial output goes.
+    pub serial: SerialOutput,
+}
+
+impl Config {
+    /// Checks `wanted` and takes the descriptors that it names; the others are closed.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its field.
+    pub(crate) fn new(wanted: MachineConfig, fds: Vec<OwnedFd>) -> Result<Self, Refusal> {
+        open::open(check::check(wanted, fds.len())?, fds)
+    }
+}
+
+/// 1 to [`MAX_VCPUS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VcpuCount(u8);
+
+impl VcpuCount {
+    /// The number.
+    #[must_use]
+    pub(crate) fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// [`MIN_MEM_SIZE_MIB`] to [`MAX_MEM_SIZE_MIB`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemSize {
+    mib: u32,
+}
+
+impl MemSize {
+    /// In bytes.
+    #[must_use]
+    pub(crate) fn bytes(self) -> u64 {
+        u64::from(self.mib) << 20
+    }
+}
+
+/// Printable ASCII that a kernel takes whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cmdline(String);
+
+impl Cmdline {
+    /// The text.
+    #[must_use]
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text and a zero byte.
+    #[must_use]
+    pub(crate) fn as_c_string(&self) -> Vec<u8> {
+        let mut bytes = self.0.clone().into_bytes();
+        bytes.push(0);
+        bytes
+    }
+}
+
+/// 1 to 20 bytes of `[a-zA-Z0-9_-]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DriveId(String);
+
+impl DriveId {
+    /// The text.
+    #[must_use]
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A block device.
+#[derive(Debug)]
+pub(crate) struct Drive {
+    /// Its serial in the guest; unique in the machine.
+    pub id: DriveId,
+    /// Regular file of at least one whole sector, open as `access` needs it.
+    pub file: File,
+    /// Whether the guest may write.
+    pub access: DriveAccess,
+}
+
+/// The socket device.
+#[derive(Debug)]
+pub(crate) struct Vsock {
+    /// The guest's address, 3 to 2^32 - 2.
+    pub guest_cid: u32,
+    /// `SOCK_SEQPACKET` socket over which connections are handed.
+    pub broker: OwnedFd,
+}
+
+/// Where serial output goes.
+#[derive(Debug)]
+pub(crate) enum SerialOutput {
+    /// Nowhere.
+    Null,
+    /// Standard output.
+    Stdout,
+    /// A descriptor that can be written.
+    File(File),
+}

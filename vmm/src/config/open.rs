@@ -1,0 +1,139 @@
+//! The other half: takes descriptors, opens paths, and refuses files that are not what the machine needs.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{SockType, getsockopt, sockopt};
+use vmm_api::{DriveAccess, DriveConfig, Refusal, SerialConfig, Source, VsockConfig};
+
+use super::check::{Checked, refuse};
+use super::{Config, Drive, DriveId, SerialOutput, Vsock};
+
+/// virtio-blk's unit, virtio 1.3 §5.2.6.
+const SECTOR_LEN: u64 = 512;
+
+pub(super) fn open(checked: Checked, fds: Vec<OwnedFd>) -> Result<Config, Refusal> {
+    let mut fds = Received(fds.into_iter().map(Some).collect());
+    let kernel = fds.open("kernel", checked.kernel, DriveAccess::ReadOnly)?;
+    require_content("kernel", &kernel)?;
+    let initrd =
+        checked.initrd.map(|source| fds.open("initrd", source, DriveAccess::ReadOnly)).transpose()?;
+    if let Some(file) = &initrd {
+        require_content("initrd", file)?;
+    }
+    let mut drives = Vec::with_capacity(checked.drives.len());
+    for (index, (id, drive)) in checked.drives.into_iter().enumerate() {
+        drives.push(open_drive(&mut fds, &format!("drives[{index}].source"), id, drive)?);
+    }
+    let vsock = checked.vsock.map(|vsock| take_broker(&mut fds, &vsock)).transpose()?;
+    let serial = open_serial(&mut fds, checked.serial)?;
+    Ok(Config {
+        vcpus: checked.vcpus,
+        memory: checked.memory,
+        kernel,
+        initrd,
+        cmdline: checked.cmdline,
+        drives,
+        vsock,
+        entropy: checked.entropy,
+        serial,
+    })
+}
+
+/// Descriptors by position, each taken once: `check` has seen to both.
+struct Received(Vec<Option<OwnedFd>>);
+
+impl Received {
+    fn take(&mut self, field: &str, fd: usize) -> Result<OwnedFd, Refusal> {
+        let slot = self.0.get_mut(fd).and_then(Option::take);
+        slot.ok_or_else(|| refuse(field, format!("descriptor {fd} is missing")))
+    }
+
+    /// A regular file that can be read, and written if `access` says so.
+    fn open(&mut self, field: &str, source: Source, access: DriveAccess) -> Result<File, Refusal> {
+        let (field, file) = match source {
+            Source::Fd(fd) => {
+                let field = format!("{field}.fd");
+                let file = File::from(self.take(&field, fd)?);
+                require_access(&field, &file, access)?;
+                (field, file)
+            }
+            Source::Path(path) => {
+                let field = format!("{field}.path");
+                // Non-blocking: a FIFO must be refused below, not waited for here.
+                let opened = OpenOptions::new()
+                    .read(true)
+                    .write(access == DriveAccess::ReadWrite)
+                    .custom_flags(libc::O_NONBLOCK)
+                    .open(&path);
+                let file = opened.map_err(|e| refuse(&field, format!("open {}: {e}", path.display())))?;
+                (field, file)
+            }
+        };
+        let metadata = file.metadata().map_err(|e| refuse(&field, format!("stat: {e}")))?;
+        if !metadata.is_file() {
+            return Err(refuse(field, "not a regular file"));
+        }
+        Ok(file)
+    }
+}
+
+fn require_access(field: &str, file: &File, access: DriveAccess) -> Result<(), Refusal> {
+    let flags =
+        fcntl(file, FcntlArg::F_GETFL).map_err(|e| refuse(field, format!("descriptor flags: {e}")))?;
+    let mode = OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE;
+    let enough = mode == OFlag::O_RDWR || (mode == OFlag::O_RDONLY && access == DriveAccess::ReadOnly);
+    if enough && flags & libc::O_PATH == 0 {
+        return Ok(());
+    }
+    Err(refuse(field, format!("the descriptor is not open for what {access:?} needs")))
+}
+
+fn len(field: &str, file: &File) -> Result<u64, Refusal> {
+    Ok(file.metadata().map_err(|e| refuse(field, format!("stat: {e}")))?.len())
+}
+
+fn require_content(field: &str, file: &File) -> Result<(), Refusal> {
+    if len(field, file)? == 0 {
+        return Err(refuse(field, "the file is empty"));
+    }
+    Ok(())
+}
+
+fn open_drive(fds: &mut Received, field: &str, id: DriveId, drive: DriveConfig) -> Result<Drive, Refusal> {
+    let file = fds.open(field, drive.source, drive.access)?;
+    let len = len(field, &file)?;
+    if len == 0 || !len.is_multiple_of(SECTOR_LEN) {
+        return Err(refuse(field, format!("{len} bytes are not one or more whole sectors of {SECTOR_LEN}")));
+    }
+    Ok(Drive { id, file, access: drive.access })
+}
+
+fn take_broker(fds: &mut Received, vsock: &VsockConfig) -> Result<Vsock, Refusal> {
+    let field = "vsock.broker_fd";
+    let broker = fds.take(field, vsock.broker_fd)?;
+    match getsockopt(&broker, sockopt::SockType) {
+        Ok(SockType::SeqPacket) => Ok(Vsock { guest_cid: vsock.guest_cid, broker }),
+        Ok(_) => Err(refuse(field, "the socket is not SOCK_SEQPACKET")),
+        Err(_) => Err(refuse(field, "not a socket")),
+    }
+}
+
+fn open_serial(fds: &mut Received, serial: SerialConfig) -> Result<SerialOutput, Refusal> {
+    let field = "serial.fd";
+    match serial {
+        SerialConfig::Null => Ok(SerialOutput::Null),
+        SerialConfig::Stdout => Ok(SerialOutput::Stdout),
+        SerialConfig::Fd(fd) => {
+            let file = File::from(fds.take(field, fd)?);
+            let flags = fcntl(&file, FcntlArg::F_GETFL).map_err(|e| refuse(field, format!("flags: {e}")))?;
+            let flags = OFlag::from_bits_retain(flags);
+            if flags & OFlag::O_ACCMODE == OFlag::O_RDONLY || flags.contains(OFlag::O_PATH) {
+                return Err(refuse(field, format!("descriptor {} cannot be written", file.as_raw_fd())));
+            }
+            Ok(SerialOutput::File(file))
+        }
+    }
+}

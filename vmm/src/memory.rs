@@ -1,0 +1,125 @@
+//! Guest memory: private anonymous mappings around the device hole.
+//!
+//! * Private and anonymous: no page is shared with another microVM, none is backed by a file.
+//! * Huge pages are left to the host's policy (`/sys/kernel/mm/transparent_hugepage/enabled`): booting touches tens of
+//!   MiB, and one fault for 2 MiB instead of 512 is most of a cold boot's host work. A node that packs by the page
+//!   sets `madvise` or `never`.
+//! * Kept out of core dumps; the flag also stops the kernel from merging the mapping with a neighbour, so that
+//!   `metrics` can tell guest memory from the VMM's own.
+
+#![expect(unsafe_code, reason = "madvise and KVM memory slots take raw host addresses")]
+
+use std::ops::Range;
+
+use devices::Memory;
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
+
+use crate::layout;
+
+/// Memory that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MemoryError {
+    /// The host refused the mapping.
+    #[error("map {bytes} bytes of guest memory")]
+    Map {
+        /// How much.
+        bytes: u64,
+        /// Why not.
+        source: vm_memory::mmap::FromRangesError,
+    },
+    /// A region has no host address.
+    #[error("find the host address of guest memory at {0:#x}")]
+    HostAddress(u64),
+    /// `madvise(MADV_DONTDUMP)`.
+    #[error("keep guest memory out of core dumps")]
+    Advise(#[source] std::io::Error),
+    /// KVM refused the slot.
+    #[error("give KVM the guest memory at {start:#x}")]
+    Slot {
+        /// Guest address.
+        start: u64,
+        /// Why not.
+        source: kvm_ioctls::Error,
+    },
+}
+
+/// Maps `mem_size` bytes.
+///
+/// # Errors
+/// The host's.
+pub(crate) fn create(mem_size: u64) -> Result<Memory, MemoryError> {
+    let ranges: Vec<_> = layout::memory_regions(mem_size)
+        .into_iter()
+        .map(|(start, len)| (GuestAddress(start), len as usize))
+        .collect();
+    let memory =
+        Memory::from_ranges(&ranges).map_err(|source| MemoryError::Map { bytes: mem_size, source })?;
+    for range in host_ranges(&memory)? {
+        // SAFETY: madvise needs a page-aligned range of this process; it is exactly a mapping that `memory` owns.
+        // MADV_DONTDUMP changes no content.
+        let result = unsafe {
+            libc::madvise(range.start as *mut libc::c_void, range.end - range.start, libc::MADV_DONTDUMP)
+        };
+        if result != 0 {
+            return Err(MemoryError::Advise(std::io::Error::last_os_error()));
+        }
+    }
+    Ok(memory)
+}
+
+/// Where the regions are in this process.
+///
+/// # Errors
+/// A region without host address, which anonymous mappings are not.
+pub(crate) fn host_ranges(memory: &Memory) -> Result<Vec<Range<usize>>, MemoryError> {
+    memory
+        .iter()
+        .map(|region| {
+            let start = region
+                .get_host_address(MemoryRegionAddress(0))
+                .map_err(|_| MemoryError::HostAddress(region.start_addr().0))?
+                as usize;
+            Ok(start..start + region.len() as usize)
+        })
+        .collect()
+}
+
+/// Makes the regions the memory slots of `vm`.
+///
+/// # Errors
+/// KVM's.
+pub(crate) fn register(vm: &VmFd, memory: &Memory) -> Result<(), MemoryError> {
+    for (slot, (region, host)) in (0..).zip(memory.iter().zip(host_ranges(memory)?)) {
+        let start = region.start_addr().0;
+        let slot = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: start,
+            memory_size: region.len(),
+            userspace_addr: host.start as u64,
+        };
+        // SAFETY: KVM writes to the host range for as long as the VM lives. The range is a whole mapping of `memory`,
+        // regions do not overlap, and `Machine` holds a clone of `memory` (reference counted) beside the VM.
+        unsafe { vm.set_user_memory_region(slot) }.map_err(|source| MemoryError::Slot { start, source })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn memory_around_the_hole_is_mapped_and_the_hole_is_not() {
+        let memory = create(4 << 30).expect("mapped lazily");
+        let last = (5u64 << 30) - 1;
+        memory.write_obj(7u8, GuestAddress(last)).expect("last byte");
+        assert!(memory.write_obj(7u8, GuestAddress(last + 1)).is_err());
+        assert!(memory.write_obj(7u8, GuestAddress(layout::HOLE_START)).is_err());
+        assert_eq!(host_ranges(&memory).expect("addresses").len(), 2);
+    }
+}

@@ -1,0 +1,264 @@
+//! The I/O thread: waits for requests, device events and the guest's end, and does one at a time.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use vmm_api::{Exit, MachineConfig, Metrics, Refusal, Request, Response};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+use crate::allocator;
+use crate::config::Config;
+use crate::confine;
+use crate::control::{Control, ControlError, Incoming};
+use crate::lifecycle::Lifecycle;
+use crate::machine::{self, Machine};
+use crate::metrics::MemoryMap;
+use crate::vcpu::VcpuError;
+
+/// Why the process ends, when nothing went wrong with the VMM itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The client said stop, or is gone.
+    Stopped,
+    /// The guest ended.
+    GuestEnded {
+        /// How.
+        exit: Exit,
+        /// What was seen.
+        detail: String,
+    },
+}
+
+/// An error that the VMM cannot go on from.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration of a standalone machine.
+    #[error("{}{}", .0.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default(), .0.message)]
+    Refused(Refusal),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// epoll.
+    #[error("wait for events")]
+    Events(#[source] io::Error),
+    /// `/proc/self/smaps`.
+    #[error("read the process's memory map")]
+    MemoryMap(#[source] io::Error),
+    /// The jail.
+    #[error("enter the jail")]
+    Jail(#[from] jail::JailError),
+    /// A system call filter.
+    #[error("filter system calls")]
+    Filter(#[from] jail::FilterError),
+    /// A vCPU thread.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+}
+
+/// Serves a control socket until its client or the guest ends.
+///
+/// # Errors
+/// What the VMM cannot go on from.
+pub fn serve(control: Control) -> Result<Outcome, RunError> {
+    let mut supervisor = Supervisor::new(Some(control))?;
+    supervisor.watch(Token::Control)?;
+    supervisor.run()
+}
+
+/// Runs one machine, without a client, until its guest ends.
+///
+/// # Errors
+/// A refused configuration, and what the VMM cannot go on from.
+pub fn run_config(config: MachineConfig) -> Result<Outcome, RunError> {
+    let mut supervisor = Supervisor::new(None)?;
+    for request in [Request::Configure(config), Request::Start] {
+        if let Response::Refused(refusal) = supervisor.answer(request, Vec::new())? {
+            return Err(RunError::Refused(refusal));
+        }
+    }
+    supervisor.run()
+}
+
+/// What an epoll event is about.
+#[derive(Clone, Copy)]
+enum Token {
+    Control,
+    Devices,
+    VcpuEnded,
+    GuestEnded,
+}
+
+impl Token {
+    const ALL: [Self; 4] = [Self::Control, Self::Devices, Self::VcpuEnded, Self::GuestEnded];
+
+    fn from_event(event: &EpollEvent) -> Option<Self> {
+        usize::try_from(event.data()).ok().and_then(|index| Self::ALL.get(index)).copied()
+    }
+}
+
+struct Supervisor {
+    epoll: Epoll,
+    control: Option<Control>,
+    memory_map: MemoryMap,
+    lifecycle: Lifecycle,
+    machine: Option<Machine>,
+}
+
+impl Supervisor {
+    fn new(control: Option<Control>) -> Result<Self, RunError> {
+        allocator::use_one_heap();
+        Ok(Self {
+            epoll: Epoll::new().map_err(RunError::Events)?,
+            control,
+            memory_map: MemoryMap::open().map_err(RunError::MemoryMap)?,
+            lifecycle: Lifecycle::Blank,
+            machine: None,
+        })
+    }
+
+    fn descriptor(&self, token: Token) -> Option<RawFd> {
+        let machine = self.machine.as_ref();
+        match token {
+            Token::Control => self.control.as_ref().map(|control| control.as_fd().as_raw_fd()),
+            Token::Devices => machine.map(|machine| machine.devices().as_raw_fd()),
+            Token::VcpuEnded => machine.map(Machine::vcpu_ended_fd),
+            Token::GuestEnded => machine.map(Machine::guest_ended_fd),
+        }
+    }
+
+    fn watch(&self, token: Token) -> Result<(), RunError> {
+        self.change(ControlOperation::Add, token)
+    }
+
+    fn change(&self, operation: ControlOperation, token: Token) -> Result<(), RunError> {
+        let Some(fd) = self.descriptor(token) else { return Ok(()) };
+        let event = EpollEvent::new(EventSet::IN, token as u64);
+        self.epoll.ctl(operation, fd, event).map_err(RunError::Events)
+    }
+
+    fn run(&mut self) -> Result<Outcome, RunError> {
+        loop {
+            let mut events = [EpollEvent::default(); Token::ALL.len()];
+            let count = match self.epoll.wait(-1, &mut events) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result.map_err(RunError::Events)?,
+            };
+            for token in events[..count].iter().filter_map(Token::from_event) {
+                if let Some(outcome) = self.handle(token)? {
+                    return self.end(outcome);
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, token: Token) -> Result<Option<Outcome>, RunError> {
+        match (token, &mut self.machine) {
+            (Token::Control, _) => self.handle_request(),
+            (Token::Devices, Some(machine)) if self.lifecycle == Lifecycle::Running => {
+                machine.dispatch().map_err(RunError::Events)?;
+                Ok(None)
+            }
+            (Token::VcpuEnded, Some(machine)) => Ok(machine
+                .report()
+                .map(|report| Outcome::GuestEnded { exit: report.exit, detail: report.detail })),
+            (Token::GuestEnded, Some(_)) => {
+                Ok(Some(Outcome::GuestEnded { exit: Exit::Reset, detail: "reset or power off".into() }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn end(&self, outcome: Outcome) -> Result<Outcome, RunError> {
+        if let Some(machine) = &self.machine {
+            machine.flush_serial();
+        }
+        if let (Outcome::GuestEnded { exit, .. }, Some(control)) = (&outcome, &self.control) {
+            control.send(&Response::Exited(*exit))?;
+        }
+        Ok(outcome)
+    }
+
+    fn handle_request(&mut self) -> Result<Option<Outcome>, RunError> {
+        let Some(control) = &mut self.control else { return Ok(None) };
+        let (request, fds) = match control.receive()? {
+            Incoming::Request(request, fds) => (*request, fds),
+            Incoming::Closed => return Ok(Some(Outcome::Stopped)),
+            Incoming::Malformed(refusal) => {
+                control.send(&Response::Refused(refusal))?;
+                return Ok(None);
+            }
+        };
+        let stop = matches!(request, Request::Stop);
+        let response = self.answer(request, fds)?;
+        if let Some(control) = &self.control {
+            control.send(&response)?;
+        }
+        Ok(stop.then_some(Outcome::Stopped))
+    }
+
+    fn answer(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Response, RunError> {
+        let next = match self.lifecycle.after(&request) {
+            Ok(next) => next,
+            Err(refusal) => return Ok(Response::Refused(refusal)),
+        };
+        match request {
+            Request::Configure(config) => {
+                if let Err(refusal) = self.configure(config, fds)? {
+                    return Ok(Response::Refused(refusal));
+                }
+            }
+            Request::Start | Request::Resume => self.resume()?,
+            Request::Pause => self.pause()?,
+            Request::Stop => {}
+            Request::Metrics => return Ok(Response::Metrics(self.metrics()?)),
+        }
+        self.lifecycle = next;
+        Ok(Response::Ok)
+    }
+
+    /// Builds the machine, then gives up every right that running it does not need.
+    fn configure(
+        &mut self,
+        config: MachineConfig,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Result<(), Refusal>, RunError> {
+        let config = match Config::new(config, fds) {
+            Ok(config) => config,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let built = match machine::build(config) {
+            Ok(built) => built,
+            Err(error) => return Ok(Err(error.refusal())),
+        };
+        let filters = confine::filters()?;
+        confine::plan().enter()?;
+        let machine = built.spawn_vcpus(&filters)?;
+        filters.io.apply()?;
+        self.machine = Some(machine);
+        self.watch(Token::VcpuEnded)?;
+        self.watch(Token::GuestEnded)?;
+        Ok(Ok(()))
+    }
+
+    fn resume(&self) -> Result<(), RunError> {
+        self.watch(Token::Devices)?;
+        if let Some(machine) = &self.machine {
+            machine.run();
+        }
+        Ok(())
+    }
+
+    fn pause(&self) -> Result<(), RunError> {
+        if let Some(machine) = &self.machine {
+            machine.pause();
+        }
+        self.change(ControlOperation::Delete, Token::Devices)
+    }
+
+    fn metrics(&mut self) -> Result<Metrics, RunError> {
+        let machine = self.machine.as_ref();
+        let guest = machine.map(Machine::memory_ranges).unwrap_or_default();
+        let overhead_bytes = self.memory_map.overhead_bytes(&guest).map_err(RunError::MemoryMap)?;
+        Ok(Metrics { exits: machine.map(Machine::exits).unwrap_or_default(), overhead_bytes })
+    }
+}

@@ -1,0 +1,45 @@
+//! The jail, seen from outside: what /proc says about a VMM that runs a guest.
+
+use std::fs;
+
+use vmm_api::{Request, Response};
+
+use crate::guest::Guest;
+use crate::process::{Vmm, machine};
+
+/// Budget for private memory beside the guest's.
+const MAX_OVERHEAD_BYTES: u64 = 4 << 20;
+
+fn status_of(pid: u32, thread: &str, key: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("no {key}"));
+    line.trim_start_matches(':').trim().to_owned()
+}
+
+#[test]
+fn every_thread_is_filtered_and_cannot_gain_rights() {
+    let (vmm, _console) = Vmm::run(machine(), &Guest::new().spin(), &[]);
+    let threads: Vec<_> = fs::read_dir(format!("/proc/{}/task", vmm.pid()))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        // Newer kernels list a thread of KVM's own (kvm-nx-lpage-recovery) among the process's.
+        .filter(|thread| !status_of(vmm.pid(), thread, "Name").starts_with("kvm"))
+        .collect();
+    assert_eq!(threads.len(), 2, "one I/O thread and one vCPU");
+    for thread in threads {
+        assert_eq!(status_of(vmm.pid(), &thread, "Seccomp"), "2", "filter mode");
+        assert_eq!(status_of(vmm.pid(), &thread, "NoNewPrivs"), "1");
+    }
+    let limits = fs::read_to_string(format!("/proc/{}/limits", vmm.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"]);
+    assert_eq!(vmm.call(&Request::Stop), Response::Ok);
+}
+
+#[test]
+fn a_machine_costs_little_beside_its_guest() {
+    let (vmm, _console) = Vmm::run(machine(), &Guest::new().spin(), &[]);
+    let overhead = vmm.metrics().overhead_bytes;
+    assert!((1..=MAX_OVERHEAD_BYTES).contains(&overhead), "{overhead} bytes");
+    assert_eq!(vmm.call(&Request::Stop), Response::Ok);
+}

@@ -1,0 +1,119 @@
+//! A `vmm` process with a control socket, its console and its exit code.
+
+use std::fs::File;
+use std::io::{PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use vmm_api::{
+    Client, ClientError, Exit, MachineConfig, Metrics, Refusal, Request, Response, SerialConfig, Source,
+};
+
+use crate::guest::Guest;
+
+pub(crate) struct Vmm {
+    pub(crate) client: Client,
+    child: Child,
+}
+
+/// The machine that most tests want: the kernel is descriptor 0, the console descriptor 1.
+pub(crate) fn machine() -> MachineConfig {
+    MachineConfig {
+        vcpu_count: 1,
+        mem_size_mib: 128,
+        kernel: Source::Fd(0),
+        initrd: None,
+        cmdline: String::new(),
+        drives: Vec::new(),
+        vsock: None,
+        entropy: false,
+        serial: SerialConfig::Fd(1),
+    }
+}
+
+impl Vmm {
+    pub(crate) fn spawn() -> Self {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .expect("socketpair");
+        let child = Command::new(env!("CARGO_BIN_EXE_vmm"))
+            .args(["--control-fd", "0"])
+            .stdin(Stdio::from(theirs))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("spawn vmm");
+        Self { client: Client::new(ours), child }
+    }
+
+    pub(crate) fn call(&self, request: &Request) -> Response {
+        self.client.call(request, &[]).expect("an answer")
+    }
+
+    /// Fails with the VMM's own words.
+    pub(crate) fn configure(&self, config: MachineConfig, fds: &[BorrowedFd<'_>]) {
+        let answer = self.client.call(&Request::Configure(config), fds).expect("an answer");
+        assert_eq!(answer, Response::Ok, "these tests need a /dev/kvm that they may open");
+    }
+
+    pub(crate) fn refusal(&self, config: MachineConfig, fds: &[BorrowedFd<'_>]) -> Refusal {
+        match self.client.call(&Request::Configure(config), fds).expect("an answer") {
+            Response::Refused(refusal) => refusal,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        match self.call(&Request::Metrics) {
+            Response::Metrics(metrics) => metrics,
+            other => panic!("no metrics: {other:?}"),
+        }
+    }
+
+    /// Configured with `config` and running `guest`; the console's other end beside it.
+    pub(crate) fn run(config: MachineConfig, guest: &Guest, more: &[BorrowedFd<'_>]) -> (Self, PipeReader) {
+        let (reader, writer) = std::io::pipe().expect("pipe");
+        let (kernel, console): (File, OwnedFd) = (guest.kernel(), writer.into());
+        let vmm = Self::spawn();
+        let fds = [&[kernel.as_fd(), console.as_fd()], more].concat();
+        vmm.configure(config, &fds);
+        assert_eq!(vmm.call(&Request::Start), Response::Ok);
+        (vmm, reader)
+    }
+
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
+        let mut log = String::new();
+        self.child.stderr.take().expect("piped").read_to_string(&mut log).expect("log");
+        (self.child.wait().expect("exit status"), log)
+    }
+
+    /// Waits for the guest's end and returns how the VMM told it.
+    pub(crate) fn finish(self) -> (Exit, ExitStatus, String) {
+        let exit = match self.client.next() {
+            Ok(Response::Exited(exit)) => exit,
+            other => panic!("the guest did not end: {other:?}; {:?}", self.wait()),
+        };
+        assert!(matches!(self.client.next(), Err(ClientError::Closed)));
+        let (status, log) = self.wait();
+        (exit, status, log)
+    }
+
+    /// The two ends that tests may close apart.
+    pub(crate) fn into_parts(self) -> (Client, Child) {
+        (self.client, self.child)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+/// Runs `guest` in `config` to its end; its console as bytes.
+pub(crate) fn console_of(config: MachineConfig, guest: &Guest, more: &[BorrowedFd<'_>]) -> Vec<u8> {
+    let (vmm, mut reader) = Vmm::run(config, guest, more);
+    let (exit, status, log) = vmm.finish();
+    assert_eq!((exit, status.code()), (Exit::Reset, Some(0)), "{log}");
+    let mut console = Vec::new();
+    reader.read_to_end(&mut console).expect("console");
+    console
+}
