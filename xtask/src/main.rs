@@ -9,11 +9,18 @@ mod apt;
 mod cache;
 mod cmd;
 mod context;
+mod cpio;
+mod dev;
 mod fuzz;
 mod hash;
+mod image;
 mod kernel;
+mod lambda;
+mod node;
 mod payload;
 mod progress;
+mod qemu;
+mod run;
 mod setup;
 mod test;
 mod tidy;
@@ -45,6 +52,15 @@ enum Command {
     Kernel(kernel::Args),
     /// Build what the appliance carries under /usr/lib/tinderbox: programs, guest kernel and initrd, runtimes.
     Payload(payload::Args),
+    /// Build the appliance's images.
+    Image(image::Args),
+    /// Build everything, boot the appliance in QEMU, create and invoke an example function, keep serving.
+    Run(run::Args),
+    /// Boot an appliance for a test and keep it while standard input is open.
+    #[command(hide = true)]
+    Node(node::Args),
+    /// Keep a test host running and change what runs in it, in seconds.
+    Dev(dev::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +72,10 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(args, &ctx),
         Command::Kernel(args) => kernel::run(args, &ctx),
         Command::Payload(args) => payload::run(args, &ctx),
+        Command::Image(args) => image::run(args, &ctx),
+        Command::Run(args) => run::run(args, &ctx),
+        Command::Node(args) => node::run(args, &ctx),
+        Command::Dev(args) => dev::run(args, &ctx),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

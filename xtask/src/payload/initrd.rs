@@ -1,15 +1,10 @@
-//! The guest's initial RAM disk: guest-init as `/init` and the folders it mounts on, in the "newc" cpio format of the
-//! kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Equal input gives equal bytes. Not compressed:
-//! the guest would pay for it on every boot, the host reads the file once.
+//! The guest's initial RAM disk: guest-init as `/init` and the folders it mounts on, as a cpio archive. Not
+//! compressed: the guest would pay for it on every boot, the host reads the file once.
 
+use crate::cpio::{Entry, archive};
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::path::Path;
-
-const MAGIC: &[u8] = b"070701";
-const TRAILER: &str = "TRAILER!!!";
-/// Headers and contents start at multiples of this.
-const ALIGN: usize = 4;
 
 /// Mount points; the rest guest-init makes itself.
 const FOLDERS: &[&str] = &["dev", "function", "proc", "sys"];
@@ -25,50 +20,11 @@ pub(crate) fn with(guest_init: &Path) -> Result<Vec<u8>> {
     archive(&folders.chain([CONSOLE, init]).collect::<Vec<_>>())
 }
 
-struct Entry<'a> {
-    name: &'a str,
-    mode: u32,
-    /// Major and minor number of a device node.
-    device: (u32, u32),
-    content: &'a [u8],
-}
-
-fn archive(entries: &[Entry<'_>]) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    let trailer = Entry { name: TRAILER, mode: 0, device: (0, 0), content: &[] };
-    for (index, entry) in entries.iter().chain([&trailer]).enumerate() {
-        append(&mut out, u32::try_from(index)?, entry)?;
-    }
-    Ok(out)
-}
-
-fn append(out: &mut Vec<u8>, inode: u32, entry: &Entry<'_>) -> Result<()> {
-    let size =
-        u32::try_from(entry.content.len()).with_context(|| format!("{} is too big for cpio", entry.name))?;
-    let name_size = u32::try_from(entry.name.len() + 1)?;
-    let (major, minor) = entry.device;
-    // inode, mode, uid, gid, links, mtime, size, device of the file system (2), device of the node (2), name, checksum
-    let fields = [inode, entry.mode, 0, 0, 1, 0, size, 0, 0, major, minor, name_size, 0];
-    out.extend_from_slice(MAGIC);
-    for field in fields {
-        out.extend_from_slice(format!("{field:08x}").as_bytes());
-    }
-    out.extend_from_slice(entry.name.as_bytes());
-    out.push(0);
-    pad(out);
-    out.extend_from_slice(entry.content);
-    pad(out);
-    Ok(())
-}
-
-fn pad(out: &mut Vec<u8>) {
-    out.resize(out.len().next_multiple_of(ALIGN), 0);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cmd::Cmd;
+    use crate::cpio::ALIGN;
 
     #[test]
     fn cpio_itself_reads_what_we_write() {

@@ -1,0 +1,231 @@
+//! An appliance in a virtual machine: which image, which configuration, which ports, and when it is up. `run`, `dev`, the
+//! tests and the benchmark all boot through here; the `node` command is how the tests, another process, do.
+
+use crate::context::Context;
+use crate::image::{self, Netboot, Profile};
+use crate::lambda::Endpoint;
+use crate::payload::Payload;
+use crate::qemu::accel::Accelerator;
+use crate::qemu::{Boot, Credential, Forward, Lifetime, Machine, Process};
+use anyhow::{Context as _, Result, bail};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the agent listens inside the machine, and sshd in a devtools image.
+const API_PORT: u16 = 9000;
+const SSH_PORT: u16 = 22;
+/// The line the agent writes when it serves.
+const READY: &str = "tinderbox: serving on";
+/// From power-on to the agent: 10 to 20 s under emulation on an idle machine, more on a busy one, hours for nobody.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
+/// The agent's own limit for a function's init is Lambda's 10 s; an emulated processor inside an emulated processor
+/// needs more for the same work.
+const EMULATED_INIT_TIMEOUT_MS: u32 = 60_000;
+const DEFAULT_MEMORY_MIB: u32 = 4096;
+const CPUS: u32 = 2;
+
+/// What loads the system.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Way {
+    /// QEMU loads kernel and initrd: the fastest.
+    Direct,
+    /// UEFI firmware starts the disk image.
+    Uefi,
+}
+
+/// Whether clients must sign.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Auth {
+    Required,
+    Optional,
+}
+
+/// A node to boot.
+pub(crate) struct Spec {
+    pub(crate) way: Way,
+    pub(crate) profile: Profile,
+    /// The best this machine has, unless said otherwise.
+    pub(crate) accelerator: Option<Accelerator>,
+    /// The API's port on the host's loopback; any free one when absent.
+    pub(crate) port: Option<u16>,
+    pub(crate) memory_mib: u32,
+    /// What the agent may give to sandboxes; what it finds free when absent.
+    pub(crate) sandbox_memory_mib: Option<u32>,
+    pub(crate) auth: Auth,
+    pub(crate) state: PathBuf,
+    /// Public key that may log in to a devtools image, reachable at a free port.
+    pub(crate) ssh_key: Option<String>,
+    /// Logs and sockets of the machine.
+    pub(crate) dir: PathBuf,
+    pub(crate) lifetime: Lifetime,
+}
+
+impl Spec {
+    /// A production node on this state disk that dies with us.
+    pub(crate) fn new(state: &Path, dir: &Path) -> Spec {
+        Spec {
+            way: Way::Direct,
+            profile: Profile::Production,
+            accelerator: None,
+            port: None,
+            memory_mib: DEFAULT_MEMORY_MIB,
+            sandbox_memory_mib: None,
+            auth: Auth::Required,
+            state: state.to_owned(),
+            ssh_key: None,
+            dir: dir.to_owned(),
+            lifetime: Lifetime::Ours,
+        }
+    }
+}
+
+/// A node that serves.
+pub(crate) struct Node {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) ssh_port: Option<u16>,
+    pub(crate) serial_log: PathBuf,
+    pub(crate) process: Process,
+}
+
+/// Builds what is missing, boots, and returns when the agent serves.
+pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
+    let port = spec.port.map_or_else(free_port, |port| check_free(port).map(|()| port))?;
+    crate::setup::ensure_packages(ctx)?;
+    let payload = Payload::ensure(ctx)?;
+    let boot = match spec.way {
+        Way::Direct => {
+            let Netboot { kernel, initrd } = Netboot::ensure(ctx, spec.profile, &payload)?;
+            Boot::Direct { kernel, initrd }
+        }
+        Way::Uefi => Boot::Uefi { disk: image::disk(ctx, &payload)? },
+    };
+    let accelerator = match spec.accelerator {
+        Some(accelerator) => accelerator,
+        None => {
+            let (accelerator, reason) = Accelerator::detect(ctx)?;
+            ctx.progress.say(format!("running by {}: {reason}", accelerator.name()));
+            accelerator
+        }
+    };
+    let mut forwards = vec![Forward { host: port, guest: API_PORT }];
+    let mut credentials =
+        vec![Credential { name: "tinderbox.agent", value: agent_config(spec, accelerator)?.into_bytes() }];
+    let mut ssh_port = None;
+    if let Some(key) = &spec.ssh_key {
+        let host = free_port()?;
+        ssh_port = Some(host);
+        forwards.push(Forward { host, guest: SSH_PORT });
+        credentials.push(Credential { name: "ssh.authorized_keys.root", value: key.clone().into_bytes() });
+    }
+    let machine = Machine {
+        boot,
+        accelerator,
+        cpus: CPUS,
+        memory_mib: spec.memory_mib,
+        state: spec.state.clone(),
+        forwards,
+        credentials,
+        dir: spec.dir.clone(),
+    };
+    let step = ctx.progress.step("booting the appliance");
+    let mut process = machine.start(spec.lifetime)?;
+    if let Err(error) = process.wait_for_line(READY, BOOT_LIMIT, |line| step.note(line)) {
+        process.kill()?;
+        return Err(error.context("the appliance did not come up"));
+    }
+    let endpoint = Endpoint::new(port, spec.auth);
+    endpoint.check_health().context("the agent said it serves, but does not answer")?;
+    step.done();
+    Ok(Node { endpoint, ssh_port, serial_log: machine.serial_log(), process })
+}
+
+/// The part of the agent's configuration that is this node's own.
+fn agent_config(spec: &Spec, accelerator: Accelerator) -> Result<String> {
+    let mut config = toml::Table::new();
+    config.insert("listen".into(), format!("0.0.0.0:{API_PORT}").into());
+    let key = toml::Table::from_iter([
+        ("access_key_id".to_owned(), crate::lambda::ACCESS_KEY.into()),
+        ("secret_access_key".to_owned(), crate::lambda::SECRET_KEY.into()),
+    ]);
+    config.insert("keys".into(), vec![key].into());
+    if spec.auth == Auth::Optional {
+        config.insert("auth".into(), "optional".into());
+    }
+    if let Some(memory) = spec.sandbox_memory_mib {
+        config.insert("memory_mib".into(), i64::from(memory).into());
+    }
+    if accelerator.is_slow() {
+        config.insert("init_timeout_ms".into(), i64::from(EMULATED_INIT_TIMEOUT_MS).into());
+    }
+    toml::to_string(&config).context("write the agent's configuration")
+}
+
+/// Fails, saying what to do, when something listens on the port.
+pub(crate) fn check_free(port: u16) -> Result<()> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            bail!("port {port} of 127.0.0.1 is in use: choose another with --port, or stop what uses it")
+        }
+        Err(error) => Err(error).with_context(|| format!("port {port} of 127.0.0.1 cannot be used")),
+    }
+}
+
+/// A port nobody uses; the kernel hands the same one out again only after many others.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+    Ok(listener.local_addr().context("find a free port")?.port())
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What loads the system.
+    #[arg(long, value_enum, default_value = "direct")]
+    boot: Way,
+    /// The state disk, made when absent.
+    #[arg(long)]
+    state: PathBuf,
+    /// Memory the agent may give to sandboxes, MiB.
+    #[arg(long)]
+    sandbox_memory_mib: Option<u32>,
+}
+
+/// Boots, says where in one line of JSON, and cuts the power at the end of standard input.
+pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
+    let state = std::path::absolute(&args.state).context("resolve the state disk's path")?;
+    let dir = ctx.cache.dir(&format!("node/{}", std::process::id()))?;
+    let spec =
+        Spec { way: args.boot, sandbox_memory_mib: args.sandbox_memory_mib, ..Spec::new(&state, &dir) };
+    let node = boot(ctx, &spec)?;
+    let ready = serde_json::json!({ "endpoint": node.endpoint.url(), "serial_log": node.serial_log });
+    let mut output = std::io::stdout();
+    writeln!(output, "{ready}").and_then(|()| output.flush()).context("say where the node is")?;
+    std::io::stdin().read_to_end(&mut Vec::new()).context("wait for the end of standard input")?;
+    node.process.kill()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_learns_its_keys_and_longer_limits_when_emulated() {
+        let spec = Spec { sandbox_memory_mib: Some(2048), ..Spec::new(Path::new("/s"), Path::new("/d")) };
+        let config = agent_config(&spec, Accelerator::Emulated).unwrap();
+        let config: toml::Table = config.parse().unwrap();
+        assert_eq!(config["listen"].as_str(), Some("0.0.0.0:9000"));
+        assert_eq!(config["keys"][0]["access_key_id"].as_str(), Some("test"));
+        assert_eq!(config["memory_mib"].as_integer(), Some(2048));
+        assert_eq!(config["init_timeout_ms"].as_integer(), Some(60_000));
+        assert!(!config.contains_key("auth"));
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_with_advice() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let message = format!("{:#}", check_free(listener.local_addr().unwrap().port()).unwrap_err());
+        assert!(message.contains("in use") && message.contains("--port"), "{message}");
+    }
+}
