@@ -62,19 +62,22 @@ pub(super) async fn run(shared: Arc<Shared>, invocation: Invocation) -> Result<A
 async fn try_once(shared: &Arc<Shared>, invocation: &Arc<Invocation>) -> Attempt {
     let mut timing = Timing::default();
     let asked = Instant::now();
-    let commands = match shared.place(messages::demand(&invocation.function)).await {
-        Ok(Grant::Warm(commands)) => {
-            timing.place = Some(asked.elapsed());
-            commands
-        }
-        Ok(Grant::Cold(id)) => {
-            timing.queue = Some(asked.elapsed());
-            match start(shared, id, invocation, &mut timing).await {
-                Ok(commands) => commands,
-                Err(attempt) => return attempt,
-            }
+    let grant = match shared.place(messages::demand(&invocation.function)).await {
+        Ok((grant, queue)) => {
+            timing.queue = queue;
+            grant
         }
         Err(error) => return Attempt::Failed(error),
+    };
+    let commands = match grant {
+        Grant::Warm(commands) => {
+            timing.place = Some(asked.elapsed().saturating_sub(timing.queue.unwrap_or_default()));
+            commands
+        }
+        Grant::Cold(id) => match start(shared, id, invocation, &mut timing).await {
+            Ok(commands) => commands,
+            Err(attempt) => return attempt,
+        },
     };
     let (end, ended) = oneshot::channel();
     let command = Command::Run(Run { invocation: Arc::clone(invocation), end });

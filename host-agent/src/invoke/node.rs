@@ -84,9 +84,10 @@ impl Shared {
         Ok(shared)
     }
 
-    /// Asks the pool for a sandbox and waits for it: at once for a warm one, for a free start otherwise.
-    pub(super) async fn place(&self, demand: Demand) -> Result<Grant, InvokeError> {
-        let granted = {
+    /// Asks the pool for a sandbox: at once for a warm one or a free start, otherwise after a wait, whose length comes
+    /// with the grant.
+    pub(super) async fn place(&self, demand: Demand) -> Result<(Grant, Option<Duration>), InvokeError> {
+        let mut granted = {
             let mut state = self.state();
             if state.closing {
                 return Err(InvokeError::ShuttingDown);
@@ -100,7 +101,12 @@ impl Shared {
             self.count(&state);
             granted
         };
-        granted.await.map_err(|_| InvokeError::ShuttingDown)
+        if let Ok(grant) = granted.try_recv() {
+            return Ok((grant, None));
+        }
+        let waits_from = Instant::now();
+        let grant = granted.await.map_err(|_| InvokeError::ShuttingDown)?;
+        Ok((grant, Some(waits_from.elapsed())))
     }
 
     /// A new sandbox is ready and runs the request that it was started for.
