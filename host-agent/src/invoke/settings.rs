@@ -24,8 +24,9 @@ const INIT_SLOT_DIVISOR: u32 = 5;
 /// KVM is emulated and several start at once.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long running invocations may take to end at shutdown: below the 90 s after which systemd kills the agent.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long running invocations may take to end at shutdown: with [`super::node`]'s time to reap, within the 15 s that
+/// the unit's `TimeoutStopSec` gives the agent.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Memory that is left to the agent and the system when `memory_mib` is not configured: events and answers in flight,
 /// and the page cache of the images that every sandbox reads.
@@ -81,7 +82,10 @@ impl Settings {
 /// Lets the agent open as many files as it may at all: a sandbox takes six, a client one, and the soft limit that
 /// systemd sets (1,024) is for programs that use `select`.
 pub(super) fn raise_open_files() -> anyhow::Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
+    if soft == hard {
+        return Ok(());
+    }
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raise the limit of open files")
 }
 
