@@ -253,7 +253,7 @@ fn swap(ctx: &Context, part: Option<Part>) -> Result<()> {
     Ok(())
 }
 
-fn down(ctx: &Context) -> Result<()> {
+pub(crate) fn down(ctx: &Context) -> Result<()> {
     let dir = ctx.cache.dir(DIR)?;
     if !qemu::is_running(&dir) {
         ctx.progress.say("the test host does not run");

@@ -202,6 +202,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     let ready = serde_json::json!({ "endpoint": node.endpoint.url(), "serial_log": node.serial_log });
     let mut output = std::io::stdout();
     writeln!(output, "{ready}").and_then(|()| output.flush()).context("say where the node is")?;
+    node.process.drain_serial()?;
     std::io::stdin().read_to_end(&mut Vec::new()).context("wait for the end of standard input")?;
     node.process.kill()
 }

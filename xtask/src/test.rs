@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::cmd::Cmd;
 use crate::context::Context;
+use crate::dev::{self, Host};
 use crate::hash::Inputs;
+use crate::image::{Netboot, Profile};
 use crate::kernel::GuestKernel;
 use crate::payload::{self, Payload};
 use crate::setup;
@@ -32,6 +34,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
+    // Now: cargo may replace this very program while it builds the tests.
+    let xtask = std::env::current_exe().context("find this program")?;
     setup::ensure_packages(ctx)?;
     if args.names.is_empty() {
         cargo_test(ctx, &["--workspace", "--exclude", "tests"], &[])?;
@@ -39,13 +43,18 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     if args.no_node {
         return Ok(());
     }
-    let environment = prepare(ctx)?;
+    let environment = prepare(ctx, xtask)?;
     let mut arguments = vec!["--package", "tests", "--test", "it"];
     if !args.names.is_empty() {
         arguments.push("--");
         arguments.extend(args.names.iter().map(String::as_str));
     }
-    cargo_test(ctx, &arguments, &environment)
+    let host_was_there = Host::running(ctx)?.is_some();
+    let tested = cargo_test(ctx, &arguments, &environment);
+    if !host_was_there && Host::running(ctx)?.is_some() {
+        dev::down(ctx)?;
+    }
+    tested
 }
 
 fn cargo_test(ctx: &Context, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Result<()> {
@@ -61,12 +70,13 @@ fn cargo_test(ctx: &Context, arguments: &[&str], environment: &[(&str, PathBuf)]
 }
 
 /// Builds what the tests of the appliance use; the names are those that `tests/it` reads.
-fn prepare(ctx: &Context) -> Result<Vec<(&'static str, PathBuf)>> {
+fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>> {
     let payload = Payload::ensure(ctx)?;
     let programs = programs(ctx)?;
     Ok(vec![
-        ("TINDERBOX_XTASK", std::env::current_exe().context("find this program")?),
+        ("TINDERBOX_XTASK", xtask),
         ("TINDERBOX_PAYLOAD", payload.root().join("usr/lib/tinderbox")),
+        ("TINDERBOX_NETBOOT_INITRD", Netboot::ensure(ctx, Profile::Production, &payload)?.initrd),
         ("TINDERBOX_BZIMAGE", GuestKernel::ensure(ctx)?.bzimage()),
         ("TINDERBOX_PROBE_INITRD", payload::ensure_initrd(ctx, &programs.join("guest-probe"))?),
         ("TINDERBOX_RUST_HELLO", programs.join("rust-hello")),

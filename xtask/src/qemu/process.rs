@@ -101,6 +101,15 @@ impl Process {
         }
     }
 
+    /// Keeps the serial line empty from now on: a full one would hold up the machine that writes to it.
+    pub(crate) fn drain_serial(&self) -> Result<()> {
+        let mut serial = self.serial.get_ref().try_clone().context("share the serial line")?;
+        serial.set_read_timeout(None).context("unlimit reads")?;
+        // Ends with the machine, which closes its end.
+        std::thread::spawn(move || std::io::copy(&mut serial, &mut std::io::sink()));
+        Ok(())
+    }
+
     /// Keeps the serial line empty until the machine ends by itself.
     pub(crate) fn wait(mut self) -> Result<()> {
         self.serial.get_ref().set_read_timeout(None).context("unlimit reads")?;
