@@ -20,8 +20,8 @@ const GUEST_CID: u32 = 3;
 
 /// Kernel command line of every sandbox. A serial line costs a VM exit a byte: only warnings and worse are printed.
 /// A panic resets at once (`panic=-1`) through the keyboard controller (`reboot=k`): the VMM reports that as a reset,
-/// and a triple fault as the crash that it is. The CPU's own generator is not credited: entropy comes from the host
-/// with `Start`.
+/// and a triple fault as the crash that it is. The CPU's own generator is credited (without it the first reader of
+/// random bytes waits for timer jitter, most of a boot's time); the host's entropy device and `Start` are mixed in.
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k";
 
 /// Descriptors of a sandbox in the order in which they accompany `Configure`.
