@@ -29,10 +29,8 @@ impl Apt {
         let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
         let codename =
             codename.context("/etc/os-release names no Debian release")?.trim_matches('"').to_owned();
-        let targets = Cmd::new("apt-get")
-            .args(["indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"])
-            .read()?;
-        Ok(Apt { sources: targets.lines().filter_map(parse_target).collect(), codename })
+        let indexes = Cmd::new("apt-get").args(["update", "--print-uris"]).read()?;
+        Ok(Apt { sources: indexes.lines().filter_map(parse_index).collect(), codename })
     }
 
     /// The host's release, such as `bookworm`.
@@ -70,10 +68,14 @@ pub(crate) fn missing<'a>(wanted: &[&'a str]) -> Result<Vec<&'a str>> {
     Ok(wanted.iter().copied().filter(|package| !installed.contains(package)).collect())
 }
 
-fn parse_target(line: &str) -> Option<Source> {
-    let mut words = line.split_whitespace().map(str::to_owned);
-    let (uri, suite, component) = (words.next()?, words.next()?, words.next()?);
-    Some(Source { uri: uri.trim_end_matches('/').to_owned(), suite, component })
+/// A line of `apt-get update --print-uris`: `'URI/dists/SUITE/COMPONENT/binary-ARCHITECTURE/Packages.xz' …`. (`apt-get
+/// indextargets` would say the same more nicely, but knows nothing before the first `apt-get update`.)
+fn parse_index(line: &str) -> Option<Source> {
+    let address = line.strip_prefix('\'')?.split('\'').next()?;
+    let (uri, index) = address.split_once("/dists/")?;
+    let (place, _packages) = index.split_once("/binary-")?;
+    let (suite, component) = place.rsplit_once('/')?;
+    Some(Source { uri: uri.to_owned(), suite: suite.to_owned(), component: component.to_owned() })
 }
 
 #[cfg(test)]
@@ -83,11 +85,12 @@ mod tests {
     #[test]
     fn the_mirror_is_the_one_of_the_release_itself() {
         let lines = [
-            "http://sec.test/s/ b-security main",
-            "http://deb.test/d/ b contrib",
-            "http://deb.test/d/ b main",
+            "'http://deb.test/d/dists/b/InRelease' deb.test_d_dists_b_InRelease 0 ",
+            "'http://sec.test/s/dists/b-security/main/binary-amd64/Packages.xz' x 0 ",
+            "'http://deb.test/contrib/dists/b/contrib/binary-amd64/Packages.xz' x 0 ",
+            "'http://deb.test/d/dists/b/main/binary-amd64/Packages.xz' x 0 ",
         ];
-        let sources = lines.into_iter().filter_map(parse_target).collect();
+        let sources = lines.into_iter().filter_map(parse_index).collect();
         let apt = Apt { sources, codename: "b".into() };
         assert_eq!(apt.mirror().unwrap(), "http://deb.test/d");
         assert_eq!(apt.security_mirror(), Some("http://sec.test/s"));
