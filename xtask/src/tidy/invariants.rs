@@ -19,9 +19,7 @@ pub(super) fn seccomp_reasons(tree: &Tree) -> Vec<Finding> {
         let code = without_comments(text);
         for (offset, _) in code.match_indices("allow!(") {
             let rule = &code[offset..];
-            let end = rule.find(");").or_else(|| rule.find("),")).unwrap_or(rule.len());
-            let end = rule.find("),").map_or(end, |comma| comma.min(end));
-            let reason = rule[..end].rsplit('"').nth(1).unwrap_or_default();
+            let reason = last_text(rule).unwrap_or_default();
             if reason.split_whitespace().count() < MIN_REASON_WORDS {
                 let message = format!("a system call is allowed without a reason: `{}`", first_line(rule));
                 findings.push(Finding::error(path, Some(line_of(&code, offset)), message));
@@ -39,6 +37,25 @@ pub(super) fn seccomp_reasons(tree: &Tree) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The last string literal between the first parenthesis and the one that closes it.
+fn last_text(rule: &str) -> Option<&str> {
+    let (mut depth, mut opened, mut last) = (0_usize, None, None);
+    for (at, byte) in rule.bytes().enumerate() {
+        match (byte, opened) {
+            (b'"', Some(start)) => {
+                last = Some(&rule[start..at]);
+                opened = None;
+            }
+            (b'"', None) => opened = Some(at + 1),
+            (b'(', None) => depth += 1,
+            (b')', None) if depth <= 1 => break,
+            (b')', None) => depth -= 1,
+            _ => {}
+        }
+    }
+    last
 }
 
 /// Serialised `…State` structs of devices and machine that are neither a versioned section nor a field of another
@@ -135,6 +152,8 @@ mod tests {
             check_rules("vec![\n allow!(\n  SYS_ioctl,\n  arg 1 = KVM_RUN,\n  \"runs the vCPU\"\n ),\n]"),
             0
         );
+        assert_eq!(check_rules("vec![allow!(SYS_tgkill, arg 2 = SIGRTMIN(), \"stops a vCPU\"), x(\"\")]"), 0);
+        assert_eq!(check_rules("vec![allow!(SYS_tgkill, arg 2 = SIGRTMIN(), \"x\"), x(\"two words\")]"), 1);
         assert_eq!(check_rules("vec![allow!(SYS_read, \"read\"), allow!(SYS_write, \"log lines\"),]"), 1);
         assert_eq!(check_rules("vec![allow!(SYS_read, \"\")]"), 1);
         assert_eq!(check_rules("// allow!(SYS_read, \"\")"), 0);
