@@ -2,11 +2,15 @@
 //!
 //! ```text
 //! host-agent serve [--config FILE] [--no-auth]
+//! host-agent unzip-code --dir DIR                 internal: the confined helpers, see `code::confined`
+//! host-agent pack-code --mkfs FILE --dir DIR
 //! ```
 //!
 //! All HTTP and all async code of the product live in this process. It holds no capability and never links `vmm`.
 
 mod api;
+mod auth;
+mod code;
 mod config;
 mod functions;
 mod invoke;
@@ -15,9 +19,14 @@ mod sandbox;
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
+use cluster_store::RedbStore;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{AuthMode, Config};
+use crate::{
+    code::{Builder, CodeStore},
+    config::{AuthMode, Config},
+    functions::Functions,
+};
 
 const USAGE: &str = "usage: host-agent serve [--config FILE] [--no-auth]";
 
@@ -26,6 +35,10 @@ const USAGE: &str = "usage: host-agent serve [--config FILE] [--no-auth]";
 enum Command {
     /// Serve until SIGTERM.
     Serve { config: Option<PathBuf>, auth: Option<AuthMode> },
+    /// Be the confined helper that reads one zip.
+    UnzipCode { dir: PathBuf },
+    /// Be the confined helper that makes one image.
+    PackCode { mkfs: PathBuf, dir: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -37,6 +50,8 @@ fn main() -> ExitCode {
         }
     };
     let done = match command {
+        Command::UnzipCode { dir } => return code::confined::unzip(&dir),
+        Command::PackCode { mkfs, dir } => return code::confined::pack(&mkfs, &dir),
         Command::Serve { config, auth } => serve(config, auth),
     };
     match done {
@@ -49,20 +64,25 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
-    match args.next().as_deref() {
-        Some("serve") => {}
-        Some(other) => return Err(format!("unknown command `{other}`")),
-        None => return Err("no command".into()),
-    }
-    let (mut config, mut auth) = (None, None);
+    let command = args.next().ok_or("no command")?;
+    let (mut config, mut auth, mut mkfs, mut dir) = (None, None, None, None);
     while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--config" => config = Some(args.next().ok_or("--config needs a file")?.into()),
-            "--no-auth" => auth = Some(AuthMode::Optional),
+        let mut value = || args.next().map(PathBuf::from).ok_or(format!("{arg} needs a value"));
+        match (command.as_str(), arg.as_str()) {
+            ("serve", "--config") => config = Some(value()?),
+            ("serve", "--no-auth") => auth = Some(AuthMode::Optional),
+            ("pack-code", "--mkfs") => mkfs = Some(value()?),
+            ("pack-code" | "unzip-code", "--dir") => dir = Some(value()?),
             _ => return Err(format!("unknown argument `{arg}`")),
         }
     }
-    Ok(Command::Serve { config, auth })
+    match (command.as_str(), mkfs, dir) {
+        ("serve", ..) => Ok(Command::Serve { config, auth }),
+        ("unzip-code", _, Some(dir)) => Ok(Command::UnzipCode { dir }),
+        ("pack-code", Some(mkfs), Some(dir)) => Ok(Command::PackCode { mkfs, dir }),
+        ("unzip-code" | "pack-code", ..) => Err(format!("{command} needs its directory and programs")),
+        (other, ..) => Err(format!("unknown command `{other}`")),
+    }
 }
 
 #[tokio::main]
@@ -74,14 +94,20 @@ async fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
     let invoker = invoke::start(&config).context("cannot start the sandbox pool")?;
-    let router = api::router();
+    std::fs::create_dir_all(&config.state_dir)
+        .with_context(|| format!("cannot create {}", config.state_dir.display()))?;
+    let store = RedbStore::open(config.state_dir.join("store.redb")).await?;
+    let builder = Builder::Helper { mkfs: config.mkfs_erofs.clone() };
+    let code = Arc::new(CodeStore::open(&config.state_dir, builder)?);
+    let functions = Functions::open(Arc::new(store), code, Arc::clone(&invoker)).await?;
+    let app = api::App::new(&config, functions, Arc::clone(&invoker));
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr().context("listening socket has no address")?;
     tracing::info!("tinderbox: serving on {address}");
 
-    axum::serve(listener, router)
+    axum::serve(listener, api::router(app))
         .with_graceful_shutdown(async move {
             tokio::select! {
                 _ = terminate.recv() => tracing::info!("SIGTERM: finishing what runs"),
@@ -120,7 +146,19 @@ mod tests {
             check("serve --config a.toml --no-auth"),
             Ok(Command::Serve { config: Some("a.toml".into()), auth: Some(AuthMode::Optional) })
         );
-        for wrong in ["", "run", "serve --config", "serve x"] {
+        assert_eq!(
+            check("pack-code --mkfs m --dir d"),
+            Ok(Command::PackCode { mkfs: "m".into(), dir: "d".into() })
+        );
+        for wrong in [
+            "",
+            "run",
+            "serve --config",
+            "serve x",
+            "pack-code --mkfs m",
+            "unzip-code --mkfs m",
+            "serve --dir d",
+        ] {
             assert!(check(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,11 +1,96 @@
 //! The Lambda HTTP API: routes, wire shapes, validation and errors. Knows HTTP and AWS's names; decides nothing about
 //! sandboxes.
+//!
+//! ```text
+//! request ─► gate (id, identification, bounded body, signature) ─► operation ─► functions | invoker
+//! ```
 
-use axum::{Json, Router, routing::get};
+mod call;
+mod constraints;
+mod downloads;
+mod error;
+mod functions;
+mod gate;
+mod invocations;
+mod missing;
+mod names;
+mod requests;
+mod responses;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{get, post, put},
+};
+use tokio::sync::Semaphore;
+
+use self::downloads::Downloads;
+pub(crate) use self::error::ApiError;
+use crate::{
+    auth::Authenticator,
+    config::Config,
+    functions::{Functions, runtimes::Runtimes},
+    invoke::Invoker,
+};
+
+/// What operations work with.
+pub(crate) struct App {
+    account_id: String,
+    authenticator: Authenticator,
+    runtimes: Runtimes,
+    functions: Arc<Functions>,
+    invoker: Arc<dyn Invoker>,
+    downloads: Downloads,
+    body_budget: Arc<Semaphore>,
+}
+
+impl App {
+    /// For a node.
+    pub(crate) fn new(config: &Config, functions: Arc<Functions>, invoker: Arc<dyn Invoker>) -> Arc<Self> {
+        Arc::new(Self {
+            account_id: config.account_id.clone(),
+            authenticator: Authenticator::new(config),
+            runtimes: Runtimes::find(&config.lib_dir),
+            functions,
+            invoker,
+            downloads: Downloads::new(config.listen.to_string()),
+            body_budget: Arc::new(Semaphore::new(gate::BODY_BUDGET_KIB)),
+        })
+    }
+}
 
 /// The whole API as one service.
-pub(crate) fn router() -> Router {
-    Router::new().route("/tinderbox/health", get(health))
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let functions = get(functions::list).post(functions::create);
+    let settings = get(functions::account_settings);
+    let operations = Router::new()
+        .route("/2015-03-31/functions", functions.clone())
+        .route("/2015-03-31/functions/", functions)
+        .route("/2015-03-31/functions/{name}", get(functions::get).delete(functions::delete))
+        .route(
+            "/2015-03-31/functions/{name}/configuration",
+            get(functions::get_configuration).put(functions::update_configuration),
+        )
+        .route("/2015-03-31/functions/{name}/code", put(functions::update_code))
+        .route("/2015-03-31/functions/{name}/invocations", post(invocations::invoke))
+        .route("/2016-08-19/account-settings", settings.clone())
+        .route("/2016-08-19/account-settings/", settings)
+        .fallback(missing::refuse)
+        .method_not_allowed_fallback(missing::refuse)
+        // The gate bounds bodies, by operation.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), gate::gate));
+    let node = Router::new()
+        .route("/tinderbox/health", get(health))
+        .route("/tinderbox/code/{name}", get(downloads::download));
+    node.merge(operations).with_state(app)
 }
 
 async fn health() -> Json<serde_json::Value> {

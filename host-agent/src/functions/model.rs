@@ -48,8 +48,8 @@ pub(crate) struct FunctionConfig {
     pub(crate) tracing_mode: String,
     /// Log format, levels and group.
     pub(crate) logging: LoggingConfig,
-    /// Key that encrypts the variables on AWS; kept because clients read it back.
-    pub(crate) kms_key_arn: Option<String>,
+    /// `SnapStart.ApplyOn`: `None` or `PublishedVersions`; says nothing about `$LATEST`.
+    pub(crate) snap_start: String,
     /// Tags as given, sorted.
     pub(crate) tags: BTreeMap<String, String>,
     /// The uploaded code.

@@ -78,7 +78,7 @@ pub(super) fn function(name: &str) -> FunctionConfig {
             system_level: None,
             group: format!("/aws/lambda/{name}"),
         },
-        kms_key_arn: None,
+        snap_start: "None".into(),
         tags: Default::default(),
         code: CodeRef { sha256: String::new(), size: 0 },
         revision_id: "r".into(),

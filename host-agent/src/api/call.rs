@@ -1,0 +1,71 @@
+//! A request as operations read it: one extractor whose failures are AWS's errors.
+
+use std::collections::HashMap;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts as _, Path, Query, Request},
+    http::HeaderMap,
+};
+
+use super::{
+    ApiError,
+    gate::Admitted,
+    names::{self, Caller, Target},
+};
+
+/// A request, taken apart.
+pub(crate) struct Call {
+    /// Who asks.
+    pub(crate) caller: Caller,
+    /// `x-amzn-requestid`.
+    pub(crate) request_id: String,
+    /// Headers.
+    pub(crate) headers: HeaderMap,
+    /// Body, already bounded and verified.
+    pub(crate) body: Bytes,
+    path: HashMap<String, String>,
+    query: HashMap<String, String>,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Call {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (mut head, body) = request.into_parts();
+        let admitted = head.extensions.get::<Admitted>().cloned().ok_or_else(ApiError::internal)?;
+        let Path(path) = Path::from_request_parts(&mut head, state)
+            .await
+            .map_err(|_| ApiError::invalid_content("The request's path is not valid."))?;
+        let Query(query) = Query::from_request_parts(&mut head, state)
+            .await
+            .map_err(|_| ApiError::invalid_content("The request's query is not valid."))?;
+        let headers = std::mem::take(&mut head.headers);
+        let body = Bytes::from_request(Request::from_parts(head, body), state)
+            .await
+            .map_err(|_| ApiError::body_broken())?;
+        let Admitted { caller, request_id } = admitted;
+        Ok(Self { caller, request_id, headers, body, path, query })
+    }
+}
+
+impl Call {
+    /// A parameter of the query.
+    pub(crate) fn query(&self, name: &str) -> Option<&str> {
+        self.query.get(name).map(String::as_str)
+    }
+
+    /// A header that is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The function that the path and the `Qualifier` name.
+    ///
+    /// # Errors
+    /// As [`names::resolve`].
+    pub(crate) fn target(&self, action: &str) -> Result<Target, ApiError> {
+        let name = self.path.get("name").map(String::as_str).unwrap_or_default();
+        names::resolve(&self.caller, action, name, self.query("Qualifier"))
+    }
+}

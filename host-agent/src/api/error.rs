@@ -1,0 +1,291 @@
+//! Every error that a client can be answered: AWS's name, HTTP status, wording. Nothing else in the agent knows a status
+//! code or an error's name.
+//!
+//! Wire: status, header `x-amzn-errortype`, body `{"Type": …, "message": …}`; a few errors spell the member `Message`
+//! (botocore's service model says which). Recorded answers of AWS win over the model, the model over documentation.
+
+use axum::{
+    Json,
+    http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value};
+
+use crate::invoke::{InvokeError, Throttle};
+
+/// Header that names the error.
+const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+
+/// What a throttled client is told to wait, in seconds: an invocation's typical length.
+const RETRY_AFTER_S: u32 = 1;
+
+/// Whose fault: the member `Type` of most errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    User,
+    Server,
+    /// The front end's own errors have no such member.
+    Unsaid,
+}
+
+/// How an error's name goes to the wire.
+#[derive(Debug, PartialEq, Eq)]
+struct Kind {
+    name: &'static str,
+    status: StatusCode,
+    message_member: &'static str,
+    fault: Fault,
+}
+
+macro_rules! kinds {
+    ($($constant:ident = $name:literal, $status:ident, $member:literal, $fault:ident;)*) => {
+        $(const $constant: Kind = Kind {
+            name: $name,
+            status: StatusCode::$status,
+            message_member: $member,
+            fault: Fault::$fault,
+        };)*
+    };
+}
+
+kinds! {
+    ACCESS_DENIED = "AccessDeniedException", FORBIDDEN, "Message", Unsaid;
+    INCOMPLETE_SIGNATURE = "IncompleteSignatureException", FORBIDDEN, "message", Unsaid;
+    INVALID_PARAMETER = "InvalidParameterValueException", BAD_REQUEST, "message", User;
+    INVALID_REQUEST_CONTENT = "InvalidRequestContentException", BAD_REQUEST, "message", User;
+    INVALID_RUNTIME = "InvalidRuntimeException", BAD_GATEWAY, "Message", User;
+    INVALID_SIGNATURE = "InvalidSignatureException", FORBIDDEN, "message", Unsaid;
+    INVALID_ZIP = "InvalidZipFileException", BAD_GATEWAY, "Message", User;
+    MISSING_TOKEN = "MissingAuthenticationTokenException", FORBIDDEN, "message", Unsaid;
+    NOT_IMPLEMENTED = "NotImplementedException", NOT_IMPLEMENTED, "message", Server;
+    PRECONDITION = "PreconditionFailedException", PRECONDITION_FAILED, "message", User;
+    REQUEST_TIMEOUT = "RequestTimeoutException", REQUEST_TIMEOUT, "message", Unsaid;
+    SERIALIZATION = "SerializationException", BAD_REQUEST, "message", User;
+    SERVICE = "ServiceException", INTERNAL_SERVER_ERROR, "Message", Server;
+    THROTTLED = "TooManyRequestsException", TOO_MANY_REQUESTS, "message", User;
+    TOO_LARGE = "RequestTooLargeException", PAYLOAD_TOO_LARGE, "message", User;
+    UNAVAILABLE = "ServiceUnavailableException", SERVICE_UNAVAILABLE, "Message", Server;
+    UNKNOWN_OPERATION = "UnknownOperationException", NOT_FOUND, "message", Unsaid;
+    UNRECOGNIZED_CLIENT = "UnrecognizedClientException", FORBIDDEN, "message", Unsaid;
+    VALIDATION = "ValidationException", BAD_REQUEST, "message", Unsaid;
+    RESOURCE_CONFLICT = "ResourceConflictException", CONFLICT, "message", User;
+    RESOURCE_NOT_FOUND = "ResourceNotFoundException", NOT_FOUND, "Message", User;
+}
+
+/// An answer that refuses a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    kind: &'static Kind,
+    message: String,
+    /// Member `Reason` of a throttling.
+    reason: Option<&'static str>,
+}
+
+impl ApiError {
+    fn new(kind: &'static Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), reason: None }
+    }
+
+    /// Name on the wire, for tests.
+    #[cfg(test)]
+    pub(crate) fn name(&self) -> &'static str {
+        self.kind.name
+    }
+
+    /// Wording on the wire, for tests.
+    #[cfg(test)]
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Constraints of AWS's model that a request violates.
+    pub(crate) fn validation(violations: &[String]) -> Self {
+        Self::new(&VALIDATION, violations_message(violations))
+    }
+
+    /// A violated constraint that AWS reports under the service's own name.
+    pub(crate) fn invalid_parameter_violation(violation: String) -> Self {
+        Self::new(&INVALID_PARAMETER, violations_message(&[violation]))
+    }
+
+    /// A value that the service refuses.
+    pub(crate) fn invalid_parameter(message: impl Into<String>) -> Self {
+        Self::new(&INVALID_PARAMETER, message)
+    }
+
+    /// A member that this node does not support, refused rather than ignored.
+    pub(crate) fn unsupported_parameter(member: &str) -> Self {
+        Self::new(&INVALID_PARAMETER, format!("{member} is not supported by this Tinderbox node."))
+    }
+
+    /// The body of a request is no JSON, or its members have other types than the model's.
+    pub(crate) fn serialization(problem: &serde_json::Error) -> Self {
+        Self::new(&SERIALIZATION, format!("Could not parse request body into json: {problem}"))
+    }
+
+    /// An invocation's event is no JSON.
+    pub(crate) fn invalid_event(problem: impl std::fmt::Display) -> Self {
+        Self::new(&INVALID_REQUEST_CONTENT, format!("Could not parse request body into json: {problem}"))
+    }
+
+    /// Something else about the content of a request is wrong.
+    pub(crate) fn invalid_content(message: impl Into<String>) -> Self {
+        Self::new(&INVALID_REQUEST_CONTENT, message)
+    }
+
+    /// The body is longer than the operation takes.
+    pub(crate) fn too_large(limit: usize, operation: &str) -> Self {
+        Self::new(
+            &TOO_LARGE,
+            format!("Request must be smaller than {limit} bytes for the {operation} operation"),
+        )
+    }
+
+    /// The body did not arrive.
+    pub(crate) fn body_timeout() -> Self {
+        Self::new(&REQUEST_TIMEOUT, "The request body did not arrive in time.")
+    }
+
+    /// The body ended early or was malformed.
+    pub(crate) fn body_broken() -> Self {
+        Self::new(&INVALID_REQUEST_CONTENT, "The request body could not be read.")
+    }
+
+    /// No such function, version or alias.
+    pub(crate) fn function_not_found(arn: &str) -> Self {
+        Self::new(&RESOURCE_NOT_FOUND, format!("Function not found: {arn}"))
+    }
+
+    /// No such thing at all.
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(&RESOURCE_NOT_FOUND, message)
+    }
+
+    /// The ARN names another region than the request was signed for.
+    pub(crate) fn other_region(named: &str, signed: &str) -> Self {
+        let message = format!("Functions from '{named}' are not reachable in this region ('{signed}')");
+        Self::new(&RESOURCE_NOT_FOUND, message)
+    }
+
+    /// The ARN names another account.
+    pub(crate) fn other_account(account_id: &str, action: &str, arn: &str) -> Self {
+        let message = format!(
+            "User: arn:aws:iam::{account_id}:root is not authorized to perform: lambda:{action} on resource: {arn} \
+             because no resource-based policy allows the lambda:{action} action"
+        );
+        Self::new(&ACCESS_DENIED, message)
+    }
+
+    /// The name is taken.
+    pub(crate) fn function_exists(name: &str) -> Self {
+        Self::new(&RESOURCE_CONFLICT, format!("Function already exist: {name}"))
+    }
+
+    /// Another change of the function got in between, again and again.
+    pub(crate) fn update_in_progress(arn: &str) -> Self {
+        let message = format!(
+            "The operation cannot be performed at this time. An update is in progress for resource: {arn}"
+        );
+        Self::new(&RESOURCE_CONFLICT, message)
+    }
+
+    /// `RevisionId` is not the function's.
+    pub(crate) fn stale_revision() -> Self {
+        let message = "The Revision Id provided does not match the latest Revision Id. Call the \
+                       GetFunction/GetAlias API to retrieve the latest Revision Id";
+        Self::new(&PRECONDITION, message)
+    }
+
+    /// An operation of Lambda's that this node does not have.
+    pub(crate) fn not_implemented(operation: &str) -> Self {
+        Self::new(&NOT_IMPLEMENTED, format!("{operation} is not implemented by this Tinderbox node."))
+    }
+
+    /// No operation of Lambda's.
+    pub(crate) fn unknown_operation() -> Self {
+        Self::new(&UNKNOWN_OPERATION, "The requested operation is not recognized by the service.")
+    }
+
+    /// The node failed; details are in its log.
+    pub(crate) fn internal() -> Self {
+        Self::new(&SERVICE, "An internal error occurred. The node's log has the details.")
+    }
+
+    /// No credentials at all.
+    pub(crate) fn missing_token() -> Self {
+        Self::new(&MISSING_TOKEN, "Missing Authentication Token")
+    }
+
+    /// Credentials that cannot be read.
+    pub(crate) fn incomplete_signature(message: impl Into<String>) -> Self {
+        Self::new(&INCOMPLETE_SIGNATURE, message)
+    }
+
+    /// An access key that the node does not know.
+    pub(crate) fn unrecognized_client() -> Self {
+        Self::new(&UNRECOGNIZED_CLIENT, "The security token included in the request is invalid.")
+    }
+
+    /// A signature that is not the request's.
+    pub(crate) fn wrong_signature() -> Self {
+        let message = "The request signature we calculated does not match the signature you provided. Check your \
+                       AWS Secret Access Key and signing method. Consult the service documentation for details.";
+        Self::new(&INVALID_SIGNATURE, message)
+    }
+
+    /// A signature from another time.
+    pub(crate) fn signature_time(message: impl Into<String>) -> Self {
+        Self::new(&INVALID_SIGNATURE, message)
+    }
+}
+
+impl From<InvokeError> for ApiError {
+    fn from(error: InvokeError) -> Self {
+        match error {
+            InvokeError::Throttled(throttle) => {
+                let reason = match throttle {
+                    Throttle::Concurrency => "ConcurrentInvocationLimitExceeded",
+                    Throttle::ReservedConcurrency => "ReservedFunctionConcurrentInvocationLimitExceeded",
+                };
+                Self { reason: Some(reason), ..Self::new(&THROTTLED, "Rate Exceeded.") }
+            }
+            InvokeError::InvalidRuntime(problem) => {
+                Self::new(&INVALID_RUNTIME, format!("The runtime could not be started: {problem}"))
+            }
+            InvokeError::InvalidCode(problem) => {
+                Self::new(&INVALID_ZIP, format!("The function's code could not be used: {problem}"))
+            }
+            InvokeError::Node(problem) => {
+                tracing::error!("an invocation was lost: {problem}");
+                Self::internal()
+            }
+            InvokeError::ShuttingDown => Self::new(&UNAVAILABLE, "The node is shutting down."),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut body = Map::new();
+        match self.kind.fault {
+            Fault::User => drop(body.insert("Type".into(), "User".into())),
+            Fault::Server => drop(body.insert("Type".into(), "Server".into())),
+            Fault::Unsaid => {}
+        }
+        if let Some(reason) = self.reason {
+            body.insert("Reason".into(), reason.into());
+        }
+        body.insert(self.kind.message_member.into(), self.message.into());
+        let mut response = (self.kind.status, Json(Value::Object(body))).into_response();
+        response.headers_mut().insert(ERROR_TYPE, HeaderValue::from_static(self.kind.name));
+        if self.kind == &THROTTLED {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
+        }
+        response
+    }
+}
+
+fn violations_message(violations: &[String]) -> String {
+    let errors = if violations.len() == 1 { "error" } else { "errors" };
+    format!("{} validation {errors} detected: {}", violations.len(), violations.join("; "))
+}

@@ -1,0 +1,220 @@
+//! The operations on functions: create, read, list, update, delete. Each is: what was named, what was asked, do it,
+//! answer.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use serde_json::{Value, json};
+
+use super::{
+    ApiError, App,
+    call::Call,
+    constraints::{Constraints, MASTER_REGION},
+    names::{self, Target},
+    requests::{self, CreateFunction, UpdateFunctionCode, UpdateFunctionConfiguration},
+    responses::{self, Detail, Versions, configuration},
+    settings, upload,
+};
+use crate::functions::{ChangeError, Function, model::LATEST};
+
+/// Most functions in one answer: AWS returns no more whatever is asked for.
+const MAX_PAGE: usize = 50;
+
+/// CreateFunction.
+pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
+    let mut request: CreateFunction = requests::parse(&call.body)?;
+    settings::constrain_create(&request)?;
+    let name = request.function_name.clone().unwrap_or_default();
+    let id = names::resolve_new(&call.caller, &name)?;
+    let code = request.code.take().unwrap_or_default();
+    let mut config = settings::create(request, id, &call.caller.account_id, &app.runtimes)?;
+    if app.functions.get(&config.id).is_some() {
+        return Err(ApiError::function_exists(&config.id.name));
+    }
+    let zip = upload::zip(code)?;
+    drop(call);
+    // Held until the record names the code: nothing else keeps it from being collected.
+    let (code, _image) = app.functions.ingest(zip).await.map_err(upload::refusal)?;
+    config.code = code;
+    let name = config.id.name.clone();
+    let config = app.functions.create(config).await.map_err(|error| match error {
+        ChangeError::Exists => ApiError::function_exists(&name),
+        error => failed(&name, error),
+    })?;
+    let body = configuration(&config, config.arn(), Detail::Full);
+    Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+/// GetFunction.
+pub(super) async fn get(State(app): State<Arc<App>>, call: Call) -> Result<Json<Value>, ApiError> {
+    let target = call.target("GetFunction")?;
+    let function = find(&app, &target)?;
+    let location = app.downloads.location(&function.config.code, call.header("host"), chrono::Utc::now());
+    Ok(Json(responses::function(&function.config, target.arn(), &location)))
+}
+
+/// GetFunctionConfiguration.
+pub(super) async fn get_configuration(
+    State(app): State<Arc<App>>,
+    call: Call,
+) -> Result<Json<Value>, ApiError> {
+    let target = call.target("GetFunctionConfiguration")?;
+    let function = find(&app, &target)?;
+    Ok(Json(configuration(&function.config, target.arn(), Detail::Full)))
+}
+
+/// ListFunctions.
+pub(super) async fn list(State(app): State<Arc<App>>, call: Call) -> Result<Json<Value>, ApiError> {
+    let asked = call.query("MaxItems");
+    let max_items = asked.map(str::parse::<i64>).transpose();
+    let max_items = max_items.map_err(|_| {
+        let constraint = "Member must be an integer";
+        ApiError::validation(&[super::constraints::violation(
+            "maxItems",
+            asked.unwrap_or_default(),
+            constraint,
+        )])
+    })?;
+    let mut constraints = Constraints::default();
+    constraints.range("maxItems", max_items, 1..=10_000);
+    constraints.one_of("functionVersion", call.query("FunctionVersion"), &["ALL"]);
+    constraints.length("masterRegion", call.query("MasterRegion"), 1..=50);
+    constraints.pattern("masterRegion", call.query("MasterRegion"), &MASTER_REGION);
+    constraints.finish()?;
+
+    let after = match call.query("Marker").filter(|marker| !marker.is_empty()) {
+        None => None,
+        Some(marker) => Some(
+            responses::read_marker(marker)
+                .ok_or_else(|| ApiError::invalid_parameter("The Marker is not one of this list's."))?,
+        ),
+    };
+    let limit = max_items.and_then(|items| usize::try_from(items).ok()).unwrap_or(MAX_PAGE).min(MAX_PAGE);
+    let mut page = app.functions.view().list(&call.caller.region, after.as_deref(), limit + 1);
+    let more = (page.len() > limit).then(|| {
+        page.truncate(limit);
+        page.last().map(|config| config.id.name.clone()).unwrap_or_default()
+    });
+    let versions = if call.query("FunctionVersion").is_some() { Versions::All } else { Versions::Latest };
+    Ok(Json(responses::functions(&page, versions, more.as_deref())))
+}
+
+/// UpdateFunctionConfiguration.
+pub(super) async fn update_configuration(
+    State(app): State<Arc<App>>,
+    call: Call,
+) -> Result<Json<Value>, ApiError> {
+    let request: UpdateFunctionConfiguration = requests::parse(&call.body)?;
+    settings::constrain_update(&request)?;
+    let target = call.target("UpdateFunctionConfiguration")?;
+    find_to_change(&app, &target)?;
+    settings::check(&request.settings, &app.runtimes)?;
+    let change = |config: &mut _| settings::apply(&request.settings, config);
+    let updated = app.functions.update(&target.id, request.revision_id.as_deref(), change).await;
+    let config = updated.map_err(|error| failed(&target.unqualified_arn(), error))?;
+    Ok(Json(configuration(&config, config.arn(), Detail::Full)))
+}
+
+/// UpdateFunctionCode.
+pub(super) async fn update_code(State(app): State<Arc<App>>, call: Call) -> Result<Json<Value>, ApiError> {
+    let request: UpdateFunctionCode = requests::parse(&call.body)?;
+    let mut constraints = Constraints::default();
+    settings::constrain_architectures(&mut constraints, request.architectures.as_deref());
+    constraints.one_of("publishTo", request.publish_to.as_deref(), &["LATEST_PUBLISHED"]);
+    upload::constrain(&mut constraints, &request.code);
+    constraints.finish()?;
+    let target = call.target("UpdateFunctionCode")?;
+    let function = find_to_change(&app, &target)?;
+    if request.publish == Some(true) || request.publish_to.is_some() {
+        return Err(ApiError::unsupported_parameter("Publish"));
+    }
+    settings::refuse_architectures(request.architectures.as_deref())?;
+    let expected = request.revision_id;
+    if expected.as_ref().is_some_and(|expected| *expected != function.config.revision_id) {
+        return Err(ApiError::stale_revision());
+    }
+    let zip = upload::zip(request.code)?;
+    drop(call);
+    let (code, _image) = app.functions.ingest(zip).await.map_err(upload::refusal)?;
+    if request.dry_run == Some(true) {
+        let mut config = crate::functions::model::FunctionConfig::clone(&function.config);
+        config.code = code;
+        return Ok(Json(configuration(&config, config.arn(), Detail::Full)));
+    }
+    let change = |config: &mut crate::functions::model::FunctionConfig| config.code = code.clone();
+    let updated = app.functions.update(&target.id, expected.as_deref(), change).await;
+    let config = updated.map_err(|error| failed(&target.unqualified_arn(), error))?;
+    Ok(Json(configuration(&config, config.arn(), Detail::Full)))
+}
+
+/// DeleteFunction.
+pub(super) async fn delete(State(app): State<Arc<App>>, call: Call) -> Result<StatusCode, ApiError> {
+    let target = call.target("DeleteFunction")?;
+    match target.qualifier.as_deref() {
+        None => {}
+        Some(LATEST) => {
+            let message = "$LATEST version cannot be deleted without deleting the function.";
+            return Err(ApiError::invalid_parameter(message));
+        }
+        // There are no versions yet: whichever is named does not exist.
+        Some(version) if version.starts_with('$') => {
+            return Err(ApiError::function_not_found(&target.unqualified_arn()));
+        }
+        Some(version) if version.bytes().all(|byte| byte.is_ascii_digit()) => {
+            return Err(ApiError::function_not_found(&target.arn()));
+        }
+        Some(_) => {
+            return Err(ApiError::invalid_parameter("Deletion of aliases is not currently supported."));
+        }
+    }
+    let deleted = app.functions.delete(&target.id).await;
+    deleted.map_err(|error| failed(&target.unqualified_arn(), error))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// GetAccountSettings.
+pub(super) async fn account_settings(State(app): State<Arc<App>>, call: Call) -> Json<Value> {
+    let sizes = app.functions.view().collect(|function| {
+        (function.config.id.region == call.caller.region).then_some(function.config.code.size)
+    });
+    Json(json!({
+        "AccountLimit": {
+            "TotalCodeSize": 80_530_636_800u64,
+            "CodeSizeUnzipped": 262_144_000,
+            "CodeSizeZipped": 52_428_800,
+            "ConcurrentExecutions": 1000,
+            "UnreservedConcurrentExecutions": 1000,
+        },
+        "AccountUsage": { "TotalCodeSize": sizes.iter().sum::<u64>(), "FunctionCount": sizes.len() },
+    }))
+}
+
+/// The function that is named, if what is named exists: there is no version but `$LATEST` yet, and no alias.
+pub(super) fn find(app: &App, target: &Target) -> Result<Function, ApiError> {
+    app.functions
+        .get(&target.id)
+        .filter(|_| target.is_latest())
+        .ok_or_else(|| ApiError::function_not_found(&target.arn()))
+}
+
+/// The function that an update names: always the function itself.
+fn find_to_change(app: &App, target: &Target) -> Result<Function, ApiError> {
+    app.functions.get(&target.id).ok_or_else(|| ApiError::function_not_found(&target.unqualified_arn()))
+}
+
+fn failed(arn: &str, error: ChangeError) -> ApiError {
+    match error {
+        ChangeError::Absent => ApiError::function_not_found(arn),
+        ChangeError::Stale => ApiError::stale_revision(),
+        ChangeError::Busy => ApiError::update_in_progress(arn),
+        ChangeError::Exists | ChangeError::Store(_) | ChangeError::Encode(_) => {
+            tracing::error!(function = arn, "a change was not made: {:#}", anyhow::Error::from(error));
+            ApiError::internal()
+        }
+    }
+}

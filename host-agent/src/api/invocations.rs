@@ -1,0 +1,177 @@
+//! Invoke: from a request to an [`Invocation`], from an [`Answer`] to a response.
+
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::State,
+    http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+
+use super::{
+    ApiError, App,
+    call::Call,
+    constraints::{Constraints, EXECUTION, TENANT},
+    functions::find,
+};
+use crate::{
+    functions::model::LATEST,
+    invoke::{Answer, Invocation, Timing},
+};
+
+/// Longest client context, decoded, in bytes.
+const MAX_CLIENT_CONTEXT_LEN: usize = 3583;
+
+/// Longest event of an asynchronous invocation.
+const MAX_ASYNC_EVENT_LEN: usize = 1024 * 1024;
+
+/// How much of the log an answer carries, in bytes before base64.
+const LOG_TAIL_LEN: usize = 4096;
+
+/// Longest trace header that is passed on; X-Ray's have some 100 bytes.
+const MAX_TRACE_LEN: usize = 512;
+
+const EXECUTED_VERSION: HeaderName = HeaderName::from_static("x-amz-executed-version");
+const FUNCTION_ERROR: HeaderName = HeaderName::from_static("x-amz-function-error");
+const LOG_RESULT: HeaderName = HeaderName::from_static("x-amz-log-result");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Invoke.
+pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
+    let kind = call.header("x-amz-invocation-type").unwrap_or("RequestResponse");
+    let log_type = call.header("x-amz-log-type").unwrap_or("None");
+    let (tenant, execution) = (call.header("x-amz-tenant-id"), call.header("x-amz-durable-execution-name"));
+    let mut constraints = Constraints::default();
+    constraints.one_of("invocationType", Some(kind), &["Event", "RequestResponse", "DryRun"]);
+    constraints.one_of("logType", Some(log_type), &["None", "Tail"]);
+    constraints.length("tenantId", tenant, 1..=256);
+    constraints.pattern("tenantId", tenant, &TENANT);
+    constraints.length("durableExecutionName", execution, 1..=64);
+    constraints.pattern("durableExecutionName", execution, &EXECUTION);
+    constraints.finish()?;
+
+    let mut target = call.target("InvokeFunction")?;
+    let invoked_arn = target.arn();
+    // A function that is not there is reported by its version.
+    target.qualifier.get_or_insert_with(|| LATEST.into());
+    let function = find(&app, &target)?;
+    if tenant.is_some() || execution.is_some() {
+        let member = if tenant.is_some() { "TenantId" } else { "DurableExecutionName" };
+        return Err(ApiError::unsupported_parameter(member));
+    }
+    if kind == "DryRun" {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    if kind == "Event" {
+        if call.body.len() > MAX_ASYNC_EVENT_LEN {
+            return Err(ApiError::too_large(MAX_ASYNC_EVENT_LEN, "InvokeFunction"));
+        }
+        return Err(ApiError::not_implemented("Invoke with InvocationType Event"));
+    }
+    let invocation = Invocation {
+        function: function.config,
+        code: function.code,
+        invoked_arn,
+        payload: event(&call.body)?,
+        client_context: call.header("x-amz-client-context").map(client_context).transpose()?,
+        trace_id: call.header("x-amzn-trace-id").filter(|id| id.len() <= MAX_TRACE_LEN).map(String::from),
+        log_tail: log_type == "Tail",
+        request_id: call.request_id,
+    };
+    let answer = app.invoker.invoke(invocation).await?;
+    Ok(respond(answer))
+}
+
+/// The event: the body if it is JSON, an empty object if there is none.
+fn event(body: &Bytes) -> Result<Bytes, ApiError> {
+    if body.is_empty() {
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    let text = std::str::from_utf8(body).map_err(ApiError::invalid_event)?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(ApiError::invalid_event)?;
+    Ok(body.clone())
+}
+
+/// The JSON text of a client context.
+fn client_context(header: &str) -> Result<String, ApiError> {
+    let text = BASE64_STANDARD.decode(header).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let text =
+        text.filter(|text| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok());
+    match text {
+        Some(text) if text.len() > MAX_CLIENT_CONTEXT_LEN => Err(ApiError::invalid_content(format!(
+            "Client context must be no more than {MAX_CLIENT_CONTEXT_LEN} bytes when base64-decoded."
+        ))),
+        Some(text) => Ok(text),
+        None => Err(ApiError::invalid_content("Client context must be a valid Base64-encoded JSON object.")),
+    }
+}
+
+fn respond(answer: Answer) -> Response {
+    let mut response = Response::new(Body::from(answer.payload));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // Versions are digits or $LATEST, base64 and numbers are ASCII: none of these can fail to be a header.
+    let mut insert = |name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    insert(EXECUTED_VERSION, &answer.executed_version);
+    if let Some(error) = answer.function_error {
+        insert(FUNCTION_ERROR, error);
+    }
+    if let Some(log) = answer.log_tail {
+        insert(LOG_RESULT, &BASE64_STANDARD.encode(&log[log.len().saturating_sub(LOG_TAIL_LEN)..]));
+    }
+    let timing = server_timing(&answer.timing);
+    if !timing.is_empty() {
+        insert(SERVER_TIMING, &timing);
+    }
+    response
+}
+
+/// `queue;dur=0.1, run;dur=3.2`: milliseconds.
+fn server_timing(timing: &Timing) -> String {
+    let Timing { queue, place, boot, init, run } = *timing;
+    let parts: [(&str, Option<Duration>); 5] =
+        [("queue", queue), ("place", place), ("boot", boot), ("init", init), ("run", run)];
+    let mut text = String::new();
+    for (name, duration) in parts {
+        if let Some(duration) = duration {
+            let separator = if text.is_empty() { "" } else { ", " };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{separator}{name};dur={:.3}", duration.as_secs_f64() * 1000.0);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_any_json_document() {
+        for good in ["1", "null", "\"x\"", "{}", "[1,[2]]", " {\"a\": \"é\"} "] {
+            assert_eq!(event(&Bytes::from(good)).unwrap(), good.as_bytes());
+        }
+        assert_eq!(event(&Bytes::new()).unwrap(), "{}");
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        event(&Bytes::from(deep)).unwrap();
+        for bad in [&b"{bad"[..], b"{} {}", b"\"\xff\"", b"'x'"] {
+            assert_eq!(event(&Bytes::from(bad)).unwrap_err().name(), "InvalidRequestContentException");
+        }
+    }
+
+    #[test]
+    fn timing_is_written_in_milliseconds() {
+        let timing = Timing {
+            queue: Some(Duration::from_micros(1500)),
+            run: Some(Duration::from_secs(2)),
+            ..Timing::default()
+        };
+        assert_eq!(server_timing(&timing), "queue;dur=1.500, run;dur=2000.000");
+    }
+}

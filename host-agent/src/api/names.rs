@@ -1,0 +1,232 @@
+//! The ways in which a request names a function: name, ARN, partial ARN, each with or without a qualifier, and the
+//! `Qualifier` parameter beside it.
+//!
+//! Pure. What comes out is a function of this account and region, or AWS's refusal.
+
+use super::{
+    constraints::{Constraints, FUNCTION_NAME, NAMESPACED_NAME, QUALIFIER},
+    error::ApiError,
+};
+use crate::functions::model::{self, FunctionId};
+
+/// Longest name of a function.
+const MAX_NAME_LEN: usize = 64;
+
+/// Who asks: fixed by the signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// Account of this node.
+    pub(crate) account_id: String,
+    /// Region that the request was signed for.
+    pub(crate) region: String,
+}
+
+/// A function and, if named, which version or alias of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The function.
+    pub(crate) id: FunctionId,
+    /// Version or alias, from the name or the parameter.
+    pub(crate) qualifier: Option<String>,
+    account_id: String,
+}
+
+impl Target {
+    /// ARN as named: with the qualifier when there is one.
+    pub(crate) fn arn(&self) -> String {
+        let arn = model::arn(&self.id, &self.account_id);
+        match &self.qualifier {
+            Some(qualifier) => format!("{arn}:{qualifier}"),
+            None => arn,
+        }
+    }
+
+    /// ARN without the qualifier.
+    pub(crate) fn unqualified_arn(&self) -> String {
+        model::arn(&self.id, &self.account_id)
+    }
+
+    /// Whether this names what `$LATEST` is.
+    pub(crate) fn is_latest(&self) -> bool {
+        self.qualifier.as_deref().is_none_or(|qualifier| qualifier == model::LATEST)
+    }
+}
+
+/// What a name says, piece by piece.
+#[derive(Debug, PartialEq, Eq)]
+struct Parsed<'a> {
+    region: Option<&'a str>,
+    account_id: Option<&'a str>,
+    name: &'a str,
+    qualifier: Option<&'a str>,
+}
+
+/// The function that a request for `action` names in its path and its `Qualifier`.
+///
+/// # Errors
+/// ValidationException for what no name can be, and AWS's errors for other accounts, regions and contradictions.
+pub(crate) fn resolve(
+    caller: &Caller,
+    action: &str,
+    name: &str,
+    qualifier: Option<&str>,
+) -> Result<Target, ApiError> {
+    let mut constraints = Constraints::default();
+    constraints.length("functionName", Some(name), 1..=256);
+    // `$latest` is no version, but AWS looks for it rather than refusing it.
+    let looked_for = name.replace(":$latest", ":latest");
+    if !NAMESPACED_NAME.matches(&looked_for) {
+        constraints.pattern("functionName", Some(name), &NAMESPACED_NAME);
+    }
+    constraints.length("qualifier", qualifier, 1..=128);
+    constraints.pattern("qualifier", qualifier, &QUALIFIER);
+    constraints.finish()?;
+
+    let parsed = parse(name);
+    if let (Some(derived), Some(given)) = (parsed.qualifier, qualifier)
+        && derived != given
+    {
+        let message = "The derived qualifier from the function name does not match the specified qualifier.";
+        return Err(ApiError::invalid_parameter(message));
+    }
+    target(caller, action, &parsed, qualifier)
+}
+
+/// The function that CreateFunction names in its body.
+///
+/// # Errors
+/// As [`resolve`]; a name that is too long for a new function.
+pub(crate) fn resolve_new(caller: &Caller, name: &str) -> Result<FunctionId, ApiError> {
+    let parsed = parse(name);
+    if parsed.name.len() > MAX_NAME_LEN {
+        let constraint = format!("Member must have length less than or equal to {MAX_NAME_LEN}");
+        let violation = super::constraints::violation("functionName", parsed.name, constraint);
+        return Err(ApiError::invalid_parameter_violation(violation));
+    }
+    Ok(target(caller, "CreateFunction", &parsed, None)?.id)
+}
+
+/// Adds what a new function's name violates.
+pub(crate) fn constrain_new(constraints: &mut Constraints, name: Option<&str>) {
+    constraints.length("functionName", name, 1..=140);
+    constraints.pattern("functionName", name, &FUNCTION_NAME);
+}
+
+fn target(
+    caller: &Caller,
+    action: &str,
+    parsed: &Parsed<'_>,
+    qualifier: Option<&str>,
+) -> Result<Target, ApiError> {
+    let id = FunctionId { region: caller.region.clone(), name: parsed.name.to_owned() };
+    let qualifier = parsed.qualifier.or(qualifier).map(String::from);
+    let target = Target { id, qualifier, account_id: caller.account_id.clone() };
+    if let Some(account_id) = parsed.account_id
+        && account_id != caller.account_id
+    {
+        let arn = model::arn(&target.id, account_id);
+        return Err(ApiError::other_account(&caller.account_id, action, &arn));
+    }
+    if let Some(region) = parsed.region
+        && region != caller.region
+    {
+        return Err(ApiError::other_region(region, &caller.region));
+    }
+    Ok(target)
+}
+
+/// Takes a name apart that matches the model's pattern; anything else comes out as some name that does not exist.
+fn parse(name: &str) -> Parsed<'_> {
+    let mut parts: Vec<&str> = name.split(':').collect();
+    if parts.first() == Some(&"arn") {
+        parts.drain(..parts.len().min(3));
+    }
+    let is_region =
+        |part: &str| part.matches('-').count() >= 2 && part.ends_with(|last: char| last.is_ascii_digit());
+    let is_account = |part: &str| part.len() == 12 && part.bytes().all(|byte| byte.is_ascii_digit());
+    let (mut region, mut account_id) = (None, None);
+    if parts.len() > 1 && is_region(parts[0]) {
+        region = Some(parts.remove(0));
+    }
+    if parts.len() > 1 && is_account(parts[0]) {
+        account_id = Some(parts.remove(0));
+    }
+    if parts.len() > 1 && parts[0] == "function" {
+        parts.remove(0);
+    }
+    Parsed {
+        region,
+        account_id,
+        name: parts.first().copied().unwrap_or_default(),
+        qualifier: parts.get(1).copied(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller() -> Caller {
+        Caller { account_id: "000000000000".into(), region: "us-east-1".into() }
+    }
+
+    /// What a name and a qualifier resolve to: the ARN, or the error.
+    fn check(name: &str, qualifier: Option<&str>) -> Result<String, String> {
+        resolve(&caller(), "GetFunction", name, qualifier)
+            .map(|target| target.arn())
+            .map_err(|error| format!("{}: {}", error.name(), error.message()))
+    }
+
+    #[test]
+    fn every_form_names_the_function() {
+        let arn = "arn:aws:lambda:us-east-1:000000000000:function:f";
+        for name in [
+            "f",
+            arn,
+            "000000000000:function:f",
+            "function:f",
+            "000000000000:f",
+            "us-east-1:000000000000:function:f",
+        ] {
+            assert_eq!(check(name, None), Ok(arn.into()), "{name}");
+            assert_eq!(check(name, Some("7")), Ok(format!("{arn}:7")), "{name}");
+            assert_eq!(check(&format!("{name}:$LATEST"), None), Ok(format!("{arn}:$LATEST")), "{name}");
+        }
+        assert_eq!(check("f:7", Some("7")), Ok(format!("{arn}:7")));
+        assert_eq!(
+            check("arn:aws:lambda:function", None),
+            Ok("arn:aws:lambda:us-east-1:000000000000:function:function".into())
+        );
+    }
+
+    #[test]
+    fn contradictions_and_strangers_are_refused() {
+        for (name, qualifier, error) in [
+            ("f:7", Some("8"), "InvalidParameterValueException: The derived qualifier"),
+            (
+                "arn:aws:lambda:eu-west-1:000000000000:function:f",
+                None,
+                "ResourceNotFoundException: Functions from 'eu-west-1' are not reachable in this region ('us-east-1')",
+            ),
+            ("arn:aws:lambda:us-east-1:111111111111:function:f", None, "AccessDeniedException: "),
+            ("111111111111:function:f", None, "AccessDeniedException: "),
+            ("f!", None, "ValidationException: 1 validation error detected: Value 'f!' at 'functionName'"),
+            ("f", Some("a!"), "ValidationException: 1 validation error detected: Value 'a!' at 'qualifier'"),
+            ("f:1:2", None, "ValidationException: "),
+            ("", None, "ValidationException: 2 validation errors"),
+        ] {
+            let refused = check(name, qualifier).unwrap_err();
+            assert!(refused.starts_with(error), "{name}: {refused}");
+        }
+        let long = "a".repeat(65);
+        assert_eq!(check(&long, None), Ok(format!("arn:aws:lambda:us-east-1:000000000000:function:{long}")));
+        let refused = resolve_new(&caller(), &long).unwrap_err();
+        assert_eq!(refused.name(), "InvalidParameterValueException");
+    }
+
+    #[test]
+    fn latest_in_lower_case_is_looked_for() {
+        let arn = "arn:aws:lambda:us-east-1:000000000000:function:f";
+        assert_eq!(check(&format!("{arn}:$latest"), None), Ok(format!("{arn}:$latest")));
+    }
+}

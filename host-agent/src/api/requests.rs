@@ -1,0 +1,173 @@
+//! Bodies of requests, as clients send them: every member optional, nothing checked but types.
+//!
+//! `api::settings` turns them into what a function is. Members that AWS's model has and this node does not support are
+//! here too: they are refused by name, never ignored.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::error::ApiError;
+
+/// A structure of which only the presence matters.
+pub(crate) type Structure = serde_json::Map<String, serde_json::Value>;
+
+/// CreateFunction.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct CreateFunction {
+    pub(crate) function_name: Option<String>,
+    pub(crate) code: Option<Code>,
+    pub(crate) package_type: Option<String>,
+    pub(crate) architectures: Option<Vec<String>>,
+    pub(crate) publish: Option<bool>,
+    pub(crate) publish_to: Option<String>,
+    pub(crate) tags: Option<BTreeMap<String, String>>,
+    pub(crate) code_signing_config_arn: Option<String>,
+    pub(crate) tenancy_config: Option<Structure>,
+    #[serde(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// UpdateFunctionConfiguration.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct UpdateFunctionConfiguration {
+    pub(crate) revision_id: Option<String>,
+    #[serde(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// UpdateFunctionCode.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct UpdateFunctionCode {
+    pub(crate) architectures: Option<Vec<String>>,
+    pub(crate) publish: Option<bool>,
+    pub(crate) publish_to: Option<String>,
+    pub(crate) dry_run: Option<bool>,
+    pub(crate) revision_id: Option<String>,
+    #[serde(flatten)]
+    pub(crate) code: Code,
+}
+
+/// Where code comes from.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Code {
+    pub(crate) zip_file: Option<String>,
+    #[serde(rename = "S3Bucket")]
+    pub(crate) s3_bucket: Option<String>,
+    #[serde(rename = "S3Key")]
+    pub(crate) s3_key: Option<String>,
+    #[serde(rename = "S3ObjectVersion")]
+    pub(crate) s3_object_version: Option<String>,
+    #[serde(rename = "S3ObjectStorageMode")]
+    pub(crate) s3_object_storage_mode: Option<String>,
+    pub(crate) image_uri: Option<String>,
+    #[serde(rename = "SourceKMSKeyArn")]
+    pub(crate) source_kms_key_arn: Option<String>,
+}
+
+/// What creation and update of a configuration share.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Settings {
+    pub(crate) runtime: Option<String>,
+    pub(crate) role: Option<String>,
+    pub(crate) handler: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) timeout: Option<i64>,
+    pub(crate) memory_size: Option<i64>,
+    pub(crate) environment: Option<Environment>,
+    pub(crate) ephemeral_storage: Option<EphemeralStorage>,
+    pub(crate) tracing_config: Option<TracingConfig>,
+    pub(crate) snap_start: Option<SnapStart>,
+    pub(crate) logging_config: Option<LoggingConfig>,
+    pub(crate) vpc_config: Option<VpcConfig>,
+    pub(crate) layers: Option<Vec<String>>,
+    pub(crate) dead_letter_config: Option<DeadLetterConfig>,
+    #[serde(rename = "KMSKeyArn")]
+    pub(crate) kms_key_arn: Option<String>,
+    pub(crate) file_system_configs: Option<Vec<Structure>>,
+    pub(crate) image_config: Option<ImageConfig>,
+    pub(crate) capacity_provider_config: Option<Structure>,
+    pub(crate) durable_config: Option<Structure>,
+    pub(crate) runtime_config: Option<Structure>,
+    pub(crate) accelerator_config: Option<Structure>,
+}
+
+/// Variables.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Environment {
+    pub(crate) variables: Option<BTreeMap<String, String>>,
+}
+
+/// `/tmp`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct EphemeralStorage {
+    pub(crate) size: Option<i64>,
+}
+
+/// Tracing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct TracingConfig {
+    pub(crate) mode: Option<String>,
+}
+
+/// Snapshots of published versions.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct SnapStart {
+    pub(crate) apply_on: Option<String>,
+}
+
+/// Logs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct LoggingConfig {
+    pub(crate) log_format: Option<String>,
+    pub(crate) application_log_level: Option<String>,
+    pub(crate) system_log_level: Option<String>,
+    pub(crate) log_group: Option<String>,
+}
+
+/// Networks.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct VpcConfig {
+    pub(crate) subnet_ids: Option<Vec<String>>,
+    pub(crate) security_group_ids: Option<Vec<String>>,
+}
+
+/// Where lost events go.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct DeadLetterConfig {
+    pub(crate) target_arn: Option<String>,
+}
+
+/// A container image's settings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct ImageConfig {
+    pub(crate) entry_point: Option<Vec<String>>,
+    pub(crate) command: Option<Vec<String>>,
+    pub(crate) working_directory: Option<String>,
+}
+
+/// Reads a body. No body at all is an object without members, as AWS has it.
+///
+/// # Errors
+/// SerializationException.
+pub(crate) fn parse<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None => Ok(T::default()),
+        // serde would read a struct from an array, too.
+        Some(b'[') => Err(ApiError::serialization(&serde::de::Error::custom("an object is expected"))),
+        Some(_) => serde_json::from_slice(body).map_err(|error| ApiError::serialization(&error)),
+    }
+}

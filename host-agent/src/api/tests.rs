@@ -1,0 +1,1 @@
+//! Tests of the API: requests in, answers out, without a socket.

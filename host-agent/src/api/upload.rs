@@ -1,0 +1,74 @@
+//! Code in a request: which of its members are there, base64, and what AWS says when the zip is no good.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+
+use super::{
+    ApiError,
+    constraints::{ARN_OR_NOTHING, BUCKET, Constraints},
+    requests::Code,
+};
+use crate::code::{BuildError, CodeError, archive::Refusal};
+
+/// Checks the members against the model.
+pub(crate) fn constrain(constraints: &mut Constraints, code: &Code) {
+    constraints.length("code.s3Bucket", code.s3_bucket.as_deref(), 3..=63);
+    constraints.pattern("code.s3Bucket", code.s3_bucket.as_deref(), &BUCKET);
+    constraints.length("code.s3Key", code.s3_key.as_deref(), 1..=1024);
+    constraints.length("code.s3ObjectVersion", code.s3_object_version.as_deref(), 1..=1024);
+    let mode = code.s3_object_storage_mode.as_deref();
+    constraints.one_of("code.s3ObjectStorageMode", mode, &["COPY", "REFERENCE"]);
+    constraints.length("code.sourceKMSKeyArn", code.source_kms_key_arn.as_deref(), 0..=10_000);
+    constraints.pattern("code.sourceKMSKeyArn", code.source_kms_key_arn.as_deref(), &ARN_OR_NOTHING);
+}
+
+/// The zip of a request.
+///
+/// # Errors
+/// InvalidParameterValueException when there is none, or there is something beside it.
+pub(crate) fn zip(code: Code) -> Result<Bytes, ApiError> {
+    let from_s3 = code.s3_bucket.is_some() || code.s3_key.is_some() || code.s3_object_version.is_some();
+    if code.image_uri.is_some() {
+        let message = "Please don't provide ImageUri when updating a function with packageType Zip.";
+        return Err(ApiError::invalid_parameter(message));
+    }
+    let Some(zip) = code.zip_file else {
+        if from_s3 {
+            return Err(ApiError::unsupported_parameter("S3Bucket"));
+        }
+        return Err(ApiError::invalid_parameter("Please provide a source for function code."));
+    };
+    if from_s3 {
+        let message = "Please do not provide other FunctionCode parameters when providing a ZipFile.";
+        return Err(ApiError::invalid_parameter(message));
+    }
+    match BASE64_STANDARD.decode(zip) {
+        Ok(zip) => Ok(zip.into()),
+        Err(error) => {
+            use serde::de::Error as _;
+            Err(ApiError::serialization(&serde_json::Error::custom(format!(
+                "ZipFile is not base64: {error}"
+            ))))
+        }
+    }
+}
+
+/// What the client of a refused zip is told.
+pub(crate) fn refusal(error: CodeError) -> ApiError {
+    match error {
+        CodeError::Build(BuildError::Refused(refusal)) => {
+            tracing::info!("an uploaded zip is refused: {refusal}");
+            ApiError::invalid_parameter(match refusal {
+                Refusal::Empty => "Uploaded file must be a non-empty zip",
+                Refusal::TooLarge => "Unzipped size must be smaller than 262144000 bytes",
+                Refusal::Unusable(_) => {
+                    "Could not unzip uploaded file. Please check your file, then try to upload again."
+                }
+            })
+        }
+        error => {
+            tracing::error!("an uploaded zip could not be stored: {:#}", anyhow::Error::from(error));
+            ApiError::internal()
+        }
+    }
+}

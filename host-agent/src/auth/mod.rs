@@ -1,0 +1,189 @@
+//! Who sent a request: AWS Signature Version 4, in the Authorization header or in the query.
+//!
+//! In two steps, so that nobody without a key makes the node read a large body: [`Authenticator::identify`] judges
+//! everything but the signature before the body is read, [`Claim::verify`] the signature when the body's hash is known.
+//! Pure but for the clock, which the caller passes in. Called by `api::gate`.
+
+mod canonical;
+mod scope;
+#[cfg(test)]
+mod tests;
+
+use axum::http::{HeaderMap, request::Parts};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+
+use self::scope::{ALGORITHM, Credential, Fields};
+use crate::{
+    api::ApiError,
+    code::hex,
+    config::{AuthMode, Config, Key, is_region},
+};
+
+/// How far a signature's time may be from ours.
+const MAX_SKEW: TimeDelta = TimeDelta::minutes(5);
+
+/// Longest life of a presigned URL.
+const MAX_EXPIRES_S: i64 = 604_800;
+
+const DATE_FORMAT: &str = "%Y%m%dT%H%M%SZ";
+const CONTENT_SHA256: &str = "x-amz-content-sha256";
+const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
+
+/// Judges requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Authenticator {
+    keys: Vec<Key>,
+    mode: AuthMode,
+    region: String,
+}
+
+/// A request whose signature is still to be verified, or that needs none.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    /// Region that the request was signed for.
+    pub(crate) region: String,
+    signed: Option<Signed>,
+}
+
+#[derive(Debug)]
+struct Signed {
+    /// Canonical request up to the payload's hash.
+    head: String,
+    /// What the header said about the payload.
+    declared_payload: Option<String>,
+    date: String,
+    scope: String,
+    signing_key: [u8; 32],
+    signature: Vec<u8>,
+}
+
+impl Authenticator {
+    /// For a node's configuration.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { keys: config.keys.clone(), mode: config.auth, region: config.region.clone() }
+    }
+
+    /// Judges a request's head.
+    ///
+    /// # Errors
+    /// AWS's authentication errors. None in [`AuthMode::Optional`] unless the request is signed by a key of ours.
+    pub(crate) fn identify(&self, head: &Parts, now: DateTime<Utc>) -> Result<Claim, ApiError> {
+        let fields = Fields::of(head);
+        if self.mode == AuthMode::Optional {
+            let credential =
+                fields.as_ref().ok().and_then(|fields| Credential::parse(&fields.credential).ok());
+            let ours =
+                credential.as_ref().is_some_and(|credential| self.key(&credential.access_key_id).is_some());
+            if !ours {
+                let named = credential.map(|credential| credential.region).filter(|region| is_region(region));
+                return Ok(Claim { region: named.unwrap_or_else(|| self.region.clone()), signed: None });
+            }
+        }
+        self.identify_signed(head, &fields?, now)
+    }
+
+    fn identify_signed(&self, head: &Parts, fields: &Fields, now: DateTime<Utc>) -> Result<Claim, ApiError> {
+        if fields.algorithm != ALGORITHM {
+            let message = format!("Unsupported AWS 'algorithm': '{}'.", fields.algorithm);
+            return Err(ApiError::incomplete_signature(message));
+        }
+        let credential = Credential::parse(&fields.credential)?;
+        let key = self.key(&credential.access_key_id).ok_or_else(ApiError::unrecognized_client)?;
+        let date = fields.date(&head.headers)?;
+        check_time(&date, fields.expires_s, now)?;
+        credential.check(&date)?;
+        if !is_region(&credential.region) {
+            return Err(ApiError::signature_time("Credential should be scoped to a valid region."));
+        }
+        if !fields.signed_headers.iter().any(|name| name == "host") {
+            let message = "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.";
+            return Err(ApiError::incomplete_signature(message));
+        }
+        let head_text = canonical::head(head, fields)?;
+        let signature = unhex(&fields.signature).ok_or_else(ApiError::wrong_signature)?;
+        let signed = Signed {
+            head: head_text,
+            declared_payload: header(&head.headers, CONTENT_SHA256).map(String::from),
+            date,
+            scope: credential.scope(),
+            signing_key: credential.signing_key(&key.secret_access_key),
+            signature,
+        };
+        Ok(Claim { region: credential.region, signed: Some(signed) })
+    }
+
+    fn key(&self, access_key_id: &str) -> Option<&Key> {
+        self.keys.iter().find(|key| key.access_key_id == access_key_id)
+    }
+}
+
+impl Claim {
+    /// Verifies the signature over the head and a body with this hash.
+    ///
+    /// # Errors
+    /// InvalidSignatureException.
+    pub(crate) fn verify(&self, body_sha256: &[u8; 32]) -> Result<(), ApiError> {
+        let Some(signed) = &self.signed else { return Ok(()) };
+        let actual = hex(body_sha256);
+        let payload = match signed.declared_payload.as_deref() {
+            Some(UNSIGNED_PAYLOAD) => UNSIGNED_PAYLOAD,
+            Some(declared) if declared != actual => return Err(ApiError::wrong_signature()),
+            _ => actual.as_str(),
+        };
+        let request = format!("{}\n{payload}", signed.head);
+        let string_to_sign =
+            format!("{ALGORITHM}\n{}\n{}\n{}", signed.date, signed.scope, hex(&Sha256::digest(request)));
+        // Compares in constant time.
+        mac(&signed.signing_key)
+            .chain_update(string_to_sign)
+            .verify_slice(&signed.signature)
+            .map_err(|_| ApiError::wrong_signature())
+    }
+}
+
+/// A signature is good for five minutes either way, a presigned URL as long as it says.
+fn check_time(date: &str, expires_s: Option<i64>, now: DateTime<Utc>) -> Result<(), ApiError> {
+    let Ok(signed_at) = NaiveDateTime::parse_from_str(date, DATE_FORMAT) else {
+        let message = format!("Date must be in ISO-8601 'basic format'. Got '{date}'.");
+        return Err(ApiError::incomplete_signature(message));
+    };
+    let signed_at = signed_at.and_utc();
+    let text = |time: DateTime<Utc>| time.format(DATE_FORMAT).to_string();
+    let until = match expires_s {
+        None => signed_at + MAX_SKEW,
+        Some(seconds) if (1..=MAX_EXPIRES_S).contains(&seconds) => signed_at + TimeDelta::seconds(seconds),
+        Some(_) => return Err(ApiError::incomplete_signature("X-Amz-Expires must be between 1 and 604800")),
+    };
+    if now > until {
+        let (now, earliest) = (text(now), text(now - MAX_SKEW));
+        let message = format!("Signature expired: {date} is now earlier than {earliest} ({now} - 5 min.)");
+        return Err(ApiError::signature_time(message));
+    }
+    if signed_at > now + MAX_SKEW {
+        let (now, latest) = (text(now), text(now + MAX_SKEW));
+        let message =
+            format!("Signature not yet current: {date} is still later than {latest} ({now} + 5 min.)");
+        return Err(ApiError::signature_time(message));
+    }
+    Ok(())
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn mac(key: &[u8]) -> Hmac<Sha256> {
+    match Hmac::new_from_slice(key) {
+        Ok(mac) => mac,
+        Err(_) => unreachable!("HMAC takes keys of any length"),
+    }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}

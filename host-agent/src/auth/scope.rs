@@ -1,0 +1,200 @@
+//! What a signed request says about its signature: the fields of the Authorization header or of a presigned query, and
+//! the credential with its scope.
+
+use axum::http::{HeaderMap, header::AUTHORIZATION, request::Parts};
+use hmac::Mac as _;
+
+use super::{header, mac};
+use crate::api::ApiError;
+
+/// The only algorithm.
+pub(super) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+
+const TERMINATOR: &str = "aws4_request";
+const SERVICE: &str = "lambda";
+
+/// Most signed headers: no client signs more than a few dozen.
+const MAX_SIGNED_HEADERS: usize = 128;
+
+/// Fields of a signature.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    pub(super) algorithm: String,
+    pub(super) credential: String,
+    pub(super) signed_headers: Vec<String>,
+    pub(super) signature: String,
+    /// `X-Amz-Date` of a presigned query.
+    pub(super) query_date: Option<String>,
+    /// Life of a presigned query.
+    pub(super) expires_s: Option<i64>,
+}
+
+impl Fields {
+    /// The fields of a request, from its header or its query.
+    pub(super) fn of(head: &Parts) -> Result<Self, ApiError> {
+        if let Some(value) = head.headers.get(AUTHORIZATION) {
+            return match value.to_str() {
+                Ok(value) => Self::from_header(value, &head.headers),
+                Err(_) => Err(ApiError::incomplete_signature("Authorization header is not text.")),
+            };
+        }
+        let query = head.uri.query().unwrap_or_default();
+        if query.contains("X-Amz-Algorithm=") {
+            Self::from_query(query)
+        } else {
+            Err(ApiError::missing_token())
+        }
+    }
+
+    fn from_header(value: &str, headers: &HeaderMap) -> Result<Self, ApiError> {
+        let (algorithm, rest) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
+        let mut fields = Self { algorithm: algorithm.into(), ..Self::default() };
+        if !algorithm.starts_with("AWS4-") {
+            let message = format!(
+                "'{algorithm}' not a valid key=value pair (missing equal-sign) in Authorization header: '{value}'."
+            );
+            return Err(ApiError::incomplete_signature(message));
+        }
+        for part in rest.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let Some((name, value)) = part.split_once('=') else {
+                let message = format!(
+                    "'{part}' not a valid key=value pair (missing equal-sign) in Authorization header: '{rest}'."
+                );
+                return Err(ApiError::incomplete_signature(message));
+            };
+            match name {
+                "Credential" => fields.credential = value.into(),
+                "SignedHeaders" => fields.signed_headers = signed_headers(value),
+                "Signature" => fields.signature = value.into(),
+                _ => {}
+            }
+        }
+        let mut missing = String::new();
+        for (name, absent) in [
+            ("Credential", fields.credential.is_empty()),
+            ("Signature", fields.signature.is_empty()),
+            ("SignedHeaders", fields.signed_headers.is_empty()),
+        ] {
+            if absent {
+                missing += &format!("Authorization header requires '{name}' parameter. ");
+            }
+        }
+        if header(headers, "x-amz-date").is_none() {
+            missing += "Authorization header requires existence of a 'X-Amz-Date' header. ";
+        }
+        if missing.is_empty() {
+            Ok(fields)
+        } else {
+            Err(ApiError::incomplete_signature(format!("{missing}Authorization={algorithm}")))
+        }
+    }
+
+    fn from_query(query: &str) -> Result<Self, ApiError> {
+        let mut fields = Self::default();
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
+            match name {
+                "X-Amz-Algorithm" => fields.algorithm = value,
+                "X-Amz-Credential" => fields.credential = value,
+                "X-Amz-SignedHeaders" => fields.signed_headers = signed_headers(&value),
+                "X-Amz-Signature" => fields.signature = value,
+                "X-Amz-Date" => fields.query_date = Some(value),
+                "X-Amz-Expires" => fields.expires_s = Some(value.parse().unwrap_or(0)),
+                _ => {}
+            }
+        }
+        let complete = !fields.credential.is_empty()
+            && !fields.signature.is_empty()
+            && !fields.signed_headers.is_empty()
+            && fields.query_date.is_some()
+            && fields.expires_s.is_some();
+        if complete {
+            Ok(fields)
+        } else {
+            let message = "AWS query-string parameters must include 'X-Amz-Algorithm', 'X-Amz-Credential', \
+                           'X-Amz-Signature', 'X-Amz-SignedHeaders', 'X-Amz-Date' and 'X-Amz-Expires'.";
+            Err(ApiError::incomplete_signature(message))
+        }
+    }
+
+    /// Whether the signature is in the query.
+    pub(super) fn is_presigned(&self) -> bool {
+        self.query_date.is_some()
+    }
+
+    /// The time that was signed, as text.
+    pub(super) fn date(&self, headers: &HeaderMap) -> Result<String, ApiError> {
+        let date = self.query_date.as_deref().or_else(|| header(headers, "x-amz-date"));
+        date.map(String::from).ok_or_else(|| ApiError::incomplete_signature("X-Amz-Date is missing."))
+    }
+}
+
+fn signed_headers(list: &str) -> Vec<String> {
+    list.split(';').take(MAX_SIGNED_HEADERS).map(str::to_ascii_lowercase).collect()
+}
+
+/// `AKID/20261123/us-east-1/lambda/aws4_request`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Credential {
+    pub(super) access_key_id: String,
+    pub(super) date: String,
+    pub(super) region: String,
+    pub(super) service: String,
+    terminator: String,
+}
+
+impl Credential {
+    pub(super) fn parse(text: &str) -> Result<Self, ApiError> {
+        // An access key's id may hold slashes; the scope may not.
+        let mut parts = text.rsplitn(5, '/').map(String::from);
+        match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(terminator), Some(service), Some(region), Some(date), Some(access_key_id)) => {
+                Ok(Self { access_key_id, date, region, service, terminator })
+            }
+            _ => {
+                let message = format!(
+                    "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, \
+                     got '{text}'"
+                );
+                Err(ApiError::incomplete_signature(message))
+            }
+        }
+    }
+
+    /// Whether the scope is this service's and the signed time's.
+    pub(super) fn check(&self, date: &str) -> Result<(), ApiError> {
+        if self.terminator != TERMINATOR {
+            let message = format!("Credential should be scoped with a valid terminator: '{TERMINATOR}'.");
+            return Err(ApiError::signature_time(message));
+        }
+        if self.service != SERVICE {
+            let message = format!("Credential should be scoped to correct service: '{SERVICE}'.");
+            return Err(ApiError::signature_time(message));
+        }
+        let day = date.split('T').next().unwrap_or_default();
+        if self.date != day {
+            let message = format!(
+                "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{}' != \
+                 '{day}', from '{date}'.",
+                self.date
+            );
+            return Err(ApiError::signature_time(message));
+        }
+        Ok(())
+    }
+
+    pub(super) fn scope(&self) -> String {
+        format!("{}/{}/{}/{}", self.date, self.region, self.service, self.terminator)
+    }
+
+    /// The key that signs: HMACs of the scope's parts, one after another.
+    pub(super) fn signing_key(&self, secret: &str) -> [u8; 32] {
+        let first = format!("AWS4{secret}").into_bytes();
+        let parts = [&self.date, &self.region, &self.service, &self.terminator];
+        let key = parts.iter().fold(first, |key, part| {
+            mac(&key).chain_update(part.as_bytes()).finalize().into_bytes().to_vec()
+        });
+        key.try_into().unwrap_or_default()
+    }
+}

@@ -1,0 +1,259 @@
+//! Tests of signatures: AWS's published example, what is refused and how, and an independent signer as an oracle.
+
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_sigv4::{
+    http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign},
+    sign::v4,
+};
+use axum::http::Request;
+use proptest::prelude::*;
+
+use super::*;
+
+const KEY: &str = "AKIDEXAMPLE";
+const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+
+fn authenticator(mode: AuthMode) -> Authenticator {
+    let key = Key { access_key_id: KEY.into(), secret_access_key: SECRET.into() };
+    Authenticator { keys: vec![key], mode, region: "us-east-1".into() }
+}
+
+fn at(date: &str) -> DateTime<Utc> {
+    NaiveDateTime::parse_from_str(date, DATE_FORMAT).unwrap().and_utc()
+}
+
+/// A request as the independent signer sends it.
+struct Sent {
+    method: String,
+    uri: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Sent {
+    fn new(method: &str, path: &str, body: &[u8]) -> Self {
+        let headers = vec![("host".into(), "127.0.0.1:9000".into())];
+        let uri = format!("http://127.0.0.1:9000{path}");
+        Self { method: method.into(), uri, headers, body: body.into() }
+    }
+
+    fn signed(mut self, when: DateTime<Utc>, key: &str, secret: &str, region: &str, in_query: bool) -> Self {
+        let identity = Credentials::new(key, secret, None, None, "test").into();
+        let mut settings = SigningSettings::default();
+        if in_query {
+            settings.signature_location = SignatureLocation::QueryParams;
+            settings.expires_in = Some(Duration::from_secs(900));
+        }
+        let params = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(region)
+            .name("lambda")
+            .time(SystemTime::from(when))
+            .settings(settings)
+            .build()
+            .unwrap()
+            .into();
+        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let request =
+            SignableRequest::new(&self.method, &self.uri, headers, SignableBody::Bytes(&self.body)).unwrap();
+        let (instructions, _) = sign(request, &params).unwrap().into_parts();
+        let (added, query) = instructions.into_parts();
+        for header in added {
+            self.headers.push((header.name().into(), header.value().into()));
+        }
+        for (name, value) in query {
+            let value = utf8_percent_encode(&value, percent_encoding::NON_ALPHANUMERIC).to_string();
+            self.uri += &format!("{}{name}={value}", if self.uri.contains('?') { "&" } else { "?" });
+        }
+        self
+    }
+
+    fn parts(&self) -> Parts {
+        let mut request = Request::builder().method(self.method.as_str()).uri(&self.uri);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// The region that the request is accepted for, or the error's name.
+    fn judged(&self, mode: AuthMode, now: DateTime<Utc>) -> Result<String, &'static str> {
+        let claim = authenticator(mode).identify(&self.parts(), now).map_err(|error| error.name())?;
+        claim.verify(&Sha256::digest(&self.body).into()).map_err(|error| error.name())?;
+        Ok(claim.region)
+    }
+}
+
+use percent_encoding::utf8_percent_encode;
+
+const NOW: &str = "20261123T120000Z";
+
+fn good() -> Sent {
+    Sent::new("POST", "/2015-03-31/functions", b"{}").signed(at(NOW), KEY, SECRET, "eu-west-1", false)
+}
+
+/// The signing key of AWS's documentation ("Deriving the signing key"): secret, 20150830, us-east-1, iam.
+#[test]
+fn the_signing_key_is_the_published_one() {
+    let credential = Credential::parse(&format!("{KEY}/20150830/us-east-1/iam/aws4_request")).unwrap();
+    let key = hex(&credential.signing_key(SECRET));
+    assert_eq!(key, "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9");
+}
+
+/// The example request of AWS's documentation: ListUsers of IAM, canonical request hash and all.
+#[test]
+fn the_canonical_request_is_the_published_one() {
+    let parts = Request::builder()
+        .uri("https://iam.amazonaws.com/?Action=ListUsers&Version=2010-05-08")
+        .header("host", "iam.amazonaws.com")
+        .header("content-type", "application/x-www-form-urlencoded; charset=utf-8")
+        .header("x-amz-date", "20150830T123600Z")
+        .body(())
+        .unwrap()
+        .into_parts()
+        .0;
+    let fields = Fields {
+        signed_headers: ["content-type", "host", "x-amz-date"].map(String::from).into(),
+        ..Fields::default()
+    };
+    let canonical = format!("{}\n{}", canonical::head(&parts, &fields).unwrap(), hex(&Sha256::digest(b"")));
+    assert_eq!(
+        hex(&Sha256::digest(canonical)),
+        "f536975d06c0309214f805bb90ccff089219ecd68b2577efef23edd43b7e1a59"
+    );
+}
+
+#[test]
+fn a_good_signature_is_taken_for_its_region() {
+    assert_eq!(good().judged(AuthMode::Required, at(NOW)), Ok("eu-west-1".into()));
+    assert_eq!(good().judged(AuthMode::Optional, at(NOW)), Ok("eu-west-1".into()));
+}
+
+#[test]
+fn a_changed_request_is_refused() {
+    let change = |change: fn(&mut Sent)| {
+        let mut sent = good();
+        change(&mut sent);
+        sent.judged(AuthMode::Required, at(NOW)).unwrap_err()
+    };
+    assert_eq!(change(|sent| sent.body = b"{ }".into()), "InvalidSignatureException");
+    assert_eq!(change(|sent| sent.method = "PUT".into()), "InvalidSignatureException");
+    assert_eq!(change(|sent| sent.uri += "?x=1"), "InvalidSignatureException");
+    assert_eq!(change(|sent| sent.headers[0].1 = "other".into()), "InvalidSignatureException");
+    let other = Sent::new("GET", "/", b"").signed(at(NOW), KEY, "other secret", "us-east-1", false);
+    assert_eq!(other.judged(AuthMode::Required, at(NOW)), Err("InvalidSignatureException"));
+    assert_eq!(other.judged(AuthMode::Optional, at(NOW)), Err("InvalidSignatureException"));
+}
+
+#[test]
+fn strangers_and_the_unsigned_are_refused_unless_auth_is_optional() {
+    let stranger = Sent::new("GET", "/", b"").signed(at(NOW), "AKIDOTHER", SECRET, "eu-west-3", false);
+    assert_eq!(stranger.judged(AuthMode::Required, at(NOW)), Err("UnrecognizedClientException"));
+    assert_eq!(stranger.judged(AuthMode::Optional, at(NOW)), Ok("eu-west-3".into()));
+    let unsigned = Sent::new("GET", "/", b"");
+    assert_eq!(unsigned.judged(AuthMode::Required, at(NOW)), Err("MissingAuthenticationTokenException"));
+    assert_eq!(unsigned.judged(AuthMode::Optional, at(NOW)), Ok("us-east-1".into()));
+}
+
+#[test]
+fn a_signature_is_good_for_five_minutes_either_way() {
+    for (now, taken) in [
+        ("20261123T120500Z", true),
+        ("20261123T120501Z", false),
+        ("20261123T115500Z", true),
+        ("20261123T115459Z", false),
+        ("20271123T120000Z", false),
+    ] {
+        let judged = good().judged(AuthMode::Required, at(now));
+        assert_eq!(judged.is_ok(), taken, "{now}");
+        assert!(taken || judged == Err("InvalidSignatureException"));
+    }
+}
+
+#[test]
+fn authorization_headers_that_make_no_sense_are_refused() {
+    let good = good();
+    let value = &good.headers.iter().find(|(name, _)| name == "authorization").unwrap().1;
+    for (broken, error) in [
+        ("x".to_owned(), "IncompleteSignatureException"),
+        (String::new(), "IncompleteSignatureException"),
+        ("Bearer abc".to_owned(), "IncompleteSignatureException"),
+        (value.replace("AWS4-HMAC-SHA256", "AWS4-HMAC-MD5"), "IncompleteSignatureException"),
+        (value.replace("Signature=", "Sig="), "IncompleteSignatureException"),
+        (value.replace("/lambda/", "/s3/"), "InvalidSignatureException"),
+        (value.replace("/aws4_request", "/aws3_request"), "InvalidSignatureException"),
+        (value.replace("20261123/", "20261122/"), "InvalidSignatureException"),
+        (value.replace("/eu-west-1/", "/../"), "InvalidSignatureException"),
+        (value.replace("host;", ""), "IncompleteSignatureException"),
+        (value.replace("host;", "host;x-not-there;"), "InvalidSignatureException"),
+        (format!("{value}00"), "InvalidSignatureException"),
+    ] {
+        let mut sent = Sent::new("POST", "/2015-03-31/functions", b"{}");
+        sent.headers.extend(good.headers.iter().filter(|(name, _)| name == "x-amz-date").cloned());
+        sent.headers.push(("authorization".into(), broken.clone()));
+        assert_eq!(sent.judged(AuthMode::Required, at(NOW)), Err(error), "{broken}");
+    }
+}
+
+#[test]
+fn a_declared_payload_must_be_the_body_or_unsigned() {
+    let with = |declared: &str, body: &[u8]| {
+        let mut sent = Sent::new("POST", "/", body);
+        sent.headers.push((CONTENT_SHA256.into(), declared.into()));
+        sent
+    };
+    let declared = hex(&Sha256::digest(b"x"));
+    let honest = with(&declared, b"x").signed(at(NOW), KEY, SECRET, "us-east-1", false);
+    assert_eq!(honest.judged(AuthMode::Required, at(NOW)), Ok("us-east-1".into()));
+    let mut swapped = honest;
+    swapped.body = b"y".into();
+    assert_eq!(swapped.judged(AuthMode::Required, at(NOW)), Err("InvalidSignatureException"));
+}
+
+#[test]
+fn a_presigned_url_is_good_until_it_expires() {
+    let sent = || {
+        Sent::new("GET", "/2015-03-31/functions?MaxItems=1", b"").signed(
+            at(NOW),
+            KEY,
+            SECRET,
+            "us-east-1",
+            true,
+        )
+    };
+    assert_eq!(sent().judged(AuthMode::Required, at("20261123T121459Z")), Ok("us-east-1".into()));
+    assert_eq!(sent().judged(AuthMode::Required, at("20261123T121501Z")), Err("InvalidSignatureException"));
+    let mut changed = sent();
+    changed.uri = changed.uri.replace("MaxItems=1", "MaxItems=2");
+    assert_eq!(changed.judged(AuthMode::Required, at(NOW)), Err("InvalidSignatureException"));
+}
+
+proptest! {
+    /// What the independent signer signs is taken, however odd path, query, headers and body are; with one byte of
+    /// the body changed it is not.
+    #[test]
+    fn the_oracle_agrees(
+        segments in prop::collection::vec("[a-zA-Z0-9:$_.~-]{1,12}", 1..5),
+        query in prop::collection::vec(("[a-zA-Z]{1,6}", "[ -~]{0,12}"), 0..4),
+        headers in prop::collection::vec(("x-amz-[a-f]{1,6}", "[!-~]{1,8}( {1,3}[!-~]{1,8}){0,2}"), 0..4),
+        body in prop::collection::vec(any::<u8>(), 1..200),
+        in_query: bool,
+    ) {
+        let encode = |text: &str| utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let path: Vec<_> = segments.iter().map(|segment| encode(segment)).collect();
+        let query: Vec<_> = query.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        let mut uri = format!("/{}", path.join("/"));
+        if !query.is_empty() {
+            uri += &format!("?{}", query.join("&"));
+        }
+        let mut sent = Sent::new("POST", &uri, &body);
+        sent.headers.extend(headers.iter().cloned());
+        sent.headers.dedup_by(|a, b| a.0 == b.0);
+        let mut sent = sent.signed(at(NOW), KEY, SECRET, "us-east-1", in_query);
+        prop_assert_eq!(sent.judged(AuthMode::Required, at(NOW)), Ok("us-east-1".to_owned()));
+        sent.body[0] ^= 1;
+        prop_assert_eq!(sent.judged(AuthMode::Required, at(NOW)), Err("InvalidSignatureException"));
+    }
+}

@@ -1,0 +1,210 @@
+//! The confined helpers that make a code image, each a process of its own, started by `code::build` alone:
+//!
+//! ```text
+//! host-agent unzip-code --dir DIR              zip on standard input ─► DIR/code.tar
+//! host-agent pack-code --mkfs FILE --dir DIR   DIR/code.tar ─► DIR/code.erofs, by becoming mkfs.erofs
+//! ```
+//!
+//! The first one reads a hostile zip: its jail has one directory, no `execve`, no thread and no process. The second one
+//! runs a foreign program, but on a tar that we wrote. Both enter their jail before they look at the first byte. A zip
+//! that no function may have is said in one line of JSON on standard output with exit status [`EXIT_REFUSED`]; every
+//! other failure is the node's and goes to standard error.
+
+use std::{
+    fs::File,
+    io::{BufReader, BufWriter, Write as _},
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::Context as _;
+use jail::{Access, JailPlan, Limit, PathRule, Resource, SyscallFilter, SyscallRule, allow};
+
+use super::archive::{self, MAX_ENTRIES, MAX_UNZIPPED_LEN, RepackError};
+
+/// Exit status that says: the zip is refused, standard output says why.
+pub(crate) const EXIT_REFUSED: u8 = 3;
+
+/// Name of the image in the helpers' directory.
+pub(crate) const IMAGE: &str = "code.erofs";
+
+/// Name of the tar in the helpers' directory.
+const TAR: &str = "code.tar";
+
+/// Headers and padding of one tar entry, in bytes: header, long name's header and name, padding.
+const TAR_OVERHEAD: u64 = 4 * 512;
+
+/// The images' UUID: none, so that the same zip makes the same image.
+const UUID: &str = "00000000-0000-0000-0000-000000000000";
+
+/// What mkfs.erofs is linked with; those that exist are readable.
+const LIBRARIES: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
+
+/// Is the first helper.
+pub(crate) fn unzip(dir: &Path) -> ExitCode {
+    let error = match unzip_confined(dir) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(error) => error,
+    };
+    if let Some(RepackError::Refused(refusal)) = error.downcast_ref() {
+        let line = serde_json::to_string(refusal).unwrap_or_default();
+        // The parent reads to the end; if it is gone there is nobody to tell.
+        let _ = writeln!(std::io::stdout(), "{line}");
+        return ExitCode::from(EXIT_REFUSED);
+    }
+    eprintln!("unzip-code: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn unzip_confined(dir: &Path) -> anyhow::Result<()> {
+    enter(&unzip_plan(dir), &unzip_filter())?;
+    let zip = std::io::stdin().as_fd().try_clone_to_owned().context("cannot read the zip")?;
+    let tar = File::create(dir.join(TAR)).context("cannot create the tar")?;
+    Ok(archive::repack(BufReader::new(File::from(zip)), BufWriter::new(tar))?)
+}
+
+/// Is the second helper; returns only when it cannot become mkfs.erofs.
+pub(crate) fn pack(mkfs: &Path, dir: &Path) -> ExitCode {
+    if let Err(error) = enter(&pack_plan(mkfs, dir), &pack_filter()) {
+        eprintln!("pack-code: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let failed = Command::new(mkfs)
+        .args(["--quiet", "-T0", "-U", UUID, "-x-1", "--workers=1", "--tar=f"])
+        .arg(dir.join(IMAGE))
+        .arg(dir.join(TAR))
+        .env_clear()
+        .exec();
+    eprintln!("pack-code: cannot run {}: {failed}", mkfs.display());
+    ExitCode::FAILURE
+}
+
+fn enter(plan: &JailPlan, filter: &SyscallFilter) -> anyhow::Result<()> {
+    let filter = filter.compile().context("cannot compile the system call filter")?;
+    plan.enter().context("cannot enter the jail")?;
+    filter.apply().context("cannot apply the system call filter")
+}
+
+fn unzip_plan(dir: &Path) -> JailPlan {
+    let tar_len = MAX_UNZIPPED_LEN + MAX_ENTRIES as u64 * TAR_OVERHEAD;
+    let mut limits = limits();
+    limits.push(Limit {
+        resource: Resource::RLIMIT_FSIZE,
+        value: tar_len,
+        reason: "the largest tar that the rules for zips allow",
+    });
+    limits.push(Limit {
+        resource: Resource::RLIMIT_NPROC,
+        value: 0,
+        reason: "makes no process and no thread",
+    });
+    let paths = vec![PathRule { path: dir.to_owned(), access: Access::ReadWrite, reason: "tar" }];
+    JailPlan { limits, paths }
+}
+
+/// No limit of file size: mkfs.erofs keeps its scratch data at 1 TiB of a sparse file, and a length says nothing about
+/// blocks. What it writes is bounded by the tar.
+fn pack_plan(mkfs: &Path, dir: &Path) -> JailPlan {
+    let libraries = LIBRARIES.iter().map(PathBuf::from).filter(|path| path.exists());
+    let mut paths: Vec<_> = libraries
+        .map(|path| PathRule { path, access: Access::ReadExecute, reason: "what mkfs.erofs is linked with" })
+        .collect();
+    let cache = PathBuf::from("/etc/ld.so.cache");
+    if cache.exists() {
+        paths.push(PathRule { path: cache, access: Access::Read, reason: "the loader's index of libraries" });
+    }
+    paths.push(PathRule { path: mkfs.to_owned(), access: Access::ReadExecute, reason: "makes the image" });
+    paths.push(PathRule { path: dir.to_owned(), access: Access::ReadWrite, reason: "tar and image" });
+    JailPlan { limits: limits(), paths }
+}
+
+/// Limits of both helpers.
+fn limits() -> Vec<Limit> {
+    let limit = |resource, value, reason| Limit { resource, value, reason };
+    vec![
+        limit(Resource::RLIMIT_CPU, 120, "seconds; 250 MB inflate in two on hardware, in tens when emulated"),
+        limit(Resource::RLIMIT_AS, 1 << 30, "bytes; 100,000 entries take a tenth of that"),
+        limit(Resource::RLIMIT_NOFILE, 64, "a handful are open"),
+        limit(Resource::RLIMIT_CORE, 0, "a dump would hold a customer's code"),
+    ]
+}
+
+fn unzip_filter() -> SyscallFilter {
+    let mut rules = common_rules();
+    rules.extend([
+        allow!(SYS_fcntl, "duplicating standard input"),
+        allow!(SYS_sigaltstack, "Rust takes its stack guard down at the end"),
+    ]);
+    SyscallFilter { name: "unzip-code", rules }
+}
+
+/// The loader, libc and mkfs.erofs. `clone3` hides its flags in memory: that a process could be made is bounded by
+/// landlock, which this filter is not alone with.
+fn pack_filter() -> SyscallFilter {
+    let mut rules = common_rules();
+    rules.extend([
+        allow!(SYS_execve, "becoming mkfs.erofs; landlock allows that file and its libraries"),
+        allow!(SYS_arch_prctl, "thread-local storage at start"),
+        allow!(SYS_set_tid_address, "libc's start"),
+        allow!(SYS_set_robust_list, "libc's start of a thread"),
+        allow!(SYS_rseq, "libc's start of a thread"),
+        allow!(SYS_prlimit64, "libc asks for the stack's size"),
+        allow!(SYS_access, "the loader looks for its preload list"),
+        allow!(SYS_statfs, "libselinux looks for its file system when it is loaded"),
+        allow!(SYS_pread64, "libraries, tar"),
+        allow!(SYS_pwrite64, "image"),
+        allow!(SYS_pwritev, "image"),
+        allow!(SYS_ftruncate, "the image's length"),
+        allow!(SYS_fallocate, "the image's length"),
+        allow!(SYS_copy_file_range, "data from tar to image"),
+        allow!(SYS_sendfile, "data from tar to image"),
+        allow!(SYS_unlink, "scratch file"),
+        allow!(SYS_fsync, "the image's end"),
+        allow!(SYS_sched_getaffinity, "the number of processors"),
+        allow!(SYS_sysinfo, "the size of memory"),
+        allow!(SYS_getpid, "names of scratch files"),
+        allow!(SYS_getuid, "owner of the root directory"),
+        allow!(SYS_getgid, "owner of the root directory"),
+        allow!(SYS_geteuid, "the loader's check for set-id programs"),
+        allow!(SYS_getegid, "the loader's check for set-id programs"),
+        allow!(SYS_readlink, "paths made absolute"),
+        allow!(SYS_getcwd, "paths made absolute"),
+        allow!(SYS_ioctl, arg 1 = jail::libc::TCGETS, "libc asks whether its output is a terminal"),
+        allow!(SYS_clone3, "mkfs.erofs writes from a thread of its own"),
+        allow!(SYS_clone, arg 0 without jail::libc::CLONE_NEWUSER, "the same, by an older libc"),
+        allow!(SYS_exit, "that thread's end"),
+        allow!(SYS_fadvise64, "the tar is read in order"),
+        allow!(SYS_dup, "scratch data lies in the image's file"),
+        allow!(SYS_clock_gettime, "where the kernel offers no vDSO"),
+        allow!(SYS_gettimeofday, "where the kernel offers no vDSO"),
+    ]);
+    SyscallFilter { name: "pack-code", rules }
+}
+
+/// What both need.
+fn common_rules() -> Vec<SyscallRule> {
+    vec![
+        allow!(SYS_read, "zip, tar, libraries"),
+        allow!(SYS_write, "tar, image, the refusal"),
+        allow!(SYS_lseek, "zips are read out of order"),
+        allow!(SYS_openat, "tar, image, libraries; landlock says which"),
+        allow!(SYS_close, "what was opened"),
+        allow!(SYS_fstat, "lengths"),
+        allow!(SYS_newfstatat, "lengths"),
+        allow!(SYS_statx, "lengths"),
+        allow!(SYS_mmap, "memory, libraries"),
+        allow!(SYS_munmap, "memory"),
+        allow!(SYS_mprotect, "relocations, stacks"),
+        allow!(SYS_mremap, "growing buffers"),
+        allow!(SYS_madvise, "allocator"),
+        allow!(SYS_brk, "allocator"),
+        allow!(SYS_futex, "libc's locks"),
+        allow!(SYS_getrandom, "seeds of hash tables"),
+        allow!(SYS_rt_sigaction, "libc's and Rust's handlers"),
+        allow!(SYS_rt_sigprocmask, "libc's and Rust's handlers"),
+        allow!(SYS_gettid, "aborting"),
+        allow!(SYS_tgkill, "aborting"),
+        allow!(SYS_exit_group, "the end"),
+    ]
+}
