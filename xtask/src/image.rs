@@ -73,14 +73,20 @@ impl Netboot {
             .text("payload", &file_name(payload.root()));
         let step = ctx.progress.step("appending the payload to the system");
         let pair = ctx.cache.artefact("netboot", &key.key(), &step, |out| {
-            let mut initrd = fs::read(&parts[0]).with_context(|| format!("read {}", parts[0].display()))?;
-            initrd.resize(initrd.len().next_multiple_of(cpio::ALIGN), 0);
-            initrd.extend(cpio::of_tree(payload.root())?);
-            fs::write(out.join("initrd"), initrd).context("write the initrd")?;
+            with_tree(&parts[0], payload.root(), &out.join("initrd"))?;
             fs::copy(&parts[1], out.join("vmlinuz")).context("copy the kernel").map(drop)
         })?;
         Ok(Netboot { kernel: pair.join("vmlinuz"), initrd: pair.join("initrd") })
     }
+}
+
+/// Writes an initrd with a tree laid over it; the new file's path.
+pub(crate) fn with_tree(initrd: &Path, tree: &Path, out: &Path) -> Result<PathBuf> {
+    let mut bytes = fs::read(initrd).with_context(|| format!("read {}", initrd.display()))?;
+    bytes.resize(bytes.len().next_multiple_of(cpio::ALIGN), 0);
+    bytes.extend(cpio::of_tree(tree)?);
+    fs::write(out, bytes).with_context(|| format!("write {}", out.display()))?;
+    Ok(out.to_owned())
 }
 
 /// The production disk image with this payload.

@@ -6,6 +6,7 @@
 //! This is not a build system: cargo, make and mkosi are; xtask only decides what to ask of them.
 
 mod apt;
+mod bench;
 mod cache;
 mod cmd;
 mod context;
@@ -48,6 +49,8 @@ enum Command {
     Test(test::Args),
     /// Run the fuzz targets.
     Fuzz(fuzz::Args),
+    /// Take the product's figures.
+    Bench(bench::Args),
     /// Build the guest kernel.
     Kernel(kernel::Args),
     /// Build what the appliance carries under /usr/lib/tinderbox: programs, guest kernel and initrd, runtimes.
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Tidy(args) => tidy::run(args, &ctx),
         Command::Test(args) => test::run(args, &ctx),
         Command::Fuzz(args) => fuzz::run(args, &ctx),
+        Command::Bench(args) => bench::run(args, &ctx),
         Command::Kernel(args) => kernel::run(args, &ctx),
         Command::Payload(args) => payload::run(args, &ctx),
         Command::Image(args) => image::run(args, &ctx),

@@ -57,6 +57,8 @@ pub(crate) struct Spec {
     pub(crate) state: PathBuf,
     /// Public key that may log in to a devtools image, reachable at a free port.
     pub(crate) ssh_key: Option<String>,
+    /// A tree laid over the system of a direct boot: what a benchmark adds.
+    pub(crate) extra: Option<PathBuf>,
     /// Logs and sockets of the machine.
     pub(crate) dir: PathBuf,
     pub(crate) lifetime: Lifetime,
@@ -75,6 +77,7 @@ impl Spec {
             auth: Auth::Required,
             state: state.to_owned(),
             ssh_key: None,
+            extra: None,
             dir: dir.to_owned(),
             lifetime: Lifetime::Ours,
         }
@@ -97,6 +100,10 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
     let boot = match spec.way {
         Way::Direct => {
             let Netboot { kernel, initrd } = Netboot::ensure(ctx, spec.profile, &payload)?;
+            let initrd = match &spec.extra {
+                Some(tree) => image::with_tree(&initrd, tree, &spec.dir.join("initrd"))?,
+                None => initrd,
+            };
             Boot::Direct { kernel, initrd }
         }
         Way::Uefi => Boot::Uefi { disk: image::disk(ctx, &payload)? },

@@ -74,7 +74,7 @@ fn first_answer(ctx: &Context, node: &Node) -> Result<Answer> {
 }
 
 /// A zip of a folder's files, by Python: on every machine that setup has seen.
-fn zip_of(ctx: &Context, folder: &Path) -> Result<Vec<u8>> {
+pub(crate) fn zip_of(ctx: &Context, folder: &Path) -> Result<Vec<u8>> {
     let zip = ctx.cache.dir("run")?.join(format!("example-{}.zip", std::process::id()));
     let names: std::io::Result<Vec<_>> = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect();
     let names = names.with_context(|| format!("read {}", folder.display()))?;

@@ -2,7 +2,7 @@
 //! instruction counting the host's clock says nothing, the guest's says how many instructions ran.
 //!
 //! Not a test and not shipped: xtask appends it to the appliance's initrd with a unit that starts it. It reads its
-//! plan from a file, prints the raw samples as one line of JSON and judges nothing; xtask makes the table.
+//! plan from a file, prints the raw samples of each figure as a line of JSON and judges nothing; xtask makes the table.
 
 mod boot;
 mod invoke;
@@ -17,9 +17,11 @@ use serde::Serialize;
 
 use plan::Plan;
 
-/// What precedes the JSON line on the console, so that xtask finds it among the log.
-const REPORT_MARK: &str = "bench-report: ";
-/// What precedes the error when there is no report.
+/// What precedes a figure on the console, so that xtask finds it among the log.
+const FIGURE_MARK: &str = "bench-figure: ";
+/// The last line, when everything was measured.
+const DONE_MARK: &str = "bench-done";
+/// The last line when not; the error follows.
 const FAILURE_MARK: &str = "bench-failed: ";
 
 /// Raw samples of one figure.
@@ -35,16 +37,22 @@ pub(crate) struct Figure {
 
 fn main() {
     match run() {
-        Ok(figures) => println!("{REPORT_MARK}{figures}"),
+        Ok(()) => println!("{DONE_MARK}"),
         Err(error) => println!("{FAILURE_MARK}{error:#}"),
     }
 }
 
-fn run() -> Result<String> {
+fn run() -> Result<()> {
     let path = env::args().nth(1).context("usage: bench-driver PLAN.json")?;
     let text = fs::read_to_string(&path).with_context(|| format!("read the plan {path}"))?;
     let plan: Plan = serde_json::from_str(&text).with_context(|| format!("parse the plan {path}"))?;
-    let mut figures = boot::measure(&plan)?;
-    figures.extend(invoke::measure(&plan)?);
-    serde_json::to_string(&figures).context("write the report")
+    print(&boot::measure(&plan)?)?;
+    print(&invoke::measure(&plan)?)
+}
+
+fn print(figures: &[Figure]) -> Result<()> {
+    for figure in figures {
+        println!("{FIGURE_MARK}{}", serde_json::to_string(figure).context("write a figure")?);
+    }
+    Ok(())
 }

@@ -34,6 +34,12 @@ impl Programs {
     }
 }
 
+/// Programs that are no part of the payload (the tests' and the benchmark's), static so that they run in any guest; the
+/// folder they are in.
+pub(crate) fn build_static(ctx: &Context, step: &Step, packages: &[&str]) -> Result<PathBuf> {
+    build(ctx, step, "static", STATIC, packages)
+}
+
 fn build(ctx: &Context, step: &Step, name: &str, flags: &str, packages: &[&str]) -> Result<PathBuf> {
     let target_dir = ctx.target_dir().join(name);
     let cmd = ctx.cmd(env!("CARGO"), "programs", step).dir(&ctx.root);

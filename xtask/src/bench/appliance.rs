@@ -1,0 +1,147 @@
+//! Takes the figures: boots the appliance with the driver appended to its initrd and reads what the driver writes to
+//! the serial line; looks at the sizes of what was built.
+
+use super::figures::Samples;
+use crate::context::Context;
+use crate::image::{Netboot, Profile};
+use crate::node::{self, Auth, Spec};
+use crate::payload::{self, Payload};
+use crate::qemu::accel::Accelerator;
+use crate::run;
+use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The peer to hold against, when its program is given: no copy of it is ours to ship or build.
+const PEER: &str = "FIRECRACKER";
+/// Where the driver and what it needs are in the appliance.
+const BENCH_DIR: &str = "usr/lib/tinderbox/bench";
+const LIB_DIR: &str = "/usr/lib/tinderbox";
+const FUNCTION: &str = "image/examples/hello";
+/// Boots of each VMM: enough for a median.
+const BOOTS: u32 = 5;
+const WARM_INVOKES: u32 = 100;
+const WARM_INVOKES_BY_EIGHT: u32 = 10;
+/// Memory of the node: eight sandboxes and the system in the initrd.
+const MEMORY_MIB: u32 = 4096;
+/// Counted, the whole run takes some ten minutes of the host's time on a busy machine.
+const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// How the driver's lines begin.
+const DRIVER_LINES: &str = "bench-";
+const FIGURE: &str = "bench-figure: ";
+const DONE: &str = "bench-done";
+const FAILED: &str = "bench-failed: ";
+
+/// Boots, runs the driver, returns its samples.
+pub(super) fn measure(ctx: &Context, accelerator: Accelerator) -> Result<Vec<Samples>> {
+    let dir = ctx.cache.dir(&format!("bench/{}", std::process::id()))?;
+    let outcome = measure_in(ctx, accelerator, &dir);
+    if outcome.is_ok() {
+        fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+    }
+    outcome
+}
+
+fn measure_in(ctx: &Context, accelerator: Accelerator, dir: &Path) -> Result<Vec<Samples>> {
+    let extra = dir.join("extra");
+    write_extra(ctx, &extra)?;
+    let spec = Spec {
+        accelerator: Some(accelerator),
+        memory_mib: MEMORY_MIB,
+        auth: Auth::Optional,
+        extra: Some(extra),
+        ..Spec::new(&dir.join("state.img"), dir)
+    };
+    let mut node = node::boot(ctx, &spec)?;
+    let step = ctx.progress.step(format!("measuring ({})", accelerator.name()));
+    let mut samples = Vec::new();
+    loop {
+        let mut line = String::new();
+        node.process.wait_for_line(DRIVER_LINES, LIMIT, |seen| line = seen.to_owned())?;
+        if let Some((_, json)) = line.split_once(FIGURE) {
+            let figure: Samples = serde_json::from_str(json).context("read a figure of the driver")?;
+            step.note(&figure.name);
+            samples.push(figure);
+        } else if let Some((_, error)) = line.split_once(FAILED) {
+            bail!("the driver failed: {error}\n{}", node.process.last_words());
+        } else if line.contains(DONE) {
+            break;
+        }
+    }
+    node.process.kill()?;
+    step.done();
+    Ok(samples)
+}
+
+/// The tree that is appended to the appliance's initrd: driver, plan, function, peer, and a unit that starts it all.
+fn write_extra(ctx: &Context, root: &Path) -> Result<()> {
+    let bench = root.join(BENCH_DIR);
+    fs::create_dir_all(&bench).with_context(|| format!("create {}", bench.display()))?;
+    let copy = |from: &Path, name: &str| {
+        fs::copy(from, bench.join(name)).with_context(|| format!("copy {}", from.display())).map(drop)
+    };
+    let step = ctx.progress.step("building the benchmark's driver");
+    copy(&payload::build_static(ctx, &step, &["bench-driver"])?.join("bench-driver"), "bench-driver")?;
+    step.done();
+    let peer = std::env::var_os(PEER).map(PathBuf::from);
+    if let Some(peer) = &peer {
+        copy(peer, "firecracker").with_context(|| format!("{PEER} names no program"))?;
+    }
+    fs::write(bench.join("function.zip"), run::zip_of(ctx, &ctx.path(FUNCTION))?)
+        .context("write the function")?;
+    let at = |name: &str| format!("/{BENCH_DIR}/{name}");
+    let plan = serde_json::json!({
+        "vmm": format!("{LIB_DIR}/vmm"),
+        "kernel": format!("{LIB_DIR}/guest/vmlinux"),
+        "initrd": format!("{LIB_DIR}/guest/initrd.cpio"),
+        "firecracker": peer.map(|_| at("firecracker")),
+        "boots": BOOTS,
+        "endpoint": "http://127.0.0.1:9000",
+        "function_zip": at("function.zip"),
+        "runtime": "python3.13",
+        "handler": "app.handler",
+        "warm_invokes": WARM_INVOKES,
+        "warm_invokes_by_eight": WARM_INVOKES_BY_EIGHT,
+    });
+    fs::write(bench.join("plan.json"), plan.to_string()).context("write the plan")?;
+    write_units(root, &at("bench-driver"), &at("plan.json"))
+}
+
+/// A unit for the driver, wanted by the agent's.
+fn write_units(root: &Path, driver: &str, plan: &str) -> Result<()> {
+    let units = root.join("usr/lib/systemd/system");
+    let drop_in = units.join("tinderbox-agent.service.d");
+    fs::create_dir_all(&drop_in).with_context(|| format!("create {}", drop_in.display()))?;
+    let unit = format!(
+        "[Unit]\nAfter=tinderbox-agent.service\n\n\
+         [Service]\nType=exec\nExecStart={driver} {plan}\nStandardOutput=tty\nTTYPath=/dev/ttyS0\n"
+    );
+    fs::write(units.join("tinderbox-bench.service"), unit).context("write the driver's unit")?;
+    fs::write(drop_in.join("bench.conf"), "[Unit]\nWants=tinderbox-bench.service\n")
+        .context("write the agent's drop-in")
+}
+
+/// Sizes of what is shipped.
+pub(super) fn sizes(ctx: &Context) -> Result<Vec<Samples>> {
+    let payload = Payload::ensure(ctx)?;
+    let Netboot { kernel, initrd } = Netboot::ensure(ctx, Profile::Production, &payload)?;
+    let lib = payload.root().join(LIB_DIR.trim_start_matches('/'));
+    let files = [
+        ("size.netboot_kernel", kernel),
+        ("size.netboot_initrd", initrd),
+        ("size.vmm", lib.join("vmm")),
+        ("size.host_agent", lib.join("host-agent")),
+        ("size.guest_kernel", lib.join("guest/vmlinux")),
+        ("size.guest_initrd", lib.join("guest/initrd.cpio")),
+        ("size.runtime_python", lib.join("runtimes/python3.13.erofs")),
+        ("size.runtime_provided", lib.join("runtimes/provided.al2023.erofs")),
+    ];
+    files.iter().map(|(name, path)| size_of(name, path)).collect()
+}
+
+fn size_of(name: &str, path: &Path) -> Result<Samples> {
+    let meta = fs::metadata(path).with_context(|| format!("look at {}", path.display()))?;
+    Ok(super::size(name, meta.len()))
+}

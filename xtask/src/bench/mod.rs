@@ -1,0 +1,121 @@
+//! `cargo xtask bench`: the product's figures, as a table and as JSON, held against limits, a peer and the past.
+//!
+//! A driver (`tests/bench-driver`) runs inside the booted appliance, because only the clock in there is meaningful
+//! under emulation. Two modes: *wall clock* on hardware KVM, and *counted*, where one instruction is one virtual
+//! nanosecond for host kernel, VMM and guest alike; the latter repeats on any machine and is compared with the figures
+//! recorded in the repository.
+
+mod appliance;
+mod figures;
+mod recorded;
+mod table;
+
+use crate::context::Context;
+use crate::qemu::accel::Accelerator;
+use anyhow::{Context as _, Result, bail};
+use figures::{Figure, Samples};
+use std::fs;
+use std::path::PathBuf;
+
+/// Which clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Mode {
+    /// Counted where the machine only emulates, wall clock where hardware KVM works.
+    Auto,
+    /// The machine's clock; meaningful on hardware KVM.
+    Wall,
+    /// One instruction is one nanosecond.
+    Counted,
+}
+
+/// What to do with the recorded figures after a counted run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum History {
+    /// Leave them alone.
+    Ignore,
+    /// Fail when a figure is over 5 % worse.
+    Compare,
+    /// Replace them by this run's: after a change that is meant.
+    Record,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which clock.
+    #[arg(long, value_enum, default_value = "auto")]
+    mode: Mode,
+    /// What to do with the figures recorded in configs/bench/counted.json.
+    #[arg(long, value_enum, default_value = "ignore")]
+    history: History,
+    /// Write every figure to this file: name, value, unit, and the peer's or limit's value.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
+    let accelerator = accelerator(args.mode, ctx)?;
+    if args.history != History::Ignore && accelerator != Accelerator::Counted {
+        bail!("only counted figures are recorded and compared: add --mode counted");
+    }
+    let figures = measure(ctx, accelerator)?;
+    println!("\n{}", table::render(&figures));
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&figures).context("write the figures")?;
+        fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))?;
+    }
+    settle(args.history, ctx, &figures)
+}
+
+/// A counted run compared with the recorded figures: the last step of `cargo xtask test`.
+pub(crate) fn compare(ctx: &Context) -> Result<()> {
+    run(&Args { mode: Mode::Counted, history: History::Compare, json: None }, ctx)
+}
+
+fn accelerator(mode: Mode, ctx: &Context) -> Result<Accelerator> {
+    match mode {
+        Mode::Counted => Ok(Accelerator::Counted),
+        Mode::Wall => Ok(Accelerator::detect(ctx)?.0),
+        Mode::Auto => Ok(match Accelerator::detect(ctx)?.0 {
+            Accelerator::Kvm => Accelerator::Kvm,
+            Accelerator::Emulated | Accelerator::Counted => Accelerator::Counted,
+        }),
+    }
+}
+
+fn measure(ctx: &Context, accelerator: Accelerator) -> Result<Vec<Figure>> {
+    let mut samples = appliance::measure(ctx, accelerator)?;
+    samples.extend(appliance::sizes(ctx)?);
+    Ok(figures::figures(&samples))
+}
+
+fn settle(history: History, ctx: &Context, figures: &[Figure]) -> Result<()> {
+    match history {
+        History::Ignore => Ok(()),
+        History::Record => recorded::write(&ctx.root, figures),
+        History::Compare => {
+            let worse = recorded::regressions(&recorded::read(&ctx.root)?, figures);
+            if worse.is_empty() {
+                return Ok(());
+            }
+            let lines: Vec<String> = worse
+                .iter()
+                .map(|figure| {
+                    let (from, to) = figure.from_to;
+                    format!("{}: {from:.0} to {to:.0}, {:+.1} %", figure.name, (to / from - 1.0) * 100.0)
+                })
+                .collect();
+            bail!(
+                "figures are worse than recorded in {} (--history record accepts them):\n{}",
+                recorded::FILE,
+                lines.join("\n")
+            )
+        }
+    }
+}
+
+/// One sample of a size in bytes.
+fn size(name: &str, bytes: u64) -> Samples {
+    #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
+    let bytes = bytes as f64;
+    Samples { name: name.to_owned(), unit: "bytes".to_owned(), samples: vec![bytes] }
+}

@@ -1,0 +1,119 @@
+//! The figures of the last accepted counted run, kept in the repository, and whether a run is worse. Pure but for
+//! reading and writing that one file.
+
+use super::figures::Figure;
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Where they are, below the checkout's top.
+pub(crate) const FILE: &str = "configs/bench/counted.json";
+
+/// A counted figure repeats within 1–2 %; more than this is a change of the product.
+const TOLERANCE: f64 = 0.05;
+
+/// Percentiles near the maximum are decided by one sample: they are shown, not compared.
+const NOT_COMPARED: &str = ".p99";
+
+/// One recorded figure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Recorded {
+    /// Of [`Figure`].
+    pub(crate) name: String,
+    /// Of [`Figure`].
+    pub(crate) value: f64,
+    /// Of [`Figure`].
+    pub(crate) unit: String,
+}
+
+/// A figure that left its tolerance.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Regression {
+    /// Of [`Figure`].
+    pub(crate) name: String,
+    /// Recorded value and value of this run.
+    pub(crate) from_to: (f64, f64),
+}
+
+/// Reads the recorded figures; none when there is no file yet.
+pub(crate) fn read(root: &Path) -> Result<Vec<Recorded>> {
+    let path = root.join(FILE);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))
+}
+
+/// Replaces the recorded figures by those of this run.
+pub(crate) fn write(root: &Path, figures: &[Figure]) -> Result<()> {
+    let recorded: Vec<Recorded> = figures
+        .iter()
+        .map(|figure| Recorded {
+            name: figure.name.clone(),
+            value: figure.value.round(),
+            unit: figure.unit.clone(),
+        })
+        .collect();
+    let path = root.join(FILE);
+    std::fs::create_dir_all(path.parent().unwrap_or(root))
+        .context("create the folder of recorded figures")?;
+    std::fs::write(&path, serde_json::to_string_pretty(&recorded)? + "\n")
+        .with_context(|| format!("write {}", path.display()))
+}
+
+/// The figures that are worse than recorded by more than the tolerance. All our figures are better when smaller.
+pub(crate) fn regressions(recorded: &[Recorded], figures: &[Figure]) -> Vec<Regression> {
+    recorded
+        .iter()
+        .filter(|old| !old.name.ends_with(NOT_COMPARED))
+        .filter_map(|old| {
+            let new = figures.iter().find(|figure| figure.name == old.name)?;
+            let worse = new.value > old.value * (1.0 + TOLERANCE);
+            worse.then(|| Regression { name: old.name.clone(), from_to: (old.value, new.value) })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(name: &str, value: f64) -> Figure {
+        Figure {
+            name: name.to_owned(),
+            value,
+            unit: "ms".to_owned(),
+            spread: (value, value),
+            samples: 1,
+            against: None,
+        }
+    }
+
+    fn recorded(name: &str, value: f64) -> Recorded {
+        Recorded { name: name.to_owned(), value, unit: "ms".to_owned() }
+    }
+
+    #[test]
+    fn six_percent_worse_is_a_regression_and_four_is_not() {
+        let old = [recorded("boot", 100.0), recorded("warm", 100.0)];
+        let new = [figure("boot", 106.0), figure("warm", 104.0)];
+        let found = regressions(&old, &new);
+        assert_eq!(found, [Regression { name: "boot".to_owned(), from_to: (100.0, 106.0) }]);
+    }
+
+    #[test]
+    fn better_and_new_figures_are_no_regressions() {
+        let old = [recorded("boot", 100.0), recorded("warm.p99", 1.0)];
+        let new = [figure("boot", 50.0), figure("more", 1.0), figure("warm.p99", 9.0)];
+        assert_eq!(regressions(&old, &new), []);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read(dir.path()).unwrap(), []);
+        write(dir.path(), &[figure("boot", 99.6)]).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), [recorded("boot", 100.0)]);
+    }
+}
