@@ -23,7 +23,11 @@ fn ensure() {
     READY.get_or_init(|| {
         for action in ["up", "swap"] {
             let output = xtask_dev(&[action]);
-            assert!(output.status.success(), "xtask dev {action}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "xtask dev {action}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
     });
 }

@@ -50,8 +50,81 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
         arguments.push("--");
         arguments.extend(args.names.iter().map(String::as_str));
     }
+    let host_was_there = Host::running(ctx)?.is_some();
+    let tested = cargo_test(ctx, &arguments, &environment);
+    if !host_was_there && Host::running(ctx)?.is_some() {
+        dev::down(ctx)?;
+    }
     tested?;
     if args.no_bench || !args.names.is_empty() {
         return Ok(());
     }
     bench::compare(ctx)
+}
+
+fn cargo_test(ctx: &Context, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Result<()> {
+    let status = Command::new(env!("CARGO"))
+        .arg("test")
+        .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(&ctx.root)
+        .status()
+        .context("start cargo test")?;
+    ensure!(status.success(), "cargo test {}: {status}", arguments.join(" "));
+    Ok(())
+}
+
+/// Builds what the tests of the appliance use; the names are those that `tests/it` reads.
+fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>> {
+    let payload = Payload::ensure(ctx)?;
+    let programs = programs(ctx)?;
+    Ok(vec![
+        ("TINDERBOX_XTASK", xtask),
+        ("TINDERBOX_PAYLOAD", payload.root().join("usr/lib/tinderbox")),
+        ("TINDERBOX_NETBOOT_INITRD", Netboot::ensure(ctx, Profile::Production, &payload)?.initrd),
+        ("TINDERBOX_BZIMAGE", GuestKernel::ensure(ctx)?.bzimage()),
+        ("TINDERBOX_PROBE_INITRD", payload::ensure_initrd(ctx, &programs.join("guest-probe"))?),
+        ("TINDERBOX_RUST_HELLO", programs.join("rust-hello")),
+        ("TINDERBOX_TEST_VENV", venv(ctx)?),
+        ("TINDERBOX_TEST_STATE", state(ctx)?),
+    ])
+}
+
+/// The folder with the programs that run in guests: static, as there are no libraries for them.
+fn programs(ctx: &Context) -> Result<PathBuf> {
+    let step = ctx.progress.step("building the tests' guest programs");
+    let folder = payload::build_static(ctx, &step, &["rust-hello", "guest-probe"])?;
+    step.done();
+    Ok(folder)
+}
+
+/// boto3 and the aws CLI. Scripts in `bin` name a folder that is gone once the artefact is in its place: the tests run
+/// them through `bin/python`.
+fn venv(ctx: &Context) -> Result<PathBuf> {
+    let requirements = ctx.path(REQUIREMENTS);
+    let python = Cmd::new("python3").arg("--version").read()?;
+    let key = Inputs::new(RECIPE).text("python", python.trim()).file(&requirements)?.key();
+    let step = ctx.progress.step("installing boto3 and the aws CLI");
+    let folder = ctx.cache.artefact("test-venv", &key, &step, |out| install(ctx, &requirements, out))?;
+    step.done();
+    Ok(folder)
+}
+
+fn install(ctx: &Context, requirements: &Path, out: &Path) -> Result<()> {
+    let step = ctx.progress.step("making a virtual environment");
+    ctx.cmd("python3", "test-venv", &step).args(["-m", "venv"]).arg(out).run()?;
+    ctx.cmd(out.join("bin/python"), "test-venv", &step)
+        .args(["-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "--requirement"])
+        .arg(requirements)
+        .run()
+}
+
+/// Disks of the tests' nodes, none of them left from a run before.
+fn state(ctx: &Context) -> Result<PathBuf> {
+    let folder = ctx.cache.dir("test-state")?;
+    for entry in std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+        let path = entry?.path();
+        std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(folder)
+}
