@@ -30,7 +30,12 @@ impl Apt {
         let codename =
             codename.context("/etc/os-release names no Debian release")?.trim_matches('"').to_owned();
         let indexes = Cmd::new("apt-get").args(["update", "--print-uris"]).read()?;
-        Ok(Apt { sources: indexes.lines().filter_map(parse_index).collect(), codename })
+        Ok(Apt::new(&codename, &indexes))
+    }
+
+    /// From the release's name and what `apt-get update --print-uris` prints.
+    pub(crate) fn new(codename: &str, indexes: &str) -> Apt {
+        Apt { sources: indexes.lines().filter_map(parse_index).collect(), codename: codename.to_owned() }
     }
 
     /// The host's release, such as `bookworm`.
@@ -90,8 +95,7 @@ mod tests {
             "'http://deb.test/contrib/dists/b/contrib/binary-amd64/Packages.xz' x 0 ",
             "'http://deb.test/d/dists/b/main/binary-amd64/Packages.xz' x 0 ",
         ];
-        let sources = lines.into_iter().filter_map(parse_index).collect();
-        let apt = Apt { sources, codename: "b".into() };
+        let apt = Apt::new("b", &lines.join("\n"));
         assert_eq!(apt.mirror().unwrap(), "http://deb.test/d");
         assert_eq!(apt.security_mirror(), Some("http://sec.test/s"));
         assert!(!apt.has_suite("b-backports"));

@@ -157,3 +157,33 @@ impl Plan {
 pub(crate) fn kernel_source() -> &'static Path {
     Path::new("/usr/src/linux-source-6.12.tar.xz")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INDEX: &str = "main/binary-amd64/Packages.xz' x 0 ";
+
+    fn apt(suites: &[&str]) -> Apt {
+        let lines: Vec<String> =
+            suites.iter().map(|suite| format!("'http://deb.test/d/dists/{suite}/{INDEX}")).collect();
+        Apt::new("bookworm", &lines.join("\n"))
+    }
+
+    #[test]
+    fn backports_are_added_from_the_host_s_own_mirror_when_they_are_needed_and_missing() {
+        let plan = Plan::new(&apt(&["bookworm"]), vec!["bc"], vec!["qemu-utils"]).unwrap();
+        let lines = plan.shell_lines();
+        assert!(lines.contains("URIs: http://deb.test/d\nSuites: bookworm-backports\n"), "{lines}");
+        assert!(lines.contains("--no-install-recommends bc\n"), "{lines}");
+        assert!(lines.ends_with("-t bookworm-backports qemu-utils"), "{lines}");
+        assert!(plan.announcement().contains(BACKPORTS_SOURCE));
+    }
+
+    #[test]
+    fn nothing_is_added_to_a_machine_that_has_backports_or_needs_none() {
+        let has = Plan::new(&apt(&["bookworm", "bookworm-backports"]), vec![], vec!["qemu-utils"]).unwrap();
+        let needs_none = Plan::new(&apt(&["bookworm"]), vec!["bc"], vec![]).unwrap();
+        assert!(has.source.is_none() && needs_none.source.is_none());
+    }
+}
