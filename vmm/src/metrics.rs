@@ -69,7 +69,8 @@ Private_Dirty:         4 kB
     fn guest_memory_is_not_overhead() {
         let all = count_private(SMAPS.as_bytes(), &[]).expect("count");
         assert_eq!(all, (4 + 8 + 64 + 4) * 1024);
-        let beside = count_private(SMAPS.as_bytes(), &[0x10000..0x20000]).expect("count");
+        let guest = 0x10000..0x20000;
+        let beside = count_private(SMAPS.as_bytes(), std::slice::from_ref(&guest)).expect("count");
         assert_eq!(beside, (4 + 8 + 4) * 1024);
     }
 
