@@ -42,7 +42,9 @@ pub(crate) fn build_static(ctx: &Context, step: &Step, packages: &[&str]) -> Res
 
 fn build(ctx: &Context, step: &Step, name: &str, flags: &str, packages: &[&str]) -> Result<PathBuf> {
     let target_dir = ctx.target_dir().join(name);
-    let cmd = ctx.cmd(env!("CARGO"), "programs", step).dir(&ctx.root);
+    // The one that runs us; started by hand, the one in the path, which knows its toolchain.
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let cmd = ctx.cmd(cargo, "programs", step).dir(&ctx.root);
     let cmd = cmd.args(["build", "--release", "--target", TARGET, "--target-dir"]).arg(&target_dir);
     let cmd = cmd.args(packages.iter().flat_map(|package| ["--package", package]));
     cmd.env("RUSTFLAGS", flags).env_remove("CARGO_ENCODED_RUSTFLAGS").run()?;
