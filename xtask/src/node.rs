@@ -19,7 +19,7 @@ const SSH_PORT: u16 = 22;
 /// The line the agent writes when it serves.
 const READY: &str = "tinderbox: serving on";
 /// From power-on to the agent: 10 to 20 s under emulation on an idle machine, more on a busy one, hours for nobody.
-const BOOT_LIMIT: Duration = Duration::from_secs(300);
+const BOOT_LIMIT: Duration = Duration::from_secs(600);
 /// The agent's own limit for a function's init is Lambda's 10 s; an emulated processor inside an emulated processor
 /// needs more for the same work.
 const EMULATED_INIT_TIMEOUT_MS: u32 = 60_000;
