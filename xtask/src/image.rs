@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 const RECIPE: &str = "image 1";
 /// mkosi's lines for one image, most of them apt's and dpkg's.
 const EXPECTED_LINES: u64 = 700;
+/// Where mkosi looks for the profiles it is given.
+const PROFILES: &str = "mkosi.profiles";
 /// Partition and file system identifiers derive from it: the same inputs give the same image.
 const SEED: &str = "7a1d3c52-6f0b-4c9e-9a55-7d1f0e2b4c11";
 /// How the system is started, whoever loads the kernel (the disk's unified kernel image has the same from
@@ -155,19 +157,20 @@ impl Build {
         Ok(made)
     }
 
-    /// What mkosi reads of its folder; the folder also holds runtimes and examples, which are no part of the system.
+    /// What mkosi reads of its folder, which also holds runtimes and examples (no part of the system) and the profiles
+    /// of other images.
     fn sources(&self, ctx: &Context) -> Result<Vec<(String, PathBuf)>> {
         let folder = ctx.path(self.config);
         let entries = fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?;
-        let mut sources = Vec::new();
+        let mut names: Vec<String> = self.profiles.iter().map(|name| format!("{PROFILES}/{name}")).collect();
         for entry in entries {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.starts_with("mkosi.") {
-                sources.push((name.clone(), folder.join(name)));
+            if name.starts_with("mkosi.") && name != PROFILES {
+                names.push(name);
             }
         }
-        sources.sort();
-        Ok(sources)
+        names.sort();
+        Ok(names.into_iter().map(|name| (name.clone(), folder.join(name))).collect())
     }
 
     fn make(&self, ctx: &Context, step: &Step, out: &Path) -> Result<()> {
