@@ -107,17 +107,23 @@ async fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<
     let address = listener.local_addr().context("listening socket has no address")?;
     tracing::info!("tinderbox: serving on {address}");
 
-    axum::serve(listener, api::router(app))
-        .with_graceful_shutdown(async move {
-            tokio::select! {
-                _ = terminate.recv() => tracing::info!("SIGTERM: finishing what runs"),
-                _ = interrupt.recv() => tracing::info!("SIGINT: finishing what runs"),
-            }
-        })
-        .await
-        .context("the HTTP server failed")?;
-    invoker.shutdown().await;
-    Ok(())
+    // The invoker drains from the signal on, beside the server, which ends when its last request is answered: the
+    // bound on the drain is the bound on both.
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: finishing what runs"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: finishing what runs"),
+        }
+        drop(stopping);
+    };
+    let drain = async {
+        drop(stopped.await);
+        invoker.shutdown().await;
+    };
+    let server = axum::serve(listener, api::router(app)).with_graceful_shutdown(stop).into_future();
+    let (served, ()) = tokio::join!(server, drain);
+    served.context("the HTTP server failed")
 }
 
 fn start_log() {
