@@ -23,9 +23,10 @@ const PROFILES: &str = "mkosi.profiles";
 /// Partition and file system identifiers derive from it: the same inputs give the same image.
 const SEED: &str = "7a1d3c52-6f0b-4c9e-9a55-7d1f0e2b4c11";
 /// How the system is started, whoever loads the kernel (the disk's unified kernel image has the same from
-/// `image/mkosi.profiles/disk`). `audit=0 quiet` halve the boot under emulation; a panic restarts the node.
+/// `image/mkosi.profiles/disk`). `audit=0 quiet` halve the boot under emulation; without `no_timer_check` the kernel
+/// panics when a busy host delays the first ticks of an emulated timer; any other panic restarts the node.
 pub(crate) const KERNEL_COMMAND_LINE: &str =
-    "console=ttyS0 quiet loglevel=4 audit=0 panic=10 systemd.show_status=auto rw";
+    "console=ttyS0 quiet loglevel=4 audit=0 no_timer_check panic=10 systemd.show_status=auto rw";
 
 /// Who an image is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
