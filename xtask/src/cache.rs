@@ -35,7 +35,8 @@ impl Cache {
         Cache::at(&root)
     }
 
-    fn at(root: &Path) -> Result<Cache> {
+    /// A cache in this folder.
+    pub(crate) fn at(root: &Path) -> Result<Cache> {
         fs::create_dir_all(root.join("log")).with_context(|| format!("create {}", root.display()))?;
         Ok(Cache { root: fs::canonicalize(root)? })
     }
