@@ -50,8 +50,8 @@ patterns! {
     LOG_GROUP = r"[\.\-_/#A-Za-z0-9]+";
     /// Any ARN, or nothing.
     ARN_OR_NOTHING = r"(arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*)|()";
-    /// A variable's name.
-    VARIABLE_NAME = r"[a-zA-Z]([a-zA-Z0-9_])+";
+    /// A variable's name. The model asks for two characters, which clients in the field do not keep to.
+    VARIABLE_NAME = r"[a-zA-Z]([a-zA-Z0-9_])*";
     /// A tag's key or value.
     TAG = r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)";
     /// A layer version.

@@ -245,7 +245,6 @@ impl From<InvokeError> for ApiError {
             InvokeError::Throttled(throttle) => {
                 let reason = match throttle {
                     Throttle::Concurrency => "ConcurrentInvocationLimitExceeded",
-                    Throttle::ReservedConcurrency => "ReservedFunctionConcurrentInvocationLimitExceeded",
                 };
                 Self { reason: Some(reason), ..Self::new(&THROTTLED, "Rate Exceeded.") }
             }

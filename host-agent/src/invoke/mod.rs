@@ -106,9 +106,6 @@ pub(crate) enum Throttle {
     /// The account's concurrency, which on one node is its memory.
     #[error("concurrent invocation limit exceeded")]
     Concurrency,
-    /// The function's reserved concurrency.
-    #[error("reserved concurrency of the function exceeded")]
-    ReservedConcurrency,
 }
 
 /// A future that borrows the invoker.
