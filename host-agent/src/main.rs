@@ -15,6 +15,7 @@ mod config;
 mod functions;
 mod invoke;
 mod sandbox;
+mod server;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -121,9 +122,8 @@ async fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<
         drop(stopped.await);
         invoker.shutdown().await;
     };
-    let server = axum::serve(listener, api::router(app)).with_graceful_shutdown(stop).into_future();
-    let (served, ()) = tokio::join!(server, drain);
-    served.context("the HTTP server failed")
+    tokio::join!(server::serve(listener, api::router(app), stop), drain);
+    Ok(())
 }
 
 fn start_log() {
