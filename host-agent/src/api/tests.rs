@@ -1,1 +1,215 @@
-//! Tests of the API: requests in, answers out, without a socket.
+//! Tests of the API without a socket: requests in, answers out, against an invoker that answers by itself.
+//!
+//! What AWS answered is transcribed from recordings of it; where a test names a message it is AWS's, word for word.
+
+use std::{pin::Pin, sync::Mutex};
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, Request, StatusCode},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use cluster_store::RedbStore;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::{
+    code::{Builder, CodeStore, tests::zip_of},
+    config::AuthMode,
+    functions::model::FunctionId,
+    invoke::{Answer, Invocation, InvokeError, InvokeFuture, Throttle},
+};
+
+mod create;
+mod invoke;
+mod list;
+mod refusals;
+mod update;
+
+/// Answers every invocation with its own event, or as the event's `do` says; remembers what it was given.
+#[derive(Default)]
+struct Echo {
+    seen: Mutex<Vec<Invocation>>,
+    retired: Mutex<Vec<(String, Option<String>)>>,
+}
+
+impl Invoker for Echo {
+    fn invoke(&self, invocation: Invocation) -> InvokeFuture<'_> {
+        let event: Value = serde_json::from_slice(&invocation.payload).unwrap();
+        let mut answer = Answer {
+            payload: invocation.payload.clone(),
+            log_tail: invocation.log_tail.then(|| Bytes::from("x".repeat(5000) + "END")),
+            executed_version: invocation.function.version.clone(),
+            ..Answer::default()
+        };
+        self.seen.lock().unwrap().push(invocation);
+        let result = match event["do"].as_str() {
+            Some("throttle") => Err(InvokeError::Throttled(Throttle::Concurrency)),
+            Some("lose") => Err(InvokeError::Node("lost".into())),
+            Some("no runtime") => Err(InvokeError::InvalidRuntime("no image".into())),
+            Some("fail") => {
+                answer.function_error = Some("Unhandled");
+                Ok(answer)
+            }
+            _ => Ok(answer),
+        };
+        Box::pin(std::future::ready(result))
+    }
+
+    fn retire(&self, function: &FunctionId, current: Option<&str>) {
+        self.retired.lock().unwrap().push((function.name.clone(), current.map(String::from)));
+    }
+
+    fn shutdown(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// A node with two runtimes and no sandboxes.
+struct Node {
+    router: Router,
+    invoker: Arc<Echo>,
+    dir: tempfile::TempDir,
+}
+
+/// An answer, taken apart.
+#[derive(Debug)]
+struct Got {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Got {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// Checks an error in all its parts: status, header, message.
+    #[track_caller]
+    fn is_error(&self, status: u16, name: &str, message: &str) {
+        let body = self.json();
+        let said = body["message"].as_str().or_else(|| body["Message"].as_str());
+        assert_eq!((self.status.as_u16(), self.header("x-amzn-errortype")), (status, Some(name)), "{body}");
+        assert_eq!(said, Some(message));
+        assert_eq!(self.header("x-amzn-requestid").map(str::len), Some(36));
+    }
+
+    #[track_caller]
+    fn ok(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{:?}", self.body);
+        if self.body.is_empty() { Value::Null } else { self.json() }
+    }
+}
+
+impl Node {
+    async fn new() -> Self {
+        Self::at(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn at(dir: tempfile::TempDir) -> Self {
+        let runtimes = dir.path().join("runtimes");
+        std::fs::create_dir_all(&runtimes).unwrap();
+        for name in ["python3.13.erofs", "provided.al2023.erofs"] {
+            std::fs::write(runtimes.join(name), "").unwrap();
+        }
+        let file = dir.path().join("agent.toml");
+        std::fs::write(&file, format!("lib_dir = '{}'", dir.path().display())).unwrap();
+        let config = Config::load(Some(&file), None, Some(AuthMode::Optional)).unwrap();
+        let store = RedbStore::open(dir.path().join("store.redb")).await.unwrap();
+        let code = Arc::new(CodeStore::open(dir.path(), Builder::InProcess).unwrap());
+        let invoker = Arc::new(Echo::default());
+        let functions = Functions::open(Arc::new(store), code, invoker.clone()).await.unwrap();
+        let router = router(App::new(&config, functions, invoker.clone()));
+        Self { router, invoker, dir }
+    }
+
+    /// The same node after a restart, however it ended.
+    async fn restarted(self) -> Self {
+        let Self { router, invoker, dir } = self;
+        drop((router, invoker));
+        // The view's task and settling tasks hold the store until they see that nobody else does.
+        loop {
+            match RedbStore::open(dir.path().join("store.redb")).await {
+                Ok(store) => drop(store),
+                Err(_) => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            }
+            return Self::at(dir).await;
+        }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Got {
+        let (head, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Got { status: head.status, headers: head.headers, body }
+    }
+
+    async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> Got {
+        let request = Request::builder().method(method).uri(path).header("host", "node:9000");
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> Got {
+        self.call("GET", path, Body::empty()).await
+    }
+
+    async fn put(&self, path: &str, body: &Value) -> Got {
+        self.call("PUT", path, body.to_string()).await
+    }
+
+    async fn create(&self, body: &Value) -> Got {
+        self.call("POST", "/2015-03-31/functions", body.to_string()).await
+    }
+
+    /// Makes a function and waits until it is active.
+    async fn function(&self, name: &str) -> Value {
+        let created = self.create(&request(name)).await.ok(201);
+        self.settled(name).await;
+        created
+    }
+
+    /// Waits until nothing of a function is in progress.
+    async fn settled(&self, name: &str) -> Value {
+        loop {
+            let config = self.get(&format!("/2015-03-31/functions/{name}/configuration")).await.ok(200);
+            if config["State"] == "Active" && config["LastUpdateStatus"] == "Successful" {
+                return config;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// The least body that creates a function.
+fn request(name: &str) -> Value {
+    json!({
+        "FunctionName": name,
+        "Runtime": "python3.13",
+        "Role": "arn:aws:iam::000000000000:role/r",
+        "Handler": "index.handler",
+        "Code": { "ZipFile": zip_base64("x = 1") },
+    })
+}
+
+fn zip_base64(content: &str) -> String {
+    BASE64_STANDARD.encode(zip_of("index.py", content))
+}
+
+/// `body` with members set, at JSON pointers.
+fn with(mut body: Value, members: &[(&str, Value)]) -> Value {
+    for (pointer, value) in members {
+        let (parent, member) = pointer.rsplit_once('/').unwrap();
+        body.pointer_mut(parent).unwrap()[member] = value.clone();
+    }
+    body
+}

@@ -5,11 +5,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock, Weak},
 };
 
-use cluster_store::{Entry, Event, KeyRange, Revision, Store, StoreError, Watch};
-use tokio::sync::watch;
+use cluster_store::{Entry, Event, KeyRange, Revision, Store, StoreError, Watch, WatchError};
+use tokio::{sync::watch, task::AbortHandle};
 
 use super::model::{FunctionConfig, FunctionId};
 use crate::{code::CodeStore, invoke::CodeImage};
@@ -20,6 +20,36 @@ const PREFIX: &[u8] = b"functions/";
 /// Key of a function's record.
 pub(crate) fn key(id: &FunctionId) -> Vec<u8> {
     [PREFIX, id.region.as_bytes(), b"/", id.name.as_bytes()].concat()
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if let Some(task) = self.follower.get() {
+            task.abort();
+        }
+    }
+}
+
+/// Applies changes until the store closes or the view is gone.
+async fn run(view: Weak<View>, store: Arc<dyn Store>, mut events: Watch) {
+    loop {
+        let next = events.next().await;
+        let Some(view) = view.upgrade() else { return };
+        let followed = match next {
+            Ok(changes) => view.apply(changes).await.map(|()| None),
+            Err(WatchError::Closed) => return,
+            Err(WatchError::Lagged) => view.watch_again(&*store).await.map(Some),
+        };
+        match followed {
+            Ok(None) => {}
+            Ok(Some(again)) => events = again,
+            Err(error) => {
+                // Writers would wait for ever on a view that stands still: better to be started again.
+                tracing::error!("the functions cannot be followed any more: {error}");
+                std::process::exit(1);
+            }
+        }
+    }
 }
 
 fn id_of(key: &[u8]) -> Option<FunctionId> {
@@ -62,6 +92,8 @@ pub(crate) struct View {
     map: RwLock<Map>,
     applied: watch::Sender<Revision>,
     code: Arc<CodeStore>,
+    /// The task that follows the store; ends with the view.
+    follower: OnceLock<AbortHandle>,
 }
 
 impl View {
@@ -70,10 +102,17 @@ impl View {
     /// # Errors
     /// The store's, and a record that this version cannot read.
     pub(crate) async fn follow(store: Arc<dyn Store>, code: Arc<CodeStore>) -> Result<Arc<Self>, ViewError> {
-        let view = Arc::new(Self { map: RwLock::default(), applied: watch::Sender::new(0), code });
+        let view = Arc::new(Self {
+            map: RwLock::default(),
+            applied: watch::Sender::new(0),
+            code,
+            follower: OnceLock::new(),
+        });
         let first = store.watch(KeyRange::prefix(PREFIX)).await?;
         let events = view.start_over(first).await?;
-        tokio::spawn(Arc::clone(&view).run(store, events));
+        let task = tokio::spawn(run(Arc::downgrade(&view), store, events));
+        // Set once, here.
+        let _ = view.follower.set(task.abort_handle());
         Ok(view)
     }
 
@@ -103,26 +142,6 @@ impl View {
     pub(crate) async fn reach(&self, revision: Revision) {
         // The sender lives in `self`: this cannot fail.
         let _ = self.applied.subscribe().wait_for(|applied| *applied >= revision).await;
-    }
-
-    async fn run(self: Arc<Self>, store: Arc<dyn Store>, mut events: Watch) {
-        use cluster_store::WatchError;
-        loop {
-            let followed = match events.next().await {
-                Ok(changes) => self.apply(changes).await.map(|()| None),
-                Err(WatchError::Closed) => return,
-                Err(WatchError::Lagged) => self.watch_again(&*store).await.map(Some),
-            };
-            match followed {
-                Ok(None) => {}
-                Ok(Some(again)) => events = again,
-                Err(error) => {
-                    // Writers would wait for ever on a view that stands still: better to be started again.
-                    tracing::error!("the functions cannot be followed any more: {error}");
-                    std::process::exit(1);
-                }
-            }
-        }
     }
 
     async fn watch_again(&self, store: &dyn Store) -> Result<Watch, ViewError> {

@@ -1,0 +1,102 @@
+//! Tests of the code store: what is kept, what is collected, what survives.
+
+use std::io::{Cursor, Write as _};
+
+use zip::write::{SimpleFileOptions, ZipWriter};
+
+use super::*;
+
+/// A zip with one file.
+pub(crate) fn zip_of(name: &str, content: &str) -> Bytes {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    zip.start_file(name, SimpleFileOptions::default()).unwrap();
+    zip.write_all(content.as_bytes()).unwrap();
+    zip.finish().unwrap().into_inner().into()
+}
+
+fn open(dir: &Path) -> CodeStore {
+    CodeStore::open(dir, Builder::InProcess).unwrap()
+}
+
+/// Names of the files under `dir`, sorted.
+fn files(dir: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for sub in ["builds", "code", "images"] {
+        for entry in std::fs::read_dir(dir.join(sub)).unwrap() {
+            names.push(format!("{sub}/{}", entry.unwrap().file_name().to_string_lossy()));
+        }
+    }
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn an_upload_is_kept_while_it_is_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let zip = zip_of("index.py", "x");
+    let (code, handle) = store.ingest(zip.clone()).await.unwrap();
+    assert_eq!(code.size, zip.len() as u64);
+    assert_eq!(code.sha256, hex(&Sha256::digest(&zip)));
+    assert_eq!(store.zip(&code.sha256).await.unwrap(), zip);
+    assert!(handle.path.exists());
+
+    store.sweep().await.unwrap();
+    assert_eq!(files(dir.path()).len(), 2);
+    drop(handle);
+    store.sweep().await.unwrap();
+    assert_eq!(files(dir.path()), Vec::<String>::new());
+    assert!(store.zip(&code.sha256).await.is_err());
+}
+
+#[tokio::test]
+async fn equal_uploads_are_kept_once_and_share_a_handle() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let zip = zip_of("index.py", "x");
+    let (first, second) = tokio::join!(store.ingest(zip.clone()), store.ingest(zip));
+    let (first, second) = (first.unwrap().1, second.unwrap().1);
+    assert!(Arc::ptr_eq(&first, &second));
+    assert_eq!(files(dir.path()).len(), 2);
+    drop(first);
+    store.sweep().await.unwrap();
+    assert!(second.path.exists());
+}
+
+#[tokio::test]
+async fn a_refused_upload_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for bytes in [&b"no zip"[..], b""] {
+        let refused = store.ingest(Bytes::from(bytes)).await;
+        assert!(matches!(refused, Err(CodeError::Build(BuildError::Refused(_)))));
+    }
+    assert_eq!(files(dir.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_lost_image_is_made_again_from_the_zip() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (code, handle) = store.ingest(zip_of("index.py", "x")).await.unwrap();
+    let before = std::fs::read(&handle.path).unwrap();
+    std::fs::remove_file(&handle.path).unwrap();
+    drop(store);
+    let store = open(dir.path());
+    store.restore(&code.sha256).await.unwrap();
+    assert_eq!(std::fs::read(store.image(&code.sha256).await.path.clone()).unwrap(), before);
+}
+
+#[tokio::test]
+async fn what_a_killed_agent_left_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    std::fs::create_dir(dir.path().join("builds/unfinished")).unwrap();
+    std::fs::write(dir.path().join("code/00.zip#1"), "staged").unwrap();
+    std::fs::write(dir.path().join("code/00.zip"), "unnamed").unwrap();
+    std::fs::write(dir.path().join("images/11.erofs"), "unnamed").unwrap();
+    let store = open(dir.path());
+    assert_eq!(files(dir.path()), ["code/00.zip", "images/11.erofs"]);
+    store.sweep().await.unwrap();
+    assert_eq!(files(dir.path()), Vec::<String>::new());
+}
