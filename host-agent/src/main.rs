@@ -134,6 +134,9 @@ fn start_log() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
+        // A reader of our log that goes away (journald restarts) must not end us: reporting it would go to the same
+        // pipe, and fail by panic.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -3,6 +3,7 @@
 //! The agent never parses a zip: it hands the open file to a helper, and takes an image or a refusal back.
 
 use std::{
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -90,7 +91,7 @@ async fn helper(mkfs: &Path, zip: &Path, dir: &Path) -> Result<PathBuf, BuildErr
     let both = async {
         let mut unzip = command("unzip-code", dir);
         unzip.stdin(Stdio::from(zip));
-        run(unzip).await?;
+        run(unzip).await.map_err(blame_zip)?;
         let mut pack = command("pack-code", dir);
         pack.arg("--mkfs").arg(mkfs).stdin(Stdio::null());
         run(pack).await
@@ -101,6 +102,17 @@ async fn helper(mkfs: &Path, zip: &Path, dir: &Path) -> Result<PathBuf, BuildErr
     let built = tokio::fs::File::open(&image).await.map_err(file("open", &image))?;
     built.sync_all().await.map_err(file("sync", &image))?;
     Ok(image)
+}
+
+/// The helper that reads the zip does nothing else: what kills it (a limit, a call that its filter refuses) is the zip.
+fn blame_zip(error: BuildError) -> BuildError {
+    match error {
+        BuildError::Helper { status, stderr } if status.signal().is_some() => {
+            tracing::warn!("a zip ended its helper with {status}: {stderr}");
+            Refusal::Unusable(format!("unpacking it ended with {status}")).into()
+        }
+        other => other,
+    }
 }
 
 fn command(name: &str, dir: &Path) -> Command {

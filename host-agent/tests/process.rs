@@ -1,0 +1,142 @@
+//! Tests of the program as a process: the confined zip helper in its real jail, start and end of the daemon.
+//!
+//! What needs a guest, or mkfs.erofs as the appliance has it, is tested on the booted image (`tests/it`).
+
+use std::{
+    io::{BufRead as _, BufReader, Cursor, Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use zip::write::{SimpleFileOptions, ZipWriter};
+
+fn agent() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_host-agent"));
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs the zip helper on some bytes in `dir`.
+fn unzip(bytes: &[u8], dir: &Path) -> Output {
+    let zip = dir.join("upload.zip");
+    std::fs::write(&zip, bytes).unwrap();
+    let zip = std::fs::File::open(zip).unwrap();
+    agent().arg("unzip-code").arg("--dir").arg(dir).stdin(zip).output().unwrap()
+}
+
+fn zip_of(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    zip.start_file(name, SimpleFileOptions::default()).unwrap();
+    zip.write_all(content).unwrap();
+    zip.finish().unwrap().into_inner()
+}
+
+#[test]
+fn the_zip_helper_makes_a_tar_inside_its_jail() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = vec![7; 3_000_000];
+    let done = unzip(&zip_of("lib/data.bin", &content), dir.path());
+    assert!(done.status.success(), "{done:?}");
+    let mut tar = tar::Archive::new(std::fs::File::open(dir.path().join("code.tar")).unwrap());
+    let mut entries = tar.entries().unwrap();
+    assert_eq!(entries.next().unwrap().unwrap().path().unwrap(), Path::new("lib"));
+    let mut file = entries.next().unwrap().unwrap();
+    assert_eq!(file.path().unwrap(), Path::new("lib/data.bin"));
+    let mut read = Vec::new();
+    file.read_to_end(&mut read).unwrap();
+    assert_eq!(read, content);
+}
+
+#[test]
+fn the_zip_helper_refuses_by_its_protocol() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = ZipWriter::new(Cursor::new(Vec::new())).finish().unwrap().into_inner();
+    for (bytes, said) in [(&b"no zip"[..], "Unusable"), (&empty, "\"Empty\"")] {
+        let refused = unzip(bytes, dir.path());
+        assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+        assert!(String::from_utf8(refused.stdout).unwrap().contains(said));
+    }
+}
+
+#[test]
+fn a_bomb_is_stopped_before_it_fills_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bomb = zip_of("zeros", &vec![0; 3_000_000]);
+    let central = bomb.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
+    // Declares a thousand bytes; holds three million.
+    bomb[central + 24..central + 28].copy_from_slice(&1000u32.to_le_bytes());
+    let refused = unzip(&bomb, dir.path());
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert!(std::fs::metadata(dir.path().join("code.tar")).unwrap().len() < 10_000);
+}
+
+/// A daemon on a port of its own; its log lines, up to the one that says where it serves.
+fn serve(dir: &Path) -> (Child, String) {
+    let config = dir.join("agent.toml");
+    let state = dir.join("state");
+    let lines =
+        format!("listen = '127.0.0.1:0'\nstate_dir = '{}'\nlib_dir = '{}'", state.display(), dir.display());
+    std::fs::write(&config, lines).unwrap();
+    let mut child = agent().arg("serve").arg("--config").arg(config).arg("--no-auth").spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    for line in log.lines().map_while(Result::ok) {
+        if let Some((_, address)) = line.split_once("tinderbox: serving on ") {
+            return (child, address.to_owned());
+        }
+    }
+    panic!("the daemon ended: {:?}", child.wait());
+}
+
+#[test]
+fn the_daemon_serves_until_it_is_told_to_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, address) = serve(dir.path());
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"GET /tinderbox/health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn two_daemons_cannot_share_a_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut first, _) = serve(dir.path());
+    let config = dir.path().join("agent.toml");
+    let second = agent().arg("serve").arg("--config").arg(config).arg("--no-auth").output().unwrap();
+    assert!(!second.status.success());
+    assert!(String::from_utf8(second.stderr).unwrap().contains("store.redb"));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // Killed, not ended: the state is as good as ever.
+    let (mut third, _) = serve(dir.path());
+    third.kill().unwrap();
+    third.wait().unwrap();
+}
+
+#[test]
+fn a_damaged_store_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("state")).unwrap();
+    std::fs::write(dir.path().join("state/store.redb"), "this is no store").unwrap();
+    let config = dir.path().join("agent.toml");
+    std::fs::write(&config, format!("state_dir = '{}'", dir.path().join("state").display())).unwrap();
+    let failed = agent().arg("serve").arg("--config").arg(config).output().unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    let said = String::from_utf8(failed.stderr).unwrap();
+    assert!(said.contains("store.redb") && said.contains("is damaged"), "{said}");
+}
+
+#[test]
+fn without_keys_it_listens_on_loopback_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("agent.toml");
+    std::fs::write(&config, "listen = '0.0.0.0:0'").unwrap();
+    let refused = agent().arg("serve").arg("--config").arg(config).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("beyond loopback"));
+}
