@@ -2,6 +2,8 @@
 //!
 //! What needs a guest, or mkfs.erofs as the appliance has it, is tested on the booted image (`tests/it`).
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 use std::{
     io::{BufRead as _, BufReader, Cursor, Read as _, Write as _},
     net::TcpStream,
