@@ -27,7 +27,7 @@ const MAX_PAGE: usize = 50;
 
 /// CreateFunction.
 pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
-    let mut request: CreateFunction = requests::parse(&call.body)?;
+    let mut request: CreateFunction = requests::parse_upload(call.body.clone()).await?;
     settings::constrain_create(&request)?;
     let name = request.function_name.clone().unwrap_or_default();
     let id = names::resolve_new(&call.caller, &name)?;
@@ -36,7 +36,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Re
     if app.functions.get(&config.id).is_some() {
         return Err(ApiError::function_exists(&config.id.name));
     }
-    let zip = upload::zip(code)?;
+    let zip = upload::zip(code).await?;
     drop(call);
     // Held until the record names the code: nothing else keeps it from being collected.
     let (code, _image) = app.functions.ingest(zip).await.map_err(upload::refusal)?;
@@ -122,7 +122,7 @@ pub(super) async fn update_configuration(
 
 /// UpdateFunctionCode.
 pub(super) async fn update_code(State(app): State<Arc<App>>, call: Call) -> Result<Json<Value>, ApiError> {
-    let request: UpdateFunctionCode = requests::parse(&call.body)?;
+    let request: UpdateFunctionCode = requests::parse_upload(call.body.clone()).await?;
     let mut constraints = Constraints::default();
     settings::constrain_architectures(&mut constraints, request.architectures.as_deref());
     constraints.one_of("publishTo", request.publish_to.as_deref(), &["LATEST_PUBLISHED"]);
@@ -138,7 +138,7 @@ pub(super) async fn update_code(State(app): State<Arc<App>>, call: Call) -> Resu
     if expected.as_ref().is_some_and(|expected| *expected != function.config.revision_id) {
         return Err(ApiError::stale_revision());
     }
-    let zip = upload::zip(request.code)?;
+    let zip = upload::zip(request.code).await?;
     drop(call);
     let (code, _image) = app.functions.ingest(zip).await.map_err(upload::refusal)?;
     if request.dry_run == Some(true) {

@@ -171,3 +171,14 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Api
         Some(_) => serde_json::from_slice(body).map_err(|error| ApiError::serialization(&error)),
     }
 }
+
+/// Reads a body that may hold tens of megabytes, where it holds up nobody.
+///
+/// # Errors
+/// SerializationException.
+pub(crate) async fn parse_upload<T>(body: bytes::Bytes) -> Result<T, ApiError>
+where
+    T: DeserializeOwned + Default + Send + 'static,
+{
+    crate::code::blocking(move || parse(&body)).await
+}

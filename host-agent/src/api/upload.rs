@@ -26,7 +26,7 @@ pub(crate) fn constrain(constraints: &mut Constraints, code: &Code) {
 ///
 /// # Errors
 /// InvalidParameterValueException when there is none, or there is something beside it.
-pub(crate) fn zip(code: Code) -> Result<Bytes, ApiError> {
+pub(crate) async fn zip(code: Code) -> Result<Bytes, ApiError> {
     let from_s3 = code.s3_bucket.is_some() || code.s3_key.is_some() || code.s3_object_version.is_some();
     if code.image_uri.is_some() {
         let message = "Please don't provide ImageUri when updating a function with packageType Zip.";
@@ -42,7 +42,7 @@ pub(crate) fn zip(code: Code) -> Result<Bytes, ApiError> {
         let message = "Please do not provide other FunctionCode parameters when providing a ZipFile.";
         return Err(ApiError::invalid_parameter(message));
     }
-    match BASE64_STANDARD.decode(zip) {
+    match crate::code::blocking(move || BASE64_STANDARD.decode(zip)).await {
         Ok(zip) => Ok(zip.into()),
         Err(error) => {
             use serde::de::Error as _;

@@ -53,6 +53,14 @@ pub(crate) enum CodeError {
         /// Why not.
         source: object_store::Error,
     },
+    /// The object store gave back other bytes than it was given.
+    #[error("the zip of {sha256} is damaged: its bytes have {actual}")]
+    Damaged {
+        /// Of which code.
+        sha256: String,
+        /// SHA-256 of what was read.
+        actual: String,
+    },
 }
 
 /// The node's code store.
@@ -103,11 +111,7 @@ impl CodeStore {
     /// [`BuildError::Refused`] when the zip is no function's code; every other error is the node's.
     pub(crate) async fn ingest(&self, zip: Bytes) -> Result<(CodeRef, Arc<CodeImage>), CodeError> {
         let size = zip.len() as u64;
-        let (zip, sha256) = blocking(move || {
-            let sha256 = hex(&Sha256::digest(&zip));
-            (zip, sha256)
-        })
-        .await;
+        let (zip, sha256) = digest(zip).await;
         let handle = self.image(&sha256).await;
         let stored = self.zips.head(&object(&sha256)).await;
         if !(stored.is_ok() && handle.path.exists()) {
@@ -130,10 +134,12 @@ impl CodeStore {
         self.build(sha256, &zip).await
     }
 
-    /// The zip as it was uploaded.
+    /// The zip as it was uploaded: the store is not trusted, its bytes are compared with the name.
     pub(crate) async fn zip(&self, sha256: &str) -> Result<Bytes, CodeError> {
         let failed = |source| CodeError::Object { attempted: "read", sha256: sha256.into(), source };
-        self.zips.get(&object(sha256)).await.map_err(failed)?.bytes().await.map_err(failed)
+        let zip = self.zips.get(&object(sha256)).await.map_err(failed)?.bytes().await.map_err(failed)?;
+        let (zip, actual) = digest(zip).await;
+        if actual == sha256 { Ok(zip) } else { Err(CodeError::Damaged { sha256: sha256.into(), actual }) }
     }
 
     /// Deletes all code without a handle.
@@ -206,7 +212,17 @@ impl Drop for BuildDir {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// The SHA-256 of a zip, computed where it holds up nobody.
+async fn digest(zip: Bytes) -> (Bytes, String) {
+    blocking(move || {
+        let sha256 = hex(&Sha256::digest(&zip));
+        (zip, sha256)
+    })
+    .await
+}
+
+/// Runs long work on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         // Nobody aborts these tasks: what is left is a panic of the work itself.

@@ -100,3 +100,14 @@ async fn what_a_killed_agent_left_is_removed() {
     store.sweep().await.unwrap();
     assert_eq!(files(dir.path()), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_damaged_zip_is_not_handed_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (code, handle) = store.ingest(zip_of("index.py", "x")).await.unwrap();
+    std::fs::write(dir.path().join(format!("code/{}.zip", code.sha256)), zip_of("index.py", "y")).unwrap();
+    assert!(matches!(store.zip(&code.sha256).await, Err(CodeError::Damaged { .. })));
+    std::fs::remove_file(&handle.path).unwrap();
+    assert!(store.restore(&code.sha256).await.is_err());
+}
