@@ -151,7 +151,6 @@ fn pack_filter() -> SyscallFilter {
         allow!(SYS_rseq, "libc's start of a thread"),
         allow!(SYS_prlimit64, "libc asks for the stack's size"),
         allow!(SYS_rt_sigaction, "libc's handler for cancelled threads"),
-        allow!(SYS_rt_sigprocmask, "libc blocks signals while it makes a thread"),
         allow!(SYS_mprotect, "the loader's relocations, stacks, arenas"),
         allow!(SYS_madvise, "libc gives an ended thread's stack back"),
         allow!(SYS_access, "the loader looks for its preload list"),
@@ -191,6 +190,10 @@ fn common_rules() -> Vec<SyscallRule> {
         allow!(SYS_brk, "libc's allocator"),
         allow!(SYS_futex, "libc's locks and what it does once"),
         allow!(SYS_getrandom, "seeds of hash tables"),
+        allow!(
+            SYS_rt_sigprocmask,
+            "libc blocks signals while it makes a thread or sets up its random generator"
+        ),
         allow!(SYS_exit_group, "the end of the process"),
     ]
 }
