@@ -1,5 +1,6 @@
 //! Functions on a node: what to create from `tests/functions`, and what an invocation answered.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use base64::Engine as _;
@@ -14,6 +15,9 @@ pub(crate) const MEMORY_MIB: u32 = 192;
 
 /// Timeout of a function unless a test says otherwise: an emulated machine takes tens of seconds when it is busy.
 const TIMEOUT_S: u32 = 120;
+
+/// Characters of a payload that a failure shows.
+const SHOWN_CHARS: usize = 1000;
 
 /// Any role does: a node hands out no credentials.
 pub(crate) const ROLE: &str = "arn:aws:iam::000000000000:role/lambda-role";
@@ -31,7 +35,6 @@ pub(crate) struct Deployed {
 }
 
 /// What Invoke answered.
-#[derive(Debug)]
 pub(crate) struct Invocation {
     pub(crate) status: u64,
     pub(crate) function_error: Option<String>,
@@ -134,6 +137,15 @@ impl Drop for Deployed {
     fn drop(&mut self) {
         // A test that deleted its function itself, or whose node is gone, has nothing left to delete.
         drop(self.client.call("delete_function", json!({ "FunctionName": self.name })));
+    }
+}
+
+impl fmt::Debug for Invocation {
+    /// The payload as the text that it nearly always is, and not six megabytes of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let payload: String = String::from_utf8_lossy(&self.payload).chars().take(SHOWN_CHARS).collect();
+        writeln!(f, "{} {:?} {payload}", self.status, self.function_error)?;
+        write!(f, "{}", self.log.as_deref().unwrap_or("(no log)"))
     }
 }
 

@@ -10,8 +10,11 @@ use crate::client::bytes;
 use crate::functions::{Function, Invocation};
 use crate::node::Node;
 
-/// Lambda's limit of an event and of a response, in bytes.
-const MAX_BODY_LEN: usize = 6 * 1024 * 1024;
+/// Lambda's limit of an event, in bytes.
+const MAX_EVENT_LEN: usize = 6 * 1024 * 1024;
+
+/// Lambda's limit of a response, in bytes, as its error message has it.
+const MAX_RESPONSE_LEN: usize = 6_291_556;
 
 #[test]
 fn an_event_comes_back_with_what_the_context_says() {
@@ -106,12 +109,12 @@ fn the_largest_event_and_the_largest_response_pass() {
     let shared = Node::shared();
     let function = Function::python("hello").with("MemorySize", 512).deploy(&shared.node.client());
     // A JSON string has two quotes.
-    let response = function.invoke(json!({ "answer_bytes": MAX_BODY_LEN - 2 }));
+    let response = function.invoke(json!({ "answer_bytes": MAX_RESPONSE_LEN - 2 }));
     assert_eq!(response.function_error, None, "{:?}", response.log);
-    assert_eq!(response.payload.len(), MAX_BODY_LEN);
-    let padding = "x".repeat(MAX_BODY_LEN - r#"{"ignored":"","answer_bytes":1}"#.len());
+    assert_eq!(response.payload.len(), MAX_RESPONSE_LEN);
+    let padding = "x".repeat(MAX_EVENT_LEN - r#"{"ignored":"","answer_bytes":1}"#.len());
     let event = json!({ "ignored": padding, "answer_bytes": 1 });
-    assert_eq!(event.to_string().len(), MAX_BODY_LEN);
+    assert_eq!(event.to_string().len(), MAX_EVENT_LEN);
     assert_eq!(function.answer(event), "x");
 }
 
@@ -119,8 +122,10 @@ fn the_largest_event_and_the_largest_response_pass() {
 fn a_response_past_the_limit_is_an_error_of_the_function() {
     let shared = Node::shared();
     let function = Function::python("hello").with("MemorySize", 512).deploy(&shared.node.client());
-    let refused = function.invoke(json!({ "answer_bytes": MAX_BODY_LEN }));
-    assert_eq!(refused.error().0, "Function.ResponseSizeTooLarge", "{refused:?}");
+    let refused = function.invoke(json!({ "answer_bytes": MAX_RESPONSE_LEN - 1 }));
+    let (kind, message) = refused.error();
+    assert_eq!(kind, "Function.ResponseSizeTooLarge");
+    assert!(message.contains("6291556"), "{message}");
     assert_eq!(function.answer(json!({ "after": 1 }))["event"], json!({ "after": 1 }));
 }
 

@@ -49,7 +49,8 @@ fn a_function_runs_on_our_guest_kernel_and_not_on_the_appliances() {
         !appliance.contains(&format!("Linux version {release} ")),
         "the appliance runs the guest's kernel"
     );
-    assert_eq!(text(&seen, "modules"), "", "the guest kernel has modules");
+    // ENOENT: a kernel that cannot load modules does not list them.
+    assert_eq!(text(&seen, "modules"), "errno 2", "the guest kernel has modules");
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn a_function_is_told_what_lambda_tells_and_no_secret_of_the_node() {
         assert_eq!(environment[name], value, "{name}");
     }
     let all = environment.to_string();
-    for secret in ["TINDERBOX", "CREDENTIALS_DIRECTORY"] {
+    for secret in ["TINDERBOX_", "CREDENTIALS_DIRECTORY", "tinderbox.agent"] {
         assert!(!all.contains(secret), "{all}");
     }
     assert!(!text(&seen, "cmdline").contains("secret"), "{}", seen["cmdline"]);

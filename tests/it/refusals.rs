@@ -178,7 +178,8 @@ fn a_function_that_does_not_exist_cannot_be_invoked() {
     let client = shared.node.client();
     let error = client.call("invoke", json!({ "FunctionName": "nobody" })).expect_err("nobody is there");
     assert_error(&error, "ResourceNotFoundException", 404);
-    assert_eq!(error.message, "Function not found: arn:aws:lambda:us-east-1:000000000000:function:nobody");
+    let named = "Function not found: arn:aws:lambda:us-east-1:000000000000:function:nobody";
+    assert!(error.message.starts_with(named), "{}", error.message);
 }
 
 #[test]
