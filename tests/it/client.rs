@@ -37,6 +37,7 @@ pub(crate) struct Client {
     secret_access_key: String,
     region: String,
     signing: Signing,
+    answer_timeout_s: u32,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -56,6 +57,7 @@ impl Client {
             secret_access_key: "test".into(),
             region: "us-east-1".into(),
             signing: Signing::Signed,
+            answer_timeout_s: ANSWER_TIMEOUT_S,
         }
     }
 
@@ -74,6 +76,11 @@ impl Client {
     /// Signs as if it were so many seconds later (or earlier) than it is.
     pub(crate) fn with_clock_off_by(self, seconds: i64) -> Self {
         Self { driver: Arc::new(Driver::start(seconds)), ..self }
+    }
+
+    /// Gives a call up that is not answered in this time.
+    pub(crate) fn with_answer_within(self, seconds: u32) -> Self {
+        Self { answer_timeout_s: seconds, ..self }
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -103,7 +110,7 @@ impl Client {
             "secret_access_key": self.secret_access_key,
             "region": self.region,
             "unsigned": self.signing == Signing::Unsigned,
-            "timeout_s": ANSWER_TIMEOUT_S,
+            "timeout_s": self.answer_timeout_s,
         })
     }
 }

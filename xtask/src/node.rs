@@ -142,6 +142,7 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
         process.kill()?;
         return Err(error.context("the appliance did not come up"));
     }
+    process.widen_ports()?;
     let endpoint = Endpoint::new(port, spec.auth);
     endpoint.check_health().context("the agent said it serves, but does not answer")?;
     step.done();

@@ -2,6 +2,7 @@
 //! disks, ports and firmware credentials; what an appliance is, is [`crate::node`]'s business.
 
 pub(crate) mod accel;
+mod backlog;
 mod process;
 
 use accel::Accelerator;

@@ -1,7 +1,7 @@
 //! A running QEMU: started, watched on its serial line until it says what is awaited, stopped. The serial line is a
 //! socket pair, so waiting is reading: no polling, and a QEMU that dies is an end of file.
 
-use super::{Machine, PROGRAM};
+use super::{Forward, Machine, PROGRAM, backlog};
 use anyhow::{Context as _, Result, bail};
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -25,6 +25,7 @@ pub(crate) enum Lifetime {
 
 /// A started machine.
 pub(crate) struct Process {
+    forwards: Vec<Forward>,
     child: Child,
     serial: BufReader<UnixStream>,
     serial_log: PathBuf,
@@ -49,6 +50,7 @@ impl Machine {
         // The command holds their end of the line: the end of file needs it gone.
         drop(command);
         Ok(Process {
+            forwards: self.forwards.clone(),
             child,
             serial: BufReader::new(ours),
             serial_log: self.serial_log(),
@@ -99,6 +101,11 @@ impl Process {
                 Err(error) => return Err(error).context("read the serial line"),
             }
         }
+    }
+
+    /// Makes room for bursts of clients at the forwarded ports, which are there once the machine writes to its line.
+    pub(crate) fn widen_ports(&self) -> Result<()> {
+        backlog::widen(self.child.id(), &self.forwards).context("make room for bursts of clients")
     }
 
     /// Keeps the serial line empty from now on: a full one would hold up the machine that writes to it.
