@@ -1,5 +1,5 @@
 //! The guest kernel: Debian's source of 6.12 with `configs/kernel/guest.config` and nothing else switched on. Gives an
-//! ELF `vmlinux` (entered by PVH) and a `bzImage`. Not the appliance's kernel: that one is Debian's own.
+//! ELF `vmlinux` (entered at 64 bit) and a `bzImage`. Not the appliance's kernel: that one is Debian's own.
 
 use crate::cmd::Cmd;
 use crate::context::Context;

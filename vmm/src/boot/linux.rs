@@ -16,6 +16,9 @@ const XLF_KERNEL_64: u16 = 1 << 0;
 const ENTRY_64: u64 = 0x200;
 /// "Other boot loader": none has been assigned to us.
 const LOADER_TYPE: u8 = 0xff;
+/// What a boot sector ends with, and "HdrS": a header is there.
+const BOOT_FLAG: u16 = 0xaa55;
+const HEADER_MAGIC: u32 = 0x5372_6448;
 const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
 
@@ -25,6 +28,17 @@ pub(super) fn check_header(header: &setup_header) -> Result<(), BootError> {
         return Err(BootError::OldBzImage { version, flags });
     }
     Ok(())
+}
+
+/// An ELF has no setup header of its own. Behind its entry the kernel reads what [`write_boot_params`] adds, the rest
+/// is for boot loaders.
+pub(super) fn header_of_elf() -> setup_header {
+    setup_header {
+        boot_flag: BOOT_FLAG,
+        header: HEADER_MAGIC,
+        version: MINIMUM_VERSION,
+        ..Default::default()
+    }
 }
 
 pub(super) fn entry(load_address: u64) -> u64 {

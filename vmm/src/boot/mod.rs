@@ -1,7 +1,10 @@
 //! Puts a kernel, its initrd and its command line in guest memory and says how the first vCPU enters it.
 //!
-//! Two forms: an ELF with a PVH note (entered in 32-bit protected mode, `pvh`), and a bzImage (entered by the 64-bit
-//! Linux boot protocol, `linux`). Called by `machine` only, before any vCPU exists.
+//! Two forms, an ELF with a PVH note and a bzImage; two protocols, PVH's (`pvh`, entered in 32-bit protected mode) and
+//! Linux's own (`linux`, entered at 64 bit). Called by `machine` only, before any vCPU exists.
+//!
+//! A Linux ELF is entered by its own protocol although it has a PVH note: entered by PVH, it looks for Xen at 256 CPUID
+//! leaves first, and each CPUID is a VM exit.
 
 mod linux;
 mod positioned;
@@ -168,12 +171,18 @@ fn load_elf(memory: &Memory, file: &mut PositionedFile<'_>) -> Result<Kernel, Bo
     let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
         return Err(BootError::NoPvhNote);
     };
-    Ok(Kernel {
-        entry: Entry::Pvh { address: entry.0 },
-        end: loaded.kernel_end,
-        initrd_limit: u64::MAX,
-        header: None,
-    })
+    let (entry, header) = elf_entry(entry.0, loaded.kernel_load.0);
+    Ok(Kernel { entry, end: loaded.kernel_end, initrd_limit: u64::MAX, header })
+}
+
+/// `vmlinux` begins with the 32-bit code that its PVH note points to, and its ELF header points to the 64-bit code
+/// that a bzImage would jump to. A kernel where both are one place knows PVH only.
+fn elf_entry(pvh: u64, start: u64) -> (Entry, Option<setup_header>) {
+    if pvh == start {
+        (Entry::Pvh { address: pvh }, None)
+    } else {
+        (Entry::Linux64 { address: start }, Some(linux::header_of_elf()))
+    }
 }
 
 fn load_bzimage(memory: &Memory, file: &mut PositionedFile<'_>) -> Result<Kernel, BootError> {
@@ -202,4 +211,20 @@ fn load_initrd(memory: &Memory, file: &File, kernel: &Kernel) -> Result<Placed, 
         .read_exact_volatile_from(GuestAddress(start), &mut file, len as usize)
         .map_err(BootError::CopyInitrd)?;
     Ok(Placed { start, len })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_elf_with_two_ways_in_is_entered_as_linux() {
+        let (entry, header) = elf_entry(0x100_0000, 0x100_0123);
+        assert_eq!(entry, Entry::Linux64 { address: 0x100_0123 });
+        // Linux takes a zero version for a header that it has still to copy, and a missing one for no header.
+        assert!(header.is_some_and(|header| header.version != 0));
+        let (entry, header) = elf_entry(0x100_0000, 0x100_0000);
+        assert_eq!(entry, Entry::Pvh { address: 0x100_0000 });
+        assert!(header.is_none());
+    }
 }
