@@ -14,6 +14,7 @@
 
 mod paths;
 mod plan;
+mod program;
 mod syscalls;
 
 #[doc(hidden)]

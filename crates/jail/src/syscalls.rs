@@ -1,12 +1,10 @@
-//! Which system calls one thread may make: a list of rules with a reason each, compiled to BPF by `seccompiler`.
-//! A call that no rule allows ends the whole process by `SIGSYS`.
+//! Which system calls one thread may make: a list of rules with a reason each, compiled to BPF by `program`. A call that no rule allows ends the whole process by `SIGSYS`.
 
 use std::collections::BTreeMap;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
-};
+use seccompiler::BpfProgram;
+
+use crate::program::{self, Alternatives};
 
 /// What one thread may call.
 #[derive(Clone, Debug)]
@@ -68,13 +66,29 @@ pub enum FilterError {
         /// The call's name.
         call: &'static str,
     },
-    /// The compiler refused it.
-    #[error("compile system call filter {filter}")]
-    Compile {
+    /// An argument that no system call has.
+    #[error("filter {filter}: {call} has no argument {index}")]
+    NoArgument {
         /// The filter's name.
         filter: &'static str,
-        /// Why.
-        source: seccompiler::BackendError,
+        /// The call's name.
+        call: &'static str,
+        /// The position asked for.
+        index: u8,
+    },
+    /// A negative system call number.
+    #[error("filter {filter}: {call} is no system call")]
+    NoCall {
+        /// The filter's name.
+        filter: &'static str,
+        /// The call's name.
+        call: &'static str,
+    },
+    /// Too many rules for one BPF program's jumps.
+    #[error("filter {filter} has too many rules")]
+    TooLong {
+        /// The filter's name.
+        filter: &'static str,
     },
     /// The kernel refused it.
     #[error("apply system call filter {filter}")]
@@ -116,22 +130,14 @@ macro_rules! allow {
     };
 }
 
-impl ArgTest {
-    fn condition(self) -> Result<SeccompCondition, seccompiler::BackendError> {
-        match self {
-            Self::Equals { index, value } => {
-                SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())
-            }
-            Self::NoneOf { index, mask } => {
-                SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask.into()), 0)
-            }
-        }
-    }
-}
+/// Arguments of a system call, on every architecture.
+const ARGUMENTS: u8 = 6;
 
-impl SyscallRule {
-    fn compile(&self) -> Result<SeccompRule, seccompiler::BackendError> {
-        SeccompRule::new(self.when.iter().map(|test| test.condition()).collect::<Result<_, _>>()?)
+impl ArgTest {
+    pub(crate) fn index(self) -> u8 {
+        match self {
+            Self::Equals { index, .. } | Self::NoneOf { index, .. } => index,
+        }
     }
 }
 
@@ -139,26 +145,28 @@ impl SyscallFilter {
     /// Compiles for the machine that this runs on.
     ///
     /// # Errors
-    /// A call allowed both with and without conditions; a malformed condition.
+    /// A call allowed both with and without conditions; a malformed condition; too many rules.
     pub fn compile(&self) -> Result<CompiledFilter, FilterError> {
         let filter = self.name;
-        let failed = |source| FilterError::Compile { filter, source };
-        let mut table: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+        let mut table: BTreeMap<u32, Alternatives> = BTreeMap::new();
         for rule in &self.rules {
-            let first = !table.contains_key(&rule.number);
-            let alternatives = table.entry(rule.number).or_default();
-            // seccompiler reads an empty list as "whatever the arguments".
+            let call = rule.name;
+            let number = u32::try_from(rule.number).map_err(|_| FilterError::NoCall { filter, call })?;
+            if let Some(test) = rule.when.iter().find(|test| test.index() >= ARGUMENTS) {
+                return Err(FilterError::NoArgument { filter, call, index: test.index() });
+            }
+            let first = !table.contains_key(&number);
+            let alternatives = table.entry(number).or_default();
+            // An empty list means "whatever the arguments".
             if !first && (rule.when.is_empty() || alternatives.is_empty()) {
-                return Err(FilterError::Redundant { filter, call: rule.name });
+                return Err(FilterError::Redundant { filter, call });
             }
             if !rule.when.is_empty() {
-                alternatives.push(rule.compile().map_err(failed)?);
+                alternatives.push(rule.when.clone());
             }
         }
-        let arch: TargetArch = std::env::consts::ARCH.try_into().map_err(failed)?;
-        let program = SeccompFilter::new(table, SeccompAction::KillProcess, SeccompAction::Allow, arch)
-            .and_then(BpfProgram::try_from)
-            .map_err(failed)?;
+        let program =
+            program::assemble(&table).map_err(|program::TooLong| FilterError::TooLong { filter })?;
         Ok(CompiledFilter { name: filter, program })
     }
 }
@@ -189,6 +197,13 @@ mod tests {
             let result = SyscallFilter { name: "test", rules }.compile();
             assert!(matches!(result, Err(FilterError::Redundant { .. })), "{result:?}");
         }
+    }
+
+    #[test]
+    fn a_seventh_argument_is_a_mistake() {
+        let rules = vec![allow!(SYS_ioctl, arg 6 = 1, "no such argument")];
+        let result = SyscallFilter { name: "test", rules }.compile();
+        assert!(matches!(result, Err(FilterError::NoArgument { index: 6, .. })), "{result:?}");
     }
 
     #[test]
