@@ -10,6 +10,9 @@ use crate::node::Node;
 /// Far more than the node's memory holds microVMs.
 const CALLS: usize = 300;
 
+/// Longer than it takes to send all of them, so that the first still run when the last arrives; seconds.
+const HOLD_S: u32 = 15;
+
 /// QEMU's user network loses some of the handshakes of a burst, so that a call never reaches the node. Like every AWS
 /// client, the test makes such a call again; the time is several times what an answer takes when cold.
 const ANSWER_WITHIN_S: u32 = 120;
@@ -33,8 +36,10 @@ fn three_hundred_calls_at_once_are_answered_or_throttled() {
 
 /// Makes the calls, counts how they end; those that no answer came to.
 fn call_at_once(function: &Deployed, calls: &[usize], outcomes: &mut BTreeMap<String, usize>) -> Vec<usize> {
-    let begun: Vec<_> =
-        calls.iter().map(|each| (*each, function.begin(&json!({ "call": each, "hold_s": 1 })))).collect();
+    let begun: Vec<_> = calls
+        .iter()
+        .map(|each| (*each, function.begin(&json!({ "call": each, "hold_s": HOLD_S }))))
+        .collect();
     let mut unanswered = Vec::new();
     for (each, call) in begun {
         let outcome = match call.end() {
