@@ -152,8 +152,9 @@ pub(crate) fn python() -> PathBuf {
 }
 
 /// The folder `tests/` of the checkout.
-pub(crate) fn tests_folder() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+pub(crate) fn tests_folder() -> PathBuf {
+    // At run time: a target folder shared by two checkouts holds one binary for both.
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
 }
 
 /// The Python process.

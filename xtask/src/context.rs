@@ -18,7 +18,10 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new() -> Result<Context> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent folder")?;
+        // At run time, where cargo says it: a target folder shared by two checkouts holds one binary for both.
+        let package =
+            std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&package).parent().context("xtask has no parent folder")?;
         Ok(Context { root: root.to_owned(), cache: Cache::open()?, progress: Progress::new() })
     }
 

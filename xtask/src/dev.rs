@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Folder of the cache with everything about the host: key, sockets, logs, state disk, record.
 const DIR: &str = "dev";
+/// Names another host than the usual one, so that two checkouts can have one each.
+const NAME_VARIABLE: &str = "TINDERBOX_DEV_HOST";
 const RECORD: &str = "host.json";
 const LIB: &str = "usr/lib/tinderbox";
 /// QEMU ends in milliseconds unless its disk is stuck.
@@ -91,6 +93,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     }
 }
 
+/// The folder of the host that this process is about, relative to the cache.
+fn folder() -> String {
+    std::env::var(NAME_VARIABLE).map_or_else(|_| DIR.to_owned(), |name| format!("{DIR}-{name}"))
+}
+
 /// The running host.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Host {
@@ -106,7 +113,7 @@ pub(crate) struct Host {
 impl Host {
     /// The host that runs, if one does.
     pub(crate) fn running(ctx: &Context) -> Result<Option<Host>> {
-        let dir = ctx.cache.dir(DIR)?;
+        let dir = ctx.cache.dir(&folder())?;
         if !qemu::is_running(&dir) {
             return Ok(None);
         }
@@ -122,11 +129,11 @@ impl Host {
     /// The host, booted unless it runs.
     pub(crate) fn ensure(ctx: &Context) -> Result<Host> {
         let step = ctx.progress.step("looking for the test host");
-        let _lock = ctx.cache.lock(DIR, &step)?;
+        let _lock = ctx.cache.lock(&folder(), &step)?;
         if let Some(host) = Host::running(ctx)? {
             return Ok(host);
         }
-        let dir = ctx.cache.dir(DIR)?;
+        let dir = ctx.cache.dir(&folder())?;
         let key = dir.join("key");
         if !key.exists() {
             Cmd::new("ssh-keygen")
@@ -248,13 +255,13 @@ fn swap(ctx: &Context, part: Option<Part>) -> Result<()> {
         host.files.insert(name, hash);
     }
     host.exec("systemctl restart tinderbox-agent.service")?;
-    host.save(&ctx.cache.dir(DIR)?)?;
+    host.save(&ctx.cache.dir(&folder())?)?;
     step.done();
     Ok(())
 }
 
 pub(crate) fn down(ctx: &Context) -> Result<()> {
-    let dir = ctx.cache.dir(DIR)?;
+    let dir = ctx.cache.dir(&folder())?;
     if !qemu::is_running(&dir) {
         ctx.progress.say("the test host does not run");
         return Ok(());
