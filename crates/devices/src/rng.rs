@@ -6,12 +6,11 @@ use std::io;
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::guest_io;
-use crate::virtio::service::{Outcome, Served, come_back, consume, new_kicks, serve};
-use crate::{Activation, DeviceError, Event, VirtioDevice};
+use crate::virtio::service::{Outcome, Served, come_back, new_kicks, serve};
+use crate::{Activation, DeviceError, VirtioDevice};
 
 /// Linux keeps one request in flight.
 const QUEUE_SIZE: u16 = 16;
@@ -36,27 +35,6 @@ impl Rng {
     /// When no eventfd can be made.
     pub fn new() -> io::Result<Self> {
         Ok(Self { kicks: new_kicks(1)?, active: None })
-    }
-
-    fn process(&mut self) -> Result<(), DeviceError> {
-        let (Some(kick), Some(Activation { memory, queues, interrupt, .. })) =
-            (self.kicks.first(), &mut self.active)
-        else {
-            return Ok(());
-        };
-        let Some(queue) = queues.first_mut() else { return Ok(()) };
-        let served = serve(queue, memory, interrupt, WAKE_REQUESTS, |buffers| {
-            let mut bytes = [0; REQUEST_MAX];
-            let wanted = buffers.writable.len().min(REQUEST_MAX);
-            let bytes = bytes.get_mut(..wanted).unwrap_or_default();
-            let count = guest_io::fill_random(bytes).map_err(DeviceError::Backend)?;
-            let filled = buffers.writable.fill_from(bytes.get(..count).unwrap_or_default());
-            Ok(Outcome::Used(u32::try_from(filled).unwrap_or(0)))
-        })?;
-        if served == Served::Partly {
-            come_back(kick)?;
-        }
-        Ok(())
     }
 }
 
@@ -90,22 +68,28 @@ impl VirtioDevice for Rng {
         *active = None;
     }
 
-    fn queues(&self) -> &[Queue] {
-        self.active.as_ref().map_or(&[], |active| &active.queues)
+    fn activation(&self) -> Option<&Activation> {
+        self.active.as_ref()
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), DeviceError> {
-        if let Event::Kick(index) = event
-            && let Some(kick) = self.kicks.get(index)
-        {
-            consume(kick)?;
+    fn process(&mut self) -> Result<(), DeviceError> {
+        let (Some(kick), Some(Activation { memory, queues, interrupt, .. })) =
+            (self.kicks.first(), &mut self.active)
+        else {
+            return Ok(());
+        };
+        let Some(queue) = queues.first_mut() else { return Ok(()) };
+        let served = serve(queue, memory, interrupt, WAKE_REQUESTS, |buffers| {
+            let mut bytes = [0; REQUEST_MAX];
+            let wanted = buffers.writable.len().min(REQUEST_MAX);
+            let bytes = bytes.get_mut(..wanted).unwrap_or_default();
+            let count = guest_io::fill_random(bytes).map_err(DeviceError::Backend)?;
+            let filled = buffers.writable.fill_from(bytes.get(..count).unwrap_or_default());
+            Ok(Outcome::Used(u32::try_from(filled).unwrap_or(0)))
+        })?;
+        if served == Served::Partly {
+            come_back(kick)?;
         }
-        let result = self.process();
-        if result.is_err()
-            && let Some(active) = self.active.take()
-        {
-            active.interrupt.signal_needs_reset();
-        }
-        result
+        Ok(())
     }
 }

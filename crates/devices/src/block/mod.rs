@@ -18,15 +18,14 @@ use virtio_bindings::virtio_blk::{
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
 pub use self::state::{BlockRestoreError, BlockState};
 use crate::guest_io;
 use crate::virtio::chain::Buffers;
 use crate::virtio::segments::Segments;
-use crate::virtio::service::{Outcome, Served, come_back, consume, new_kicks, serve};
-use crate::{Activation, DeviceError, Event, VirtioDevice};
+use crate::virtio::service::{Outcome, Served, come_back, new_kicks, serve};
+use crate::{Activation, DeviceError, VirtioDevice};
 use request::{Header, Kind, Status};
 
 /// Unit of addresses and lengths, virtio 1.3 §5.2.5.
@@ -121,25 +120,6 @@ impl Block {
         }
         let disk = Disk { id, file, access, sectors: len / SECTOR };
         Ok(Self { kicks: new_kicks(1)?, disk, active: None })
-    }
-
-    fn process(&mut self) -> Result<(), DeviceError> {
-        let Self { kicks, disk, active } = self;
-        let (Some(kick), Some(Activation { memory, queues, interrupt, .. })) = (kicks.first(), active) else {
-            return Ok(());
-        };
-        let Some(queue) = queues.first_mut() else { return Ok(()) };
-        let mut budget = WAKE_BYTES;
-        let served = serve(queue, memory, interrupt, WAKE_REQUESTS, |buffers| {
-            let moved = (buffers.readable.len() + buffers.writable.len()) as u64;
-            let used = disk.serve(buffers);
-            budget = budget.saturating_sub(moved);
-            Ok(if budget == 0 { Outcome::UsedLast(used) } else { Outcome::Used(used) })
-        })?;
-        if served == Served::Partly {
-            come_back(kick)?;
-        }
-        Ok(())
     }
 }
 
@@ -248,23 +228,27 @@ impl VirtioDevice for Block {
         *active = None;
     }
 
-    fn queues(&self) -> &[Queue] {
-        self.active.as_ref().map_or(&[], |active| &active.queues)
+    fn activation(&self) -> Option<&Activation> {
+        self.active.as_ref()
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), DeviceError> {
-        if let Event::Kick(index) = event
-            && let Some(kick) = self.kicks.get(index)
-        {
-            consume(kick)?;
+    fn process(&mut self) -> Result<(), DeviceError> {
+        let Self { kicks, disk, active } = self;
+        let (Some(kick), Some(Activation { memory, queues, interrupt, .. })) = (kicks.first(), active) else {
+            return Ok(());
+        };
+        let Some(queue) = queues.first_mut() else { return Ok(()) };
+        let mut budget = WAKE_BYTES;
+        let served = serve(queue, memory, interrupt, WAKE_REQUESTS, |buffers| {
+            let moved = (buffers.readable.len() + buffers.writable.len()) as u64;
+            let used = disk.serve(buffers);
+            budget = budget.saturating_sub(moved);
+            Ok(if budget == 0 { Outcome::UsedLast(used) } else { Outcome::Used(used) })
+        })?;
+        if served == Served::Partly {
+            come_back(kick)?;
         }
-        let result = self.process();
-        if result.is_err()
-            && let Some(active) = self.active.take()
-        {
-            active.interrupt.signal_needs_reset();
-        }
-        result
+        Ok(())
     }
 }
 

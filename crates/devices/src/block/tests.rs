@@ -3,6 +3,7 @@
 use std::io::{Read, Seek, SeekFrom, Write};
 
 use super::*;
+use crate::Event;
 use crate::virtio::test_driver::{
     BUFFERS, Desc, Driver, INDIRECT, MEMORY_LEN, NEXT, SEAM, WRITE, readable, writable,
 };

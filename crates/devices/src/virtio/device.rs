@@ -6,6 +6,7 @@ use std::sync::Arc;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::service::consume;
 use crate::{DeviceError, DeviceInterrupt, Memory};
 
 /// Why the I/O thread calls a device.
@@ -64,15 +65,48 @@ pub trait VirtioDevice: Send {
     /// driver's doings (connections) are dropped.
     fn reset(&mut self);
 
+    /// What [`activate`](Self::activate) gave, until [`reset`](Self::reset).
+    fn activation(&self) -> Option<&Activation>;
+
+    /// Takes in what made [`backend`](Self::backend) readable.
+    ///
+    /// # Errors
+    /// When the host side failed: the device stops working.
+    fn poll_backend(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    /// Serves the queues of an active device, a bounded amount; does nothing when inactive.
+    ///
+    /// # Errors
+    /// When the driver or the host side made going on impossible: the device stops working.
+    fn process(&mut self) -> Result<(), DeviceError>;
+
     /// Queues of an active device as they stand, for saving; none when inactive.
-    fn queues(&self) -> &[Queue];
+    fn queues(&self) -> &[Queue] {
+        self.activation().map_or(&[], |active| &active.queues)
+    }
 
     /// Does what an event asks for; an event of an inactive device is consumed.
     ///
     /// # Errors
     /// When the device stopped working and asked the driver for a reset (DEVICE_NEEDS_RESET). Nothing is left to do
     /// for the caller but to log it.
-    fn handle(&mut self, event: Event) -> Result<(), DeviceError>;
+    fn handle(&mut self, event: Event) -> Result<(), DeviceError> {
+        let taken = match event {
+            Event::Kick(index) => self.kicks().get(index).map_or(Ok(()), consume),
+            Event::Backend => self.poll_backend(),
+        };
+        let result = taken.and_then(|()| self.process());
+        if result.is_err()
+            && let Some(active) = self.activation()
+        {
+            let interrupt = Arc::clone(&active.interrupt);
+            self.reset();
+            interrupt.signal_needs_reset();
+        }
+        result
+    }
 }
 
 /// Reads from a configuration laid out as bytes; past its end are zeros.

@@ -20,14 +20,13 @@ use std::os::fd::BorrowedFd;
 use snapshot::Persist;
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
 pub use self::broker::{Accepted, Broker, SocketBroker};
 use self::muxer::Muxer;
 pub use self::state::{VsockRestoreError, VsockState};
-use crate::virtio::service::{Outcome, Served, come_back, consume, new_kicks, serve};
-use crate::{Activation, DeviceError, Event, VirtioDevice};
+use crate::virtio::service::{Outcome, Served, come_back, new_kicks, serve};
+use crate::{Activation, DeviceError, VirtioDevice};
 
 /// Sizes of the queues rx, tx and event, virtio 1.3 §5.10.2.
 ///
@@ -63,42 +62,6 @@ impl Vsock {
             transport_reset_owed: false,
             active: None,
         })
-    }
-
-    /// What the guest sent, then what it gets; an answer leaves in the same wake-up as its question.
-    fn process(&mut self) -> Result<(), DeviceError> {
-        let Self { kicks, muxer, transport_reset_owed, active } = self;
-        let Some(Activation { memory, queues, interrupt, .. }) = active else { return Ok(()) };
-        let ([rx, tx, event], [rx_kick, tx_kick, _]) = (queues.as_mut_slice(), kicks.as_slice()) else {
-            return Ok(());
-        };
-        if *transport_reset_owed {
-            serve(event, memory, interrupt, 1, |buffers| {
-                let len = buffers.writable.fill_from(&EVENT_TRANSPORT_RESET.to_le_bytes());
-                *transport_reset_owed = false;
-                Ok(Outcome::Used(u32::try_from(len).unwrap_or(0)))
-            })?;
-        }
-        let sent = serve(tx, memory, interrupt, WAKE_PACKETS, |buffers| {
-            if !muxer.can_take() {
-                return Ok(Outcome::Keep);
-            }
-            muxer.take_packet(buffers.readable);
-            Ok(Outcome::Used(0))
-        })?;
-        let blocked = !muxer.can_take();
-        if muxer.has_packets() {
-            let received = serve(rx, memory, interrupt, WAKE_PACKETS, |buffers| {
-                Ok(muxer.put_packet(buffers.writable).map_or(Outcome::Keep, Outcome::Used))
-            })?;
-            if received == Served::Partly && muxer.has_packets() {
-                come_back(rx_kick)?;
-            }
-        }
-        if sent == Served::Partly || blocked && muxer.can_take() {
-            come_back(tx_kick)?;
-        }
-        Ok(())
     }
 }
 
@@ -139,23 +102,48 @@ impl VirtioDevice for Vsock {
         *active = None;
     }
 
-    fn queues(&self) -> &[Queue] {
-        self.active.as_ref().map_or(&[], |active| &active.queues)
+    fn activation(&self) -> Option<&Activation> {
+        self.active.as_ref()
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), DeviceError> {
-        let result = match event {
-            Event::Kick(index) => self.kicks.get(index).map_or(Ok(()), consume),
-            Event::Backend => self.muxer.poll().map_err(DeviceError::Backend),
+    fn poll_backend(&mut self) -> Result<(), DeviceError> {
+        self.muxer.poll().map_err(DeviceError::Backend)
+    }
+
+    /// What the guest sent, then what it gets; an answer leaves in the same wake-up as its question.
+    fn process(&mut self) -> Result<(), DeviceError> {
+        let Self { kicks, muxer, transport_reset_owed, active } = self;
+        let Some(Activation { memory, queues, interrupt, .. }) = active else { return Ok(()) };
+        let ([rx, tx, event], [rx_kick, tx_kick, _]) = (queues.as_mut_slice(), kicks.as_slice()) else {
+            return Ok(());
         };
-        let result = result.and_then(|()| self.process());
-        if result.is_err()
-            && let Some(active) = self.active.take()
-        {
-            self.muxer.reset();
-            active.interrupt.signal_needs_reset();
+        if *transport_reset_owed {
+            serve(event, memory, interrupt, 1, |buffers| {
+                let len = buffers.writable.fill_from(&EVENT_TRANSPORT_RESET.to_le_bytes());
+                *transport_reset_owed = false;
+                Ok(Outcome::Used(u32::try_from(len).unwrap_or(0)))
+            })?;
         }
-        result
+        let sent = serve(tx, memory, interrupt, WAKE_PACKETS, |buffers| {
+            if !muxer.can_take() {
+                return Ok(Outcome::Keep);
+            }
+            muxer.take_packet(buffers.readable);
+            Ok(Outcome::Used(0))
+        })?;
+        let blocked = !muxer.can_take();
+        if muxer.has_packets() {
+            let received = serve(rx, memory, interrupt, WAKE_PACKETS, |buffers| {
+                Ok(muxer.put_packet(buffers.writable).map_or(Outcome::Keep, Outcome::Used))
+            })?;
+            if received == Served::Partly && muxer.has_packets() {
+                come_back(rx_kick)?;
+            }
+        }
+        if sent == Served::Partly || blocked && muxer.can_take() {
+            come_back(tx_kick)?;
+        }
+        Ok(())
     }
 }
 
