@@ -1,8 +1,10 @@
 //! Which request is allowed when. Pure; the I/O thread asks before it acts.
 //!
 //! ```text
-//! blank ─Configure─► ready ─Start─► running ─Pause─► paused
-//!                                      ▲────Resume─────┘
+//! blank ─Configure─► ready ─Start─► running ─Pause─► paused ─Snapshot─► paused
+//!   │                                  ▲────Resume─────┘ ▲
+//!   ├─Prepare─► prepared ─Load─┬───────┘                 │
+//!   └───────Load───────────────┴─────────────────────────┘
 //! Stop and Metrics: always
 //! ```
 
@@ -13,6 +15,8 @@ use vmm_api::{Refusal, Request};
 pub(crate) enum Lifecycle {
     /// No machine yet.
     Blank,
+    /// Reserved and confined; which machine it becomes is not known.
+    Prepared,
     /// Built and confined; no instruction has run.
     Ready,
     /// vCPUs and devices work.
@@ -26,18 +30,24 @@ impl Lifecycle {
     pub(crate) fn after(self, request: &Request) -> Result<Self, Refusal> {
         match (self, request) {
             (Self::Blank, Request::Configure(_)) => Ok(Self::Ready),
+            (Self::Blank, Request::Prepare(_)) => Ok(Self::Prepared),
+            (Self::Blank | Self::Prepared, Request::Load(config)) => {
+                Ok(if config.resume { Self::Running } else { Self::Paused })
+            }
+            (Self::Paused, Request::Snapshot(_)) => Ok(Self::Paused),
             (Self::Ready, Request::Start) | (Self::Paused, Request::Resume) => Ok(Self::Running),
             (Self::Running, Request::Pause) => Ok(Self::Paused),
             (_, Request::Stop | Request::Metrics) => Ok(self),
-            (_, Request::Configure(_) | Request::Start | Request::Pause | Request::Resume) => {
-                Err(self.refuse(request))
-            }
+            _ => Err(self.refuse(request)),
         }
     }
 
     fn refuse(self, request: &Request) -> Refusal {
         let request = match request {
             Request::Configure(_) => "configure",
+            Request::Prepare(_) => "prepare",
+            Request::Load(_) => "load",
+            Request::Snapshot(_) => "snapshot",
             Request::Start => "start",
             Request::Pause => "pause",
             Request::Resume => "resume",
@@ -46,6 +56,7 @@ impl Lifecycle {
         };
         let state = match self {
             Self::Blank => "not configured yet",
+            Self::Prepared => "prepared and not loaded yet",
             Self::Ready => "configured and not started",
             Self::Running => "running",
             Self::Paused => "paused",
@@ -57,11 +68,13 @@ impl Lifecycle {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use vmm_api::{MachineConfig, SerialConfig, Source};
+    use vmm_api::{
+        Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape, SnapshotConfig, SnapshotKind, Source,
+    };
 
     use super::*;
 
-    fn requests() -> [Request; 6] {
+    fn requests() -> [Request; 10] {
         let config = MachineConfig {
             vcpu_count: 1,
             mem_size_mib: 128,
@@ -73,7 +86,31 @@ mod tests {
             entropy: false,
             serial: SerialConfig::Null,
         };
+        let load = LoadConfig {
+            state: Source::Fd(0),
+            memory: Source::Fd(1),
+            key: Key::new([0; 32]),
+            drives: Vec::new(),
+            vsock: None,
+            serial: SerialConfig::Null,
+            generation: [0; 16],
+            identity: None,
+            track_changes: false,
+            resume: false,
+        };
+        let snapshot = SnapshotConfig {
+            state: Source::Fd(0),
+            memory: Source::Fd(1),
+            key: Key::new([0; 32]),
+            kind: SnapshotKind::Full,
+            identity: Identity::default(),
+            track_changes: false,
+        };
         [
+            Request::Prepare(Shape { vcpu_count: 1, mem_size_mib: 128 }),
+            Request::Load(load.clone()),
+            Request::Load(LoadConfig { resume: true, ..load }),
+            Request::Snapshot(snapshot),
             Request::Configure(config),
             Request::Start,
             Request::Pause,
@@ -85,17 +122,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_machine_is_configured_once_and_runs_only_after_a_start(path in prop::collection::vec(0usize..6, 0..40)) {
-            let (mut state, mut configured, mut started) = (Lifecycle::Blank, 0, false);
+        fn a_machine_is_made_once_and_runs_only_when_told(path in prop::collection::vec(0usize..10, 0..40)) {
+            let (mut state, mut made, mut told) = (Lifecycle::Blank, 0, false);
             for index in path {
                 let request = &requests()[index];
                 let Ok(next) = state.after(request) else { continue };
-                configured += usize::from(matches!(request, Request::Configure(_)));
-                started |= matches!(request, Request::Start);
+                made += usize::from(matches!(request, Request::Configure(_) | Request::Load(_)));
+                told |= matches!(request, Request::Start | Request::Resume);
+                told |= matches!(request, Request::Load(config) if config.resume);
+                prop_assert!(!matches!(request, Request::Snapshot(_)) || state == Lifecycle::Paused);
                 state = next;
-                prop_assert!(configured <= 1);
-                prop_assert!(started || !matches!(state, Lifecycle::Running | Lifecycle::Paused));
-                prop_assert_eq!(configured == 0, state == Lifecycle::Blank);
+                prop_assert!(made <= 1);
+                prop_assert!(told || state != Lifecycle::Running);
+                prop_assert_eq!(made == 0, matches!(state, Lifecycle::Blank | Lifecycle::Prepared));
             }
         }
     }

@@ -207,6 +207,10 @@ impl Supervisor {
                     return Ok(Response::Refused(refusal));
                 }
             }
+            Request::Prepare(_) | Request::Load(_) | Request::Snapshot(_) => {
+                let message = "snapshots are not supported by this version".to_owned();
+                return Ok(Response::Refused(Refusal { field: None, message }));
+            }
             Request::Start | Request::Resume => self.resume()?,
             Request::Pause => self.pause()?,
             Request::Stop => {}

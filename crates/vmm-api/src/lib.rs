@@ -10,6 +10,7 @@
 
 mod client;
 mod packet;
+mod snapshot;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,10 @@ use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError, receive, send};
 pub use packet::{DecodeError, EncodeError, decode, encode};
+pub use snapshot::{
+    Identity, KEY_LEN, Key, LoadConfig, LoadReport, LoadTimings, MAX_IDENTITIES, MAX_IDENTITY_LEN, Shape,
+    SnapshotConfig, SnapshotKind, SnapshotReport,
+};
 
 /// Longest packet in bytes.
 pub const MAX_PACKET_LEN: usize = 64 * 1024;
@@ -30,6 +35,13 @@ pub const MAX_FDS: usize = 16;
 pub enum Request {
     /// Checks the configuration and builds the machine; nothing runs yet. Once a process.
     Configure(MachineConfig),
+    /// Reserves virtual machine, vCPUs and memory for a later [`Request::Load`], and confines the process.
+    Prepare(Shape),
+    /// Makes the machine of a snapshot, in a process that is blank or prepared for one of its shape. One that was
+    /// prepared takes descriptors only, no paths.
+    Load(LoadConfig),
+    /// Writes a paused machine to files; it stays paused. Descriptors only.
+    Snapshot(SnapshotConfig),
     /// Runs the vCPUs of a configured machine.
     Start,
     /// Stops the vCPUs at an instruction boundary.
@@ -52,6 +64,10 @@ pub enum Response {
     Refused(Refusal),
     /// Answer to [`Request::Metrics`].
     Metrics(Metrics),
+    /// Answer to [`Request::Load`].
+    Loaded(LoadReport),
+    /// Answer to [`Request::Snapshot`].
+    Snapshotted(SnapshotReport),
     /// The guest ended; the process ends after this. Unasked.
     Exited(Exit),
 }

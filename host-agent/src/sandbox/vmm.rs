@@ -127,6 +127,8 @@ fn name(response: &Response) -> &'static str {
         Response::Ok => "ok",
         Response::Refused(_) => "refused",
         Response::Metrics(_) => "metrics",
+        Response::Loaded(_) => "loaded",
+        Response::Snapshotted(_) => "snapshotted",
         Response::Exited(_) => "exited",
     }
 }
