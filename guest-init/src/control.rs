@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 use guest_protocol::{
-    BodyChunk, FrameError, FrameReader, GuestMessage, HostMessage, Invoke, MAX_BODY_LEN, Start, encode,
+    BodyChunk, FrameError, FrameReader, GuestMessage, HostMessage, Invoke, MAX_BODY_LEN, Start, Unique,
+    encode,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -26,9 +27,13 @@ const WRITE_LEN: usize = 64 * 1024;
 #[derive(Debug)]
 pub enum Request {
     /// Which function this is.
-    Start(Start),
+    Start(Box<Start>),
     /// An invocation with its event.
     Invoke(Invoke, Bytes),
+    /// Let the function stand still.
+    Freeze,
+    /// Become unique.
+    MakeUnique(Box<Unique>),
     /// Power off.
     Shutdown,
 }
@@ -125,7 +130,9 @@ impl Assembly {
             HostMessage::Shutdown => Ok(Some(Request::Shutdown)),
             HostMessage::Body(chunk) => self.append(chunk),
             _ if self.current.is_some() => Err(ControlError::OutOfTurn("a message inside an event")),
-            HostMessage::Start(start) => Ok(Some(Request::Start(start))),
+            HostMessage::Start(start) => Ok(Some(Request::Start(Box::new(start)))),
+            HostMessage::Freeze => Ok(Some(Request::Freeze)),
+            HostMessage::MakeUnique(unique) => Ok(Some(Request::MakeUnique(Box::new(unique)))),
             HostMessage::Invoke(invoke) => {
                 let len = invoke.event_len as usize;
                 if len > MAX_BODY_LEN {

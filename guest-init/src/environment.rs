@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
-use guest_protocol::Start;
+use guest_protocol::{Credentials, Start};
 
 /// Where the function's code is.
 pub const TASK_ROOT: &str = "/var/task";
@@ -53,6 +53,9 @@ impl Environment {
         let mut variables: BTreeMap<_, _> = DEFAULTS.iter().copied().map(owned).collect();
         variables.extend(start.environment.iter().cloned());
         variables.extend(start.platform_environment.iter().cloned());
+        if let Some(credentials) = &start.credentials {
+            variables.extend(in_environment(credentials).map(owned));
+        }
         variables.extend(reserved.into_iter().map(owned));
         Self(variables)
     }
@@ -75,6 +78,15 @@ impl Environment {
     }
 }
 
+/// The variables that SDKs read credentials from.
+fn in_environment(credentials: &Credentials) -> [(&'static str, &str); 3] {
+    [
+        ("AWS_ACCESS_KEY_ID", &credentials.access_key_id),
+        ("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key),
+        ("AWS_SESSION_TOKEN", &credentials.session_token),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,7 +101,12 @@ mod tests {
             ("AWS_ACCESS_KEY_ID".into(), "theirs".into()),
             ("MINE".into(), "1".into()),
         ];
-        start.platform_environment = vec![("AWS_ACCESS_KEY_ID".into(), "ours".into())];
+        start.credentials = Some(Credentials {
+            access_key_id: "ours".into(),
+            secret_access_key: String::new(),
+            session_token: String::new(),
+            expiration: String::new(),
+        });
         let environment = Environment::of(&start, "127.0.0.1:9001");
         let check = |name: &str, value: &str| assert_eq!(environment.get(name), Some(value), "{name}");
         check("TZ", "Europe/Vienna");

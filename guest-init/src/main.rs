@@ -89,8 +89,8 @@ async fn serve(first_instruction: Duration) -> Result<(), GuestError> {
     let start = match requests.recv().await {
         Some(Ok(Request::Start(start))) => start,
         Some(Ok(Request::Shutdown)) => return Ok(()),
-        Some(Ok(Request::Invoke(..))) => {
-            return Err(ControlError::OutOfTurn("an invocation before Start").into());
+        Some(Ok(Request::Invoke(..) | Request::Freeze | Request::MakeUnique(_))) => {
+            return Err(ControlError::OutOfTurn("something else before Start").into());
         }
         Some(Err(error)) => return Err(error.into()),
         None => return Err(SandboxError::AgentGone.into()),
@@ -102,7 +102,7 @@ async fn serve(first_instruction: Duration) -> Result<(), GuestError> {
     let (to_sandbox, calls) = mpsc::channel(CALL_QUEUE);
     tokio::task::spawn_local(runtime_api::serve(listener, to_sandbox));
     let connections = Connections { requests, agent, calls, runtime_api: runtime_api::ADDRESS.to_owned() };
-    Ok(sandbox::run(start, launcher, connections).await?)
+    Ok(sandbox::run(*start, launcher, connections).await?)
 }
 
 fn hello(first_instruction: Duration) -> Hello {

@@ -4,8 +4,8 @@
 //! tests and under the fuzzer. Each side treats the other's bytes as hostile: a frame is bounded before it is
 //! buffered, and whatever does not decode ends the connection.
 //!
-//! guest-init opens one connection to [`HOST_CID`]:[`CONTROL_PORT`] as soon as it runs and keeps it for its whole
-//! life; the connection's end is the sandbox's end.
+//! guest-init opens one connection to [`HOST_CID`]:[`CONTROL_PORT`] as soon as it runs and keeps it until it is
+//! resumed from a snapshot; at any other time the connection's end is the sandbox's end.
 //!
 //! ```text
 //!  guest-init                         host-agent
@@ -23,10 +23,32 @@
 //! After [`GuestMessage::InitFailed`] the agent may still send one Invoke: init is then repeated under the function's
 //! timeout, as Lambda does, and `Done` carries the answer with the request id in it. After an init that ran out of
 //! time that is the only way to an answer.
+//!
+//! # Around a snapshot
+//!
+//! ```text
+//!  guest-init                         host-agent
+//!     │◄────────────────────────── Freeze │   after InitDone, no invocation under way; or instead of Start
+//!     │ Log*, Frozen ────────────────────►│   the function's cgroup is frozen (verified), files are synced
+//!     ┆                                   ┆   pause, snapshot, stop: the agent keeps its end open until the pause
+//!     ┆         load, in a new VMM        ┆   the socket device ends the old connection (transport reset, virtio 1.3
+//!     ┆                                   ┆   §5.10.6.7): the guest's event that it has been resumed
+//!     │ Resumed ─────────────────────────►│   on a new connection
+//!     │◄────────────────────── MakeUnique │
+//!     │ Unique | GateFailed ─────────────►│   after Unique the function runs again
+//!     │ Log*, RestoreDone|RestoreFailed ─►│   restore/next answered, hooks run, invocation/next asked for
+//!     │◄────────────────── Invoke, Body*  │   as above
+//! ```
+//!
+//! A *runtime snapshot* is taken before any Start: Freeze follows Hello, Start follows Unique, and InitDone or InitFailed
+//! stands where RestoreDone or RestoreFailed would.
+//!
+//! A frozen original may be resumed itself: MakeUnique then comes over the old connection, without Resumed.
 
 mod errors;
 mod frame;
 mod message;
+mod restore;
 
 pub use errors::timed_out_message;
 pub use frame::{FrameError, FrameReader, encode};
@@ -35,8 +57,13 @@ pub use message::{
     InvocationReport, Invoke, LogChunk, LogSource, Outcome, ResponseHead, Start,
 };
 
+pub use restore::{
+    Credentials, FreezeReport, GateReport, GateStep, InitializationType, RestoreFailure, RestoreReport,
+    ResumeHello, SEED_LEN, Seed, StepOutcome, Unique, generation_counter,
+};
+
 /// Version of this protocol; both sides refuse another.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The host's vsock address (virtio 1.3 §5.10.4).
 pub const HOST_CID: u32 = 2;

@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    Credentials, FreezeReport, GateReport, InitializationType, RestoreFailure, RestoreReport, ResumeHello,
+    Unique,
+};
+
 /// From the agent to guest-init.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostMessage {
@@ -13,6 +18,12 @@ pub enum HostMessage {
     Body(BodyChunk),
     /// End the function's processes and power off.
     Shutdown,
+    /// Let the function stand still for a snapshot: after [`GuestMessage::InitDone`] with no invocation under way, or
+    /// instead of the Start that follows the resume (a runtime's snapshot).
+    Freeze,
+    /// Become another guest than the one that was frozen. Answers [`GuestMessage::Resumed`]; or, on the old connection,
+    /// lets the frozen original go on.
+    MakeUnique(Unique),
 }
 
 /// From guest-init to the agent.
@@ -22,7 +33,7 @@ pub enum GuestMessage {
     Hello(Hello),
     /// Bytes that the function wrote, or a line of the platform. All output of an invocation precedes its `Done`.
     Log(LogChunk),
-    /// The runtime has asked for its first invocation.
+    /// The runtime has asked for its first invocation or, in [`InitializationType::SnapStart`], for `restore/next`.
     InitDone(InitReport),
     /// The runtime reported an init error, exited or ran out of time before its first invocation. Its processes are
     /// gone. The sandbox takes exactly one Invoke more, at which init is repeated under the function's timeout.
@@ -36,6 +47,20 @@ pub enum GuestMessage {
     /// The runtime's process ended while no invocation ran. The sandbox takes none any more; one that crosses this
     /// message on the wire has not been run and may be given to another sandbox.
     Ended(FunctionError),
+    /// Answer to [`HostMessage::Freeze`]: nothing of the function's runs, and nothing follows on this connection. The
+    /// guest keeps it open, because its breaking is how the guest learns of a resume: so must the agent until the
+    /// machine is paused.
+    Frozen(FreezeReport),
+    /// First message of a resumed guest, on a new connection.
+    Resumed(ResumeHello),
+    /// The guest is unique, and the function thawed.
+    Unique(GateReport),
+    /// The guest is not unique and never will be: destroy it. Nothing of the function's has run.
+    GateFailed(GateReport),
+    /// The runtime has been restored and asks for invocations.
+    RestoreDone(RestoreReport),
+    /// The runtime could not be restored: destroy the guest.
+    RestoreFailed(RestoreFailure),
 }
 
 /// guest-init is up.
@@ -78,8 +103,12 @@ pub struct Start {
     pub entropy: [u8; 32],
     /// The customer's variables, already checked against the reserved names.
     pub environment: Vec<(String, String)>,
-    /// Credentials and other variables that the platform sets for the function.
+    /// Variables that the platform sets for the function; no credentials.
     pub platform_environment: Vec<(String, String)>,
+    /// Credentials of the function's role: in its environment, or behind the endpoint when it is to be snapshotted.
+    pub credentials: Option<Credentials>,
+    /// How this environment comes to be.
+    pub initialization_type: InitializationType,
 }
 
 /// Head of an invocation.

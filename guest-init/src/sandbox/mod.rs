@@ -174,6 +174,8 @@ impl<L: Launcher> Sandbox<L> {
                 self.carry_out(actions).await
             }
             Request::Start(_) => Err(ControlError::OutOfTurn("a second Start").into()),
+            Request::Freeze => Err(ControlError::OutOfTurn("Freeze").into()),
+            Request::MakeUnique(_) => Err(ControlError::OutOfTurn("MakeUnique").into()),
             Request::Shutdown => Ok(()),
         }
     }

@@ -1,6 +1,6 @@
 //! Values that several tests need.
 
-use guest_protocol::Start;
+use guest_protocol::{InitializationType, Start};
 
 /// A function's settings.
 pub(crate) fn start() -> Start {
@@ -18,5 +18,7 @@ pub(crate) fn start() -> Start {
         entropy: [0; 32],
         environment: vec![],
         platform_environment: vec![],
+        credentials: None,
+        initialization_type: InitializationType::OnDemand,
     }
 }

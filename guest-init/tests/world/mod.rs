@@ -16,7 +16,8 @@ use guest_init::platform_log::Memory;
 use guest_init::runtime_api;
 use guest_init::sandbox::{self, Connections, LaunchError, Launched, Launcher};
 use guest_protocol::{
-    BodyChunk, FrameReader, GuestMessage, HostMessage, InvocationReport, Invoke, MAX_CHUNK_LEN, Start, encode,
+    BodyChunk, FrameReader, GuestMessage, HostMessage, InitializationType, InvocationReport, Invoke,
+    MAX_CHUNK_LEN, Start, encode,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
@@ -341,5 +342,7 @@ fn start() -> Start {
         entropy: [0; 32],
         environment: vec![],
         platform_environment: vec![],
+        credentials: None,
+        initialization_type: InitializationType::OnDemand,
     }
 }

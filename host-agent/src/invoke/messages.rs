@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use guest_protocol::{Invoke, Start};
+use guest_protocol::{Credentials, InitializationType, Invoke, Start};
 
 use super::Invocation;
 use crate::{
@@ -14,11 +14,15 @@ use crate::{
 /// Credentials that a function finds in its environment. The node assumes no roles, so they open nothing and say so;
 /// they are set because code that reads them, or an SDK that looks for some before it does anything else, should fail
 /// at the call that needs a real credential and not before.
-const NO_CREDENTIALS: [(&str, &str); 3] = [
-    ("AWS_ACCESS_KEY_ID", "ASIATINDERBOXNOROLE0"),
-    ("AWS_SECRET_ACCESS_KEY", "tinderbox-assumes-no-role"),
-    ("AWS_SESSION_TOKEN", "tinderbox-assumes-no-role"),
-];
+fn no_credentials() -> Credentials {
+    Credentials {
+        access_key_id: "ASIATINDERBOXNOROLE0".into(),
+        secret_access_key: "tinderbox-assumes-no-role".into(),
+        session_token: "tinderbox-assumes-no-role".into(),
+        // They never end. A client that is given a date asks again when it has passed: far, and before 2038.
+        expiration: "2037-12-31T23:59:59Z".into(),
+    }
+}
 
 /// Prefix of the runtimes that bring no language: Lambda tells those no `AWS_EXECUTION_ENV`.
 const OS_ONLY: &str = "provided";
@@ -77,6 +81,8 @@ pub(super) fn start(function: &FunctionConfig, moment: Moment) -> Start {
         entropy: moment.entropy,
         environment: environment.map(|(name, value)| (name.clone(), value.clone())).collect(),
         platform_environment: platform_environment(function),
+        credentials: Some(no_credentials()),
+        initialization_type: InitializationType::OnDemand,
     }
 }
 
@@ -99,8 +105,7 @@ pub(super) fn timeout_ms(function: &FunctionConfig) -> u32 {
 }
 
 fn platform_environment(function: &FunctionConfig) -> Vec<(String, String)> {
-    let mut variables: Vec<(String, String)> =
-        NO_CREDENTIALS.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let mut variables: Vec<(String, String)> = Vec::new();
     if !function.runtime.starts_with(OS_ONLY) {
         variables.push(("AWS_EXECUTION_ENV".into(), format!("AWS_Lambda_{}", function.runtime)));
     }

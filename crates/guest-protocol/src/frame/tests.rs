@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    BodyChunk, Fate, FunctionError, GuestMessage, HostMessage, InvocationReport, Invoke, LogChunk, LogSource,
-    Outcome, ResponseHead, Start,
+    BodyChunk, Credentials, Fate, FreezeReport, FunctionError, GateReport, GateStep, GuestMessage,
+    HostMessage, InitializationType, InvocationReport, Invoke, LogChunk, LogSource, Outcome, ResponseHead,
+    RestoreFailure, RestoreReport, ResumeHello, Seed, Start, StepOutcome, Unique,
 };
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -44,7 +45,68 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
     });
     let body =
         (bytes(), any::<bool>()).prop_map(|(bytes, last)| GuestMessage::Body(BodyChunk { bytes, last }));
-    prop_oneof![log, done, head, body, function_error().prop_map(GuestMessage::Ended)]
+    prop_oneof![log, done, head, body, function_error().prop_map(GuestMessage::Ended), restore_message()]
+}
+
+fn gate_steps() -> impl Strategy<Value = Vec<GateStep>> {
+    let outcome =
+        prop_oneof![Just(StepOutcome::Done), Just(StepOutcome::Skipped), ".*".prop_map(StepOutcome::Failed)];
+    let step = (".*", any::<u64>(), outcome).prop_map(|(name, duration_us, outcome)| GateStep {
+        name,
+        duration_us,
+        outcome,
+    });
+    proptest::collection::vec(step, 0..5)
+}
+
+fn restore_message() -> impl Strategy<Value = GuestMessage> {
+    let report =
+        || (gate_steps(), any::<u64>()).prop_map(|(steps, duration_us)| GateReport { steps, duration_us });
+    let resumed = (any::<u32>(), any::<Option<u64>>()).prop_map(|(protocol_version, generation_counter)| {
+        GuestMessage::Resumed(ResumeHello { protocol_version, generation_counter })
+    });
+    let failed =
+        (function_error(), any::<bool>(), any::<u64>()).prop_map(|(error, timed_out, duration_us)| {
+            GuestMessage::RestoreFailed(RestoreFailure { error, timed_out, duration_us })
+        });
+    prop_oneof![
+        gate_steps().prop_map(|steps| GuestMessage::Frozen(FreezeReport { steps })),
+        resumed,
+        report().prop_map(GuestMessage::Unique),
+        report().prop_map(GuestMessage::GateFailed),
+        any::<u64>().prop_map(|duration_us| GuestMessage::RestoreDone(RestoreReport { duration_us })),
+        failed,
+    ]
+}
+
+fn credentials() -> impl Strategy<Value = Credentials> {
+    (".*", ".*", ".*", ".*").prop_map(|(access_key_id, secret_access_key, session_token, expiration)| {
+        Credentials { access_key_id, secret_access_key, session_token, expiration }
+    })
+}
+
+fn make_unique() -> impl Strategy<Value = HostMessage> {
+    let credentials = proptest::option::of(credentials());
+    (any::<[u8; 32]>(), any::<[u8; 16]>(), any::<u64>(), ".*", credentials).prop_map(
+        |(seed, id, number, name, credentials)| {
+            let mut entropy = [0; crate::SEED_LEN];
+            entropy[..32].copy_from_slice(&seed);
+            HostMessage::MakeUnique(Unique {
+                entropy: Seed::new(entropy),
+                wall_clock_unix_ns: number,
+                generation: id,
+                generation_counter: number,
+                instance_id: name.clone(),
+                hostname: name,
+                machine_id: id,
+                boot_id: id,
+                credentials,
+                elapsed_us: number,
+                hook_timeout_ms: 1,
+                restore_timeout_ms: 2,
+            })
+        },
+    )
 }
 
 fn host_message() -> impl Strategy<Value = HostMessage> {
@@ -64,6 +126,8 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
                 entropy,
                 environment: environment.clone(),
                 platform_environment: environment,
+                credentials: None,
+                initialization_type: InitializationType::SnapStart,
             })
         },
     );
@@ -78,7 +142,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
             event_len: n,
         })
     });
-    prop_oneof![start, invoke, Just(HostMessage::Shutdown)]
+    prop_oneof![start, invoke, Just(HostMessage::Shutdown), Just(HostMessage::Freeze), make_unique()]
 }
 
 /// Pushes `bytes` in pieces of the given lengths (repeated) and collects what comes out.

@@ -160,6 +160,12 @@ fn name(message: &GuestMessage) -> &'static str {
         GuestMessage::Body(_) => "body",
         GuestMessage::Done(_) => "done",
         GuestMessage::Ended(_) => "ended",
+        GuestMessage::Frozen(_) => "frozen",
+        GuestMessage::Resumed(_) => "resumed",
+        GuestMessage::Unique(_) => "unique",
+        GuestMessage::GateFailed(_) => "gate failed",
+        GuestMessage::RestoreDone(_) => "restore done",
+        GuestMessage::RestoreFailed(_) => "restore failed",
     }
 }
 
