@@ -60,12 +60,24 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// A segment of the path.
+    pub(crate) fn path(&self, name: &str) -> &str {
+        self.path.get(name).map(String::as_str).unwrap_or_default()
+    }
+
+    /// The function that the path names, where no version can be meant.
+    ///
+    /// # Errors
+    /// As [`names::resolve_function`].
+    pub(crate) fn function(&self, action: &str) -> Result<Target, ApiError> {
+        names::resolve_function(&self.caller, action, self.path("name"))
+    }
+
     /// The function that the path and the `Qualifier` name.
     ///
     /// # Errors
     /// As [`names::resolve`].
     pub(crate) fn target(&self, action: &str) -> Result<Target, ApiError> {
-        let name = self.path.get("name").map(String::as_str).unwrap_or_default();
-        names::resolve(&self.caller, action, name, self.query("Qualifier"))
+        names::resolve(&self.caller, action, self.path("name"), self.query("Qualifier"))
     }
 }

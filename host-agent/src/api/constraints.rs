@@ -42,6 +42,12 @@ patterns! {
     NAMESPACED_NAME = r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_\.]+)(:(\$LATEST(\.PUBLISHED)?|[a-zA-Z0-9-_]+))?";
     /// Version or alias.
     QUALIFIER = r"\$(LATEST(\.PUBLISHED)?)|[a-zA-Z0-9-_$]+";
+    /// `$LATEST` or a number.
+    VERSION = r"(\$LATEST(\.PUBLISHED)?|[0-9]+)";
+    /// The number of a version.
+    VERSION_NUMBER = r"[0-9]+";
+    /// What an alias is made of; it may not be a number either.
+    ALIAS_CHARACTERS = r"[a-zA-Z0-9-_]+";
     /// Role.
     ROLE = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+";
     /// Handler.

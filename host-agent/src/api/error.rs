@@ -69,6 +69,9 @@ kinds! {
     UNRECOGNIZED_CLIENT = "UnrecognizedClientException", FORBIDDEN, "message", Unsaid;
     VALIDATION = "ValidationException", BAD_REQUEST, "message", Unsaid;
     RESOURCE_CONFLICT = "ResourceConflictException", CONFLICT, "message", User;
+    SNAP_START = "SnapStartException", BAD_REQUEST, "Message", User;
+    SNAP_START_NOT_READY = "SnapStartNotReadyException", CONFLICT, "Message", User;
+    SNAP_START_TIMEOUT = "SnapStartTimeoutException", REQUEST_TIMEOUT, "Message", User;
     RESOURCE_NOT_FOUND = "ResourceNotFoundException", NOT_FOUND, "Message", User;
 }
 
@@ -181,6 +184,32 @@ impl ApiError {
         Self::new(&RESOURCE_CONFLICT, format!("Function already exist: {name}"))
     }
 
+    /// The alias's name is taken.
+    pub(crate) fn alias_exists(arn: &str) -> Self {
+        Self::new(&RESOURCE_CONFLICT, format!("Alias already exists: {arn}"))
+    }
+
+    /// Aliases name the version that shall be deleted.
+    pub(crate) fn version_in_use(aliases: &[String]) -> Self {
+        let message = format!(
+            "Unable to delete version because the following aliases reference it: [{}]",
+            aliases.join(", ")
+        );
+        Self::new(&RESOURCE_CONFLICT, message)
+    }
+
+    /// The version's snapshot is being made.
+    pub(crate) fn snapshot_not_ready() -> Self {
+        let message = "Lambda is initializing your function. It will be ready to invoke once your function state becomes \
+                       ACTIVE.";
+        Self::new(&SNAP_START_NOT_READY, message)
+    }
+
+    /// The version could not be initialised for its snapshot, or not be restored from it.
+    pub(crate) fn snapshot_failed(problem: impl Into<String>) -> Self {
+        Self::new(&SNAP_START, problem)
+    }
+
     /// Another change of the function got in between, again and again.
     pub(crate) fn update_in_progress(arn: &str) -> Self {
         let message = format!(
@@ -258,6 +287,11 @@ impl From<InvokeError> for ApiError {
                 tracing::error!("an invocation was lost: {problem}");
                 Self::internal()
             }
+            InvokeError::Restore(problem) => Self::snapshot_failed(problem),
+            InvokeError::RestoreTimeout => Self::new(
+                &SNAP_START_TIMEOUT,
+                "Lambda couldn't restore the snapshot within the timeout limit.",
+            ),
             InvokeError::ShuttingDown => Self::new(&UNAVAILABLE, "The node is shutting down."),
         }
     }

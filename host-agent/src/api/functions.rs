@@ -1,5 +1,5 @@
 //! The operations on functions: create, read, list, update, delete. Each is: what was named, what was asked, do it,
-//! answer.
+//! answer. `versions` and `aliases` have theirs.
 
 use std::sync::Arc;
 
@@ -15,15 +15,16 @@ use super::{
     ApiError, App,
     call::Call,
     constraints::{Constraints, MASTER_REGION},
+    lists::Page,
     names::{self, Target},
     requests::{self, CreateFunction, UpdateFunctionCode, UpdateFunctionConfiguration},
-    responses::{self, Detail, Versions, configuration},
-    settings, upload,
+    responses::{self, Detail, configuration},
+    settings, upload, versions,
 };
-use crate::functions::{ChangeError, Function, model::LATEST};
-
-/// Most functions in one answer: AWS returns no more whatever is asked for.
-const MAX_PAGE: usize = 50;
+use crate::functions::{
+    ChangeError, Function, Publish,
+    model::{FunctionConfig, LATEST},
+};
 
 /// CreateFunction.
 pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
@@ -32,6 +33,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Re
     let name = request.function_name.clone().unwrap_or_default();
     let id = names::resolve_new(&call.caller, &name)?;
     let code = request.code.take().unwrap_or_default();
+    let publish = Publish::from(request.publish);
     let mut config = settings::create(request, id, &call.caller.account_id, &app.runtimes)?;
     if app.functions.get(&config.id).is_some() {
         return Err(ApiError::function_exists(&config.id.name));
@@ -42,10 +44,12 @@ pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Re
     let (code, _image) = app.functions.ingest(zip).await.map_err(upload::refusal)?;
     config.code = code;
     let name = config.id.name.clone();
-    let config = app.functions.create(config).await.map_err(|error| match error {
+    let created = app.functions.create(config, publish).await.map_err(|error| match error {
         ChangeError::Exists => ApiError::function_exists(&name),
         error => failed(&name, error),
     })?;
+    // AWS names a version that came with its function by the function's own ARN.
+    let config = created.version.unwrap_or(created.latest);
     let body = configuration(&config, config.arn(), Detail::Full);
     Ok((StatusCode::CREATED, Json(body)).into_response())
 }
@@ -70,38 +74,28 @@ pub(super) async fn get_configuration(
 
 /// ListFunctions.
 pub(super) async fn list(State(app): State<Arc<App>>, call: Call) -> Result<Json<Value>, ApiError> {
-    let asked = call.query("MaxItems");
-    let max_items = asked.map(str::parse::<i64>).transpose();
-    let max_items = max_items.map_err(|_| {
-        let constraint = "Member must be an integer";
-        ApiError::validation(&[super::constraints::violation(
-            "maxItems",
-            asked.unwrap_or_default(),
-            constraint,
-        )])
-    })?;
     let mut constraints = Constraints::default();
-    constraints.range("maxItems", max_items, 1..=10_000);
+    let page = Page::asked(&call, &mut constraints)?;
     constraints.one_of("functionVersion", call.query("FunctionVersion"), &["ALL"]);
     constraints.length("masterRegion", call.query("MasterRegion"), 1..=50);
     constraints.pattern("masterRegion", call.query("MasterRegion"), &MASTER_REGION);
     constraints.finish()?;
 
-    let after = match call.query("Marker").filter(|marker| !marker.is_empty()) {
-        None => None,
-        Some(marker) => Some(
-            responses::read_marker(marker)
-                .ok_or_else(|| ApiError::invalid_parameter("The Marker is not one of this list's."))?,
-        ),
-    };
-    let limit = max_items.and_then(|items| usize::try_from(items).ok()).unwrap_or(MAX_PAGE).min(MAX_PAGE);
-    let mut page = app.functions.view().list(&call.caller.region, after.as_deref(), limit + 1);
-    let more = (page.len() > limit).then(|| {
-        page.truncate(limit);
-        page.last().map(|config| config.id.name.clone()).unwrap_or_default()
-    });
-    let versions = if call.query("FunctionVersion").is_some() { Versions::All } else { Versions::Latest };
-    Ok(Json(responses::functions(&page, versions, more.as_deref())))
+    // A marker of the list of all versions says which version it ended with.
+    let after = page.after.as_deref().map(|after| after.split_once(' ').unwrap_or((after, "")));
+    if call.query("FunctionVersion").is_none() {
+        let after = after.map(|(name, _)| name);
+        let functions = app.functions.view().list(&call.caller.region, after, page.limit + 1);
+        let shown = functions.iter().map(|config| (config.id.name.clone(), config));
+        return Ok(Json(
+            page.answer("Functions", shown, |config| configuration(config, config.arn(), Detail::Listed)),
+        ));
+    }
+    let versions = app.functions.view().list_versions(&call.caller.region, after, page.limit + 1);
+    let shown = versions.iter().map(|config| (format!("{} {}", config.id.name, config.version), config));
+    Ok(Json(
+        page.answer("Functions", shown, |config| configuration(config, config.version_arn(), Detail::Listed)),
+    ))
 }
 
 /// UpdateFunctionConfiguration.
@@ -115,8 +109,8 @@ pub(super) async fn update_configuration(
     find_to_change(&app, &target)?;
     settings::check(&request.settings, &app.runtimes)?;
     let change = |config: &mut _| settings::apply(&request.settings, config);
-    let updated = app.functions.update(&target.id, request.revision_id.as_deref(), change).await;
-    let config = updated.map_err(|error| failed(&target.unqualified_arn(), error))?;
+    let updated = app.functions.update(&target.id, request.revision_id.as_deref(), Publish::No, change).await;
+    let config = updated.map_err(|error| failed(&target.unqualified_arn(), error))?.latest;
     Ok(Json(configuration(&config, config.arn(), Detail::Full)))
 }
 
@@ -130,8 +124,8 @@ pub(super) async fn update_code(State(app): State<Arc<App>>, call: Call) -> Resu
     constraints.finish()?;
     let target = call.target("UpdateFunctionCode")?;
     let function = find_to_change(&app, &target)?;
-    if request.publish == Some(true) || request.publish_to.is_some() {
-        return Err(ApiError::unsupported_parameter("Publish"));
+    if request.publish_to.is_some() {
+        return Err(ApiError::unsupported_parameter("PublishTo"));
     }
     settings::refuse_architectures(request.architectures.as_deref())?;
     let expected = request.revision_id;
@@ -142,14 +136,17 @@ pub(super) async fn update_code(State(app): State<Arc<App>>, call: Call) -> Resu
     drop(call);
     let (code, _image) = app.functions.ingest(zip).await.map_err(upload::refusal)?;
     if request.dry_run == Some(true) {
-        let mut config = crate::functions::model::FunctionConfig::clone(&function.config);
+        let mut config = FunctionConfig::clone(&function.config);
         config.code = code;
         return Ok(Json(configuration(&config, config.arn(), Detail::Full)));
     }
-    let change = |config: &mut crate::functions::model::FunctionConfig| config.code = code.clone();
-    let updated = app.functions.update(&target.id, expected.as_deref(), change).await;
-    let config = updated.map_err(|error| failed(&target.unqualified_arn(), error))?;
-    Ok(Json(configuration(&config, config.arn(), Detail::Full)))
+    let change = |config: &mut FunctionConfig| config.code = code.clone();
+    let updated = app.functions.update(&target.id, expected.as_deref(), request.publish.into(), change).await;
+    let updated = updated.map_err(|error| failed(&target.unqualified_arn(), error))?;
+    Ok(Json(match updated.version {
+        Some(version) => configuration(&version, version.version_arn(), Detail::Full),
+        None => configuration(&updated.latest, updated.latest.arn(), Detail::Full),
+    }))
 }
 
 /// DeleteFunction.
@@ -161,12 +158,11 @@ pub(super) async fn delete(State(app): State<Arc<App>>, call: Call) -> Result<St
             let message = "$LATEST version cannot be deleted without deleting the function.";
             return Err(ApiError::invalid_parameter(message));
         }
-        // There are no versions yet: whichever is named does not exist.
         Some(version) if version.starts_with('$') => {
             return Err(ApiError::function_not_found(&target.unqualified_arn()));
         }
         Some(version) if version.bytes().all(|byte| byte.is_ascii_digit()) => {
-            return Err(ApiError::function_not_found(&target.arn()));
+            return versions::delete(&app, &target, version).await;
         }
         Some(_) => {
             return Err(ApiError::invalid_parameter("Deletion of aliases is not currently supported."));
@@ -180,7 +176,8 @@ pub(super) async fn delete(State(app): State<Arc<App>>, call: Call) -> Result<St
 /// GetAccountSettings.
 pub(super) async fn account_settings(State(app): State<Arc<App>>, call: Call) -> Json<Value> {
     let sizes = app.functions.view().collect(|function| {
-        (function.config.id.region == call.caller.region).then_some(function.config.code.size)
+        let config = &function.config;
+        (config.id.region == call.caller.region).then_some((config.code.size, config.version == LATEST))
     });
     Json(json!({
         "AccountLimit": {
@@ -190,24 +187,25 @@ pub(super) async fn account_settings(State(app): State<Arc<App>>, call: Call) ->
             "ConcurrentExecutions": 1000,
             "UnreservedConcurrentExecutions": 1000,
         },
-        "AccountUsage": { "TotalCodeSize": sizes.iter().sum::<u64>(), "FunctionCount": sizes.len() },
+        "AccountUsage": {
+            "TotalCodeSize": sizes.iter().map(|(size, _)| size).sum::<u64>(),
+            "FunctionCount": sizes.iter().filter(|(_, latest)| *latest).count(),
+        },
     }))
 }
 
-/// The function that is named, if what is named exists: there is no version but `$LATEST` yet, and no alias.
-pub(super) fn find(app: &App, target: &Target) -> Result<Function, ApiError> {
-    app.functions
-        .get(&target.id)
-        .filter(|_| target.is_latest())
-        .ok_or_else(|| ApiError::function_not_found(&target.arn()))
+/// The function or version that is named, directly or by an alias.
+fn find(app: &App, target: &Target) -> Result<Function, ApiError> {
+    let found = app.functions.view().named(&target.id, target.version());
+    found.ok_or_else(|| ApiError::function_not_found(&target.arn()))
 }
 
 /// The function that an update names: always the function itself.
-fn find_to_change(app: &App, target: &Target) -> Result<Function, ApiError> {
+pub(super) fn find_to_change(app: &App, target: &Target) -> Result<Function, ApiError> {
     app.functions.get(&target.id).ok_or_else(|| ApiError::function_not_found(&target.unqualified_arn()))
 }
 
-fn failed(arn: &str, error: ChangeError) -> ApiError {
+pub(super) fn failed(arn: &str, error: ChangeError) -> ApiError {
     match error {
         ChangeError::Absent => ApiError::function_not_found(arn),
         ChangeError::Stale => ApiError::stale_revision(),

@@ -14,10 +14,9 @@ use super::{
     ApiError, App,
     call::Call,
     constraints::{Constraints, EXECUTION, TENANT},
-    functions::find,
 };
 use crate::{
-    functions::model::LATEST,
+    functions::model::{self, FunctionConfig, LATEST, StartKind},
     invoke::{Answer, Invocation, Timing},
 };
 
@@ -56,7 +55,8 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
     let invoked_arn = target.arn();
     // A function that is not there is reported by its version.
     target.qualifier.get_or_insert_with(|| LATEST.into());
-    let function = find(&app, &target)?;
+    let function = app.functions.view().serving(&target.id, target.version(), roll()?);
+    let function = function.ok_or_else(|| ApiError::function_not_found(&target.arn()))?;
     if tenant.is_some() || execution.is_some() {
         let member = if tenant.is_some() { "TenantId" } else { "DurableExecutionName" };
         return Err(ApiError::unsupported_parameter(member));
@@ -70,6 +70,7 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
         }
         return Err(ApiError::not_implemented("Invoke with InvocationType Event"));
     }
+    serves(&function.config)?;
     let invocation = Invocation {
         function: function.config,
         code: function.code,
@@ -82,6 +83,24 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
     };
     let answer = app.invoker.invoke(invocation).await?;
     Ok(respond(answer))
+}
+
+/// A number from 0.0 up to 1.0, for the share of an alias's second version.
+fn roll() -> Result<f64, ApiError> {
+    let bits = getrandom::u32().map_err(|_| ApiError::internal())?;
+    Ok(f64::from(bits) / (f64::from(u32::MAX) + 1.0))
+}
+
+/// Refuses a version that waits for its snapshot, or that could not be initialised for it. Any other that is pending is
+/// so for no longer than a write takes.
+fn serves(config: &FunctionConfig) -> Result<(), ApiError> {
+    match &config.state {
+        model::State::Pending if config.start_kind() == StartKind::Snapshot => {
+            Err(ApiError::snapshot_not_ready())
+        }
+        model::State::Failed(failure) => Err(ApiError::snapshot_failed(failure.reason.as_str())),
+        model::State::Pending | model::State::Active => Ok(()),
+    }
 }
 
 /// The event: the body if it is JSON, an empty object if there is none.

@@ -5,6 +5,7 @@
 //! request ─► gate (id, identification, bounded body, signature) ─► operation ─► functions | invoker
 //! ```
 
+mod aliases;
 mod call;
 mod constraints;
 mod downloads;
@@ -12,6 +13,7 @@ mod error;
 mod functions;
 mod gate;
 mod invocations;
+mod lists;
 mod missing;
 mod names;
 mod requests;
@@ -20,6 +22,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod versions;
 
 use std::sync::Arc;
 
@@ -79,6 +82,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             get(functions::get_configuration).put(functions::update_configuration),
         )
         .route("/2015-03-31/functions/{name}/code", put(functions::update_code))
+        .route("/2015-03-31/functions/{name}/versions", get(versions::list).post(versions::publish))
+        .route("/2015-03-31/functions/{name}/aliases", get(aliases::list).post(aliases::create))
+        .route(
+            "/2015-03-31/functions/{name}/aliases/{alias}",
+            get(aliases::get).put(aliases::update).delete(aliases::delete),
+        )
         .route("/2015-03-31/functions/{name}/invocations", post(invocations::invoke))
         .route("/2016-08-19/account-settings", settings.clone())
         .route("/2016-08-19/account-settings/", settings)

@@ -46,9 +46,14 @@ impl Target {
         model::arn(&self.id, &self.account_id)
     }
 
-    /// Whether this names what `$LATEST` is.
-    pub(crate) fn is_latest(&self) -> bool {
-        self.qualifier.as_deref().is_none_or(|qualifier| qualifier == model::LATEST)
+    /// The qualifier, or what none stands for.
+    pub(crate) fn version(&self) -> &str {
+        self.qualifier.as_deref().unwrap_or(model::LATEST)
+    }
+
+    /// ARN of something below the function: a version or an alias.
+    pub(crate) fn arn_of(&self, qualifier: &str) -> String {
+        format!("{}:{qualifier}", self.unqualified_arn())
     }
 }
 
@@ -59,6 +64,17 @@ struct Parsed<'a> {
     account_id: Option<&'a str>,
     name: &'a str,
     qualifier: Option<&'a str>,
+}
+
+/// The function that a request for `action` names in its path, where no version can be meant.
+///
+/// # Errors
+/// As [`resolve`], under the stricter pattern that AWS's model has for these.
+pub(crate) fn resolve_function(caller: &Caller, action: &str, name: &str) -> Result<Target, ApiError> {
+    let mut constraints = Constraints::default();
+    constrain_new(&mut constraints, Some(name));
+    constraints.finish()?;
+    target(caller, action, &parse(name), None)
 }
 
 /// The function that a request for `action` names in its path and its `Qualifier`.
@@ -106,7 +122,7 @@ pub(crate) fn resolve_new(caller: &Caller, name: &str) -> Result<FunctionId, Api
     Ok(target(caller, "CreateFunction", &parsed, None)?.id)
 }
 
-/// Adds what a new function's name violates.
+/// Adds what a function's name violates where no version can be meant.
 pub(crate) fn constrain_new(constraints: &mut Constraints, name: Option<&str>) {
     constraints.length("functionName", name, 1..=140);
     constraints.pattern("functionName", name, &FUNCTION_NAME);

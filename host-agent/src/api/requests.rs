@@ -51,6 +51,34 @@ pub(crate) struct UpdateFunctionCode {
     pub(crate) code: Code,
 }
 
+/// PublishVersion.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct PublishVersion {
+    pub(crate) code_sha256: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) revision_id: Option<String>,
+    pub(crate) publish_to: Option<String>,
+}
+
+/// CreateAlias and UpdateAlias, whose name is in the path.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct AliasRequest {
+    pub(crate) name: Option<String>,
+    pub(crate) function_version: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) routing_config: Option<RoutingConfig>,
+    pub(crate) revision_id: Option<String>,
+}
+
+/// Where an alias sends some of its invocations.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct RoutingConfig {
+    pub(crate) additional_version_weights: Option<BTreeMap<String, f64>>,
+}
+
 /// Where code comes from.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

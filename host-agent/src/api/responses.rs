@@ -4,7 +4,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::functions::model::{FunctionConfig, LATEST, LoggingConfig, State, UpdateStatus};
+use crate::functions::model::{Alias, FunctionConfig, LoggingConfig, StartKind, State, UpdateStatus};
 
 /// How much of a function's configuration an answer shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(crate) fn configuration(config: &FunctionConfig, arn: String, detail: Detail
         package_type: "Zip",
         architectures: ["x86_64"],
         ephemeral_storage: json!({ "Size": config.ephemeral_storage_mib }),
-        snap_start: json!({ "ApplyOn": config.snap_start, "OptimizationStatus": "Off" }),
+        snap_start: json!({ "ApplyOn": config.snap_start, "OptimizationStatus": optimization(config) }),
         logging_config: logging(&config.logging),
         state: if detail == Detail::Full { state(config) } else { Map::new() },
     };
@@ -85,43 +85,19 @@ pub(crate) fn function(config: &FunctionConfig, arn: String, location: &str) -> 
     body
 }
 
-/// Body of ListFunctions.
-pub(crate) fn functions(
-    configs: &[impl AsRef<FunctionConfig>],
-    versions: Versions,
-    more: Option<&str>,
-) -> Value {
-    let shown = configs.iter().map(AsRef::as_ref).map(|config| {
-        let arn = match versions {
-            Versions::Latest => config.arn(),
-            Versions::All => format!("{}:{LATEST}", config.arn()),
-        };
-        configuration(config, arn, Detail::Listed)
+/// AliasConfiguration.
+pub(crate) fn alias(alias: &Alias, arn: String) -> Value {
+    let mut body = json!({
+        "AliasArn": arn,
+        "Name": alias.name,
+        "FunctionVersion": alias.version,
+        "Description": alias.description,
+        "RevisionId": alias.revision_id,
     });
-    let mut body = json!({ "Functions": shown.collect::<Vec<_>>() });
-    if let Some(more) = more {
-        body["NextMarker"] = marker(more).into();
+    if let Some((version, weight)) = &alias.second {
+        body["RoutingConfig"] = json!({ "AdditionalVersionWeights": { version.as_str(): weight } });
     }
     body
-}
-
-/// Which versions a list shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Versions {
-    /// The function.
-    Latest,
-    /// All versions, each by its qualified ARN.
-    All,
-}
-
-/// A marker: says where a list goes on, and nothing a client should look into.
-fn marker(name: &str) -> String {
-    BASE64_STANDARD.encode(name)
-}
-
-/// The name that a marker carries; `None` if it is not one of ours.
-pub(crate) fn read_marker(marker: &str) -> Option<String> {
-    String::from_utf8(BASE64_STANDARD.decode(marker).ok()?).ok()
 }
 
 fn state(config: &FunctionConfig) -> Map<String, Value> {
@@ -129,8 +105,13 @@ fn state(config: &FunctionConfig) -> Map<String, Value> {
     const CODE: &str = "Creating";
     let mut members = Map::new();
     let mut add = |member: &str, value: &str| drop(members.insert(member.into(), value.into()));
-    match config.state {
+    match &config.state {
         State::Active => add("State", "Active"),
+        State::Failed(failure) => {
+            add("State", "Failed");
+            add("StateReason", &failure.reason);
+            add("StateReasonCode", &failure.code);
+        }
         State::Pending => {
             add("State", "Pending");
             add("StateReason", REASON);
@@ -148,6 +129,12 @@ fn state(config: &FunctionConfig) -> Map<String, Value> {
     }
     members.insert("RuntimeVersionConfig".into(), json!({ "RuntimeVersionArn": runtime_version(config) }));
     members
+}
+
+/// Whether a snapshot stands behind this version.
+fn optimization(config: &FunctionConfig) -> &'static str {
+    let snapshotted = config.start_kind() == StartKind::Snapshot && config.state == State::Active;
+    if snapshotted { "On" } else { "Off" }
 }
 
 /// AWS names a runtime's build by a hash in an ARN; ours is the identifier's own.
@@ -179,7 +166,7 @@ fn time(ms: i64) -> String {
 }
 
 /// Base64 of the digest that we keep as hexadecimal.
-fn code_sha256(hex: &str) -> String {
+pub(crate) fn code_sha256(hex: &str) -> String {
     let digits = hex.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok());
     let bytes: Vec<u8> = digits.filter_map(|pair| u8::from_str_radix(pair, 16).ok()).collect();
     BASE64_STANDARD.encode(bytes)
@@ -193,11 +180,5 @@ mod tests {
     fn time_and_digest_look_as_aws_writes_them() {
         assert_eq!(time(1_764_000_000_123), "2025-11-24T16:00:00.123+0000");
         assert_eq!(code_sha256("00ff10"), "AP8Q");
-    }
-
-    #[test]
-    fn a_marker_is_read_back() {
-        assert_eq!(read_marker(&marker("my-function")).as_deref(), Some("my-function"));
-        assert_eq!(read_marker("not base64!"), None);
     }
 }

@@ -203,8 +203,8 @@ pub(crate) fn create(
     if request.package_type.as_deref() == Some("Image") {
         return Err(ApiError::unsupported_parameter("PackageType Image"));
     }
-    if request.publish == Some(true) || request.publish_to.is_some() {
-        return Err(ApiError::unsupported_parameter("Publish"));
+    if request.publish_to.is_some() {
+        return Err(ApiError::unsupported_parameter("PublishTo"));
     }
     if request.code_signing_config_arn.is_some() {
         return Err(ApiError::unsupported_parameter("CodeSigningConfigArn"));
@@ -255,6 +255,8 @@ pub(crate) fn create(
         last_modified_ms: now_ms(),
         state: State::Pending,
         last_update: None,
+        incarnation: new_id(),
+        published: None,
     };
     check(&request.settings, runtimes)?;
     apply(&request.settings, &mut config);

@@ -2,7 +2,11 @@
 //!
 //! What AWS answered is transcribed from recordings of it; where a test names a message it is AWS's, word for word.
 
-use std::{pin::Pin, sync::Mutex};
+use std::{
+    collections::{BTreeMap, HashSet},
+    pin::Pin,
+    sync::Mutex,
+};
 
 use axum::{
     body::Body,
@@ -11,30 +15,45 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use cluster_store::RedbStore;
+use guest_protocol::FunctionError;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::{
     code::{Builder, CodeStore, tests::zip_of},
     config::AuthMode,
-    functions::model::FunctionId,
-    invoke::{Answer, Invocation, InvokeError, InvokeFuture, Throttle},
+    functions::model::{FunctionConfig, FunctionId},
+    invoke::{
+        Answer, CodeImage, Invocation, InvokeError, InvokeFuture, PrepareError, PrepareFuture, Retired,
+        Throttle,
+    },
 };
 
+mod aliases;
 mod create;
 mod invoke;
 mod list;
 mod refusals;
+mod snap_start;
 mod update;
+mod versions;
 
 /// Answers every invocation with its own event, or as the event's `do` says; remembers what it was given.
 #[derive(Default)]
 struct Echo {
     seen: Mutex<Vec<Invocation>>,
-    retired: Mutex<Vec<(String, Option<String>)>>,
+    retired: Mutex<Vec<(String, String)>>,
+    /// How preparing a function's versions ends, by its name: well, or with an error of that type. It waits until then.
+    snapshots: watch::Sender<Snapshots>,
 }
+
+type Snapshots = BTreeMap<String, Option<&'static str>>;
+
+/// Among the names of [`Snapshots`]: the node is going down.
+const STOPPING: &str = "(stopping)";
 
 impl Invoker for Echo {
     fn invoke(&self, invocation: Invocation) -> InvokeFuture<'_> {
@@ -59,9 +78,30 @@ impl Invoker for Echo {
         Box::pin(std::future::ready(result))
     }
 
-    fn retire(&self, function: &FunctionId, current: Option<&str>) {
-        self.retired.lock().unwrap().push((function.name.clone(), current.map(String::from)));
+    fn prepare(&self, function: Arc<FunctionConfig>, _code: Arc<CodeImage>) -> PrepareFuture<'_> {
+        let name = function.id.name.clone();
+        Box::pin(async move {
+            let mut snapshots = self.snapshots.subscribe();
+            let stopping = |made: &Snapshots| made.contains_key(STOPPING);
+            let made = snapshots.wait_for(|made| stopping(made) || made.contains_key(&name)).await.unwrap();
+            if stopping(&made) {
+                return Err(PrepareError::ShuttingDown);
+            }
+            let error = |kind| PrepareError::Init(FunctionError::new(kind, "no module"));
+            made[&name].map(error).map_or(Ok(()), Err)
+        })
     }
+
+    fn retire(&self, function: &FunctionId, what: Retired<'_>) {
+        let what = match what {
+            Retired::Latest { current } => current.into(),
+            Retired::Version(version) => format!("version {version}"),
+            Retired::Function => "all".into(),
+        };
+        self.retired.lock().unwrap().push((function.name.clone(), what));
+    }
+
+    fn keep(&self, _deployments: HashSet<String>) {}
 
     fn shutdown(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::ready(()))
@@ -134,6 +174,7 @@ impl Node {
     /// The same node after a restart, however it ended.
     async fn restarted(self) -> Self {
         let Self { router, invoker, dir } = self;
+        invoker.snapshots.send_modify(|made| made.extend([(STOPPING.into(), None)]));
         drop((router, invoker));
         // The view's task and settling tasks hold the store until they see that nobody else does.
         loop {

@@ -7,24 +7,31 @@
 //!  create ──► Pending ──settle──► Active ◄──settle── Active, update InProgress
 //!                                   └────── update ─────────▲
 //! ```
+//!
+//! That is `$LATEST`; `versions` has the published ones, `aliases` the names for them.
 
+pub(crate) mod aliases;
+mod keys;
 pub(crate) mod model;
 pub(crate) mod runtimes;
+pub(crate) mod versions;
 mod view;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cluster_store::{Compare, Op, Store, StoreError, Txn, TxnOutcome};
+use cluster_store::{Compare, KeyRange, MAX_TXN_OPS, Op, Store, StoreError, Txn};
 
 pub(crate) use self::view::{Function, View, ViewError};
 use self::{
+    keys::Key,
     model::{CodeRef, FunctionConfig, FunctionId, State, UpdateStatus},
-    view::key,
+    versions::{Finish, draft},
+    view::key_of,
 };
 use crate::{
     code::{CodeError, CodeStore},
-    invoke::{CodeImage, Invoker},
+    invoke::{CodeImage, Invoker, Retired},
 };
 
 /// How often a change is tried again when others change the same function in between.
@@ -53,6 +60,30 @@ pub(crate) enum ChangeError {
     Encode(#[from] serde_json::Error),
 }
 
+/// Whether a creation or an update publishes a version, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Publish {
+    /// `$LATEST` only.
+    No,
+    /// Both, in one transaction.
+    Yes,
+}
+
+impl From<Option<bool>> for Publish {
+    fn from(asked: Option<bool>) -> Self {
+        if asked == Some(true) { Self::Yes } else { Self::No }
+    }
+}
+
+/// What a client has asked for, when there may be a version beside `$LATEST`.
+#[derive(Clone, Debug)]
+pub(crate) struct Changed {
+    /// `$LATEST` as it was written.
+    pub(crate) latest: Arc<FunctionConfig>,
+    /// The version that was published, or the last one if it is the same.
+    pub(crate) version: Option<Arc<FunctionConfig>>,
+}
+
 /// The node's functions.
 pub(crate) struct Functions {
     store: Arc<dyn Store>,
@@ -71,18 +102,20 @@ impl Functions {
     ) -> Result<Arc<Self>, ViewError> {
         let view = View::follow(Arc::clone(&store), Arc::clone(&code)).await?;
         let functions = Arc::new(Self { store, view, code, invoker });
+        functions.delete_orphans().await?;
         let all = functions.view.collect(|function| Some(Arc::clone(&function.config)));
+        functions.invoker.keep(all.iter().map(|config| config.deployment_id.clone()).collect());
         for config in all {
-            functions.settle_now(&config).await;
             if let Err(error) = functions.code.restore(&config.code.sha256).await {
-                tracing::error!(function = config.arn(), "its code image cannot be made: {error}");
+                tracing::error!(function = config.version_arn(), "its code image cannot be made: {error}");
             }
+            functions.settle(config);
         }
         functions.sweep().await;
         Ok(functions)
     }
 
-    /// A function, if it exists.
+    /// `$LATEST` of a function, if it exists.
     pub(crate) fn get(&self, id: &FunctionId) -> Option<Function> {
         self.view.get(id)
     }
@@ -105,27 +138,38 @@ impl Functions {
     /// Creates a function, in state Pending; it becomes Active by itself.
     pub(crate) async fn create(
         self: &Arc<Self>,
-        config: FunctionConfig,
-    ) -> Result<Arc<FunctionConfig>, ChangeError> {
-        let key = key(&config.id);
+        mut config: FunctionConfig,
+        publish: Publish,
+    ) -> Result<Changed, ChangeError> {
+        let key = Key::Latest(config.id.clone()).bytes();
+        let version = match publish {
+            Publish::Yes => draft(&mut config, false, None, Finish::Later)?,
+            Publish::No => None,
+        };
         let put = Op::Put { key: key.clone(), value: serde_json::to_vec(&config)?, lease: None };
-        let txn = Txn { compares: vec![Compare::Absent(key)], ops: vec![put] };
-        match self.store.txn(txn).await? {
-            TxnOutcome::Committed(revision) => self.view.reach(revision).await,
-            TxnOutcome::Refused(_) => return Err(ChangeError::Exists),
+        let (mut compares, mut ops) = (vec![Compare::Absent(key)], vec![put]);
+        let version = version.map(|version| {
+            compares.push(version.compare);
+            ops.push(version.op);
+            Arc::new(version.config)
+        });
+        if !self.commit(Txn { compares, ops }).await? {
+            return Err(ChangeError::Exists);
         }
-        let config = Arc::new(config);
-        self.settle(Arc::clone(&config));
-        Ok(config)
+        let latest = Arc::new(config);
+        self.settle(Arc::clone(&latest));
+        version.iter().cloned().for_each(|version| self.settle(version));
+        Ok(Changed { latest, version })
     }
 
-    /// Changes a function: `change` is applied to the record as it is, again if it was changed in between.
+    /// Changes `$LATEST`: `change` is applied to the record as it is, again if it was changed in between.
     pub(crate) async fn update(
         self: &Arc<Self>,
         id: &FunctionId,
         expected: Option<&str>,
+        publish: Publish,
         change: impl Fn(&mut FunctionConfig) + Send,
-    ) -> Result<Arc<FunctionConfig>, ChangeError> {
+    ) -> Result<Changed, ChangeError> {
         for _ in 0..MAX_TRIES {
             let Some(current) = self.view.get(id) else { return Err(ChangeError::Absent) };
             if expected.is_some_and(|expected| expected != current.config.revision_id) {
@@ -137,70 +181,76 @@ impl Functions {
             config.last_update = Some(UpdateStatus::InProgress);
             config.state = State::Active;
             config.last_modified_ms = now_ms();
-            if self.replace(&current, &mut config).await? {
-                self.invoker.retire(id, Some(&config.deployment_id));
-                let config = Arc::new(config);
-                self.settle(Arc::clone(&config));
+            config.revision_id = new_id();
+            let last = self.last_version(&config);
+            let drafted = match publish {
+                Publish::Yes => draft(&mut config, last.is_some(), None, Finish::Later)?,
+                Publish::No => None,
+            };
+            let key = Key::Latest(id.clone()).bytes();
+            let put = Op::Put { key: key.clone(), value: serde_json::to_vec(&config)?, lease: None };
+            let (mut compares, mut ops) = (vec![Compare::Modified(key, current.revision)], vec![put]);
+            let version = drafted.map(|version| {
+                compares.push(version.compare);
+                ops.push(version.op);
+                Arc::new(version.config)
+            });
+            if self.commit(Txn { compares, ops }).await? {
+                self.invoker.retire(id, Retired::Latest { current: &config.deployment_id });
+                let latest = Arc::new(config);
+                self.settle(Arc::clone(&latest));
+                version.iter().cloned().for_each(|version| self.settle(version));
                 self.sweep_later();
-                return Ok(config);
+                let last = last.map(|last| last.config).filter(|_| publish == Publish::Yes);
+                return Ok(Changed { latest, version: version.or(last) });
             }
         }
         Err(ChangeError::Busy)
     }
 
-    /// Deletes a function.
+    /// Deletes a function with its versions and aliases: gone at once, the last of its records a moment later if they
+    /// are more than fit into one transaction.
     pub(crate) async fn delete(self: &Arc<Self>, id: &FunctionId) -> Result<(), ChangeError> {
         if self.view.get(id).is_none() {
             return Err(ChangeError::Absent);
         }
-        let key = key(id);
-        let txn = Txn { compares: vec![Compare::Exists(key.clone())], ops: vec![Op::Delete(key)] };
-        match self.store.txn(txn).await? {
-            TxnOutcome::Committed(revision) => self.view.reach(revision).await,
-            TxnOutcome::Refused(_) => return Err(ChangeError::Absent),
+        let below = self.view.versions(id).into_iter().filter_map(|function| key_of(&function.config));
+        let aliases =
+            self.view.aliases(id).into_iter().map(|alias| Key::Alias(id.clone(), alias.name.clone()));
+        let key = Key::Latest(id.clone()).bytes();
+        let mut ops: Vec<_> = below.chain(aliases).map(|key| Op::Delete(key.bytes())).collect();
+        // The function's own record comes first: without it, whatever is left is nobody's.
+        let whole = ops.len() <= MAX_TXN_OPS;
+        ops.truncate(MAX_TXN_OPS);
+        if !self.commit(Txn { compares: vec![Compare::Exists(key)], ops }).await? {
+            return Err(ChangeError::Absent);
         }
-        self.invoker.retire(id, None);
+        self.invoker.retire(id, Retired::Function);
+        if !whole {
+            self.delete_orphans().await?;
+        }
         self.sweep_later();
+        Ok(())
+    }
+
+    /// Deletes records below functions that are gone.
+    async fn delete_orphans(&self) -> Result<(), StoreError> {
+        let (entries, _) = self.store.range(KeyRange::prefix(keys::PREFIX), usize::MAX).await?;
+        for batch in self.view.orphans(&entries).chunks(MAX_TXN_OPS) {
+            let compares = batch.iter().map(|(key, revision)| Compare::Modified(key.clone(), *revision));
+            let ops = batch.iter().map(|(key, _)| Op::Delete(key.clone())).collect();
+            // Refused when a new function of the name has just written there: that is no orphan then.
+            self.store.txn(Txn { compares: compares.collect(), ops }).await?;
+        }
         Ok(())
     }
 
     /// Writes `config` if the record still is `current`; gives it its revision's id. `false` if it is not.
     async fn replace(&self, current: &Function, config: &mut FunctionConfig) -> Result<bool, ChangeError> {
         config.revision_id = new_id();
-        let key = key(&config.id);
+        let Some(key) = key_of(config).map(|key| key.bytes()) else { return Ok(false) };
         let put = Op::Put { key: key.clone(), value: serde_json::to_vec(&config)?, lease: None };
-        let txn = Txn { compares: vec![Compare::Modified(key, current.revision)], ops: vec![put] };
-        match self.store.txn(txn).await? {
-            TxnOutcome::Committed(revision) => {
-                self.view.reach(revision).await;
-                Ok(true)
-            }
-            TxnOutcome::Refused(revision) => {
-                self.view.reach(revision).await;
-                Ok(false)
-            }
-        }
-    }
-
-    /// Finishes a creation or an update after its answer, as AWS does: clients see the state in between.
-    fn settle(self: &Arc<Self>, config: Arc<FunctionConfig>) {
-        let functions = Arc::clone(self);
-        tokio::spawn(async move { functions.settle_now(&config).await });
-    }
-
-    async fn settle_now(&self, config: &FunctionConfig) {
-        if config.state == State::Active && config.last_update == Some(UpdateStatus::Successful) {
-            return;
-        }
-        // Whoever changed the record in between settles it.
-        let current = self.view.get(&config.id).filter(|now| now.config.revision_id == config.revision_id);
-        let Some(current) = current else { return };
-        let mut settled = FunctionConfig::clone(&current.config);
-        settled.state = State::Active;
-        settled.last_update = Some(UpdateStatus::Successful);
-        if let Err(error) = self.replace(&current, &mut settled).await {
-            tracing::error!(function = config.arn(), "its state cannot be written: {error}");
-        }
+        self.commit(Txn { compares: vec![Compare::Modified(key, current.revision)], ops: vec![put] }).await
     }
 
     fn sweep_later(self: &Arc<Self>) {

@@ -1,14 +1,24 @@
-//! What a function is: the record that the store keeps and that an invocation runs from.
+//! What a function is: the records that the store keeps and that an invocation runs from.
 //!
-//! Not the wire shape (`api::shapes` has that) and not its validation (`api::validate`): a value of these types was
+//! Not the wire shape (`api::responses` has that) and not its validation (`api::settings`): a value of these types was
 //! checked. Written by `functions`, read by `api` and `invoke`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-/// The only version of a function so far.
+/// The version that updates change; all others are numbers and stay as they were published.
 pub(crate) const LATEST: &str = "$LATEST";
+
+/// `SnapStart.ApplyOn` of a function whose published versions are resumed from snapshots.
+pub(crate) const PUBLISHED_VERSIONS: &str = "PublishedVersions";
+
+/// Beyond AWS: a variable or a tag of this name with the value [`SNAPSHOT_LATEST`] has `$LATEST` resumed, too.
+pub(crate) const SNAPSHOT_SETTING: &str = "TINDERBOX_SNAPSTART";
+
+/// See [`SNAPSHOT_SETTING`].
+pub(crate) const SNAPSHOT_LATEST: &str = "latest";
 
 /// Which function: the account is the node's, a name is unique in its region.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -19,7 +29,8 @@ pub(crate) struct FunctionId {
     pub(crate) name: String,
 }
 
-/// A function's settings and state.
+/// Settings and state of `$LATEST` or of a published version. What was published never changes but for [`Self::state`],
+/// [`Self::last_update`] and [`Self::revision_id`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FunctionConfig {
     /// Region and name.
@@ -65,6 +76,21 @@ pub(crate) struct FunctionConfig {
     pub(crate) state: State,
     /// Outcome of the last update; `None` until the function has become active.
     pub(crate) last_update: Option<UpdateStatus>,
+    /// The same in a function and its versions, another after the function was deleted and made again.
+    #[serde(default)]
+    pub(crate) incarnation: String,
+    /// Of `$LATEST`: what was published last.
+    #[serde(default)]
+    pub(crate) published: Option<Published>,
+}
+
+/// The last publication of a function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Published {
+    /// Number of the version; the next one is higher, even if this one is deleted.
+    pub(crate) version: u64,
+    /// [`FunctionConfig::content`] of `$LATEST` then.
+    pub(crate) content: String,
 }
 
 impl FunctionConfig {
@@ -72,6 +98,48 @@ impl FunctionConfig {
     pub(crate) fn arn(&self) -> String {
         arn(&self.id, &self.account_id)
     }
+
+    /// The ARN with the version.
+    pub(crate) fn version_arn(&self) -> String {
+        format!("{}:{}", self.arn(), self.version)
+    }
+
+    /// Digest of everything that a publication copies: equal digests are not published twice.
+    pub(crate) fn content(&self) -> String {
+        let Self {
+            runtime, handler, role, description, memory_mib, timeout_s, ephemeral_storage_mib, ..
+        } = self;
+        let Self { environment, tracing_mode, logging, snap_start, code, .. } = self;
+        let settings = (runtime, handler, role, description, memory_mib, timeout_s, ephemeral_storage_mib);
+        // Strings and numbers: nothing in them can fail to be JSON.
+        let text = serde_json::to_vec(&(settings, environment, tracing_mode, logging, snap_start, code));
+        crate::code::hex(&Sha256::digest(text.unwrap_or_default()))
+    }
+
+    /// How this version comes to life.
+    pub(crate) fn start_kind(&self) -> StartKind {
+        let wants = |value: Option<&String>| value.is_some_and(|value| value == SNAPSHOT_LATEST);
+        if self.version != LATEST {
+            if self.snap_start == PUBLISHED_VERSIONS { StartKind::Snapshot } else { StartKind::Boot }
+        } else if wants(self.tags.get(SNAPSHOT_SETTING))
+            || wants(self.environment.as_ref().and_then(|variables| variables.get(SNAPSHOT_SETTING)))
+        {
+            StartKind::SnapshotWhenReady
+        } else {
+            StartKind::Boot
+        }
+    }
+}
+
+/// How a version comes to life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StartKind {
+    /// A guest is booted and the function initialised.
+    Boot,
+    /// Resumed from a snapshot; not active before there is one.
+    Snapshot,
+    /// Resumed from a snapshot as soon as there is one, booted until then.
+    SnapshotWhenReady,
 }
 
 /// ARN of a function, without a qualifier.
@@ -101,13 +169,43 @@ pub(crate) struct CodeRef {
     pub(crate) size: u64,
 }
 
-/// Life cycle of a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Life cycle of a function or a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum State {
     /// Being created.
     Pending,
     /// Takes invocations.
     Active,
+    /// Could not be initialised; takes no invocations.
+    Failed(Failure),
+}
+
+/// Why a version failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    /// `StateReasonCode`: one of AWS's words (`FunctionError.RuntimeInitError`).
+    pub(crate) code: String,
+    /// `StateReason`.
+    pub(crate) reason: String,
+}
+
+/// A name for a version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Alias {
+    /// `[a-zA-Z0-9-_]{1,128}`, not a number.
+    pub(crate) name: String,
+    /// The version that it names: `$LATEST` or a number.
+    pub(crate) version: String,
+    /// Free text, at most 256 characters.
+    pub(crate) description: String,
+    /// A second version and its share of the invocations, 0.0 to 1.0.
+    pub(crate) second: Option<(String, f64)>,
+    /// The version that serves for as long as the one that is named does not.
+    pub(crate) fallback: Option<String>,
+    /// Changes with every write.
+    pub(crate) revision_id: String,
+    /// The function's.
+    pub(crate) incarnation: String,
 }
 
 /// Outcome of the last update.

@@ -11,16 +11,12 @@ use std::{
 use cluster_store::{Entry, Event, KeyRange, Revision, Store, StoreError, Watch, WatchError};
 use tokio::{sync::watch, task::AbortHandle};
 
-use super::model::{FunctionConfig, FunctionId};
+use super::{
+    aliases,
+    keys::{Key, PREFIX},
+    model::{Alias, FunctionConfig, FunctionId, LATEST, State},
+};
 use crate::{code::CodeStore, invoke::CodeImage};
-
-/// Where function records are in the store. The region cannot hold a `/`, so that a key has one meaning.
-const PREFIX: &[u8] = b"functions/";
-
-/// Key of a function's record.
-pub(crate) fn key(id: &FunctionId) -> Vec<u8> {
-    [PREFIX, id.region.as_bytes(), b"/", id.name.as_bytes()].concat()
-}
 
 impl Drop for View {
     fn drop(&mut self) {
@@ -52,12 +48,6 @@ async fn run(view: Weak<View>, store: Arc<dyn Store>, mut events: Watch) {
     }
 }
 
-fn id_of(key: &[u8]) -> Option<FunctionId> {
-    let path = std::str::from_utf8(key.strip_prefix(PREFIX)?).ok()?;
-    let (region, name) = path.split_once('/')?;
-    Some(FunctionId { region: region.into(), name: name.into() })
-}
-
 /// Why functions cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ViewError {
@@ -74,7 +64,7 @@ pub(crate) enum ViewError {
     },
 }
 
-/// A function as it is now.
+/// A function's `$LATEST`, or a version, as it is now.
 #[derive(Clone, Debug)]
 pub(crate) struct Function {
     /// Settings and state.
@@ -85,7 +75,35 @@ pub(crate) struct Function {
     pub(crate) revision: Revision,
 }
 
-type Map = BTreeMap<FunctionId, Function>;
+/// An alias as it is now.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    /// What it says.
+    pub(crate) alias: Arc<Alias>,
+    /// The store's revision of the record.
+    pub(crate) revision: Revision,
+}
+
+/// A function with all that is below it.
+#[derive(Debug)]
+struct Tree {
+    latest: Function,
+    versions: BTreeMap<u64, Function>,
+    aliases: BTreeMap<String, Named>,
+}
+
+impl Tree {
+    /// `$LATEST` or the version of that number.
+    fn version(&self, version: &str) -> Option<&Function> {
+        if version == LATEST { Some(&self.latest) } else { self.versions.get(&version.parse().ok()?) }
+    }
+
+    fn serves(&self, version: &str) -> bool {
+        self.version(version).is_some_and(|function| function.config.state == State::Active)
+    }
+}
+
+type Map = BTreeMap<FunctionId, Tree>;
 
 /// The map and how far it has come.
 pub(crate) struct View {
@@ -116,9 +134,48 @@ impl View {
         Ok(view)
     }
 
-    /// A function, if it exists.
+    /// `$LATEST` of a function, if it exists.
     pub(crate) fn get(&self, id: &FunctionId) -> Option<Function> {
-        self.read().get(id).cloned()
+        self.read().get(id).map(|tree| tree.latest.clone())
+    }
+
+    /// What a qualifier names: `$LATEST`, a version, or the version that an alias names.
+    pub(crate) fn named(&self, id: &FunctionId, qualifier: &str) -> Option<Function> {
+        let map = self.read();
+        let tree = map.get(id)?;
+        let version = tree.aliases.get(qualifier).map_or(qualifier, |named| named.alias.version.as_str());
+        tree.version(version).cloned()
+    }
+
+    /// As [`Self::named`], but an alias routes: `roll`, from 0.0 up to 1.0, chooses among its versions.
+    pub(crate) fn serving(&self, id: &FunctionId, qualifier: &str, roll: f64) -> Option<Function> {
+        let map = self.read();
+        let tree = map.get(id)?;
+        let route =
+            |named: &Named| aliases::route(&named.alias, roll, |version| tree.serves(version)).to_owned();
+        let version = tree.aliases.get(qualifier).map(route);
+        tree.version(version.as_deref().unwrap_or(qualifier)).cloned()
+    }
+
+    /// An alias, if it exists.
+    pub(crate) fn alias(&self, id: &FunctionId, name: &str) -> Option<Named> {
+        self.read().get(id)?.aliases.get(name).cloned()
+    }
+
+    /// The aliases of a function, by name.
+    pub(crate) fn aliases(&self, id: &FunctionId) -> Vec<Arc<Alias>> {
+        let map = self.read();
+        map.get(id)
+            .map(|tree| tree.aliases.values().map(|named| Arc::clone(&named.alias)).collect())
+            .unwrap_or_default()
+    }
+
+    /// `$LATEST` and the versions of a function, by number; nothing if it does not exist.
+    pub(crate) fn versions(&self, id: &FunctionId) -> Vec<Function> {
+        let map = self.read();
+        let all =
+            |tree: &Tree| std::iter::once(&tree.latest).chain(tree.versions.values()).cloned().collect();
+        map.get(id).map(all).unwrap_or_default()
     }
 
     /// At most `limit` functions of a region whose names come after `after`, in name order.
@@ -129,13 +186,59 @@ impl View {
             .take_while(|(id, _)| id.region == region)
             .filter(|(id, _)| after.is_none_or(|after| id.name.as_str() > after))
             .take(limit)
-            .map(|(_, function)| Arc::clone(&function.config))
+            .map(|(_, tree)| Arc::clone(&tree.latest.config))
             .collect()
     }
 
-    /// What `visit` makes of every function.
+    /// At most `limit` versions, `$LATEST` first, of a region's functions that come after the named one and its version.
+    pub(crate) fn list_versions(
+        &self,
+        region: &str,
+        after: Option<(&str, &str)>,
+        limit: usize,
+    ) -> Vec<Arc<FunctionConfig>> {
+        let (name, version) = after.unwrap_or_default();
+        // `$LATEST` comes before every number.
+        let place = |version: &str| version.parse::<u64>().unwrap_or(0);
+        let start = FunctionId { region: region.into(), name: name.into() };
+        self.read()
+            .range(start..)
+            .take_while(|(id, _)| id.region == region)
+            .flat_map(|(_, tree)| std::iter::once(&tree.latest).chain(tree.versions.values()))
+            .map(|function| &function.config)
+            .filter(|config| {
+                after.is_none() || config.id.name != name || place(&config.version) > place(version)
+            })
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    /// What `visit` makes of every function's `$LATEST` and of every version.
     pub(crate) fn collect<T>(&self, visit: impl FnMut(&Function) -> Option<T>) -> Vec<T> {
-        self.read().values().filter_map(visit).collect()
+        let map = self.read();
+        map.values()
+            .flat_map(|tree| std::iter::once(&tree.latest).chain(tree.versions.values()))
+            .filter_map(visit)
+            .collect()
+    }
+
+    /// Keys, and their revisions, that belong to no function any more: it was deleted, or it is another one of the same name.
+    pub(crate) fn orphans(&self, entries: &[Entry]) -> Vec<(Vec<u8>, Revision)> {
+        let map = self.read();
+        let belongs = |entry: &Entry| match Key::parse(&entry.key) {
+            Some(Key::Latest(_)) => true,
+            Some(Key::Version(id, number)) => {
+                map.get(&id).is_some_and(|tree| tree.versions.contains_key(&number))
+            }
+            Some(Key::Alias(id, name)) => map.get(&id).is_some_and(|tree| tree.aliases.contains_key(&name)),
+            None => false,
+        };
+        entries
+            .iter()
+            .filter(|entry| !belongs(entry))
+            .map(|entry| (entry.key.clone(), entry.modified))
+            .collect()
     }
 
     /// Waits until the view has come to `revision`.
@@ -150,28 +253,33 @@ impl View {
     }
 
     async fn start_over(&self, mut begun: Watch) -> Result<Watch, ViewError> {
-        let mut map = Map::new();
+        let mut records = Vec::new();
         for entry in std::mem::take(&mut begun.snapshot) {
-            let function = self.function(&entry).await?;
-            map.insert(function.config.id.clone(), function);
+            records.push(self.read_record(&entry).await?);
         }
+        let mut map = Map::new();
+        records.into_iter().for_each(|record| put(&mut map, record));
         *self.write() = map;
         self.applied.send_replace(begun.revision);
         Ok(begun)
     }
 
+    /// What one transaction changed becomes visible at once.
     async fn apply(&self, changes: Vec<Event>) -> Result<(), ViewError> {
         let Some(revision) = changes.last().map(Event::revision) else { return Ok(()) };
+        let mut steps = Vec::with_capacity(changes.len());
         for change in changes {
-            match change {
-                Event::Put(entry) => {
-                    let function = self.function(&entry).await?;
-                    self.write().insert(function.config.id.clone(), function);
-                }
-                Event::Delete { key, .. } => {
-                    if let Some(id) = id_of(&key) {
-                        self.write().remove(&id);
-                    }
+            steps.push(match change {
+                Event::Put(entry) => Ok(self.read_record(&entry).await?),
+                Event::Delete { key, .. } => Err(key),
+            });
+        }
+        {
+            let mut map = self.write();
+            for step in steps {
+                match step {
+                    Ok(record) => put(&mut map, record),
+                    Err(key) => remove(&mut map, &key),
                 }
             }
         }
@@ -179,16 +287,25 @@ impl View {
         Ok(())
     }
 
-    async fn function(&self, entry: &Entry) -> Result<Function, ViewError> {
+    async fn read_record(&self, entry: &Entry) -> Result<Record, ViewError> {
         let unreadable =
             |problem| ViewError::Record { key: String::from_utf8_lossy(&entry.key).into_owned(), problem };
-        let config: FunctionConfig =
-            serde_json::from_slice(&entry.value).map_err(|error| unreadable(error.to_string()))?;
-        if key(&config.id) != entry.key {
-            return Err(unreadable(format!("holds `{}`", config.arn())));
+        let parsed = |error: serde_json::Error| unreadable(error.to_string());
+        let key = Key::parse(&entry.key).ok_or_else(|| unreadable("its key has no meaning".into()))?;
+        let revision = entry.modified;
+        if let Key::Alias(id, name) = key {
+            let alias: Alias = serde_json::from_slice(&entry.value).map_err(parsed)?;
+            if alias.name != name {
+                return Err(unreadable(format!("holds the alias `{}`", alias.name)));
+            }
+            return Ok(Record::Alias(id, Named { alias: Arc::new(alias), revision }));
+        }
+        let config: FunctionConfig = serde_json::from_slice(&entry.value).map_err(parsed)?;
+        if key_of(&config) != Some(key) {
+            return Err(unreadable(format!("holds `{}`", config.version_arn())));
         }
         let code = self.code.image(&config.code.sha256).await;
-        Ok(Function { code, revision: entry.modified, config: Arc::new(config) })
+        Ok(Record::Function(Function { code, revision, config: Arc::new(config) }))
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Map> {
@@ -197,5 +314,70 @@ impl View {
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Map> {
         self.map.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A record as the store has it.
+enum Record {
+    Function(Function),
+    Alias(FunctionId, Named),
+}
+
+/// Where a function or version is kept; `None` for a version that is no number.
+pub(crate) fn key_of(config: &FunctionConfig) -> Option<Key> {
+    let id = config.id.clone();
+    Some(if config.version == LATEST {
+        Key::Latest(id)
+    } else {
+        Key::Version(id, config.version.parse().ok()?)
+    })
+}
+
+/// What belongs to no function, or to an earlier one of the same name, is not seen.
+fn put(map: &mut Map, record: Record) {
+    match record {
+        Record::Alias(id, named) => {
+            if let Some(tree) = map.get_mut(&id)
+                && tree.latest.config.incarnation == named.alias.incarnation
+            {
+                tree.aliases.insert(named.alias.name.clone(), named);
+            }
+        }
+        Record::Function(function) => {
+            let number = function.config.version.parse().ok();
+            match (map.get_mut(&function.config.id), number) {
+                (Some(tree), None) => tree.latest = function,
+                (Some(tree), Some(number))
+                    if tree.latest.config.incarnation == function.config.incarnation =>
+                {
+                    tree.versions.insert(number, function);
+                }
+                (_, Some(_)) => {}
+                (None, None) => {
+                    let id = function.config.id.clone();
+                    map.insert(
+                        id,
+                        Tree { latest: function, versions: BTreeMap::new(), aliases: BTreeMap::new() },
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn remove(map: &mut Map, key: &[u8]) {
+    match Key::parse(key) {
+        Some(Key::Latest(id)) => drop(map.remove(&id)),
+        Some(Key::Version(id, number)) => {
+            if let Some(tree) = map.get_mut(&id) {
+                tree.versions.remove(&number);
+            }
+        }
+        Some(Key::Alias(id, name)) => {
+            if let Some(tree) = map.get_mut(&id) {
+                tree.aliases.remove(&name);
+            }
+        }
+        None => {}
     }
 }

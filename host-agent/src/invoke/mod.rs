@@ -3,10 +3,11 @@
 //! The API hands over values that were checked (size, qualifier, state) and turns answers and errors into HTTP; nothing
 //! here knows HTTP. The pool implements [`Invoker`]; tests implement it with a closure.
 
-use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use guest_protocol::FunctionError;
 
 use crate::{
     config::Config,
@@ -95,9 +96,73 @@ pub(crate) enum InvokeError {
     /// The node failed: a sandbox could not be made, or died under the function in a way that is not the function's.
     #[error("the node could not run the invocation: {0}")]
     Node(String),
+    /// A resumed function could not be made ready: its hooks failed.
+    #[allow(dead_code, reason = "until snapshots are made")]
+    #[error("the function could not be restored: {0}")]
+    Restore(String),
+    /// A resumed function was not ready in time.
+    #[allow(dead_code, reason = "until snapshots are made")]
+    #[error("the function was not restored in time")]
+    RestoreTimeout,
     /// The node is being shut down.
     #[error("the node is shutting down")]
     ShuttingDown,
+}
+
+/// Why a version cannot be resumed from a snapshot.
+#[derive(Debug, thiserror::Error)]
+#[allow(dead_code, reason = "until snapshots are made")]
+pub(crate) enum PrepareError {
+    /// Its function could not be initialised.
+    #[error("{}", init_problem(.0))]
+    Init(FunctionError),
+    /// The node could not make or keep a snapshot.
+    #[error("the node could not make a snapshot: {0}")]
+    Node(String),
+    /// The version is gone, or has changed.
+    #[error("the version is not what it was")]
+    Superseded,
+    /// The node is being shut down.
+    #[error("the node is shutting down")]
+    ShuttingDown,
+}
+
+impl PrepareError {
+    /// AWS's `StateReasonCode`.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Init(error) if error.error_type == INIT_TIMEOUT => "FunctionError.InitTimeout",
+            Self::Init(_) => "FunctionError.RuntimeInitError",
+            _ => "InternalError",
+        }
+    }
+}
+
+/// `error_type` of an init that took too long.
+const INIT_TIMEOUT: &str = "Sandbox.Timedout";
+
+/// `Runtime.ImportModuleError: Unable to import module 'app'`: what a client is told about a failed init.
+fn init_problem(error: &FunctionError) -> String {
+    let document: Option<serde_json::Value> = serde_json::from_slice(&error.payload).ok();
+    let message = document.as_ref().and_then(|document| document["errorMessage"].as_str());
+    match message {
+        Some(message) => format!("{}: {message}", error.error_type),
+        None => error.error_type.clone(),
+    }
+}
+
+/// What of a function is no longer what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retired<'a> {
+    /// `$LATEST`: it was updated.
+    Latest {
+        /// `deployment_id` of what it is now.
+        current: &'a str,
+    },
+    /// A version: it was deleted.
+    Version(&'a str),
+    /// All of it: it was deleted.
+    Function,
 }
 
 /// Which limit an invocation met.
@@ -111,15 +176,24 @@ pub(crate) enum Throttle {
 /// A future that borrows the invoker.
 pub(crate) type InvokeFuture<'a> = Pin<Box<dyn Future<Output = Result<Answer, InvokeError>> + Send + 'a>>;
 
+/// A future that borrows the invoker.
+pub(crate) type PrepareFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PrepareError>> + Send + 'a>>;
+
 /// Runs functions.
 pub(crate) trait Invoker: Send + Sync {
     /// Runs one invocation to its end. Dropping the future (the client went away) must not leave a sandbox behind in
     /// an unknown state.
     fn invoke(&self, invocation: Invocation) -> InvokeFuture<'_>;
 
-    /// The function was updated or deleted: idle sandboxes of it with another `deployment_id` than `current` (all of
-    /// them when `None`) are of no use. Must not block.
-    fn retire(&self, function: &FunctionId, current: Option<&str>);
+    /// Makes sure that a version can be resumed: initialises it once and snapshots it, unless there is a snapshot that
+    /// is current. Dropping the future does not undo what it has begun.
+    fn prepare(&self, function: Arc<FunctionConfig>, code: Arc<CodeImage>) -> PrepareFuture<'_>;
+
+    /// Part of a function was updated or deleted: idle sandboxes and snapshots of it are of no use. Must not block.
+    fn retire(&self, function: &FunctionId, what: Retired<'_>);
+
+    /// Deletes snapshots of all versions but those with these `deployment_id`s. Must not block.
+    fn keep(&self, deployments: HashSet<String>);
 
     /// Stops taking invocations, lets running ones end within their own limits, ends every sandbox.
     fn shutdown(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
@@ -153,9 +227,16 @@ impl Invoker for NodeInvoker {
         })
     }
 
-    fn retire(&self, function: &FunctionId, current: Option<&str>) {
-        self.shared.retire(function, current);
+    fn prepare(&self, _function: Arc<FunctionConfig>, _code: Arc<CodeImage>) -> PrepareFuture<'_> {
+        let problem = "this node makes no snapshots yet".into();
+        Box::pin(std::future::ready(Err(PrepareError::Node(problem))))
     }
+
+    fn retire(&self, function: &FunctionId, what: Retired<'_>) {
+        self.shared.retire(function, what);
+    }
+
+    fn keep(&self, _deployments: HashSet<String>) {}
 
     fn shutdown(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.shared.shutdown())

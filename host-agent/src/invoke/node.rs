@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::{
-    InvokeError, Throttle,
+    InvokeError, Retired, Throttle,
     settings::Settings,
     worker::{Command, Commands},
 };
@@ -142,8 +142,8 @@ impl Shared {
     }
 
     /// See [`super::Invoker::retire`].
-    pub(super) fn retire(&self, function: &FunctionId, current: Option<&str>) {
-        self.update(|state| state.pool.retire(function, current));
+    pub(super) fn retire(&self, function: &FunctionId, what: Retired<'_>) {
+        self.update(|state| state.pool.retire(function, what));
     }
 
     /// Turns true when everything has to end now.

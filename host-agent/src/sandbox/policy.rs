@@ -19,7 +19,10 @@ use std::{
 };
 
 use super::{SandboxId, VersionKey};
-use crate::functions::model::FunctionId;
+use crate::{
+    functions::model::{FunctionId, LATEST},
+    invoke::Retired,
+};
 
 #[cfg(test)]
 mod tests;
@@ -242,10 +245,16 @@ impl Pool {
         self.dispatched()
     }
 
-    /// Code or settings of the function changed, or it is gone: what exists of it with another deployment than
-    /// `current` serves no new request.
-    pub(crate) fn retire(&mut self, function: &FunctionId, current: Option<&str>) -> Vec<Action> {
-        self.retire_where(|key| key.function == *function && current != Some(key.deployment_id.as_str()))
+    /// Something of the function changed or is gone: what exists of that serves no new request.
+    pub(crate) fn retire(&mut self, function: &FunctionId, what: Retired<'_>) -> Vec<Action> {
+        self.retire_where(|key| {
+            key.function == *function
+                && match what {
+                    Retired::Function => true,
+                    Retired::Version(version) => key.version == version,
+                    Retired::Latest { current } => key.version == LATEST && key.deployment_id != current,
+                }
+        })
     }
 
     /// The node is going down: as [`Self::retire`], for every function.

@@ -90,7 +90,7 @@ async fn what_the_service_refuses_is_refused_in_its_words() {
         ("/VpcConfig", json!({ "SubnetIds": ["subnet-1"] }), "VpcConfig is not supported by this Tinderbox node.".to_owned()),
         ("/PackageType", json!("Image"), "PackageType Image is not supported by this Tinderbox node.".to_owned()),
         ("/Architectures", json!(["arm64"]), "Architecture arm64 is not supported by this Tinderbox node.".to_owned()),
-        ("/Publish", json!(true), "Publish is not supported by this Tinderbox node.".to_owned()),
+        ("/PublishTo", json!("LATEST_PUBLISHED"), "PublishTo is not supported by this Tinderbox node.".to_owned()),
     ] {
         let got = node.create(&with(request("f"), &[(pointer, value.clone())])).await;
         if message.is_empty() {
@@ -140,11 +140,11 @@ async fn bodies_that_are_no_requests_are_serialization_errors() {
 #[tokio::test]
 async fn what_is_not_served_is_told_apart() {
     let node = Node::new().await;
-    let missing = node.call("POST", "/2015-03-31/functions/f/versions", "{}").await;
+    let missing = node.call("POST", "/2015-03-31/functions/f/policy", "{}").await;
     missing.is_error(
         501,
         "NotImplementedException",
-        "PublishVersion is not implemented by this Tinderbox node.",
+        "AddPermission is not implemented by this Tinderbox node.",
     );
     for (method, path) in
         [("GET", "/2015-03-31/nosuchthing"), ("PATCH", "/2015-03-31/functions/"), ("GET", "/")]

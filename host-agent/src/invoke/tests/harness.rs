@@ -86,6 +86,8 @@ pub(super) fn function(name: &str) -> FunctionConfig {
         last_modified_ms: 0,
         state: State::Active,
         last_update: None,
+        incarnation: String::new(),
+        published: None,
     }
 }
 

@@ -214,7 +214,7 @@ fn play(world: &mut World, step: &Step) {
         Step::Ended(at) if !world.stopping.is_empty() => world.ended(at.index(world.stopping.len())),
         Step::Retire { function } => {
             let name = id(*function);
-            let actions = world.pool.retire(&name, None);
+            let actions = world.pool.retire(&name, Retired::Function);
             world.apply(&actions);
             assert!(!world.idle.iter().any(|id| world.keys[id].function == name));
             let in_use = world.starting.iter().chain(&world.busy);
@@ -313,9 +313,10 @@ fn an_update_stops_idle_sandboxes_at_once_and_busy_ones_after_their_invocation()
         world.started(0);
     }
     world.released(0);
-    assert_eq!(world.pool.retire(&id(0), Some("d")), [], "nothing changed");
-    assert_eq!(world.pool.retire(&id(1), None), [], "another function");
-    let actions = world.pool.retire(&id(0), Some("d2"));
+    assert_eq!(world.pool.retire(&id(0), Retired::Latest { current: "d" }), [], "nothing changed");
+    assert_eq!(world.pool.retire(&id(1), Retired::Function), [], "another function");
+    assert_eq!(world.pool.retire(&id(0), Retired::Version("1")), [], "another version");
+    let actions = world.pool.retire(&id(0), Retired::Latest { current: "d2" });
     world.apply(&actions);
     assert_eq!((world.stopping.len(), world.busy.len()), (1, 1));
     world.released(0);
