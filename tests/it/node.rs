@@ -11,9 +11,12 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::setting;
 
-/// What the shared node may give to sandboxes, MiB: room for eight functions of [`crate::functions::MEMORY_MIB`] with
-/// what the platform adds to each: 64 MiB in the guest and the VMM's own few.
-const SANDBOX_MEMORY_MIB: u32 = 8 * (crate::functions::MEMORY_MIB + 64 + 32);
+/// For how many sandboxes the shared node has room.
+pub(crate) const ROOM: usize = 8;
+
+/// What it may give to them, MiB: functions of [`crate::functions::MEMORY_MIB`] with what the platform adds to each,
+/// 64 MiB in the guest and the VMM's own few.
+const SANDBOX_MEMORY_MIB: u32 = ROOM as u32 * (crate::functions::MEMORY_MIB + 64 + 32);
 
 /// How a node starts.
 #[derive(Clone, Copy)]

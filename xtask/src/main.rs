@@ -21,6 +21,7 @@ mod node;
 mod payload;
 mod progress;
 mod qemu;
+mod relay;
 mod run;
 mod setup;
 mod test;
@@ -62,6 +63,9 @@ enum Command {
     /// Boot an appliance for a test and keep it while standard input is open.
     #[command(hide = true)]
     Node(node::Args),
+    /// Carry connections to a machine; ends with it.
+    #[command(hide = true)]
+    Relay(relay::Args),
     /// Keep a test host running and change what runs in it, in seconds.
     Dev(dev::Args),
 }
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(args, &ctx),
         Command::Run(args) => run::run(args, &ctx),
         Command::Node(args) => node::run(args, &ctx),
+        Command::Relay(args) => relay::run(args),
         Command::Dev(args) => dev::run(args, &ctx),
     });
     match outcome {

@@ -16,6 +16,8 @@ use std::time::Duration;
 /// Where the agent listens inside the machine, and sshd in a devtools image.
 const API_PORT: u16 = 9000;
 const SSH_PORT: u16 = 22;
+/// The host chooses.
+const ANY_PORT: u16 = 0;
 /// The line the agent writes when it serves.
 const READY: &str = "tinderbox: serving on";
 /// From power-on to the agent: 10 to 20 s under emulation on an idle machine, more on a busy one, hours for nobody.
@@ -94,7 +96,7 @@ pub(crate) struct Node {
 
 /// Builds what is missing, boots, and returns when the agent serves.
 pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
-    let port = spec.port.map_or_else(free_port, |port| check_free(port).map(|()| port))?;
+    spec.port.map_or(Ok(()), check_free)?;
     crate::setup::ensure_packages(ctx)?;
     let payload = Payload::ensure(ctx)?;
     let boot = match spec.way {
@@ -116,14 +118,11 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
             accelerator
         }
     };
-    let mut forwards = vec![Forward { host: port, guest: API_PORT }];
+    let mut forwards = vec![Forward { host: spec.port.unwrap_or(ANY_PORT), guest: API_PORT }];
     let mut credentials =
         vec![Credential { name: "tinderbox.agent", value: agent_config(spec, accelerator)?.into_bytes() }];
-    let mut ssh_port = None;
     if let Some(key) = &spec.ssh_key {
-        let host = free_port()?;
-        ssh_port = Some(host);
-        forwards.push(Forward { host, guest: SSH_PORT });
+        forwards.push(Forward { host: ANY_PORT, guest: SSH_PORT });
         credentials.push(Credential { name: "ssh.authorized_keys.root", value: key.clone().into_bytes() });
     }
     let machine = Machine {
@@ -142,7 +141,11 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
         process.kill()?;
         return Err(error.context("the appliance did not come up"));
     }
-    process.widen_ports()?;
+    let (port, ssh_port) = match process.ports() {
+        [port] => (*port, None),
+        [port, ssh_port] => (*port, Some(*ssh_port)),
+        ports => bail!("the relay listens at {ports:?}"),
+    };
     let endpoint = Endpoint::new(port, spec.auth);
     endpoint.check_health().context("the agent said it serves, but does not answer")?;
     step.done();
@@ -179,12 +182,6 @@ pub(crate) fn check_free(port: u16) -> Result<()> {
         }
         Err(error) => Err(error).with_context(|| format!("port {port} of 127.0.0.1 cannot be used")),
     }
-}
-
-/// A port nobody uses; the kernel hands the same one out again only after many others.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-    Ok(listener.local_addr().context("find a free port")?.port())
 }
 
 #[derive(clap::Args)]

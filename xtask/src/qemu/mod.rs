@@ -2,7 +2,6 @@
 //! disks, ports and firmware credentials; what an appliance is, is [`crate::node`]'s business.
 
 pub(crate) mod accel;
-mod backlog;
 mod process;
 
 use accel::Accelerator;
@@ -10,6 +9,7 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fs::{self, File};
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 pub(crate) use process::{Lifetime, Process, is_running, quit};
@@ -34,6 +34,7 @@ pub(crate) enum Boot {
 /// A TCP port of the machine, reachable at a port of the host's loopback only.
 #[derive(Clone, Copy)]
 pub(crate) struct Forward {
+    /// 0 for any free one.
     pub(crate) host: u16,
     pub(crate) guest: u16,
 }
@@ -101,8 +102,9 @@ impl Machine {
         self.dir.join("uefi-vars.fd")
     }
 
-    /// QEMU's arguments. The serial line is the socket that is QEMU's standard input.
-    fn args(&self) -> Vec<String> {
+    /// QEMU's arguments. The serial line is the socket that is QEMU's standard input; the network is at the descriptor
+    /// `uplink`.
+    fn args(&self, uplink: RawFd) -> Vec<String> {
         let mut args =
             vec!["-M".to_owned(), "q35,graphics=off".into(), "-m".into(), self.memory_mib.to_string()];
         args.extend(self.accelerator.args(self.cpus));
@@ -115,13 +117,7 @@ impl Machine {
         );
         option("-serial", "chardev:serial".into());
         option("-qmp", format!("unix:{},server=on,wait=off", path(&Self::control_socket(&self.dir))));
-        let forwards: String = self
-            .forwards
-            .iter()
-            .map(|forward| format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest))
-            .collect();
-        // restrict: the machine reaches nobody, not even through the host.
-        option("-netdev", format!("user,id=uplink,restrict=on{forwards}"));
+        option("-netdev", format!("stream,id=uplink,server=off,addr.type=fd,addr.str={uplink}"));
         option("-device", "virtio-net-pci,netdev=uplink,romfile=".into());
         option("-drive", format!("if=none,id=state,format=raw,discard=unmap,file={}", path(&self.state)));
         option("-device", format!("virtio-blk-pci,drive=state,serial={STATE_SERIAL}"));
@@ -189,14 +185,15 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_forwarded_from_loopback_only_and_nothing_leaves() {
-        let args = machine().args().join(" ");
-        assert!(args.contains("user,id=uplink,restrict=on,hostfwd=tcp:127.0.0.1:9000-:9000"), "{args}");
+    fn the_network_is_the_relays_and_no_other() {
+        let args = machine().args(7).join(" ");
+        assert!(args.contains("-netdev stream,id=uplink,server=off,addr.type=fd,addr.str=7 "), "{args}");
+        assert_eq!(args.matches("-netdev").count(), 1, "{args}");
     }
 
     #[test]
     fn credentials_are_encoded_and_commas_in_paths_are_doubled() {
-        let args = machine().args().join(" ");
+        let args = machine().args(7).join(" ");
         assert!(
             args.contains("type=11,value=io.systemd.credential.binary:tinderbox.agent=YSA9IDEK"),
             "{args}"

@@ -1,11 +1,13 @@
 //! A running QEMU: started, watched on its serial line until it says what is awaited, stopped. The serial line is a
 //! socket pair, so waiting is reading: no polling, and a QEMU that dies is an end of file.
 
-use super::{Forward, Machine, PROGRAM, backlog};
+use super::{Machine, PROGRAM};
+use crate::relay::Relay;
 use anyhow::{Context as _, Result, bail};
+use rustix::io::{FdFlags, fcntl_setfd};
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -25,8 +27,8 @@ pub(crate) enum Lifetime {
 
 /// A started machine.
 pub(crate) struct Process {
-    forwards: Vec<Forward>,
     child: Child,
+    relay: Relay,
     serial: BufReader<UnixStream>,
     serial_log: PathBuf,
     qemu_log: PathBuf,
@@ -45,13 +47,19 @@ impl Machine {
             Lifetime::Background => wrapped("setsid", &[]),
         };
         let messages = File::create(self.qemu_log()).context("create QEMU's log")?;
-        command.args(self.args()).stdin(OwnedFd::from(theirs)).stdout(messages.try_clone()?).stderr(messages);
+        let (frames, uplink) = UnixStream::pair().context("create the machine's network")?;
+        let relay = Relay::start(frames, &self.forwards, messages.try_clone()?)
+            .with_context(|| format!("reach the machine; {} says more", self.qemu_log().display()))?;
+        // Only now: QEMU shall have this descriptor, and the relay must not, or it would never see QEMU's end.
+        fcntl_setfd(&uplink, FdFlags::empty()).context("hand the network to QEMU")?;
+        command.args(self.args(uplink.as_raw_fd())).stdin(OwnedFd::from(theirs));
+        command.stdout(messages.try_clone()?).stderr(messages);
         let child = command.spawn().with_context(|| format!("start {PROGRAM}"))?;
-        // The command holds their end of the line: the end of file needs it gone.
-        drop(command);
+        // Our copies of QEMU's ends: an end of file needs them gone.
+        drop((command, uplink));
         Ok(Process {
-            forwards: self.forwards.clone(),
             child,
+            relay,
             serial: BufReader::new(ours),
             serial_log: self.serial_log(),
             qemu_log: self.qemu_log(),
@@ -103,9 +111,9 @@ impl Process {
         }
     }
 
-    /// Makes room for bursts of clients at the forwarded ports, which are there once the machine writes to its line.
-    pub(crate) fn widen_ports(&self) -> Result<()> {
-        backlog::widen(self.child.id(), &self.forwards).context("make room for bursts of clients")
+    /// The host's ports, in the order of the machine's forwards.
+    pub(crate) fn ports(&self) -> &[u16] {
+        self.relay.ports()
     }
 
     /// Keeps the serial line empty from now on: a full one would hold up the machine that writes to it.
@@ -122,6 +130,7 @@ impl Process {
         self.serial.get_ref().set_read_timeout(None).context("unlimit reads")?;
         let drained = std::io::copy(&mut self.serial, &mut std::io::sink());
         let status = self.child.wait().context("wait for QEMU")?;
+        self.relay.reap()?;
         drained.context("read the serial line")?;
         if status.success() {
             return Ok(());
@@ -132,7 +141,8 @@ impl Process {
     /// Cuts the power.
     pub(crate) fn kill(mut self) -> Result<()> {
         self.child.kill().context("kill QEMU")?;
-        self.child.wait().context("wait for QEMU").map(drop)
+        self.child.wait().context("wait for QEMU")?;
+        self.relay.reap()
     }
 
     /// The process, for messages.
@@ -160,6 +170,7 @@ impl Drop for Process {
             // Already dead is as good.
             let _ = self.child.kill();
             let _ = self.child.wait();
+            let _ = self.relay.reap();
         }
     }
 }
