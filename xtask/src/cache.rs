@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 
 /// Artefacts that nobody asked for in this long are removed when a newer one of their kind is published.
 const KEEP_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long what a process left in its own folder is kept: logs that somebody may want to read.
+const KEEP_ENDED: Duration = Duration::from_secs(24 * 3600);
 /// Name prefix of artefacts being made, and of the lock: never a key.
 const SCRATCH: &str = ".making-";
 const LOCK: &str = ".lock";
@@ -46,6 +48,23 @@ impl Cache {
         let dir = self.root.join(name);
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         Ok(dir)
+    }
+
+    /// A folder `kind/ID` for this process alone. Those of processes that ended are removed when they are a day old: what a
+    /// failed run left in its own is read until then.
+    pub(crate) fn process_dir(&self, kind: &str) -> Result<PathBuf> {
+        for entry in fs::read_dir(self.dir(kind)?)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let is_process = name.to_str().is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+            let runs = Path::new("/proc").join(&name).exists();
+            // Whoever removed it first did what was to be done.
+            let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
+            if is_process && !runs && modified.elapsed().unwrap_or_default() > KEEP_ENDED {
+                remove_tree(&entry.path())?;
+            }
+        }
+        self.dir(&format!("{kind}/{}", std::process::id()))
     }
 
     /// Where the output of the programs of one step goes.
@@ -159,6 +178,23 @@ mod tests {
         let again = cache.artefact("kind", "key", &step, |_| bail!("must not be made again")).unwrap();
         assert_eq!(made, again);
         assert_eq!(fs::read_to_string(again.join("file")).unwrap(), "1");
+    }
+
+    #[test]
+    fn folders_of_processes_that_ended_long_ago_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        // No process has a number of ten digits.
+        let [ended, fresh] = ["4294967295", "4294967294"].map(|id| cache.dir(&format!("node/{id}")).unwrap());
+        let other = cache.dir("node/notes").unwrap();
+        let own = cache.process_dir("node").unwrap();
+        let long_ago = SystemTime::now() - KEEP_ENDED - Duration::from_secs(1);
+        for old in [&ended, &other, &own] {
+            File::open(old).unwrap().set_modified(long_ago).unwrap();
+        }
+        assert_eq!(cache.process_dir("node").unwrap(), own);
+        assert!(!ended.exists());
+        assert!(fresh.exists() && other.exists() && own.exists());
     }
 
     #[test]

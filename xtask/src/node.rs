@@ -200,7 +200,7 @@ pub(crate) struct Args {
 /// Boots, says where in one line of JSON, and cuts the power at the end of standard input.
 pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     let state = std::path::absolute(&args.state).context("resolve the state disk's path")?;
-    let dir = ctx.cache.dir(&format!("node/{}", std::process::id()))?;
+    let dir = ctx.cache.process_dir("node")?;
     let spec =
         Spec { way: args.boot, sandbox_memory_mib: args.sandbox_memory_mib, ..Spec::new(&state, &dir) };
     let node = boot(ctx, &spec)?;

@@ -36,7 +36,7 @@ const FAILED: &str = "bench-failed: ";
 
 /// Boots, runs the driver, returns its samples.
 pub(super) fn measure(ctx: &Context, accelerator: Accelerator) -> Result<Vec<Samples>> {
-    let dir = ctx.cache.dir(&format!("bench/{}", std::process::id()))?;
+    let dir = ctx.cache.process_dir("bench")?;
     let outcome = measure_in(ctx, accelerator, &dir);
     if outcome.is_ok() {
         fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
