@@ -13,7 +13,7 @@ use crate::control::{Control, ControlError, Incoming};
 use crate::lifecycle::Lifecycle;
 use crate::machine::{self, Machine};
 use crate::metrics::MemoryMap;
-use crate::vcpu::VcpuError;
+use crate::vcpu::{Report, VcpuError};
 
 /// Why the process ends, when nothing went wrong with the VMM itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,21 @@ pub enum Outcome {
         /// What was seen.
         detail: String,
     },
+}
+
+impl Outcome {
+    fn reset() -> Self {
+        Self::GuestEnded { exit: Exit::Reset, detail: "reset or power off".into() }
+    }
+
+    /// A guest that asked for its end and still ran has reset itself, however its vCPU ended; a failure of the VMM
+    /// stays one.
+    fn of(report: Report, end_was_asked: bool) -> Self {
+        match report.exit {
+            Exit::Crashed | Exit::Reset if end_was_asked => Self::reset(),
+            exit => Self::GuestEnded { exit, detail: report.detail },
+        }
+    }
 }
 
 /// An error that the VMM cannot go on from.
@@ -158,12 +173,10 @@ impl Supervisor {
                 machine.dispatch().map_err(RunError::Events)?;
                 Ok(None)
             }
-            (Token::VcpuEnded, Some(machine)) => Ok(machine
-                .report()
-                .map(|report| Outcome::GuestEnded { exit: report.exit, detail: report.detail })),
-            (Token::GuestEnded, Some(_)) => {
-                Ok(Some(Outcome::GuestEnded { exit: Exit::Reset, detail: "reset or power off".into() }))
+            (Token::VcpuEnded, Some(machine)) => {
+                Ok(machine.report().map(|report| Outcome::of(report, machine.end_was_asked())))
             }
+            (Token::GuestEnded, Some(_)) => Ok(Some(Outcome::reset())),
             _ => Ok(None),
         }
     }
@@ -264,5 +277,21 @@ impl Supervisor {
         let guest = machine.map(Machine::memory_ranges).unwrap_or_default();
         let overhead_bytes = self.memory_map.overhead_bytes(&guest).map_err(RunError::MemoryMap)?;
         Ok(Metrics { exits: machine.map(Machine::exits).unwrap_or_default(), overhead_bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_crash_that_nobody_asked_for_is_one() {
+        let ended = |exit, asked| match Outcome::of(Report { exit, detail: String::new() }, asked) {
+            Outcome::GuestEnded { exit, .. } => exit,
+            Outcome::Stopped => unreachable!("nobody said stop"),
+        };
+        assert_eq!(ended(Exit::Crashed, false), Exit::Crashed);
+        assert_eq!(ended(Exit::Crashed, true), Exit::Reset);
+        assert_eq!(ended(Exit::Failed, true), Exit::Failed);
     }
 }

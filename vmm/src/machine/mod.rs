@@ -135,6 +135,12 @@ impl Machine {
         }
     }
 
+    /// Whether the guest has asked for a reset or to be powered off. A guest whose request is not served at once goes on
+    /// to a triple fault, its last way to reset: what counts then is that it asked.
+    pub(crate) fn end_was_asked(&self) -> bool {
+        self.parts.guest_ended.read().is_ok()
+    }
+
     /// Why a vCPU has ended.
     pub(crate) fn report(&self) -> Option<Report> {
         self.parts.reports.try_recv().ok()

@@ -66,6 +66,11 @@ impl Guest {
         self.out(I8042_COMMAND, 0xfe).spin()
     }
 
+    /// Keyboard controller reset, then at once a triple fault, as Linux does when it is still running after its request.
+    pub(crate) fn reset_and_fault(self) -> Self {
+        self.out(I8042_COMMAND, 0xfe).triple_fault()
+    }
+
     /// ACPI S5, then wait.
     pub(crate) fn power_off(self) -> Self {
         self.out(SLEEP_CONTROL, 0x34).spin()

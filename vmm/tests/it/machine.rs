@@ -37,6 +37,15 @@ fn a_triple_fault_is_a_crash() {
 }
 
 #[test]
+fn a_triple_fault_after_a_request_to_reset_is_a_reset() {
+    for _ in 0..20 {
+        let (vmm, _console) = Vmm::run(machine(), &Guest::new().reset_and_fault(), &[]);
+        let (exit, status, _) = vmm.finish();
+        assert_eq!((exit, status.code()), (Exit::Reset, Some(0)));
+    }
+}
+
+#[test]
 fn memory_ends_where_it_should() {
     let last = (128 << 20) - 4;
     let guest =
