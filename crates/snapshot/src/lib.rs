@@ -1,10 +1,34 @@
-//! What saved state is: public plain data with a name and a version, written by `save` and read back as hostile
-//! input by `restore`.
+//! What saved state is, and the files it is kept in.
 //!
-//! It knows no device and no file format. `devices` implements [`Persist`]; `vmm` collects the states.
+//! * [`SavedState`] and [`Persist`]: public plain data with a name and a version, written by `save` and read back as
+//!   hostile input by `restore`. `devices` and `vmm` implement them.
+//! * [`StateWriter`] and [`StateReader`]: the state file, named sections under a checksum and a tag. Bytes in, bytes out.
+//! * [`PageIndex`] and [`ChunkSealer`]: which pages the memory file holds, and a tag for each chunk of them.
+//! * [`Fingerprint`]: the processor a snapshot needs.
+//!
+//! It knows no device, no KVM and no file descriptor. The format is described in `docs/snapshot-format.md`; everything
+//! here is bounded before it is allocated, and none of it panics, whatever the bytes (`tests/fuzz`, `snapshot_file`).
+
+mod error;
+mod fingerprint;
+mod key;
+mod layout;
+mod pages;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use error::FormatError;
+pub use fingerprint::{Feature, FeatureWord, Fingerprint, Mismatch, Register};
+pub use key::{ChunkSealer, Key, Salt, Tag};
+pub use layout::{MAX_SECTION_LEN, MAX_SECTIONS, MAX_STATE_LEN, VERSION};
+pub use pages::{Chunk, MAX_CHUNK_PAGES, MAX_PAGES, PAGE_LEN, PageIndex, PageMask, runs};
+pub use reader::StateReader;
+pub use writer::StateWriter;
 
 /// Plain data that a snapshot section holds. All fields are public and mean nothing until [`Persist::restore`] has
 /// checked them.
@@ -32,43 +56,4 @@ pub trait Persist: Sized {
     /// # Errors
     /// When a field holds a value that `save` cannot have produced, or one that does not fit the resources.
     fn restore(resources: Self::Resources<'_>, state: &Self::State) -> Result<Self, Self::Error>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde::Deserialize;
-
-    struct Dial(u8);
-
-    #[derive(Serialize, Deserialize)]
-    struct DialState {
-        position: u8,
-    }
-
-    impl SavedState for DialState {
-        const NAME: &'static str = "dial";
-        const VERSION: u32 = 1;
-    }
-
-    impl Persist for Dial {
-        type State = DialState;
-        type Resources<'a> = u8;
-        type Error = std::num::TryFromIntError;
-
-        fn save(&self) -> DialState {
-            DialState { position: self.0 }
-        }
-
-        fn restore(most: u8, state: &DialState) -> Result<Self, Self::Error> {
-            u8::try_from(i16::from(most) - i16::from(state.position)).map(|_| Self(state.position))
-        }
-    }
-
-    #[test]
-    fn a_state_comes_back_and_a_hostile_one_is_refused() {
-        let state = Dial(4).save();
-        assert_eq!(Dial::restore(10, &state).map(|dial| dial.0), Ok(4));
-        assert!(Dial::restore(10, &DialState { position: 11 }).is_err());
-    }
 }
