@@ -52,6 +52,23 @@ impl DeviceInterrupt {
         let _ = self.wire.trigger();
     }
 
+    /// Says that the configuration space changed.
+    ///
+    /// # Errors
+    /// When the wire is gone.
+    pub(crate) fn signal_config(&self) -> io::Result<()> {
+        self.status.fetch_or(VIRTIO_MMIO_INT_CONFIG, Ordering::SeqCst);
+        self.wire.trigger()
+    }
+
+    /// Asserts the wire again for a cause that the driver has not acknowledged. A driver that finds none does nothing.
+    ///
+    /// # Errors
+    /// When the wire is gone.
+    pub(crate) fn repeat(&self) -> io::Result<()> {
+        if self.status() == 0 { Ok(()) } else { self.wire.trigger() }
+    }
+
     pub(crate) fn status(&self) -> u32 {
         self.status.load(Ordering::SeqCst)
     }

@@ -109,6 +109,12 @@ struct Disk {
 }
 
 impl Block {
+    /// Capacity in sectors of 512 bytes.
+    #[must_use]
+    pub fn sectors(&self) -> u64 {
+        self.disk.sectors
+    }
+
     /// A device over all of `file`, which has been opened for what `access` says.
     ///
     /// # Errors
@@ -262,11 +268,12 @@ impl Persist for Block {
         BlockState { id: id.0, read_only: *access == Access::ReadOnly, sectors: *sectors }
     }
 
+    /// The file may be another one. Its capacity may differ from the saved one; who restores the transport then tells the
+    /// driver with [`MmioTransport::change_config`](crate::MmioTransport::change_config).
     fn restore((id, file, access): (DriveId, File, Access), state: &BlockState) -> Result<Self, Self::Error> {
-        let block = Self::new(id, file, access)?;
-        if block.save() != *state {
+        if id.0 != state.id || (access == Access::ReadOnly) != state.read_only {
             return Err(BlockRestoreError::Mismatch);
         }
-        Ok(block)
+        Ok(Self::new(id, file, access)?)
     }
 }

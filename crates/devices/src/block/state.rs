@@ -29,6 +29,6 @@ pub enum BlockRestoreError {
     #[error(transparent)]
     Drive(#[from] BlockError),
     /// Another disk would surprise the guest.
-    #[error("drive differs from the saved one in id, access or capacity")]
+    #[error("drive differs from the saved one in id or access")]
     Mismatch,
 }

@@ -305,16 +305,18 @@ fn events_of_a_device_in_reset_do_nothing() {
 }
 
 #[test]
-fn only_the_saved_disk_restores() {
+fn only_a_disk_of_that_name_and_access_restores_of_whatever_length() {
     let (driver, file) = started(Access::ReadOnly);
     let state = driver.device().save();
-    let id = DriveId::try_from("disk_1").unwrap();
-    let again = |access, len| {
+    let again = |id, access, len| {
         let file = file.try_clone().unwrap();
         file.set_len(len).unwrap();
-        Block::restore((id, file, access), &state).is_ok()
+        let id = DriveId::try_from(id).unwrap();
+        Block::restore((id, file, access), &state).ok().map(|block| block.sectors())
     };
-    assert!(again(Access::ReadOnly, SECTORS * 512));
-    assert!(!again(Access::ReadWrite, SECTORS * 512));
-    assert!(!again(Access::ReadOnly, 512));
+    assert_eq!(again("disk_1", Access::ReadOnly, SECTORS * 512), Some(SECTORS));
+    assert_eq!(again("disk_1", Access::ReadOnly, 512), Some(1));
+    assert_eq!(again("disk_1", Access::ReadWrite, SECTORS * 512), None);
+    assert_eq!(again("disk_2", Access::ReadOnly, SECTORS * 512), None);
+    assert_eq!(again("disk_1", Access::ReadOnly, 500), None);
 }

@@ -126,6 +126,16 @@ impl MmioTransport {
         &self.kicks
     }
 
+    /// Tells the driver that the device's configuration is another than it has read, virtio 1.3 §4.2.2 and §2.3.
+    ///
+    /// # Errors
+    /// When the interrupt cannot be raised.
+    pub fn change_config(&mut self) -> io::Result<()> {
+        self.registers.config_generation = self.registers.config_generation.wrapping_add(1);
+        // §2.3.1: before DRIVER_OK there is nobody to interrupt, and the driver has yet to read.
+        if self.registers.status & DRIVER_OK != 0 { self.interrupt.signal_config() } else { Ok(()) }
+    }
+
     fn read_register(&self, register: Register) -> u32 {
         let regs = &self.registers;
         match register {

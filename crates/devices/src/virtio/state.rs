@@ -153,7 +153,7 @@ pub enum RestoreError {
         /// Which.
         index: usize,
     },
-    /// The eventfds of the device could not be shared.
-    #[error("could not duplicate a notification eventfd")]
+    /// The eventfds of the device could not be shared or used.
+    #[error("could not duplicate or use an eventfd")]
     Eventfd,
 }
