@@ -2,6 +2,7 @@
 //! is wrong; the second opens the files. Everything behind this module trusts its types.
 
 mod check;
+mod files;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,8 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use vmm_api::{DriveAccess, MachineConfig, Refusal};
+
+pub(crate) use files::{LoadFiles, SnapshotFiles, check_shape};
 
 /// A machine that can be built.
 #[derive(Debug)]
@@ -63,6 +66,12 @@ pub(crate) struct MemSize {
 }
 
 impl MemSize {
+    /// In MiB.
+    #[must_use]
+    pub(crate) fn mib(self) -> u32 {
+        self.mib
+    }
+
     /// In bytes.
     #[must_use]
     pub(crate) fn bytes(self) -> u64 {

@@ -8,23 +8,35 @@ use std::sync::Arc;
 use jail::{CompiledFilter, FilterError, JailPlan, Limit, Resource, SyscallFilter, SyscallRule, allow};
 use vmm_sys_util::signal::SIGRTMIN;
 
-/// ioctl numbers of `linux/kvm.h` (x86-64) for the two requests that a vCPU thread makes.
-const KVM_RUN: u32 = 0xae80;
-const KVM_KVMCLOCK_CTRL: u32 = 0xaead;
+use crate::requests::*;
 
 /// Descriptors that a VMM may have open: devices and vCPUs take under 100, the rest are vsock connections.
 const MAX_OPEN_FILES: u64 = 1024;
+
+/// What a confined process has still to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Run the machine that it has built.
+    Boot,
+    /// Become the machine of a snapshot first.
+    Load,
+}
 
 /// The filters, ready to apply.
 #[derive(Clone, Debug)]
 pub(crate) struct Filters {
     pub(crate) vcpu: Arc<CompiledFilter>,
     pub(crate) io: Arc<CompiledFilter>,
+    pub(crate) pager: Arc<CompiledFilter>,
 }
 
 /// Compiled while the process is still free to allocate as it likes.
-pub(crate) fn filters() -> Result<Filters, FilterError> {
-    Ok(Filters { vcpu: Arc::new(vcpu_filter().compile()?), io: Arc::new(io_filter().compile()?) })
+pub(crate) fn filters(role: Role) -> Result<Filters, FilterError> {
+    Ok(Filters {
+        vcpu: Arc::new(vcpu_filter(role).compile()?),
+        io: Arc::new(io_filter(role).compile()?),
+        pager: Arc::new(pager_filter().compile()?),
+    })
 }
 
 /// For the whole process.
@@ -71,17 +83,42 @@ fn common_rules() -> Vec<SyscallRule> {
     ]
 }
 
-fn vcpu_filter() -> SyscallFilter {
+fn vcpu_filter(role: Role) -> SyscallFilter {
     let mut rules = common_rules();
     rules.extend([
         allow!(SYS_ioctl, arg 1 = KVM_RUN, "run the guest"),
         allow!(SYS_epoll_ctl, arg 1 = libc::EPOLL_CTL_DEL, "a driver resets the socket device: its connections are dropped at once"),
         allow!(SYS_ioctl, arg 1 = KVM_KVMCLOCK_CTRL, "tell kvm-clock that the vCPU was paused"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_MP_STATE, "snapshot: running, halted or waiting"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_TSC_KHZ, "snapshot: the guest's TSC rate"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_REGS, "snapshot: general registers"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_SREGS, "snapshot: special registers"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_XSAVE, "snapshot: vector registers"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_XCRS, "snapshot: extended control registers"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_DEBUGREGS, "snapshot: debug registers"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_LAPIC, "snapshot: the local APIC"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_MSRS, "snapshot: model-specific registers"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_VCPU_EVENTS, "snapshot: interrupts under way"),
     ]);
+    if role == Role::Load {
+        rules.extend([
+            allow!(SYS_ioctl, arg 1 = KVM_SET_CPUID2, "load: features that this host has more of than the saved one"),
+            allow!(SYS_ioctl, arg 1 = KVM_SET_MP_STATE, "load: running, halted or waiting"),
+            allow!(SYS_ioctl, arg 1 = KVM_SET_TSC_KHZ, "load: the guest's TSC rate"),
+            allow!(SYS_ioctl, arg 1 = KVM_SET_REGS, "load: general registers"),
+            allow!(SYS_ioctl, arg 1 = KVM_SET_SREGS, "load: special registers"),
+            allow!(SYS_ioctl, arg 1 = KVM_SET_XSAVE, "load: vector registers"),
+            allow!(SYS_ioctl, arg 1 = KVM_SET_XCRS, "load: extended control registers"),
+            allow!(SYS_ioctl, arg 1 = KVM_SET_DEBUGREGS, "load: debug registers"),
+            allow!(SYS_ioctl, arg 1 = KVM_SET_LAPIC, "load: the local APIC"),
+            allow!(SYS_ioctl, arg 1 = KVM_SET_MSRS, "load: model-specific registers"),
+            allow!(SYS_ioctl, arg 1 = KVM_SET_VCPU_EVENTS, "load: interrupts under way"),
+        ]);
+    }
     SyscallFilter { name: "vcpu", rules }
 }
 
-fn io_filter() -> SyscallFilter {
+fn io_filter(role: Role) -> SyscallFilter {
     let mut rules = common_rules();
     rules.extend([
         allow!(SYS_epoll_wait, "wait for something to do"),
@@ -89,26 +126,67 @@ fn io_filter() -> SyscallFilter {
         allow!(SYS_preadv, "block devices read, straight into guest memory"),
         allow!(SYS_pwritev, "block devices write, straight from guest memory"),
         allow!(SYS_fdatasync, "block devices flush"),
-        allow!(SYS_lseek, "read the process's memory map again for metrics"),
-        allow!(SYS_getrandom, "entropy device"),
+        allow!(SYS_lseek, "read the process's memory map again for metrics; the length of a loaded drive"),
+        allow!(SYS_getrandom, "entropy device; what makes a snapshot's keys its own"),
         allow!(SYS_recvmsg, "control requests; vsock connections from the broker; vsock data from the host"),
         allow!(SYS_sendmsg, "control answers; vsock connections to the broker; vsock data to the host"),
         allow!(SYS_sendto, "vsock data that waited for the host to read"),
         allow!(SYS_shutdown, "vsock half-close"),
         allow!(SYS_socketpair, arg 0 = libc::AF_UNIX, "a vsock connection that the guest opens"),
         allow!(SYS_tgkill, arg 2 = SIGRTMIN(), "kick a vCPU thread out of the guest"),
+        allow!(SYS_fcntl, arg 1 = libc::F_GETFL, "snapshot and load: what their descriptors may be used for"),
+        allow!(SYS_statx, "snapshot and load: their descriptors are regular files of some length"),
+        allow!(SYS_ftruncate, "snapshot: files are cut to their length, which leaves holes for zeros"),
+        allow!(SYS_pread64, "snapshot: which pages of memory exist; load: the state file"),
+        allow!(SYS_pwrite64, "snapshot: both files"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_IRQCHIP, "snapshot: interrupt controllers"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_CLOCK, "snapshot: the guest's clock"),
     ]);
+    if role == Role::Load {
+        rules.extend([
+            allow!(SYS_epoll_create1, "load: the descriptors of devices"),
+            allow!(SYS_eventfd2, "load: interrupts and notifications of devices"),
+            allow!(SYS_fcntl, arg 1 = libc::F_SETFL, "load: the socket device's broker does not block"),
+            allow!(SYS_fcntl, arg 1 = libc::F_DUPFD_CLOEXEC, "load: devices and registers share eventfds"),
+            allow!(SYS_getsockopt, "load: the kind of the socket device's broker"),
+            allow!(SYS_ioctl, arg 1 = KVM_IRQFD, "load: interrupts of devices"),
+            allow!(SYS_ioctl, arg 1 = KVM_IOEVENTFD, "load: notifications of devices"),
+            allow!(SYS_ioctl, arg 1 = KVM_SET_IRQCHIP, "load: interrupt controllers"),
+            allow!(SYS_ioctl, arg 1 = KVM_SET_CLOCK, "load: the guest's clock"),
+            allow!(SYS_ioctl, arg 1 = UFFDIO_REGISTER, "load: the pages that the snapshot holds"),
+        ]);
+    }
     SyscallFilter { name: "io", rules }
+}
+
+fn pager_filter() -> SyscallFilter {
+    let mut rules = common_rules();
+    rules.extend([
+        allow!(SYS_pread64, "pages of the memory file"),
+        allow!(SYS_ioctl, arg 1 = UFFDIO_COPY, "pages into guest memory"),
+        allow!(SYS_ioctl, arg 1 = UFFDIO_ZEROPAGE, "zeros into guest memory"),
+        allow!(SYS_ioctl, arg 1 = UFFDIO_WAKE, "a second vCPU that waited for the same chunk"),
+        allow!(SYS_sendmsg, "tell the client why the process ends"),
+    ]);
+    SyscallFilter { name: "pager", rules }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn all() -> impl Iterator<Item = SyscallRule> {
+        [vcpu_filter(Role::Load), io_filter(Role::Load), pager_filter()]
+            .into_iter()
+            .flat_map(|filter| filter.rules)
+    }
+
     #[test]
     fn the_filters_compile_and_every_rule_has_a_reason() {
-        filters().expect("compile");
-        for rule in vcpu_filter().rules.iter().chain(&io_filter().rules) {
+        for role in [Role::Boot, Role::Load] {
+            filters(role).expect("compile");
+        }
+        for rule in all() {
             assert!(rule.reason.len() > 10, "{} needs a reason", rule.name);
         }
     }
@@ -118,7 +196,7 @@ mod tests {
         let forbidden = [
             "open", "openat", "openat2", "execve", "execveat", "clone", "clone3", "fork", "ptrace", "socket",
         ];
-        for rule in vcpu_filter().rules.iter().chain(&io_filter().rules) {
+        for rule in all() {
             let name = rule.name.trim_start_matches("SYS_");
             assert!(!forbidden.contains(&name), "{name} is allowed");
         }

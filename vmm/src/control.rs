@@ -18,6 +18,9 @@ pub enum ControlError {
     /// The client does not take its answers, or is gone.
     #[error("send to the control socket")]
     Send(#[source] Errno),
+    /// No second descriptor.
+    #[error("duplicate the control socket")]
+    Clone(#[source] std::io::Error),
     /// An answer that does not fit in a packet.
     #[error("encode an answer")]
     Encode(#[source] vmm_api::EncodeError),
@@ -47,6 +50,12 @@ impl Control {
             Ok(SockType::SeqPacket) => Ok(Self { socket, buffer: vec![0; MAX_PACKET_LEN] }),
             _ => Err(ControlError::NotSeqpacket(socket.as_raw_fd())),
         }
+    }
+
+    /// Another end for sending.
+    pub(crate) fn try_clone(&self) -> Result<Self, ControlError> {
+        let socket = self.socket.try_clone().map_err(ControlError::Clone)?;
+        Ok(Self { socket, buffer: Vec::new() })
     }
 
     pub(crate) fn receive(&mut self) -> Result<Incoming, ControlError> {

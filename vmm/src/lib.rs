@@ -9,9 +9,11 @@
 //!    DeviceSet ──── Mutex<device> ◄── Mutex<transport> ◄── Buses ──┤ port and MMIO accesses
 //!    VcpuHandle ─── command channel, kick ─────────────────────────►
 //!          ◄─────── report channel, eventfd ───────────────────────┤ the guest ended
+//!                                                                  │
+//!  pager thread (`pager`), of a machine that is loaded: ◄── userfaultfd: memory that is not there yet
 //! ```
 //!
-//! * No other thread exists. Both kinds run under a system call filter of their own (`confine`), and the process under
+//! * No other thread exists. All three kinds run under a system call filter of their own (`confine`), and the process under
 //!   a jail without any path, before the first guest instruction; there is no switch for it.
 //! * A guest's notification of a device goes from KVM to the I/O thread by an eventfd, a device's interrupt from
 //!   the I/O thread to KVM by another: neither involves a vCPU thread.
@@ -20,7 +22,7 @@
 //! # From a request to a guest
 //!
 //! `config` checks what a client sent → `machine` puts it together (`memory`, `boot`, `acpi`, `cpu`) → `confine` →
-//! `vcpu` threads. `layout` has all addresses, `lifecycle` the order of requests.
+//! `vcpu` threads. Or: `machine::Prepared` is made of a shape → `confine` → threads → a snapshot is loaded into it. `layout` has all addresses, `lifecycle` the order of requests.
 
 mod acpi;
 mod allocator;
@@ -35,8 +37,12 @@ mod layout;
 mod lifecycle;
 mod machine;
 mod memory;
+mod memory_file;
 mod metrics;
+mod pager;
 mod power;
+mod random;
+mod requests;
 mod supervisor;
 mod vcpu;
 

@@ -1,5 +1,7 @@
 //! The I/O thread: waits for requests, device events and the guest's end, and does one at a time.
 
+mod snapshots;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -8,10 +10,11 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::allocator;
 use crate::config::Config;
-use crate::confine;
+use crate::confine::{self, Role};
 use crate::control::{Control, ControlError, Incoming};
 use crate::lifecycle::Lifecycle;
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, Prepared};
+use crate::memory_file::Pagemap;
 use crate::metrics::MemoryMap;
 use crate::vcpu::{Report, VcpuError};
 
@@ -68,6 +71,12 @@ pub enum RunError {
     /// A vCPU thread.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
+    /// A thread of a prepared machine.
+    #[error("prepare a machine")]
+    Prepare(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A snapshot that was in order and still could not be restored.
+    #[error("load the snapshot")]
+    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Serves a control socket until its client or the guest ends.
@@ -77,7 +86,7 @@ pub enum RunError {
 pub fn serve(control: Control) -> Result<Outcome, RunError> {
     let mut supervisor = Supervisor::new(Some(control))?;
     supervisor.watch(Token::Control)?;
-    supervisor.run()
+    supervisor.run().inspect_err(|_| supervisor.say_failed())
 }
 
 /// Runs one machine, without a client, until its guest ends.
@@ -115,7 +124,10 @@ struct Supervisor {
     epoll: Epoll,
     control: Option<Control>,
     memory_map: MemoryMap,
+    pagemap: Pagemap,
     lifecycle: Lifecycle,
+    /// Between `Prepare` and `Load`.
+    prepared: Option<Prepared>,
     machine: Option<Machine>,
 }
 
@@ -126,7 +138,9 @@ impl Supervisor {
             epoll: Epoll::new().map_err(RunError::Events)?,
             control,
             memory_map: MemoryMap::open().map_err(RunError::MemoryMap)?,
+            pagemap: Pagemap::open().map_err(RunError::MemoryMap)?,
             lifecycle: Lifecycle::Blank,
+            prepared: None,
             machine: None,
         })
     }
@@ -191,6 +205,13 @@ impl Supervisor {
         Ok(outcome)
     }
 
+    /// Tells the client; the socket may be what failed.
+    fn say_failed(&self) {
+        if let Some(control) = &self.control {
+            let _ = control.send(&Response::Exited(Exit::Failed));
+        }
+    }
+
     fn handle_request(&mut self) -> Result<Option<Outcome>, RunError> {
         let Some(control) = &mut self.control else { return Ok(None) };
         let (request, fds) = match control.receive()? {
@@ -214,23 +235,20 @@ impl Supervisor {
             Ok(next) => next,
             Err(refusal) => return Ok(Response::Refused(refusal)),
         };
-        match request {
-            Request::Configure(config) => {
-                if let Err(refusal) = self.configure(config, fds)? {
-                    return Ok(Response::Refused(refusal));
-                }
-            }
-            Request::Prepare(_) | Request::Load(_) | Request::Snapshot(_) => {
-                let message = "snapshots are not supported by this version".to_owned();
-                return Ok(Response::Refused(Refusal { field: None, message }));
-            }
-            Request::Start | Request::Resume => self.resume()?,
-            Request::Pause => self.pause()?,
-            Request::Stop => {}
-            Request::Metrics => return Ok(Response::Metrics(self.metrics()?)),
+        let done = match request {
+            Request::Configure(config) => self.configure(config, fds)?.map(|()| Response::Ok),
+            Request::Prepare(shape) => self.prepare(shape)?.map(|()| Response::Ok),
+            Request::Load(config) => self.load(&config, fds)?.map(Response::Loaded),
+            Request::Snapshot(config) => self.snapshot(&config, fds).map(Response::Snapshotted),
+            Request::Start | Request::Resume => self.resume().map(|()| Ok(Response::Ok))?,
+            Request::Pause => self.pause().map(|()| Ok(Response::Ok))?,
+            Request::Stop => Ok(Response::Ok),
+            Request::Metrics => Ok(Response::Metrics(self.metrics()?)),
+        };
+        if done.is_ok() {
+            self.lifecycle = next;
         }
-        self.lifecycle = next;
-        Ok(Response::Ok)
+        Ok(done.unwrap_or_else(Response::Refused))
     }
 
     /// Builds the machine, then gives up every right that running it does not need.
@@ -247,14 +265,17 @@ impl Supervisor {
             Ok(built) => built,
             Err(error) => return Ok(Err(error.refusal())),
         };
-        let filters = confine::filters()?;
+        let filters = confine::filters(Role::Boot)?;
         confine::plan().enter()?;
         let machine = built.spawn_vcpus(&filters)?;
         filters.io.apply()?;
+        self.adopt(machine).map(Ok)
+    }
+
+    fn adopt(&mut self, machine: Machine) -> Result<(), RunError> {
         self.machine = Some(machine);
         self.watch(Token::VcpuEnded)?;
-        self.watch(Token::GuestEnded)?;
-        Ok(Ok(()))
+        self.watch(Token::GuestEnded)
     }
 
     fn resume(&self) -> Result<(), RunError> {

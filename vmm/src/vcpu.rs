@@ -4,6 +4,7 @@
 //!        spawn            Run                    Pause: command, immediate_exit, signal
 //!  (thread) ──► paused ────────► running ──┬──────────────────────────► paused
 //!                                          └─ reset, crash, failure ──► ended (reported once)
+//!   while paused: Attach (buses), Restore and Save (registers)
 //! ```
 //!
 //! The thread owns the vCPU's descriptor. Others reach it through [`VcpuHandle`] only. A pause is acknowledged between
@@ -21,6 +22,8 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_api::{Exit, ExitCounts};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::cpu::state::{self, VcpuState};
+use crate::cpu::{CpuError, FreshCpu};
 use crate::kick::{Kicker, KickerError};
 
 /// The run loop calls a few levels deep and allocates nothing on the stack; pages beyond are never touched.
@@ -106,12 +109,19 @@ enum Command {
     Run,
     /// The sender is dropped when the vCPU stands still.
     Pause(Sender<()>),
+    /// What answers accesses from now on.
+    Attach(Arc<Buses>),
+    /// Copies its state out.
+    Save(Sender<(u8, Result<VcpuState, CpuError>)>),
+    /// Takes over a state.
+    Restore(Box<VcpuState>, Sender<Result<(), CpuError>>),
 }
 
 /// A vCPU that has no thread yet.
 pub(crate) struct Vcpu {
     pub(crate) index: u8,
     pub(crate) fd: VcpuFd,
+    pub(crate) fresh: FreshCpu,
     pub(crate) run_size: usize,
     pub(crate) buses: Arc<Buses>,
     pub(crate) counters: Arc<Counters>,
@@ -157,6 +167,16 @@ impl Vcpu {
         while let Ok(command) = inbox.recv() {
             match command {
                 Command::Pause(standing_still) => drop(standing_still),
+                Command::Attach(buses) => self.buses = buses,
+                // The waiting side of the next two is gone only when the process is ending.
+                Command::Save(reply) => {
+                    let saved = state::save(&self.fd, &self.fresh, self.index);
+                    let _ = reply.send((self.index, saved));
+                }
+                Command::Restore(state, reply) => {
+                    let restored = state::restore(&self.fd, &mut self.fresh, self.index, &state);
+                    let _ = reply.send(restored);
+                }
                 Command::Run => match self.run(inbox) {
                     Stop::Paused(standing_still) => {
                         // Tells kvm-clock that time stood still, so that the guest's watchdogs stay calm. A guest
@@ -183,9 +203,9 @@ impl Vcpu {
                 Step::Interrupted => {
                     // Cleared before looking: a command sent after the look comes with a kick of its own.
                     self.fd.set_kvm_immediate_exit(0);
-                    match inbox.try_recv() {
-                        Ok(Command::Pause(standing_still)) => return Stop::Paused(standing_still),
-                        Ok(Command::Run) | Err(_) => {}
+                    // Nothing but a pause is asked of a vCPU that runs.
+                    if let Ok(Command::Pause(standing_still)) = inbox.try_recv() {
+                        return Stop::Paused(standing_still);
                     }
                 }
                 Step::Ended(exit, detail) => return Stop::Ended(Report { exit, detail }),
@@ -297,5 +317,20 @@ impl VcpuHandle {
         if self.commands.send(Command::Pause(standing_still)).is_ok() {
             self.kicker.kick();
         }
+    }
+
+    /// Gives a paused vCPU its buses.
+    pub(crate) fn attach(&self, buses: Arc<Buses>) {
+        let _ = self.commands.send(Command::Attach(buses));
+    }
+
+    /// Asks a paused vCPU for its state. One that has ended drops `reply`.
+    pub(crate) fn save(&self, reply: Sender<(u8, Result<VcpuState, CpuError>)>) {
+        let _ = self.commands.send(Command::Save(reply));
+    }
+
+    /// Hands a paused vCPU its state. One that has ended drops `reply`.
+    pub(crate) fn restore(&self, state: Box<VcpuState>, reply: Sender<Result<(), CpuError>>) {
+        let _ = self.commands.send(Command::Restore(state, reply));
     }
 }

@@ -1,7 +1,10 @@
-//! PID 1 of a test guest: prints what machine it finds and what its disks allow, a line each, then resets.
+//! PID 1 of a test guest: prints what machine it finds and what its disks allow, a line each, then resets; or, with
+//! `probe=tick` on the command line, lives on (`tick`).
 //!
 //! The tests of the VMM boot it with the real guest kernel and read its lines from the serial port (`tests/it`). It is no
 //! guest-init: it knows no protocol and runs no function.
+
+mod tick;
 
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -34,6 +37,9 @@ fn run() -> io::Result<()> {
     }
     let cpus = fs::read_to_string("/proc/cpuinfo")?.matches("processor\t").count();
     println!("probe: cpus {cpus}");
+    if fs::read_to_string("/proc/cmdline")?.split_whitespace().any(|word| word == "probe=tick") {
+        return tick::run(cpus);
+    }
     let memory = fs::read_to_string("/proc/meminfo")?;
     let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
     println!("probe: memory_kib {}", total.unwrap_or("unknown"));
@@ -43,13 +49,17 @@ fn run() -> io::Result<()> {
         Ok(()) => println!("probe: hwrng {}", if random == [0; 16] { "zeros" } else { "random" }),
         Err(error) => println!("probe: hwrng {error}"),
     }
-    let mut disks: Vec<_> =
-        fs::read_dir("/sys/block")?.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
+    disks()?.iter().try_for_each(|disk| describe_disk(disk))
+}
+
+/// Names of the virtio disks, in order.
+fn disks() -> io::Result<Vec<String>> {
+    let names = fs::read_dir("/sys/block")?
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    let mut disks: Vec<_> = names.filter(|name| name.starts_with("vd")).collect();
     disks.sort();
-    for disk in disks.iter().filter_map(|name| name.to_str()).filter(|name| name.starts_with("vd")) {
-        describe_disk(disk)?;
-    }
-    Ok(())
+    Ok(disks)
 }
 
 fn describe_disk(name: &str) -> io::Result<()> {

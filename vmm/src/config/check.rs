@@ -44,7 +44,7 @@ pub(super) fn refuse(field: impl Into<String>, message: impl Into<String>) -> Re
 pub(super) fn check(wanted: MachineConfig, fd_count: usize) -> Result<Checked, Refusal> {
     let MachineConfig { vcpu_count, mem_size_mib, kernel, initrd, cmdline, drives, vsock, entropy, serial } =
         wanted;
-    let mut fds = Descriptors { count: fd_count, used: BTreeSet::new() };
+    let mut fds = Descriptors::new(fd_count);
     let vcpus = check_vcpus(vcpu_count)?;
     let memory = check_memory(mem_size_mib)?;
     fds.check_source("kernel", &kernel)?;
@@ -56,19 +56,21 @@ pub(super) fn check(wanted: MachineConfig, fd_count: usize) -> Result<Checked, R
     if let Some(vsock) = &vsock {
         check_vsock(vsock, &mut fds)?;
     }
-    if let SerialConfig::Fd(fd) = serial {
-        fds.claim("serial.fd", fd)?;
-    }
+    check_serial(&serial, &mut fds)?;
     Ok(Checked { vcpus, memory, kernel, initrd, cmdline, drives, vsock, entropy, serial })
 }
 
 /// Which descriptors have an owner already.
-struct Descriptors {
+pub(super) struct Descriptors {
     count: usize,
     used: BTreeSet<usize>,
 }
 
 impl Descriptors {
+    pub(super) fn new(count: usize) -> Self {
+        Self { count, used: BTreeSet::new() }
+    }
+
     fn claim(&mut self, field: &str, fd: usize) -> Result<(), Refusal> {
         if fd >= self.count {
             let count = self.count;
@@ -80,7 +82,7 @@ impl Descriptors {
         Ok(())
     }
 
-    fn check_source(&mut self, field: &str, source: &Source) -> Result<(), Refusal> {
+    pub(super) fn check_source(&mut self, field: &str, source: &Source) -> Result<(), Refusal> {
         match source {
             Source::Fd(fd) => self.claim(&format!("{field}.fd"), *fd),
             Source::Path(path) if path.as_os_str().is_empty() => {
@@ -91,14 +93,14 @@ impl Descriptors {
     }
 }
 
-fn check_vcpus(count: u8) -> Result<VcpuCount, Refusal> {
+pub(super) fn check_vcpus(count: u8) -> Result<VcpuCount, Refusal> {
     if (1..=MAX_VCPUS).contains(&count) {
         return Ok(VcpuCount(count));
     }
     Err(refuse("vcpu_count", format!("{count} vCPUs, expected 1 to {MAX_VCPUS}")))
 }
 
-fn check_memory(mib: u32) -> Result<MemSize, Refusal> {
+pub(super) fn check_memory(mib: u32) -> Result<MemSize, Refusal> {
     if (MIN_MEM_SIZE_MIB..=MAX_MEM_SIZE_MIB).contains(&mib) {
         return Ok(MemSize { mib });
     }
@@ -117,7 +119,7 @@ fn check_cmdline(cmdline: String) -> Result<Cmdline, Refusal> {
     Ok(Cmdline(cmdline))
 }
 
-fn check_drives(
+pub(super) fn check_drives(
     drives: Vec<DriveConfig>,
     fds: &mut Descriptors,
 ) -> Result<Vec<(DriveId, DriveConfig)>, Refusal> {
@@ -151,11 +153,18 @@ fn check_drive_id(field: &str, id: &str) -> Result<DriveId, Refusal> {
     ))
 }
 
-fn check_vsock(vsock: &VsockConfig, fds: &mut Descriptors) -> Result<(), Refusal> {
+pub(super) fn check_vsock(vsock: &VsockConfig, fds: &mut Descriptors) -> Result<(), Refusal> {
     let cid = vsock.guest_cid;
     if !(FIRST_GUEST_CID..=LAST_GUEST_CID).contains(&cid) {
         let message = format!("guest address {cid}, expected {FIRST_GUEST_CID} to {LAST_GUEST_CID}");
         return Err(refuse("vsock.guest_cid", message));
     }
     fds.claim("vsock.broker_fd", vsock.broker_fd)
+}
+
+pub(super) fn check_serial(serial: &SerialConfig, fds: &mut Descriptors) -> Result<(), Refusal> {
+    match serial {
+        SerialConfig::Fd(fd) => fds.claim("serial.fd", *fd),
+        SerialConfig::Null | SerialConfig::Stdout => Ok(()),
+    }
 }

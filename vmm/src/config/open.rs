@@ -15,7 +15,7 @@ use super::{Config, Drive, DriveId, SerialOutput, Vsock};
 const SECTOR_LEN: u64 = 512;
 
 pub(super) fn open(checked: Checked, fds: Vec<OwnedFd>) -> Result<Config, Refusal> {
-    let mut fds = Received(fds.into_iter().map(Some).collect());
+    let mut fds = Received::new(fds);
     let kernel = fds.open("kernel", checked.kernel, DriveAccess::ReadOnly)?;
     require_content("kernel", &kernel)?;
     let initrd =
@@ -23,10 +23,7 @@ pub(super) fn open(checked: Checked, fds: Vec<OwnedFd>) -> Result<Config, Refusa
     if let Some(file) = &initrd {
         require_content("initrd", file)?;
     }
-    let mut drives = Vec::with_capacity(checked.drives.len());
-    for (index, (id, drive)) in checked.drives.into_iter().enumerate() {
-        drives.push(open_drive(&mut fds, &format!("drives[{index}].source"), id, drive)?);
-    }
+    let drives = open_drives(&mut fds, checked.drives)?;
     let vsock = checked.vsock.map(|vsock| take_broker(&mut fds, &vsock)).transpose()?;
     let serial = open_serial(&mut fds, checked.serial)?;
     Ok(Config {
@@ -43,16 +40,20 @@ pub(super) fn open(checked: Checked, fds: Vec<OwnedFd>) -> Result<Config, Refusa
 }
 
 /// Descriptors by position, each taken once: `check` has seen to both.
-struct Received(Vec<Option<OwnedFd>>);
+pub(super) struct Received(Vec<Option<OwnedFd>>);
 
 impl Received {
+    pub(super) fn new(fds: Vec<OwnedFd>) -> Self {
+        Self(fds.into_iter().map(Some).collect())
+    }
+
     fn take(&mut self, field: &str, fd: usize) -> Result<OwnedFd, Refusal> {
         let slot = self.0.get_mut(fd).and_then(Option::take);
         slot.ok_or_else(|| refuse(field, format!("descriptor {fd} is missing")))
     }
 
     /// A regular file that can be read, and written if `access` says so.
-    fn open(&mut self, field: &str, source: Source, access: DriveAccess) -> Result<File, Refusal> {
+    pub(super) fn open(&mut self, field: &str, source: Source, access: DriveAccess) -> Result<File, Refusal> {
         let (field, file) = match source {
             Source::Fd(fd) => {
                 let field = format!("{field}.fd");
@@ -102,6 +103,14 @@ fn require_content(field: &str, file: &File) -> Result<(), Refusal> {
     Ok(())
 }
 
+pub(super) fn open_drives(
+    fds: &mut Received,
+    drives: Vec<(DriveId, DriveConfig)>,
+) -> Result<Vec<Drive>, Refusal> {
+    let open = |(index, (id, drive))| open_drive(fds, &format!("drives[{index}].source"), id, drive);
+    drives.into_iter().enumerate().map(open).collect()
+}
+
 fn open_drive(fds: &mut Received, field: &str, id: DriveId, drive: DriveConfig) -> Result<Drive, Refusal> {
     let file = fds.open(field, drive.source, drive.access)?;
     let len = len(field, &file)?;
@@ -111,7 +120,7 @@ fn open_drive(fds: &mut Received, field: &str, id: DriveId, drive: DriveConfig) 
     Ok(Drive { id, file, access: drive.access })
 }
 
-fn take_broker(fds: &mut Received, vsock: &VsockConfig) -> Result<Vsock, Refusal> {
+pub(super) fn take_broker(fds: &mut Received, vsock: &VsockConfig) -> Result<Vsock, Refusal> {
     let field = "vsock.broker_fd";
     let broker = fds.take(field, vsock.broker_fd)?;
     match getsockopt(&broker, sockopt::SockType) {
@@ -121,7 +130,7 @@ fn take_broker(fds: &mut Received, vsock: &VsockConfig) -> Result<Vsock, Refusal
     }
 }
 
-fn open_serial(fds: &mut Received, serial: SerialConfig) -> Result<SerialOutput, Refusal> {
+pub(super) fn open_serial(fds: &mut Received, serial: SerialConfig) -> Result<SerialOutput, Refusal> {
     let field = "serial.fd";
     match serial {
         SerialConfig::Null => Ok(SerialOutput::Null),

@@ -1,12 +1,33 @@
 //! What a vCPU is before its first instruction: features (`cpuid`), registers (`registers`), model-specific registers
-//! (`msr`). Called by `machine` for each vCPU, in that order, because KVM checks the later against the earlier.
+//! (`msr`); and how it is copied out and put back (`state`). Called by `machine` for each vCPU, in that order, because
+//! KVM checks the later against the earlier, and by the vCPU's thread.
 
 pub(crate) mod cpuid;
 mod msr;
+mod raw;
 mod registers;
+pub(crate) mod state;
 
-pub(crate) use msr::set_boot_msrs;
+use std::sync::Arc;
+
+use kvm_bindings::{kvm_cpuid_entry2, kvm_msr_entry};
+
+pub(crate) use msr::{MsrIndices, indices as msr_indices, read as read_msrs, set_boot_msrs};
+pub(crate) use raw::Raw;
 pub(crate) use registers::{set_boot_registers, set_local_interrupts, write_boot_tables};
+
+/// What is known of a vCPU that has not run.
+#[derive(Clone, Debug)]
+pub(crate) struct FreshCpu {
+    /// Its CPUID.
+    pub(crate) cpuid: Vec<kvm_cpuid_entry2>,
+    /// Its TSC rate; zero when the host does not say.
+    pub(crate) tsc_khz: u32,
+    /// The MSRs that this host's KVM saves.
+    pub(crate) msr_indices: MsrIndices,
+    /// Their values; none when nobody asked. A restore leaves out what is so already.
+    pub(crate) msrs: Arc<[kvm_msr_entry]>,
+}
 
 /// A vCPU that cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +50,19 @@ pub(crate) enum CpuError {
     MsrRefused {
         /// Its number.
         index: u32,
+    },
+    /// A state holds more than any KVM has.
+    #[error("{0} MSRs are more than a vCPU has")]
+    TooManyMsrs(usize),
+    /// Without TSC scaling, a guest stays at hosts of one rate.
+    #[error("run at the saved TSC rate of {saved} kHz on a host of {host} kHz")]
+    TscRate {
+        /// The snapshot's.
+        saved: u32,
+        /// This host's.
+        host: u32,
+        /// KVM's answer.
+        source: kvm_ioctls::Error,
     },
     /// Boot structures could not be written.
     #[error("write the boot vCPU's tables into guest memory")]

@@ -1,7 +1,10 @@
-//! Model-specific registers whose value after reset is not what Linux expects of firmware.
+//! Model-specific registers: those whose value after reset is not what Linux expects of firmware, and all of them, to be
+//! saved and put back.
+
+use std::sync::Arc;
 
 use kvm_bindings::{Msrs, kvm_msr_entry};
-use kvm_ioctls::VcpuFd;
+use kvm_ioctls::{Kvm, VcpuFd};
 
 use super::CpuError;
 
@@ -46,4 +49,139 @@ pub(crate) fn set_boot_msrs(vcpu: &VcpuFd, index: u8) -> Result<(), CpuError> {
         }
     }
     Ok(())
+}
+
+/// Numbers of all MSRs that are saved, in the order in which they are set.
+pub(crate) type MsrIndices = Arc<[u32]>;
+
+/// `IA32_TIME_STAMP_COUNTER`.
+const TSC: u32 = 0x10;
+/// `IA32_TSC_DEADLINE`: arms a timer relative to the TSC.
+const TSC_DEADLINE: u32 = 0x6e0;
+/// Memory types (SDM 3A §12.11): variable ranges, fixed ranges, default. KVM keeps them and older versions do not list them.
+const MTRRS: [std::ops::RangeInclusive<u32>; 5] =
+    [0x200..=0x20f, 0x250..=0x250, 0x258..=0x259, 0x268..=0x26f, 0x2ff..=0x2ff];
+/// Four MSRs for each machine check bank (SDM 3B §16.3.2); KVM has up to 32 banks and lists none.
+const MACHINE_CHECK_BANKS: std::ops::RangeInclusive<u32> = 0x400..=0x47f;
+/// Entries handed to KVM at once; it takes at most 256.
+const AT_ONCE: usize = 128;
+/// KVM lists under 250, and there are 150 of the above.
+const MOST: usize = 1024;
+
+/// Asks KVM which MSRs it saves and adds the others that it keeps.
+///
+/// # Errors
+/// KVM's.
+pub(crate) fn indices(kvm: &Kvm) -> Result<MsrIndices, kvm_ioctls::Error> {
+    Ok(in_order(kvm.get_msr_index_list()?.as_slice()))
+}
+
+/// The TSC first and the deadline last: a deadline is turned into a timer when it is set, by the TSC of that moment.
+fn in_order(listed: &[u32]) -> MsrIndices {
+    let more = MTRRS.into_iter().flatten().chain(MACHINE_CHECK_BANKS);
+    let mut all: Vec<u32> = listed.iter().copied().chain(more).filter(|&index| index != TSC).collect();
+    all.sort_unstable_by_key(|&index| (index == TSC_DEADLINE, index));
+    all.dedup();
+    std::iter::once(TSC).chain(all).collect()
+}
+
+/// The values of those of `indices` that this vCPU has.
+///
+/// # Errors
+/// KVM's.
+pub(crate) fn read(vcpu: &VcpuFd, index: u8, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, CpuError> {
+    let mut values = Vec::with_capacity(indices.len());
+    for mut rest in indices.chunks(AT_ONCE) {
+        while !rest.is_empty() {
+            let entries: Vec<_> =
+                rest.iter().map(|&index| kvm_msr_entry { index, ..Default::default() }).collect();
+            let mut table = table(&entries)?;
+            let read = vcpu.get_msrs(&mut table).map_err(|source| CpuError::Kvm {
+                what: "read the MSRs",
+                index,
+                source,
+            })?;
+            values.extend(table.as_slice().iter().take(read));
+            // KVM stops at one that this vCPU does not have.
+            rest = rest.get(read + 1..).unwrap_or_default();
+        }
+    }
+    Ok(values)
+}
+
+/// Sets the saved MSRs of a vCPU whose values are `fresh`.
+///
+/// # Errors
+/// KVM refuses one whose value matters.
+pub(crate) fn restore(
+    vcpu: &VcpuFd,
+    index: u8,
+    saved: &[kvm_msr_entry],
+    fresh: &[kvm_msr_entry],
+) -> Result<(), CpuError> {
+    if saved.len() > MOST {
+        return Err(CpuError::TooManyMsrs(saved.len()));
+    }
+    for mut rest in changed(saved, fresh).chunks(AT_ONCE) {
+        while !rest.is_empty() {
+            let set = vcpu.set_msrs(&table(rest)?).map_err(|source| CpuError::Kvm {
+                what: "set the MSRs",
+                index,
+                source,
+            })?;
+            // A host without the MSR is as good as one where it is zero.
+            if let Some(refused) = rest.get(set).filter(|msr| msr.data != 0) {
+                return Err(CpuError::MsrRefused { index: refused.index });
+            }
+            rest = rest.get(set + 1..).unwrap_or_default();
+        }
+    }
+    Ok(())
+}
+
+/// The saved MSRs that are not so already; most of a hundred are not touched by Linux. Time moves on, so it always counts.
+///
+/// Both lists are in the order of [`indices`], so what is found in `fresh` need not be looked at again.
+fn changed(saved: &[kvm_msr_entry], fresh: &[kvm_msr_entry]) -> Vec<kvm_msr_entry> {
+    let mut fresh = fresh.iter();
+    let mut is_so = |msr: &kvm_msr_entry| {
+        let mut ahead = fresh.clone();
+        let found = ahead.find(|fresh| fresh.index == msr.index);
+        if found.is_some() {
+            fresh = ahead;
+        }
+        found.is_some_and(|fresh| fresh.data == msr.data)
+    };
+    let always = |msr: &kvm_msr_entry| msr.index == TSC || msr.index == TSC_DEADLINE;
+    saved.iter().filter(|msr| !is_so(msr) || always(msr)).copied().collect()
+}
+
+fn table(entries: &[kvm_msr_entry]) -> Result<Msrs, CpuError> {
+    // AT_ONCE is within KVM's bound.
+    Msrs::from_entries(entries).map_err(|_| CpuError::TooManyMsrs(entries.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn msr(index: u32, data: u64) -> kvm_msr_entry {
+        kvm_msr_entry { index, data, ..Default::default() }
+    }
+
+    #[test]
+    fn the_deadline_comes_last_and_the_tsc_first() {
+        let order = in_order(&[TSC_DEADLINE, 0xc000_0080, TSC, 0x2ff, 0x1a0]);
+        assert_eq!((order.first(), order.last()), (Some(&TSC), Some(&TSC_DEADLINE)));
+        assert_eq!(order.iter().filter(|&&index| index == 0x2ff).count(), 1);
+        assert!(order.contains(&0x403) && order.contains(&0xc000_0080));
+    }
+
+    #[test]
+    fn only_what_differs_is_set_and_time_always() {
+        let fresh = [msr(TSC, 5), msr(0x277, 6), msr(0x1a0, 1), msr(TSC_DEADLINE, 0)];
+        let saved = [msr(TSC, 5), msr(0x277, 6), msr(0x4b56_4d01, 0), msr(0x1a0, 2), msr(TSC_DEADLINE, 0)];
+        let set: Vec<_> = changed(&saved, &fresh).iter().map(|msr| msr.index).collect();
+        assert_eq!(set, [TSC, 0x4b56_4d01, 0x1a0, TSC_DEADLINE]);
+    }
 }

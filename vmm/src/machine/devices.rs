@@ -1,11 +1,12 @@
 //! The virtio devices as the I/O thread sees them: one epoll instance with every device's descriptors, itself a
 //! descriptor of the I/O thread's own epoll. Taking it out there is how devices stand still while a machine is paused.
+//! And the same devices by kind, for saving.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use devices::{Event, VirtioDevice};
+use devices::{Block, Event, MmioTransport, VirtioDevice, Vsock};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::describe::describe;
@@ -18,6 +19,25 @@ const MAX_COMPLAINTS: u32 = 16;
 const BACKEND: u64 = 0xff;
 
 pub(crate) type SharedDevice = Arc<Mutex<dyn VirtioDevice>>;
+
+/// A virtio device in its slot.
+pub(crate) struct Attached {
+    pub(crate) kind: Kind,
+    pub(crate) transport: Arc<Mutex<MmioTransport>>,
+}
+
+/// What kind of device, with what is needed to save it.
+pub(crate) enum Kind {
+    Block(Arc<Mutex<Block>>),
+    Vsock(Arc<Mutex<Vsock>>),
+    /// Has no state of its own.
+    Entropy,
+}
+
+/// A panic behind the lock ends the process (panic = abort); in tests the state behind it is still defined.
+pub(crate) fn lock<T: ?Sized>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 pub(crate) struct DeviceSet {
     epoll: Epoll,
@@ -34,7 +54,7 @@ impl DeviceSet {
     pub(super) fn add(&mut self, device: SharedDevice) -> io::Result<()> {
         let token = (self.devices.len() as u64) << 8;
         {
-            let device = device.lock().unwrap_or_else(PoisonError::into_inner);
+            let device = lock(&device);
             for (queue, kick) in (0..).zip(device.kicks()) {
                 self.watch(kick.as_raw_fd(), token | queue)?;
             }
@@ -61,7 +81,7 @@ impl DeviceSet {
             let (index, what) = (event.data() >> 8, event.data() & 0xff);
             let what = if what == BACKEND { Event::Backend } else { Event::Kick(what as usize) };
             if let Some(device) = self.devices.get(index as usize) {
-                let served = device.lock().unwrap_or_else(PoisonError::into_inner).handle(what);
+                let served = lock(device).handle(what);
                 if let Err(error) = served
                     && let Some(left) = self.complaints_left.checked_sub(1)
                 {

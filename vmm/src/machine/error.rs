@@ -54,6 +54,16 @@ pub(crate) enum MachineError {
     Acpi(#[source] vm_memory::GuestMemoryError),
 }
 
+pub(super) fn kvm_failed(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> MachineError {
+    move |source| MachineError::Kvm { what, source }
+}
+
+pub(super) fn device_failed<E: Into<Box<dyn Error + Send + Sync>>>(
+    device: &str,
+) -> impl Fn(E) -> MachineError {
+    move |source| MachineError::Device { device: device.to_owned(), source: source.into() }
+}
+
 impl MachineError {
     /// As the client is told.
     #[must_use]

@@ -98,6 +98,14 @@ impl Guest {
         self.raw(&body).raw(&[0xeb, back as u8])
     }
 
+    /// Counts in memory at `address` and prints each number and a newline, for ever: `inc dword [address]` first.
+    pub(crate) fn count_for_ever(self, address: u32) -> Self {
+        let body =
+            Self::new().raw(&[0xff, 0x05]).raw(&address.to_le_bytes()).load(address).print_eax().print("\n");
+        let back = -i8::try_from(body.code.len() + 2).expect("a short loop");
+        self.raw(&body.code).raw(&[0xeb, back as u8])
+    }
+
     /// The guest as a kernel file.
     pub(crate) fn kernel(&self) -> File {
         let mut file = tempfile::tempfile().expect("temporary file");

@@ -10,3 +10,4 @@ mod control;
 mod guest;
 mod machine;
 mod process;
+mod snapshot;

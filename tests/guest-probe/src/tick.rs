@@ -1,0 +1,131 @@
+//! The probe that lives on: counts in memory on every processor, watches the clock, keeps a pattern, reads its disks and
+//! talks to the host, for ever. What it prints goes on without a gap when its machine is snapshotted and resumed.
+//!
+//! ```text
+//! probe: tick 17 cpus=2 first=11,22     once a round: processors that counted, first byte of every disk
+//! probe: connected 2                    every connection to port 1024 of the host
+//! probe: wrong: ...                     never
+//! ```
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
+use nix::unistd::Pid;
+
+/// Between two lines.
+const ROUND: Duration = Duration::from_millis(10);
+/// Memory with a pattern.
+const PATTERN_LEN: usize = 8 << 20;
+/// Of which so much is looked at in a round.
+const PATTERN_STEP: usize = 64 << 10;
+/// The host and the port that the agent would listen on.
+const HOST_CID: u32 = 2;
+const HOST_PORT: u32 = 1024;
+const SECTOR: usize = 512;
+
+/// Never returns.
+pub(crate) fn run(cpus: usize) -> io::Result<()> {
+    let counters: Vec<Arc<AtomicU64>> = (0..cpus).map(|_| Arc::default()).collect();
+    for (cpu, counter) in counters.iter().enumerate() {
+        let counter = Arc::clone(counter);
+        thread::spawn(move || count(cpu, &counter));
+    }
+    thread::spawn(talk);
+    let pattern: Vec<u8> = (0..PATTERN_LEN).map(pattern_at).collect();
+    let mut before = vec![0; cpus];
+    for tick in 1_u64.. {
+        wait(ROUND);
+        let now: Vec<u64> = counters.iter().map(|counter| counter.load(Ordering::Relaxed)).collect();
+        if now.iter().zip(&before).any(|(now, before)| now < before) {
+            println!("probe: wrong: a counter went from {before:?} to {now:?}");
+        }
+        let running = now.iter().zip(&before).filter(|(now, before)| now > before).count();
+        before = now;
+        let start = tick as usize * PATTERN_STEP % PATTERN_LEN;
+        if (start..start + PATTERN_STEP).any(|at| pattern[at] != pattern_at(at)) {
+            println!("probe: wrong: memory changed near {start:#x}");
+        }
+        println!("probe: tick {tick} cpus={running} first={}", first_bytes()?);
+    }
+    Ok(())
+}
+
+/// What is tested are timers, across a snapshot.
+fn wait(time: Duration) {
+    let time = TimeSpec::from_duration(time);
+    // Cut short by no signal: there is no handler.
+    let _ = clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::empty(), &time);
+}
+
+fn pattern_at(at: usize) -> u8 {
+    (at.wrapping_mul(2_654_435_761) >> 13) as u8
+}
+
+/// Counts, and holds the monotonic clock to its name.
+fn count(cpu: usize, counter: &AtomicU64) {
+    let mut only = CpuSet::new();
+    if only.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only)).is_err() {
+        println!("probe: wrong: processor {cpu} cannot be chosen");
+    }
+    let mut before = Instant::now();
+    loop {
+        counter.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
+        if now.checked_duration_since(before).is_none() {
+            println!("probe: wrong: time went back on processor {cpu}");
+        }
+        before = now;
+        wait(Duration::from_millis(1));
+    }
+}
+
+/// The first byte of every disk, past the page cache.
+fn first_bytes() -> io::Result<String> {
+    let mut firsts = Vec::new();
+    for disk in super::disks()? {
+        let path = format!("/dev/{disk}");
+        let mut file = fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECT).open(path)?;
+        // O_DIRECT wants whole sectors at addresses of their alignment.
+        let mut room = vec![0_u8; 2 * SECTOR];
+        let aligned = room.as_ptr().align_offset(SECTOR);
+        let sector = &mut room[aligned..aligned + SECTOR];
+        file.read_exact(sector)?;
+        let size = fs::read_to_string(format!("/sys/block/{disk}/size"))?;
+        firsts.push(format!("{:02x}/{}", sector[0], size.trim()));
+    }
+    Ok(firsts.join(","))
+}
+
+/// Connects, says which time this is, waits for the end, connects again.
+fn talk() {
+    for time in 1_u32.. {
+        let stream = loop {
+            match dial() {
+                Ok(stream) => break stream,
+                Err(_) => wait(ROUND),
+            }
+        };
+        println!("probe: connected {time}");
+        let mut stream = fs::File::from(stream);
+        let _ = stream.write_all(format!("hello {time}\n").as_bytes());
+        let mut rest = Vec::new();
+        // Its end is the snapshot's doing, or the host's.
+        let _ = stream.read_to_end(&mut rest);
+    }
+}
+
+fn dial() -> nix::Result<OwnedFd> {
+    let fd = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::empty(), None)?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &VsockAddr::new(HOST_CID, HOST_PORT))?;
+    Ok(fd)
+}

@@ -1,0 +1,220 @@
+//! Takes snapshots of Linux guests and clones them, on a booted test host, and holds every clone to what its guest says.
+//!
+//! `vm-driver VMM KERNEL INITRD VCPUS MIB CLONES`: boots `tests/guest-probe` in its ticking mode, takes a snapshot after some
+//! ticks, resumes so many clones at once and follows each for some more. Prints what the VMM reports of its times; any gap
+//! or complaint is an error. Called by `tests/it`.
+
+mod vm;
+
+use std::env;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use vmm_api::{
+    DriveAccess, DriveConfig, Identity, Key, LoadConfig, MachineConfig, Request, Response, SerialConfig,
+    Shape, SnapshotConfig, SnapshotKind, Source, VsockConfig,
+};
+
+use vm::Vm;
+
+const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k probe=tick";
+const GUEST_CID: u32 = 3;
+/// Ticks before the snapshot, and of each clone.
+const TICKS: u64 = 20;
+
+/// What is driven.
+struct Plan {
+    vmm: PathBuf,
+    kernel: PathBuf,
+    initrd: PathBuf,
+    shape: Shape,
+    clones: usize,
+}
+
+impl Plan {
+    fn from_arguments() -> Result<Self> {
+        let arguments: Vec<String> = env::args().skip(1).collect();
+        let [vmm, kernel, initrd, vcpus, mib, clones] = arguments.as_slice() else {
+            bail!("usage: vm-driver VMM KERNEL INITRD VCPUS MIB CLONES");
+        };
+        let shape = Shape { vcpu_count: vcpus.parse()?, mem_size_mib: mib.parse()? };
+        let (vmm, kernel, initrd) = (vmm.into(), kernel.into(), initrd.into());
+        Ok(Self { vmm, kernel, initrd, shape, clones: clones.parse()? })
+    }
+}
+
+fn main() -> Result<()> {
+    let plan = Plan::from_arguments()?;
+    let folder = env::temp_dir().join(format!("vm-driver-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let result = run(&plan, &folder);
+    std::fs::remove_dir_all(&folder)?;
+    result
+}
+
+fn run(plan: &Plan, folder: &Path) -> Result<()> {
+    let original = disk(folder, "original", 0x11, 8)?;
+    let mut first = boot(plan, &original)?;
+    ensure!(first.greeting()? == "hello 1");
+    let mut ticks = Ticks::default();
+    ticks.follow(&mut first, TICKS, &format!("cpus={} first=11/8", plan.shape.vcpu_count))?;
+    let snapshot = Snapshot::take(&first, folder)?;
+    // What was printed and not read yet; the last line may be cut in two, its other half is the clones'.
+    first.stop()?;
+    let mut clones = Vec::new();
+    for _ in 0..plan.clones {
+        let vm = Vm::spawn(&plan.vmm)?;
+        vm.call(&Request::Prepare(plan.shape), &[])?;
+        clones.push(vm);
+    }
+    // Another file of another length behind the same name.
+    let other = disk(folder, "other", 0x22, 16)?;
+    for clone in &mut clones {
+        snapshot.load(clone, &other)?;
+    }
+    for clone in &mut clones {
+        let greeting = clone.greeting()?;
+        ensure!(greeting == "hello 2", "a clone whose connection ended says {greeting:?}");
+        let mut ticks = Ticks(ticks.0);
+        ticks.resume(clone)?;
+        ticks.follow(clone, TICKS, &format!("cpus={} first=22/16", plan.shape.vcpu_count))?;
+    }
+    let vm = clones.pop().context("at least one clone")?;
+    let again = Snapshot::take(&vm, folder)?;
+    println!("driver: again {:?}", again.file_bytes()?);
+    clones.into_iter().try_for_each(Vm::stop)
+}
+
+fn disk(folder: &Path, name: &str, byte: u8, sectors: usize) -> Result<File> {
+    let path = folder.join(name);
+    std::fs::write(&path, vec![byte; sectors * 512])?;
+    File::options().read(true).write(true).open(&path).context("open a disk")
+}
+
+fn drive(fd: usize) -> DriveConfig {
+    DriveConfig { id: "disk".into(), source: Source::Fd(fd), access: DriveAccess::ReadWrite }
+}
+
+fn boot(plan: &Plan, disk: &File) -> Result<Vm> {
+    let mut vm = Vm::spawn(&plan.vmm)?;
+    let config = MachineConfig {
+        vcpu_count: plan.shape.vcpu_count,
+        mem_size_mib: plan.shape.mem_size_mib,
+        kernel: Source::Fd(0),
+        initrd: Some(Source::Fd(1)),
+        cmdline: CMDLINE.into(),
+        drives: vec![drive(2)],
+        vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 3 }),
+        entropy: true,
+        serial: SerialConfig::Fd(4),
+    };
+    let (kernel, initrd) = (File::open(&plan.kernel)?, File::open(&plan.initrd)?);
+    vm.make(&Request::Configure(config), &[&kernel, &initrd, disk])?;
+    vm.call(&Request::Start, &[])?;
+    Ok(vm)
+}
+
+struct Snapshot {
+    state: File,
+    memory: File,
+}
+
+fn key() -> Key {
+    Key::new([0x5a; 32])
+}
+
+impl Snapshot {
+    fn take(vm: &Vm, folder: &Path) -> Result<Self> {
+        let create = |name: String| {
+            File::options().read(true).write(true).create(true).truncate(true).open(folder.join(name))
+        };
+        let (state, memory) =
+            (create(format!("state-{}", vm.pid()))?, create(format!("memory-{}", vm.pid()))?);
+        vm.call(&Request::Pause, &[])?;
+        let config = SnapshotConfig {
+            state: Source::Fd(0),
+            memory: Source::Fd(1),
+            key: key(),
+            kind: SnapshotKind::Full,
+            identity: Identity::default(),
+            track_changes: false,
+        };
+        match vm.call(&Request::Snapshot(config), &[&state, &memory])? {
+            Response::Snapshotted(report) => println!("driver: snapshot {}", serde_json::to_string(&report)?),
+            other => bail!("no snapshot: {other:?}"),
+        }
+        Ok(Self { state, memory })
+    }
+
+    fn file_bytes(&self) -> Result<(u64, u64)> {
+        Ok((self.state.metadata()?.len(), self.memory.metadata()?.len()))
+    }
+
+    fn load(&self, vm: &mut Vm, disk: &File) -> Result<()> {
+        let config = LoadConfig {
+            state: Source::Fd(0),
+            memory: Source::Fd(1),
+            key: key(),
+            drives: vec![drive(2)],
+            vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 3 }),
+            serial: SerialConfig::Fd(4),
+            generation: [1; 16],
+            identity: None,
+            track_changes: false,
+            resume: true,
+        };
+        let began = Instant::now();
+        match vm.make(&Request::Load(config), &[&self.state, &self.memory, disk])? {
+            Response::Loaded(report) => {
+                let (timings, seen) = (serde_json::to_string(&report.timings)?, began.elapsed().as_micros());
+                println!("driver: load {timings} seen_us {seen}");
+            }
+            other => bail!("not loaded: {other:?}"),
+        }
+        Ok(())
+    }
+}
+
+/// The last tick seen.
+#[derive(Default)]
+struct Ticks(u64);
+
+impl Ticks {
+    /// Follows `count` more; the last must say `expected`.
+    fn follow(&mut self, vm: &mut Vm, count: u64, expected: &str) -> Result<()> {
+        let mut seen = 0;
+        loop {
+            let line = vm.line()?;
+            ensure!(!line.contains("wrong") && !line.contains("probe: failed"), "the guest says: {line}");
+            let Some((number, rest)) = parse(&line) else { continue };
+            ensure!(number == self.0 + 1, "tick {number} after {}", self.0);
+            self.0 = number;
+            seen += 1;
+            // A processor may miss a round of ten milliseconds when the host is slow; not for ever.
+            if seen >= count && rest == expected {
+                return Ok(());
+            }
+            ensure!(seen < 50 * count, "{line}, expected {expected}");
+        }
+    }
+
+    /// The first whole line of a clone: ticks that nobody read may lie between.
+    fn resume(&mut self, vm: &mut Vm) -> Result<()> {
+        loop {
+            let line = vm.line()?;
+            ensure!(!line.contains("wrong"), "the guest says: {line}");
+            if let Some((number, _)) = parse(&line) {
+                ensure!(number > self.0, "a clone went back to tick {number}");
+                self.0 = number;
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn parse(line: &str) -> Option<(u64, &str)> {
+    let (number, rest) = line.strip_prefix("probe: tick ")?.split_once(' ')?;
+    Some((number.parse().ok()?, rest))
+}

@@ -1,0 +1,104 @@
+//! A paused machine as sections of a snapshot. vCPUs copy themselves out, each in its own thread; meanwhile the I/O thread
+//! copies the rest.
+
+use std::sync::mpsc;
+
+use devices::Memory;
+use kvm_bindings::{KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_irqchip};
+use snapshot::{FormatError, PageIndex, Persist, StateWriter};
+
+use super::Machine;
+use super::devices::{Kind, lock};
+use super::state::{DeviceKind, MachineState, PlatformState};
+use crate::cpu::{CpuError, Raw};
+use crate::pager::Pager;
+
+/// KVM's interrupt controllers, in the order in which they are saved and put back.
+pub(super) const IRQCHIPS: [u32; 3] = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC];
+
+/// A machine that cannot be saved.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SaveError {
+    /// A vCPU's registers.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// A vCPU that ended meanwhile.
+    #[error("a vCPU has ended")]
+    Ended,
+    /// What KVM keeps for all vCPUs.
+    #[error("{what}")]
+    Kvm {
+        /// What was attempted.
+        what: &'static str,
+        /// KVM's answer.
+        source: kvm_ioctls::Error,
+    },
+    /// The format has no room.
+    #[error("write the state")]
+    Format(#[from] FormatError),
+}
+
+impl Machine {
+    /// Adds everything but memory to `writer`. The machine is paused.
+    pub(crate) fn save(&self, writer: &mut StateWriter) -> Result<(), SaveError> {
+        let (reply, states) = mpsc::channel();
+        for vcpu in &self.vcpus {
+            vcpu.save(reply.clone());
+        }
+        drop(reply);
+        let devices = self.save_devices(writer)?;
+        let mut saved = 0;
+        for (index, state) in states {
+            writer.add(index.into(), &state?)?;
+            saved += 1;
+        }
+        if saved != self.vcpus.len() {
+            return Err(SaveError::Ended);
+        }
+        // After the vCPUs: no time that one of them has seen is later.
+        writer.add(0, &self.save_platform()?)?;
+        let shape = self.frame.shape;
+        let machine =
+            MachineState { vcpu_count: shape.vcpus.get(), mem_size_mib: shape.memory.mib(), devices };
+        Ok(writer.add(0, &machine)?)
+    }
+
+    fn save_devices(&self, writer: &mut StateWriter) -> Result<Vec<DeviceKind>, SaveError> {
+        if let Some(serial) = &self.fittings.serial {
+            writer.add(0, &lock(serial).save())?;
+        }
+        let mut kinds = Vec::with_capacity(self.fittings.attached.len());
+        for (slot, device) in (0..).zip(&self.fittings.attached) {
+            writer.add(slot, &lock(&device.transport).save())?;
+            kinds.push(match &device.kind {
+                Kind::Block(block) => {
+                    writer.add(slot, &lock(block).save())?;
+                    DeviceKind::Block
+                }
+                Kind::Vsock(vsock) => {
+                    writer.add(slot, &lock(vsock).save())?;
+                    DeviceKind::Vsock
+                }
+                Kind::Entropy => DeviceKind::Entropy,
+            });
+        }
+        Ok(kinds)
+    }
+
+    fn save_platform(&self) -> Result<PlatformState, SaveError> {
+        let failed = |what| move |source| SaveError::Kvm { what, source };
+        let mut irqchips = Vec::with_capacity(IRQCHIPS.len());
+        for chip_id in IRQCHIPS {
+            let mut chip = kvm_irqchip { chip_id, ..Default::default() };
+            self.frame.vm.get_irqchip(&mut chip).map_err(failed("read an interrupt controller"))?;
+            irqchips.push(Raw(chip));
+        }
+        let clock = self.frame.vm.get_clock().map_err(failed("read the clock"))?;
+        Ok(PlatformState { irqchips, clock_ns: clock.clock })
+    }
+
+    /// Guest memory, and which of its pages may still be where this machine was loaded from.
+    pub(crate) fn memory(&self) -> (&Memory, Option<&PageIndex>) {
+        (&self.frame.memory, self.pager.as_ref().and_then(Pager::index))
+    }
+}

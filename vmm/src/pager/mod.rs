@@ -1,0 +1,266 @@
+//! Fills the memory of a machine that was loaded, page by page as the guest touches it: one thread, one userfaultfd.
+//!
+//! Ranges that hold pages of the snapshot are registered; in between, long ranges of zeros are left to the host's kernel,
+//! which needs no help with them. A fault is answered with its whole chunk. Every copy is private to this machine: no page is
+//! shared with a file or with another clone.
+//!
+//! A page that cannot be had is the end of the process, and it is this thread that ends it: the I/O thread may itself be
+//! waiting for a page, and a guest must neither hang nor read something else instead.
+
+mod source;
+mod uffd;
+
+use std::io;
+use std::ops::Range;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use devices::Memory;
+use jail::CompiledFilter;
+use snapshot::{PAGE_LEN, PageIndex, runs};
+
+use crate::describe::describe;
+use crate::memory::{self, MemoryError};
+pub(crate) use source::{LocalFile, PageSource, SourceError};
+use uffd::Userfault;
+
+/// Pages of a chunk in the snapshots that this program takes: 64 KiB. Read, verified and copied at once, so it is what a
+/// fault costs, and how many faults there are.
+pub(crate) const CHUNK_PAGES: u32 = 16;
+
+/// Zeros between two registered ranges: a range more costs a request and two mappings, so a gap has to be worth them. It is
+/// the size of a huge page, which the kernel can use there.
+const LEAST_GAP_PAGES: u32 = 512;
+
+/// Calls a few levels deep, with the chunk on the heap.
+const STACK_LEN: usize = 256 * 1024;
+
+/// Ends the process, saying why. Does not return.
+pub(crate) type LastWords = Box<dyn FnOnce(String) + Send>;
+
+/// A pager that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PagerError {
+    /// No userfaultfd.
+    #[error("open /dev/userfaultfd, which fills memory when a snapshot is loaded")]
+    Open(#[source] io::Error),
+    /// No thread.
+    #[error("start the pager")]
+    Spawn(#[source] io::Error),
+    /// Its system call filter.
+    #[error("confine the pager")]
+    Confine(#[source] jail::FilterError),
+    /// It ended before it was ready.
+    #[error("wait for the pager")]
+    Gone,
+    /// The host address of guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A range of memory cannot be watched.
+    #[error("watch {len} bytes of guest memory")]
+    Register {
+        /// How many.
+        len: usize,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The index is of a memory of another size.
+    #[error("the snapshot has {saved} pages of memory, the machine {machine}")]
+    Size {
+        /// Pages in the snapshot.
+        saved: u64,
+        /// Pages of the machine.
+        machine: u64,
+    },
+}
+
+/// The I/O thread's end of the pager.
+pub(crate) struct Pager {
+    uffd: Arc<Userfault>,
+    work: Sender<Work>,
+    index: OnceLock<Arc<PageIndex>>,
+}
+
+impl Pager {
+    /// Starts the thread, confined and waiting for a snapshot.
+    pub(crate) fn spawn(filter: Arc<CompiledFilter>, last_words: LastWords) -> Result<Self, PagerError> {
+        let uffd = Arc::new(Userfault::open().map_err(PagerError::Open)?);
+        let (work, inbox) = mpsc::channel::<Work>();
+        let (ready, is_ready) = mpsc::channel();
+        let faults = Arc::clone(&uffd);
+        let body = move || {
+            let confined = filter.apply();
+            let go = confined.is_ok();
+            // The waiting side is gone only when the process is ending, and so is the sender of work.
+            let _ = ready.send(confined);
+            if go && let Ok(work) = inbox.recv() {
+                work.serve(&faults, last_words);
+            }
+        };
+        thread::Builder::new()
+            .name("pager".into())
+            .stack_size(STACK_LEN)
+            .spawn(body)
+            .map_err(PagerError::Spawn)?;
+        is_ready.recv().map_err(|_| PagerError::Gone)?.map_err(PagerError::Confine)?;
+        Ok(Self { uffd, work, index: OnceLock::new() })
+    }
+
+    /// Fills `memory`, of which nothing has been touched, from `source` from now on.
+    pub(crate) fn serve(
+        &self,
+        memory: &Memory,
+        index: Arc<PageIndex>,
+        source: Box<dyn PageSource>,
+    ) -> Result<(), PagerError> {
+        let map = PageMap::new(memory)?;
+        let (saved, machine) = (u64::from(index.pages()), map.pages());
+        if saved != machine {
+            return Err(PagerError::Size { saved, machine });
+        }
+        for extent in index.extents(LEAST_GAP_PAGES) {
+            for range in map.host_ranges(&extent) {
+                let failed = |source| PagerError::Register { len: range.len(), source };
+                self.uffd.register(&range).map_err(failed)?;
+            }
+        }
+        let work = Work { map, chunk_pages: index.chunk_pages(), source };
+        // Set once: a machine is loaded once.
+        let _ = self.index.set(index);
+        self.work.send(work).map_err(|_| PagerError::Gone)
+    }
+
+    /// Pages that the snapshot holds; none before it is known.
+    pub(crate) fn index(&self) -> Option<&PageIndex> {
+        self.index.get().map(AsRef::as_ref)
+    }
+}
+
+/// Where page numbers are in this process.
+struct PageMap {
+    /// First page and host addresses, ascending.
+    regions: Vec<(u32, Range<usize>)>,
+}
+
+impl PageMap {
+    fn new(memory: &Memory) -> Result<Self, MemoryError> {
+        let mut first = 0;
+        let mut regions = Vec::new();
+        for range in memory::host_ranges(memory)? {
+            let pages = (range.len() / PAGE_LEN) as u32;
+            regions.push((first, range));
+            first += pages;
+        }
+        Ok(Self { regions })
+    }
+
+    fn pages(&self) -> u64 {
+        self.regions.iter().map(|(_, range)| (range.len() / PAGE_LEN) as u64).sum()
+    }
+
+    fn page_of(&self, address: usize) -> Option<u32> {
+        let (first, range) = self.regions.iter().find(|(_, range)| range.contains(&address))?;
+        Some(first + ((address - range.start) / PAGE_LEN) as u32)
+    }
+
+    /// One range, or two around the device hole.
+    fn host_ranges(&self, pages: &Range<u32>) -> Vec<Range<usize>> {
+        let inside = |(first, range): &(u32, Range<usize>)| {
+            let end = first + (range.len() / PAGE_LEN) as u32;
+            let (from, to) = (pages.start.max(*first), pages.end.min(end));
+            let at = |page: u32| range.start + (page - first) as usize * PAGE_LEN;
+            (from < to).then(|| at(from)..at(to))
+        };
+        self.regions.iter().filter_map(inside).collect()
+    }
+}
+
+/// A snapshot being served.
+struct Work {
+    map: PageMap,
+    chunk_pages: u32,
+    source: Box<dyn PageSource>,
+}
+
+/// Why no more pages can be had.
+#[derive(Debug, thiserror::Error)]
+enum FaultError {
+    #[error("wait for page faults")]
+    Wait(#[source] io::Error),
+    #[error("a page fault outside of guest memory")]
+    Outside,
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("put pages in place")]
+    Fill(#[source] io::Error),
+}
+
+impl Work {
+    fn serve(self, uffd: &Userfault, last_words: LastWords) {
+        if let Err(error) = self.serve_faults(uffd) {
+            last_words(format!("the guest's memory cannot be restored: {}", describe(&error)));
+        }
+    }
+
+    fn serve_faults(mut self, uffd: &Userfault) -> Result<(), FaultError> {
+        let mut pages = vec![0; self.chunk_pages as usize * PAGE_LEN];
+        let mut done = Done::new(self.map.pages(), self.chunk_pages);
+        let mut addresses = Vec::with_capacity(uffd::BATCH);
+        loop {
+            addresses.clear();
+            uffd.wait(&mut addresses).map_err(FaultError::Wait)?;
+            for &address in &addresses {
+                let page = self.map.page_of(address).ok_or(FaultError::Outside)?;
+                let chunk = page / self.chunk_pages;
+                if done.insert(chunk) {
+                    self.fill(uffd, chunk, &mut pages)?;
+                } else {
+                    // Two vCPUs wanted the same chunk; the second may have slept through its arrival.
+                    uffd.wake(&(address..address + PAGE_LEN)).map_err(FaultError::Fill)?;
+                }
+            }
+        }
+    }
+
+    /// Puts all of a chunk in place.
+    fn fill(&mut self, uffd: &Userfault, chunk: u32, pages: &mut [u8]) -> Result<(), FaultError> {
+        let mask = self.source.fetch(chunk, pages)?;
+        let first = chunk * self.chunk_pages;
+        let mut used = 0;
+        for run in runs(mask) {
+            let len = run.len() * PAGE_LEN;
+            let content = pages.get(used..used + len).unwrap_or_default();
+            for range in self.map.host_ranges(&(first + run.start..first + run.end)) {
+                uffd.copy(range.start, content).map_err(FaultError::Fill)?;
+            }
+            used += len;
+        }
+        let all = u64::MAX >> (u64::BITS - self.chunk_pages);
+        for run in runs(!mask & all) {
+            for range in self.map.host_ranges(&(first + run.start..first + run.end)) {
+                uffd.zero(range).map_err(FaultError::Fill)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Chunks that are in place, one bit each.
+struct Done(Vec<u64>);
+
+impl Done {
+    fn new(pages: u64, chunk_pages: u32) -> Self {
+        let chunks = pages.div_ceil(chunk_pages.into());
+        Self(vec![0; chunks.div_ceil(64) as usize])
+    }
+
+    /// Whether it was not there.
+    fn insert(&mut self, chunk: u32) -> bool {
+        let bit = 1 << (chunk % 64);
+        let Some(word) = self.0.get_mut((chunk / 64) as usize) else { return false };
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+}

@@ -1,0 +1,221 @@
+//! Requests about snapshots: prepare a machine, load a snapshot into it, take one.
+//!
+//! A request is refused as long as nothing has been done. A load that has begun and fails leaves a machine that is neither
+//! one nor the other: the process ends.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use snapshot::{FormatError, Key, MAX_STATE_LEN, PAGE_LEN, PageIndex, StateReader, StateWriter};
+use vmm_api::{
+    Exit, Identity, LoadConfig, LoadReport, LoadTimings, Refusal, Response, SnapshotConfig, SnapshotKind,
+    SnapshotReport,
+};
+
+use super::{RunError, Supervisor};
+use crate::config::{LoadFiles, SnapshotFiles, check_shape};
+use crate::confine::{self, Role};
+use crate::describe::describe;
+use crate::machine::state::IdentityState;
+use crate::machine::{Machine, Prepared, Shape, States};
+use crate::pager::{self, LastWords, LocalFile};
+use crate::{memory_file, random};
+
+impl Supervisor {
+    /// Makes what depends on the shape alone, then gives up every right that loading and running do not need.
+    pub(super) fn prepare(&mut self, shape: vmm_api::Shape) -> Result<Result<(), Refusal>, RunError> {
+        let (vcpus, memory) = match check_shape(shape) {
+            Ok(checked) => checked,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        self.reserve(Shape { vcpus, memory })
+    }
+
+    fn reserve(&mut self, shape: Shape) -> Result<Result<(), Refusal>, RunError> {
+        let unmanned = match Prepared::frame(shape) {
+            Ok(unmanned) => unmanned,
+            Err(error) => return Ok(Err(error.refusal())),
+        };
+        let last_words = self.last_words()?;
+        let filters = confine::filters(Role::Load)?;
+        confine::plan().enter()?;
+        let prepared =
+            unmanned.spawn(&filters, last_words).map_err(|error| RunError::Prepare(Box::new(error)))?;
+        filters.io.apply()?;
+        self.prepared = Some(prepared);
+        Ok(Ok(()))
+    }
+
+    /// How the pager ends the process: the I/O thread may be waiting for it.
+    fn last_words(&self) -> Result<LastWords, RunError> {
+        let control = self.control.as_ref().map(crate::control::Control::try_clone).transpose()?;
+        Ok(Box::new(move |detail| {
+            eprintln!("vmm: {detail}");
+            if let Some(control) = control {
+                let _ = control.send(&Response::Exited(Exit::Failed));
+            }
+            std::process::exit(1)
+        }))
+    }
+
+    /// Turns a blank or prepared process into the machine of a snapshot.
+    pub(super) fn load(
+        &mut self,
+        wanted: &LoadConfig,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Result<LoadReport, Refusal>, RunError> {
+        let began = Instant::now();
+        let mut timings = LoadTimings::default();
+        let prepared_for = self.prepared.as_ref().map(Prepared::shape);
+        let snapshot = match Opened::new(wanted, fds, prepared_for) {
+            Ok(snapshot) => snapshot,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        timings.read_us = micros(began);
+        let preparing = Instant::now();
+        if self.prepared.is_none()
+            && let Err(refusal) = self.reserve(snapshot.shape)?
+        {
+            return Ok(Err(refusal));
+        }
+        timings.prepare_us = micros(preparing);
+        let restoring = Instant::now();
+        let Some(prepared) = self.prepared.take() else { return Ok(Err(refuse("prepare", "no machine"))) };
+        let Opened { shape: _, states, files, source, index, identity } = snapshot;
+        let machine = prepared.load(states, files, index, Box::new(source));
+        self.adopt(machine.map_err(|error| RunError::Load(Box::new(error)))?)?;
+        timings.restore_us = micros(restoring);
+        if wanted.resume {
+            self.resume()?;
+        }
+        timings.total_us = micros(began);
+        Ok(Ok(LoadReport { identity, timings }))
+    }
+
+    /// Writes a paused machine to files.
+    pub(super) fn snapshot(
+        &self,
+        wanted: &SnapshotConfig,
+        fds: Vec<OwnedFd>,
+    ) -> Result<SnapshotReport, Refusal> {
+        let began = Instant::now();
+        if wanted.kind == SnapshotKind::Diff {
+            return Err(refuse("kind", "changes are not tracked: take a full snapshot"));
+        }
+        let files = SnapshotFiles::new(wanted, fds)?;
+        let Some(machine) = &self.machine else { return Err(refuse("snapshot", "no machine")) };
+        let mut report = self.write(machine, wanted, &files).map_err(|error| Refusal {
+            field: None,
+            message: format!("take the snapshot: {}", describe(error.as_ref())),
+        })?;
+        report.pause_us = micros(began);
+        Ok(report)
+    }
+
+    fn write(
+        &self,
+        machine: &Machine,
+        wanted: &SnapshotConfig,
+        files: &SnapshotFiles,
+    ) -> Result<SnapshotReport, Box<dyn std::error::Error>> {
+        let (key, salt) = (Key::new(*wanted.key.bytes()), random::bytes()?);
+        let mut writer = StateWriter::new();
+        machine.save(&mut writer)?;
+        let (memory, source) = machine.memory();
+        let sealer = key.chunk_sealer(&salt);
+        let written = memory_file::write_full(
+            memory,
+            &self.pagemap,
+            source,
+            &sealer,
+            pager::CHUNK_PAGES,
+            &files.memory,
+        )?;
+        writer.add_bytes(PageIndex::NAME, 0, PageIndex::VERSION, written.index.encode())?;
+        let entries = wanted.identity.0.clone().into_iter().collect();
+        writer.add(0, &IdentityState { entries })?;
+        let state = writer.finish(&key, &salt);
+        files.state.set_len(0)?;
+        files.state.write_all_at(&state, 0)?;
+        Ok(SnapshotReport {
+            pause_us: 0,
+            state_bytes: state.len() as u64,
+            memory_bytes: written.bytes,
+            zero_pages: u64::from(written.index.pages()) - written.bytes / PAGE_LEN as u64,
+        })
+    }
+}
+
+/// A snapshot that can be loaded here, as far as that can be known.
+struct Opened {
+    shape: Shape,
+    states: States,
+    files: crate::machine::Connections,
+    source: LocalFile,
+    index: Arc<PageIndex>,
+    identity: Identity,
+}
+
+impl Opened {
+    fn new(wanted: &LoadConfig, fds: Vec<OwnedFd>, prepared_for: Option<Shape>) -> Result<Self, Refusal> {
+        let LoadFiles { state, memory, connections } = LoadFiles::new(wanted, fds)?;
+        let bytes = read_state(&state)?;
+        let of_state = |error: FormatError| refuse("state", describe(&error));
+        let reader = StateReader::open(&bytes, &Key::new(*wanted.key.bytes())).map_err(of_state)?;
+        let identity = reader.get::<IdentityState>(0).map_err(of_state)?;
+        let identity = Identity(identity.entries.into_iter().collect());
+        check_identity(wanted.identity.as_ref(), &identity)?;
+        let states = States::read(&reader).map_err(of_state)?;
+        let (vcpu_count, mem_size_mib) = (states.machine.vcpu_count, states.machine.mem_size_mib);
+        let (vcpus, mem_size) = check_shape(vmm_api::Shape { vcpu_count, mem_size_mib })?;
+        let shape = Shape { vcpus, memory: mem_size };
+        if prepared_for.is_some_and(|prepared| prepared != shape) {
+            let message =
+                format!("of {vcpu_count} vCPUs and {mem_size_mib} MiB, the machine is prepared for another");
+            return Err(refuse("state", message));
+        }
+        let index = reader.bytes(PageIndex::NAME, 0, PageIndex::VERSION).and_then(PageIndex::decode);
+        let index = Arc::new(index.map_err(of_state)?);
+        let len = memory.metadata().map_err(|error| refuse("memory", format!("stat: {error}")))?.len();
+        let expected = u64::from(index.pages()) * PAGE_LEN as u64;
+        if expected != mem_size.bytes() || len != expected {
+            let message = format!("{len} bytes, expected {} as the snapshot's machine has", mem_size.bytes());
+            return Err(refuse("memory", message));
+        }
+        states.check(&connections)?;
+        let source = LocalFile::new(memory, Arc::clone(&index), reader.chunk_sealer().clone());
+        Ok(Self { shape, states, files: connections, source, index, identity })
+    }
+}
+
+fn read_state(file: &File) -> Result<Vec<u8>, Refusal> {
+    let failed = |error: io::Error| refuse("state", format!("read: {error}"));
+    let len = file.metadata().map_err(failed)?.len();
+    if len > MAX_STATE_LEN {
+        return Err(refuse("state", FormatError::Oversized(len).to_string()));
+    }
+    let mut bytes = vec![0; len as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(failed)?;
+    Ok(bytes)
+}
+
+fn check_identity(wanted: Option<&Identity>, saved: &Identity) -> Result<(), Refusal> {
+    let Some(wanted) = wanted.filter(|wanted| *wanted != saved) else { return Ok(()) };
+    let names = wanted.0.keys().chain(saved.0.keys());
+    let differs = names.into_iter().find(|name| wanted.0.get(*name) != saved.0.get(*name));
+    let (name, none) = (differs.map_or("", String::as_str), String::new());
+    let (saved, wanted) = (saved.0.get(name).unwrap_or(&none), wanted.0.get(name).unwrap_or(&none));
+    Err(refuse("identity", format!("the snapshot was taken with {name} {saved:?}, expected {wanted:?}")))
+}
+
+fn refuse(field: &str, message: impl Into<String>) -> Refusal {
+    Refusal { field: Some(field.to_owned()), message: message.into() }
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

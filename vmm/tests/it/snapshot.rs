@@ -1,0 +1,206 @@
+//! Snapshots: a machine goes on where it was, in another process, as often as one likes.
+
+use std::fs::File;
+use std::io::{PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use vmm_api::{
+    Identity, Key, LoadConfig, LoadReport, Refusal, Request, Response, SerialConfig, Shape, SnapshotConfig,
+    SnapshotKind, SnapshotReport, Source,
+};
+
+use crate::guest::Guest;
+use crate::process::{Vmm, machine};
+
+const COUNTER: u32 = 0x20_0000;
+/// A number and a newline.
+const RECORD_LEN: usize = 5;
+
+/// The two files of a snapshot.
+struct Snapshot {
+    state: File,
+    memory: File,
+    report: SnapshotReport,
+}
+
+fn key() -> Key {
+    Key::new([0x42; 32])
+}
+
+fn identity() -> Identity {
+    Identity([("kernel".to_owned(), "abc".to_owned())].into())
+}
+
+fn snapshot_config() -> SnapshotConfig {
+    SnapshotConfig {
+        state: Source::Fd(0),
+        memory: Source::Fd(1),
+        key: key(),
+        kind: SnapshotKind::Full,
+        identity: identity(),
+        track_changes: false,
+    }
+}
+
+/// What a counting guest is loaded with: the console is descriptor 2.
+fn load_config() -> LoadConfig {
+    LoadConfig {
+        state: Source::Fd(0),
+        memory: Source::Fd(1),
+        key: key(),
+        drives: Vec::new(),
+        vsock: None,
+        serial: SerialConfig::Fd(2),
+        generation: [7; 16],
+        identity: None,
+        track_changes: false,
+        resume: true,
+    }
+}
+
+impl Snapshot {
+    fn take(vmm: &Vmm) -> Self {
+        let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let fds = [state.as_fd(), memory.as_fd()];
+        match vmm.client.call(&Request::Snapshot(snapshot_config()), &fds).unwrap() {
+            Response::Snapshotted(report) => Self { state, memory, report },
+            other => panic!("no snapshot: {other:?}"),
+        }
+    }
+
+    /// Of a guest that counts, and the bytes that it printed before.
+    fn of_counter() -> (Self, Vec<u8>) {
+        let (vmm, mut console) = Vmm::run(machine(), &Guest::new().count_for_ever(COUNTER), &[]);
+        let mut printed = vec![0; 50 * RECORD_LEN];
+        console.read_exact(&mut printed).unwrap();
+        assert_eq!(vmm.call(&Request::Pause), Response::Ok);
+        let snapshot = Self::take(&vmm);
+        assert_eq!(vmm.call(&Request::Stop), Response::Ok);
+        console.read_to_end(&mut printed).unwrap();
+        (snapshot, printed)
+    }
+
+    fn load(&self, vmm: &Vmm, config: LoadConfig, more: &[BorrowedFd<'_>]) -> Response {
+        let fds = [&[self.state.as_fd(), self.memory.as_fd()], more].concat();
+        vmm.client.call(&Request::Load(config), &fds).unwrap()
+    }
+
+    /// A clone, with its console.
+    fn clone_in(&self, vmm: &Vmm) -> (LoadReport, PipeReader) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let console: OwnedFd = writer.into();
+        match self.load(vmm, load_config(), &[console.as_fd()]) {
+            Response::Loaded(report) => (report, reader),
+            other => panic!("not loaded: {other:?}"),
+        }
+    }
+
+    fn refusal(&self, vmm: &Vmm, config: LoadConfig) -> Refusal {
+        match self.load(vmm, LoadConfig { serial: SerialConfig::Null, ..config }, &[]) {
+            Response::Refused(refusal) => refusal,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+}
+
+fn shape() -> Request {
+    Request::Prepare(Shape { vcpu_count: 1, mem_size_mib: 128 })
+}
+
+fn prepared() -> Vmm {
+    let vmm = Vmm::spawn();
+    assert_eq!(vmm.call(&shape()), Response::Ok);
+    vmm
+}
+
+/// Fails unless `printed` is the numbers from 1 on, each once.
+fn assert_counts(printed: &[u8]) {
+    for (expected, record) in (1u32..).zip(printed.chunks_exact(RECORD_LEN)) {
+        assert_eq!(record[..4], expected.to_le_bytes(), "after {expected} numbers");
+        assert_eq!(record[4], b'\n');
+    }
+}
+
+fn read_more(printed: &mut Vec<u8>, console: &mut PipeReader) {
+    let mut more = vec![0; 50 * RECORD_LEN];
+    console.read_exact(&mut more).unwrap();
+    printed.extend(more);
+}
+
+#[test]
+fn a_counting_guest_goes_on_in_a_blank_process() {
+    let (snapshot, mut printed) = Snapshot::of_counter();
+    assert!(snapshot.report.memory_bytes < 1 << 20, "zeros were written: {:?}", snapshot.report);
+    assert_eq!(snapshot.memory.metadata().unwrap().len(), 128 << 20);
+    let vmm = Vmm::spawn();
+    let (report, mut console) = snapshot.clone_in(&vmm);
+    assert_eq!(report.identity, identity());
+    read_more(&mut printed, &mut console);
+    assert_counts(&printed);
+    assert_eq!(vmm.call(&Request::Stop), Response::Ok);
+    assert!(vmm.wait().0.success());
+}
+
+#[test]
+fn many_clones_go_on_in_prepared_processes_each_by_itself() {
+    let (snapshot, printed) = Snapshot::of_counter();
+    let vmms: Vec<_> = (0..4).map(|_| prepared()).collect();
+    let mut clones: Vec<_> = vmms.iter().map(|vmm| snapshot.clone_in(vmm).1).collect();
+    for console in &mut clones {
+        let mut printed = printed.clone();
+        read_more(&mut printed, console);
+        assert_counts(&printed);
+    }
+}
+
+#[test]
+fn a_clone_can_be_paused_saved_and_cloned_again() {
+    let (snapshot, mut printed) = Snapshot::of_counter();
+    let first = prepared();
+    let (_, mut console) = snapshot.clone_in(&first);
+    read_more(&mut printed, &mut console);
+    assert_eq!(first.call(&Request::Pause), Response::Ok);
+    let second = Snapshot::take(&first);
+    assert_eq!(first.call(&Request::Stop), Response::Ok);
+    console.read_to_end(&mut printed).unwrap();
+    let vmm = prepared();
+    let (_, mut console) = second.clone_in(&vmm);
+    read_more(&mut printed, &mut console);
+    assert_counts(&printed);
+}
+
+#[test]
+fn a_machine_loaded_to_be_paused_runs_when_it_is_told() {
+    let (snapshot, mut printed) = Snapshot::of_counter();
+    let vmm = prepared();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let console: OwnedFd = writer.into();
+    let config = LoadConfig { resume: false, ..load_config() };
+    assert!(matches!(snapshot.load(&vmm, config, &[console.as_fd()]), Response::Loaded(_)));
+    assert_eq!(vmm.metrics().exits.pio, 0);
+    assert_eq!(vmm.call(&Request::Resume), Response::Ok);
+    read_more(&mut printed, &mut reader);
+    assert_counts(&printed);
+}
+
+#[test]
+fn a_refused_load_says_why_and_a_better_one_is_taken() {
+    let (snapshot, _) = Snapshot::of_counter();
+    let vmm = prepared();
+    let wrong_key = LoadConfig { key: Key::new([0; 32]), ..load_config() };
+    let refusal = snapshot.refusal(&vmm, wrong_key);
+    assert_eq!(refusal.field.as_deref(), Some("state"));
+    assert_eq!(refusal.message, "the snapshot was made with another key");
+    let stale = LoadConfig { identity: Some(Identity::default()), ..load_config() };
+    assert_eq!(snapshot.refusal(&vmm, stale).field.as_deref(), Some("identity"));
+    let path = LoadConfig { memory: Source::Path("/etc/passwd".into()), ..load_config() };
+    assert!(snapshot.refusal(&vmm, path).message.contains("a descriptor is wanted"));
+    let swapped = Snapshot { state: snapshot.memory, memory: snapshot.state, report: snapshot.report };
+    let refusal = swapped.refusal(&vmm, load_config());
+    assert!(refusal.message.starts_with("a state file of 134217728 bytes"), "{}", refusal.message);
+    let snapshot = Snapshot { state: swapped.memory, memory: swapped.state, report: swapped.report };
+    let other = Vmm::spawn();
+    assert_eq!(other.call(&Request::Prepare(Shape { vcpu_count: 2, mem_size_mib: 128 })), Response::Ok);
+    assert!(snapshot.refusal(&other, load_config()).message.contains("prepared for another"));
+    snapshot.clone_in(&vmm);
+}
