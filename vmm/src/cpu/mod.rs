@@ -1,7 +1,8 @@
-//! What a vCPU is before its first instruction: features (`cpuid`), registers (`registers`), model-specific registers
+//! What a vCPU is before its first instruction: features (`cpuid`, limited by `baseline`), registers (`registers`), model-specific registers
 //! (`msr`); and how it is copied out and put back (`state`). Called by `machine` for each vCPU, in that order, because
 //! KVM checks the later against the earlier, and by the vCPU's thread.
 
+pub(crate) mod baseline;
 pub(crate) mod cpuid;
 mod msr;
 mod raw;

@@ -7,13 +7,14 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use devices::Memory;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use snapshot::Fingerprint;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::error::{MachineError, kvm_failed};
 use super::new_event;
 use crate::config::{MemSize, VcpuCount};
 use crate::cpu::cpuid::{self, DeadlineTimer, Topology};
-use crate::cpu::{self, FreshCpu};
+use crate::cpu::{self, FreshCpu, baseline};
 use crate::vcpu::{Buses, Counters, Report, Reporter, Vcpu};
 use crate::{layout, memory};
 
@@ -32,6 +33,8 @@ pub(crate) struct Frame {
     pub(crate) vm: VmFd,
     pub(crate) memory: Memory,
     pub(crate) shape: Shape,
+    /// What this host offers, as far as guests are told.
+    pub(crate) fingerprint: Fingerprint,
 }
 
 /// Whether the values of MSRs before the first instruction are wanted, which a restore compares with.
@@ -58,7 +61,8 @@ impl Frame {
         memory::register(&vm, &memory)?;
         create_interrupt_controllers(&vm)?;
         let cpus = create_cpus(&kvm, &vm, shape.vcpus, msrs)?;
-        Ok((Self { vm, memory, shape }, cpus))
+        let fingerprint = baseline::fingerprint(cpus.first().map_or(&[], |cpu| cpu.fresh.cpuid.as_slice()));
+        Ok((Self { vm, memory, shape, fingerprint }, cpus))
     }
 }
 
@@ -101,7 +105,8 @@ fn create_cpus(kvm: &Kvm, vm: &VmFd, count: VcpuCount, msrs: FreshMsrs) -> Resul
     for index in 0..count.get() {
         let fd = vm.create_vcpu(index.into()).map_err(kvm_failed("create a vCPU"))?;
         let topology = Topology { count: count.get(), index };
-        let cpuid = cpuid::normalise(supported.as_slice(), topology, timer);
+        let mut cpuid = cpuid::normalise(supported.as_slice(), topology, timer);
+        baseline::limit(&mut cpuid);
         cpu::state::set_cpuid(&fd, index, &cpuid)?;
         if msrs == FreshMsrs::Read && fresh_msrs.is_none() {
             // Those of one vCPU are those of all.

@@ -15,7 +15,7 @@ use std::sync::mpsc::{self, Receiver};
 
 use devices::{BlockState, SerialState, TransportState, VsockState};
 use kvm_bindings::{kvm_clock_data, kvm_irqchip};
-use snapshot::{FormatError, PageIndex, StateReader};
+use snapshot::{Fingerprint, FormatError, PageIndex, StateReader};
 use vmm_api::{DriveAccess, Refusal};
 
 use super::assembly::{Assembly, Fittings, Saved};
@@ -26,8 +26,8 @@ use super::state::{DeviceKind, MachineState, PlatformState};
 use super::{Machine, spawn};
 use crate::config::{Drive, DriveId, SerialOutput, Vsock};
 use crate::confine::Filters;
-use crate::cpu::CpuError;
 use crate::cpu::state::VcpuState;
+use crate::cpu::{CpuError, baseline};
 use crate::pager::{LastWords, PageSource, Pager, PagerError};
 use crate::vcpu::{Buses, Vcpu, VcpuError, VcpuHandle};
 
@@ -54,6 +54,7 @@ pub(crate) struct States {
     vcpus: Vec<VcpuState>,
     serial: SerialState,
     devices: Vec<(TransportState, DeviceState)>,
+    fingerprint: Fingerprint,
 }
 
 enum DeviceState {
@@ -94,12 +95,13 @@ impl States {
             Ok((file.get(slot)?, state))
         };
         let devices = (0..).zip(&machine.devices).map(device).collect::<Result<_, FormatError>>()?;
-        Ok(Self { platform: file.get(0)?, serial: file.get(0)?, vcpus, devices, machine })
+        let (platform, serial, fingerprint) = (file.get(0)?, file.get(0)?, file.get(0)?);
+        Ok(Self { platform, serial, fingerprint, vcpus, devices, machine })
     }
 
     /// Whether the client gave exactly what the saved devices need.
     pub(crate) fn check(&self, connections: &Connections) -> Result<(), Refusal> {
-        let refuse = |field: String, message: String| Err(Refusal { field: Some(field), message });
+        let refuse = |field: String, message: String| Err(refuse(&field, message));
         let blocks = || {
             self.devices.iter().filter_map(|(_, state)| match state {
                 DeviceState::Block(block) => Some(block),
@@ -139,6 +141,10 @@ impl States {
     }
 }
 
+fn refuse(field: &str, message: impl Into<String>) -> Refusal {
+    Refusal { field: Some(field.to_owned()), message: message.into() }
+}
+
 fn is_id(saved: &[u8; 20], id: &DriveId) -> bool {
     let id = id.as_str().as_bytes();
     saved.starts_with(id) && saved.iter().skip(id.len()).all(|&byte| byte == 0)
@@ -157,6 +163,19 @@ impl Prepared {
         self.frame.shape
     }
 
+    /// Whether this host has what the guest was told of.
+    pub(crate) fn check(&self, states: &States) -> Result<(), Refusal> {
+        let differs = |vcpu: &VcpuState| baseline::fingerprint(&vcpu.cpuid.0) != states.fingerprint;
+        if states.vcpus.iter().any(differs) {
+            return Err(refuse("state", "its vCPUs do not have the processor that it was taken on"));
+        }
+        let checked = states.fingerprint.runs_on(&self.frame.fingerprint);
+        checked.map_err(|mismatch| {
+            let baseline = &states.fingerprint.baseline;
+            refuse("state", format!("{} (baseline {baseline})", baseline::describe(&mismatch)))
+        })
+    }
+
     /// Becomes the machine of a snapshot, paused.
     pub(crate) fn load(
         self,
@@ -166,7 +185,7 @@ impl Prepared {
         source: Box<dyn PageSource>,
     ) -> Result<Machine, LoadError> {
         let Self { vcpus, frame, crew, pager } = self;
-        let States { machine: _, platform, vcpus: vcpu_states, serial, devices } = states;
+        let States { machine: _, fingerprint: _, platform, vcpus: vcpu_states, serial, devices } = states;
         pager.serve(&frame.memory, index, source)?;
         let restored = restore_vcpus(&vcpus, vcpu_states);
         let fittings = plug_in(&frame, &vcpus, connections, &serial, &devices)?;

@@ -10,7 +10,7 @@ use snapshot::{FormatError, PageIndex, Persist, StateWriter};
 use super::Machine;
 use super::devices::{Kind, lock};
 use super::state::{DeviceKind, MachineState, PlatformState};
-use crate::cpu::{CpuError, Raw};
+use crate::cpu::{CpuError, Raw, baseline};
 use crate::pager::Pager;
 
 /// KVM's interrupt controllers, in the order in which they are saved and put back.
@@ -49,7 +49,11 @@ impl Machine {
         let devices = self.save_devices(writer)?;
         let mut saved = 0;
         for (index, state) in states {
-            writer.add(index.into(), &state?)?;
+            let state = state?;
+            if index == 0 {
+                writer.add(0, &baseline::fingerprint(&state.cpuid.0))?;
+            }
+            writer.add(index.into(), &state)?;
             saved += 1;
         }
         if saved != self.vcpus.len() {

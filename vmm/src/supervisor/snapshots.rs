@@ -20,6 +20,7 @@ use super::{RunError, Supervisor};
 use crate::config::{LoadFiles, SnapshotFiles, check_shape};
 use crate::confine::{self, Role};
 use crate::describe::describe;
+use crate::lifecycle::Lifecycle;
 use crate::machine::state::IdentityState;
 use crate::machine::{Machine, Prepared, Shape, States};
 use crate::pager::{self, LastWords, LocalFile};
@@ -77,14 +78,20 @@ impl Supervisor {
         };
         timings.read_us = micros(began);
         let preparing = Instant::now();
-        if self.prepared.is_none()
-            && let Err(refusal) = self.reserve(snapshot.shape)?
-        {
-            return Ok(Err(refusal));
+        if self.prepared.is_none() {
+            if let Err(refusal) = self.reserve(snapshot.shape)? {
+                return Ok(Err(refusal));
+            }
+            self.lifecycle = Lifecycle::Prepared;
         }
         timings.prepare_us = micros(preparing);
         let restoring = Instant::now();
-        let Some(prepared) = self.prepared.take() else { return Ok(Err(refuse("prepare", "no machine"))) };
+        if let Some(Err(refusal)) = self.prepared.as_ref().map(|prepared| prepared.check(&snapshot.states)) {
+            return Ok(Err(refusal));
+        }
+        let Some(prepared) = self.prepared.take() else {
+            return Ok(Err(refuse("state", "no machine is prepared")));
+        };
         let Opened { shape: _, states, files, source, index, identity } = snapshot;
         let machine = prepared.load(states, files, index, Box::new(source));
         self.adopt(machine.map_err(|error| RunError::Load(Box::new(error)))?)?;
