@@ -101,6 +101,8 @@ pub(crate) struct Config {
     pub(crate) memory_mib: Option<u64>,
     /// Limit of one init.
     pub(crate) init_timeout: Duration,
+    /// Limit of one restore from a snapshot.
+    pub(crate) restore_timeout: Duration,
     /// How long an idle sandbox is kept.
     pub(crate) idle_timeout: Duration,
     /// `mkfs.erofs` that makes code images.
@@ -120,6 +122,7 @@ struct RawConfig {
     lib_dir: PathBuf,
     memory_mib: Option<u64>,
     init_timeout_ms: u64,
+    restore_timeout_ms: u64,
     idle_timeout_s: u64,
     mkfs_erofs: PathBuf,
 }
@@ -136,6 +139,7 @@ impl Default for RawConfig {
             lib_dir: "/usr/lib/tinderbox".into(),
             memory_mib: None,
             init_timeout_ms: 10_000,
+            restore_timeout_ms: 10_000,
             idle_timeout_s: 600,
             mkfs_erofs: "/usr/bin/mkfs.erofs".into(),
         }
@@ -186,9 +190,11 @@ impl RawConfig {
         if self.keys.is_empty() && self.auth == AuthMode::Required && !is_loopback(listen.ip()) {
             return Err(ConfigError::NoKeys(listen));
         }
-        for (field, number) in
-            [("init_timeout_ms", self.init_timeout_ms), ("idle_timeout_s", self.idle_timeout_s)]
-        {
+        for (field, number) in [
+            ("init_timeout_ms", self.init_timeout_ms),
+            ("restore_timeout_ms", self.restore_timeout_ms),
+            ("idle_timeout_s", self.idle_timeout_s),
+        ] {
             if number == 0 || number > u64::from(u32::MAX) {
                 return Err(value(field, format!("{number} is not between 1 and {}", u32::MAX)));
             }
@@ -206,6 +212,7 @@ impl RawConfig {
             lib_dir: self.lib_dir,
             memory_mib: self.memory_mib,
             init_timeout: Duration::from_millis(self.init_timeout_ms),
+            restore_timeout: Duration::from_millis(self.restore_timeout_ms),
             idle_timeout: Duration::from_secs(self.idle_timeout_s),
             mkfs_erofs: self.mkfs_erofs,
         })
@@ -288,6 +295,7 @@ mod tests {
             ("account_id = '12'", "account_id"),
             ("region = '../x'", "region"),
             ("init_timeout_ms = 0", "init_timeout_ms"),
+            ("restore_timeout_ms = 0", "restore_timeout_ms"),
             ("auth = 'maybe'", "maybe"),
             ("[[keys]]\naccess_key_id = ''\nsecret_access_key = 's'", "keys"),
         ] {

@@ -16,6 +16,7 @@ mod functions;
 mod invoke;
 mod sandbox;
 mod server;
+mod snapshots;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 

@@ -22,7 +22,7 @@ const ANY_PORT: u16 = 0;
 const READY: &str = "tinderbox: serving on";
 /// From power-on to the agent: 10 to 20 s under emulation on an idle machine, more on a busy one, hours for nobody.
 const BOOT_LIMIT: Duration = Duration::from_secs(600);
-/// The agent's own limit for a function's init is Lambda's 10 s; an emulated processor inside an emulated processor
+/// The agent's own limits for a function's init and for a restore are Lambda's 10 s; an emulated processor inside an emulated processor
 /// needs more for the same work.
 const EMULATED_INIT_TIMEOUT_MS: u32 = 60_000;
 const DEFAULT_MEMORY_MIB: u32 = 4096;
@@ -169,6 +169,7 @@ fn agent_config(spec: &Spec, accelerator: Accelerator) -> Result<String> {
     }
     if accelerator.is_slow() {
         config.insert("init_timeout_ms".into(), i64::from(EMULATED_INIT_TIMEOUT_MS).into());
+        config.insert("restore_timeout_ms".into(), i64::from(EMULATED_INIT_TIMEOUT_MS).into());
     }
     toml::to_string(&config).context("write the agent's configuration")
 }

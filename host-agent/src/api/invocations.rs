@@ -153,9 +153,17 @@ fn respond(answer: Answer) -> Response {
 
 /// `queue;dur=0.1, run;dur=3.2`: milliseconds.
 fn server_timing(timing: &Timing) -> String {
-    let Timing { queue, place, boot, init, run } = *timing;
-    let parts: [(&str, Option<Duration>); 5] =
-        [("queue", queue), ("place", place), ("boot", boot), ("init", init), ("run", run)];
+    let Timing { queue, place, boot, load, unique, hooks, init, run } = *timing;
+    let parts: [(&str, Option<Duration>); 8] = [
+        ("queue", queue),
+        ("place", place),
+        ("boot", boot),
+        ("load", load),
+        ("unique", unique),
+        ("hooks", hooks),
+        ("init", init),
+        ("run", run),
+    ];
     let mut text = String::new();
     for (name, duration) in parts {
         if let Some(duration) = duration {

@@ -1,29 +1,18 @@
-//! The course of one invocation: a sandbox, the event, the answer; once more if the sandbox was lost before it had
-//! the event.
+//! The course of one invocation: a sandbox, the event, the answer; again if the sandbox was lost before it had the
+//! event, as often as `sandbox::way` says.
 
-use std::{
-    sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Instant};
 
-use guest_protocol::FunctionError;
-use tokio::{sync::oneshot, time::timeout};
+use guest_protocol::{FunctionError, RestoreFailure};
+use tokio::sync::oneshot;
 
 use super::{
-    Answer, Invocation, InvokeError, Timing, messages,
+    Answer, Invocation, InvokeError, Timing, error_text, messages,
     node::{Grant, Shared},
+    start::{self, StartError},
     worker::{self, Command, Commands, Run, RunEnd},
 };
-use crate::sandbox::{
-    SandboxId,
-    boot::{Sandbox, SandboxError},
-    describe,
-    guest::ReplyResult,
-};
-
-/// A sandbox that is lost before it has the event costs the caller one more try, not two: what fails twice in a row
-/// is not bad luck.
-const ATTEMPTS: usize = 2;
+use crate::sandbox::{SandboxId, boot::SandboxError, describe, guest::ReplyResult, way::Losses};
 
 /// What an invoker is told that a function failed, whatever failed: Lambda's managed runtimes know no other word.
 const UNHANDLED: &str = "Unhandled";
@@ -33,33 +22,48 @@ enum Attempt {
     Answered(Answer),
     Failed(InvokeError),
     /// The event was not handed over.
-    Undelivered(String),
+    Undelivered(Lost, String),
+}
+
+/// What a request lost that has to be placed again.
+#[derive(Clone, Copy, Debug)]
+enum Lost {
+    Clone,
+    Other,
 }
 
 /// Runs an invocation to its end.
 pub(super) async fn run(shared: Arc<Shared>, invocation: Invocation) -> Result<Answer, InvokeError> {
     let invocation = Arc::new(invocation);
-    let mut last_problem = String::new();
-    for attempt in 1..=ATTEMPTS {
-        match try_once(&shared, &invocation).await {
+    let mut losses = Losses::default();
+    loop {
+        match try_once(&shared, &invocation, losses).await {
             Attempt::Answered(answer) => return Ok(answer),
             Attempt::Failed(error) => return Err(error),
-            Attempt::Undelivered(problem) => {
+            Attempt::Undelivered(lost, problem) => {
                 let request = &invocation.request_id;
                 tracing::warn!(
                     request,
-                    attempt,
+                    ?lost,
                     problem,
                     "an event's sandbox was lost before it had the event"
                 );
-                last_problem = problem;
+                match lost {
+                    Lost::Clone => losses.clones += 1,
+                    Lost::Other => losses.others += 1,
+                }
+                if losses.are_too_many() {
+                    let lost = losses.clones + losses.others;
+                    return Err(InvokeError::Node(format!(
+                        "{lost} sandboxes were lost, the last because: {problem}"
+                    )));
+                }
             }
         }
     }
-    Err(InvokeError::Node(format!("{ATTEMPTS} sandboxes were lost, the last because: {last_problem}")))
 }
 
-async fn try_once(shared: &Arc<Shared>, invocation: &Arc<Invocation>) -> Attempt {
+async fn try_once(shared: &Arc<Shared>, invocation: &Arc<Invocation>, losses: Losses) -> Attempt {
     let mut timing = Timing::default();
     let asked = Instant::now();
     let grant = match shared.place(messages::demand(&invocation.function)).await {
@@ -74,7 +78,7 @@ async fn try_once(shared: &Arc<Shared>, invocation: &Arc<Invocation>) -> Attempt
             timing.place = Some(asked.elapsed().saturating_sub(timing.queue.unwrap_or_default()));
             commands
         }
-        Grant::Cold(id) => match start(shared, id, invocation, &mut timing).await {
+        Grant::Cold(id) => match start(shared, id, invocation, losses, &mut timing).await {
             Ok(commands) => commands,
             Err(attempt) => return attempt,
         },
@@ -82,7 +86,7 @@ async fn try_once(shared: &Arc<Shared>, invocation: &Arc<Invocation>) -> Attempt
     let (end, ended) = oneshot::channel();
     let command = Command::Run(Run { invocation: Arc::clone(invocation), end });
     if commands.send(command).await.is_err() {
-        return Attempt::Undelivered("its sandbox had just ended".into());
+        return Attempt::Undelivered(Lost::Other, "its sandbox had just ended".into());
     }
     match ended.await {
         Ok(end) => finish(end, invocation, timing),
@@ -95,87 +99,40 @@ async fn try_once(shared: &Arc<Shared>, invocation: &Arc<Invocation>) -> Attempt
 async fn start(
     shared: &Arc<Shared>,
     id: SandboxId,
-    invocation: &Invocation,
+    invocation: &Arc<Invocation>,
+    losses: Losses,
     timing: &mut Timing,
 ) -> Result<Commands, Attempt> {
     let mut forced = shared.forced();
     let started = tokio::select! {
         biased;
         _ = forced.wait_for(|forced| *forced) => None,
-        started = bring_up(shared, id, invocation, timing) => Some(started),
+        started = start::bring_up(shared, id, invocation, losses, timing) => Some(started),
     };
-    match started {
+    let error = match started {
         Some(Ok(sandbox)) => {
             let commands = worker::start(id, sandbox, shared);
             shared.started(id, commands.clone());
-            Ok(commands)
+            return Ok(commands);
         }
-        Some(Err(error)) => {
-            shared.ended(id);
-            Err(failed_start(id, &error))
-        }
+        Some(Err(error)) => error,
         None => {
             shared.ended(id);
-            Err(Attempt::Failed(InvokeError::ShuttingDown))
-        }
-    }
-}
-
-async fn bring_up(
-    shared: &Shared,
-    id: SandboxId,
-    invocation: &Invocation,
-    timing: &mut Timing,
-) -> Result<Sandbox, SandboxError> {
-    let (mut sandbox, boot) = shared.host.boot(id, &messages::spec(invocation)).await?;
-    (timing.place, timing.boot) = (Some(boot.place), Some(boot.boot));
-    let moment = match moment(shared) {
-        Ok(moment) => moment,
-        Err(error) => {
-            sandbox.destroy().await;
-            return Err(error.into());
+            return Err(Attempt::Failed(InvokeError::ShuttingDown));
         }
     };
-    let began = Instant::now();
-    let initialised = {
-        let mut init = std::pin::pin!(sandbox.init(messages::start(&invocation.function, moment)));
-        // An init that computes deserves its start slot; one that takes this long mostly waits for something.
-        match timeout(shared.settings.init_slot(), &mut init).await {
-            Ok(done) => done,
-            Err(_) => {
-                shared.slot_used(id);
-                init.await
-            }
-        }
-    };
-    timing.init = Some(began.elapsed());
-    match initialised {
-        Ok(()) => Ok(sandbox),
-        Err(error) => {
-            sandbox.destroy_because(&error).await;
-            Err(error)
-        }
-    }
-}
-
-/// What a guest needs from the host at the moment of its start.
-fn moment(shared: &Shared) -> std::io::Result<messages::Moment> {
-    let mut entropy = [0; 32];
-    getrandom::fill(&mut entropy)?;
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(messages::Moment {
-        wall_clock_unix_ns: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX),
-        entropy,
-        date: chrono::Utc::now().format("%Y/%m/%d").to_string(),
-        stream_id: uuid::Uuid::new_v4().simple().to_string(),
-        init_timeout: shared.settings.init_timeout,
+    shared.ended(id);
+    Err(match error {
+        StartError::Restore(failure) => Attempt::Failed(failed_restore(&failure)),
+        StartError::Clone(error) => Attempt::Undelivered(Lost::Clone, describe(&error)),
+        StartError::Boot(error) => failed_boot(id, &error),
     })
 }
 
-fn failed_start(id: SandboxId, error: &SandboxError) -> Attempt {
+fn failed_boot(id: SandboxId, error: &SandboxError) -> Attempt {
     let problem = describe(error);
     if error.is_loss() {
-        return Attempt::Undelivered(problem);
+        return Attempt::Undelivered(Lost::Other, problem);
     }
     tracing::error!(%id, problem, "a sandbox could not be started");
     Attempt::Failed(match error {
@@ -183,6 +140,15 @@ fn failed_start(id: SandboxId, error: &SandboxError) -> Attempt {
         SandboxError::Code { .. } => InvokeError::InvalidCode(problem),
         _ => InvokeError::Node(problem),
     })
+}
+
+/// The function's own hooks are to blame: another clone of it would fare no better.
+fn failed_restore(failure: &RestoreFailure) -> InvokeError {
+    if failure.timed_out {
+        InvokeError::RestoreTimeout
+    } else {
+        InvokeError::Restore(error_text(&failure.error))
+    }
 }
 
 fn finish(end: RunEnd, invocation: &Invocation, mut timing: Timing) -> Attempt {
@@ -200,7 +166,7 @@ fn finish(end: RunEnd, invocation: &Invocation, mut timing: Timing) -> Attempt {
             };
             Attempt::Answered(answer(invocation, timing, payload, function_error, log_tail))
         }
-        RunEnd::Undelivered(problem) => Attempt::Undelivered(problem),
+        RunEnd::Undelivered(problem) => Attempt::Undelivered(Lost::Other, problem),
         RunEnd::Lost { log_tail, run } => {
             timing.run = Some(run);
             Attempt::Answered(lost(invocation, timing, log_tail))

@@ -3,13 +3,18 @@
 
 use std::time::Duration;
 
-use guest_protocol::{Credentials, InitializationType, Invoke, Start};
+use guest_protocol::{
+    Credentials, InitializationType, Invoke, SEED_LEN, Seed, Start, Unique, generation_counter,
+};
 
-use super::Invocation;
+use super::{CodeImage, Invocation};
 use crate::{
     functions::model::FunctionConfig,
     sandbox::{VersionKey, boot::Spec, machine, policy::Demand},
 };
+
+/// Init and before-hooks of a function that is to be snapshotted: AWS's 130 s, or its own timeout if that is longer.
+const SNAPSHOT_INIT: Duration = Duration::from_secs(130);
 
 /// Credentials that a function finds in its environment. The node assumes no roles, so they open nothing and say so;
 /// they are set because code that reads them, or an SDK that looks for some before it does anything else, should fail
@@ -52,20 +57,67 @@ pub(super) fn demand(function: &FunctionConfig) -> Demand {
     Demand { key: key.into(), charge_mib: machine::charge_mib(function.memory_mib) }
 }
 
-/// What a sandbox for the invocation is made from.
-pub(super) fn spec(invocation: &Invocation) -> Spec {
-    let function = &invocation.function;
+/// As [`demand`], for a sandbox that serves nobody: it becomes a snapshot.
+pub(super) fn snapshot_demand(function: &FunctionConfig) -> Demand {
+    let key = VersionKey {
+        function: function.id.clone(),
+        version: function.version.clone(),
+        deployment_id: format!("{} (snapshot)", function.deployment_id),
+    };
+    Demand { key: key.into(), charge_mib: machine::charge_mib(function.memory_mib) }
+}
+
+/// What a sandbox for the function is made from.
+pub(super) fn spec(function: &FunctionConfig, code: &CodeImage) -> Spec {
     Spec {
         function: format!("{}:{}", function.id.name, function.version),
         memory_mib: function.memory_mib,
         ephemeral_storage_mib: function.ephemeral_storage_mib,
         runtime: function.runtime.clone(),
-        code: invocation.code.path.clone(),
+        code: Some(code.path.clone()),
+    }
+}
+
+/// How long the init of a function that is to be snapshotted may take.
+pub(super) fn snapshot_init_timeout(function: &FunctionConfig) -> Duration {
+    SNAPSHOT_INIT.max(Duration::from_secs(function.timeout_s.into()))
+}
+
+/// What is random about a clone.
+#[derive(Debug)]
+pub(super) struct Chance {
+    pub(super) seed: [u8; SEED_LEN],
+    pub(super) generation: [u8; 16],
+    pub(super) machine_id: [u8; 16],
+    pub(super) boot_id: [u8; 16],
+    pub(super) hostname: [u8; 6],
+}
+
+/// What makes a clone of a snapshot unique.
+pub(super) fn unique(instance: String, wall_clock_unix_ns: u64, chance: &Chance, limit: Duration) -> Unique {
+    let limit_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    Unique {
+        entropy: Seed::new(chance.seed),
+        wall_clock_unix_ns,
+        generation: chance.generation,
+        generation_counter: generation_counter(&chance.generation),
+        instance_id: instance,
+        hostname: format!("sandbox-{}", crate::code::hex(&chance.hostname)),
+        machine_id: chance.machine_id,
+        boot_id: chance.boot_id,
+        credentials: Some(no_credentials()),
+        elapsed_us: 0,
+        hook_timeout_ms: limit_ms,
+        restore_timeout_ms: limit_ms,
     }
 }
 
 /// The function, as its guest is told.
-pub(super) fn start(function: &FunctionConfig, moment: Moment) -> Start {
+pub(super) fn start(
+    function: &FunctionConfig,
+    moment: Moment,
+    initialization_type: InitializationType,
+) -> Start {
     let environment = function.environment.iter().flatten();
     Start {
         function_name: function.id.name.clone(),
@@ -82,7 +134,7 @@ pub(super) fn start(function: &FunctionConfig, moment: Moment) -> Start {
         environment: environment.map(|(name, value)| (name.clone(), value.clone())).collect(),
         platform_environment: platform_environment(function),
         credentials: Some(no_credentials()),
-        initialization_type: InitializationType::OnDemand,
+        initialization_type,
     }
 }
 

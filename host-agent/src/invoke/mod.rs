@@ -18,7 +18,9 @@ use crate::{
 mod call;
 mod messages;
 mod node;
+mod prepare;
 mod settings;
+mod start;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -75,6 +77,12 @@ pub(crate) struct Timing {
     pub(crate) place: Option<Duration>,
     /// From spawning the VMM to guest-init's hello.
     pub(crate) boot: Option<Duration>,
+    /// Loading a snapshot, until the clone's vCPUs run.
+    pub(crate) load: Option<Duration>,
+    /// From there until the clone is unique.
+    pub(crate) unique: Option<Duration>,
+    /// From there, through the runtime's hooks, until it asks for an event.
+    pub(crate) hooks: Option<Duration>,
     /// From telling guest-init what to run to the runtime's first request.
     pub(crate) init: Option<Duration>,
     /// From handing over the event to the end of the answer.
@@ -97,11 +105,9 @@ pub(crate) enum InvokeError {
     #[error("the node could not run the invocation: {0}")]
     Node(String),
     /// A resumed function could not be made ready: its hooks failed.
-    #[allow(dead_code, reason = "until snapshots are made")]
     #[error("the function could not be restored: {0}")]
     Restore(String),
     /// A resumed function was not ready in time.
-    #[allow(dead_code, reason = "until snapshots are made")]
     #[error("the function was not restored in time")]
     RestoreTimeout,
     /// The node is being shut down.
@@ -111,10 +117,9 @@ pub(crate) enum InvokeError {
 
 /// Why a version cannot be resumed from a snapshot.
 #[derive(Debug, thiserror::Error)]
-#[allow(dead_code, reason = "until snapshots are made")]
 pub(crate) enum PrepareError {
     /// Its function could not be initialised.
-    #[error("{}", init_problem(.0))]
+    #[error("{}", error_text(.0))]
     Init(FunctionError),
     /// The node could not make or keep a snapshot.
     #[error("the node could not make a snapshot: {0}")]
@@ -141,8 +146,9 @@ impl PrepareError {
 /// `error_type` of an init that took too long.
 const INIT_TIMEOUT: &str = "Sandbox.Timedout";
 
-/// `Runtime.ImportModuleError: Unable to import module 'app'`: what a client is told about a failed init.
-fn init_problem(error: &FunctionError) -> String {
+/// `Runtime.ImportModuleError: Unable to import module 'app'`: what a client is told about a failed init or
+/// restore.
+fn error_text(error: &FunctionError) -> String {
     let document: Option<serde_json::Value> = serde_json::from_slice(&error.payload).ok();
     let message = document.as_ref().and_then(|document| document["errorMessage"].as_str());
     match message {
@@ -227,16 +233,21 @@ impl Invoker for NodeInvoker {
         })
     }
 
-    fn prepare(&self, _function: Arc<FunctionConfig>, _code: Arc<CodeImage>) -> PrepareFuture<'_> {
-        let problem = "this node makes no snapshots yet".into();
-        Box::pin(std::future::ready(Err(PrepareError::Node(problem))))
+    fn prepare(&self, function: Arc<FunctionConfig>, code: Arc<CodeImage>) -> PrepareFuture<'_> {
+        // A task of its own: what was begun comes to its end when the caller is dropped.
+        let prepared = tokio::spawn(prepare::version(Arc::clone(&self.shared), function, code));
+        Box::pin(async {
+            prepared.await.unwrap_or_else(|error| Err(PrepareError::Node(format!("the task: {error}"))))
+        })
     }
 
     fn retire(&self, function: &FunctionId, what: Retired<'_>) {
         self.shared.retire(function, what);
     }
 
-    fn keep(&self, _deployments: HashSet<String>) {}
+    fn keep(&self, deployments: HashSet<String>) {
+        self.shared.snapshots.keep(&deployments);
+    }
 
     fn shutdown(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.shared.shutdown())

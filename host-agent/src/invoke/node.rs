@@ -1,6 +1,6 @@
 //! The node's invoker: gives each invocation a sandbox, warm or new, and turns what happens there into an answer.
 //!
-//! `sandbox::policy` decides, this file carries its decisions out. One lock guards the pool and the mailboxes; it is
+//! `sandbox::policy` decides, this file carries its decisions out; `prepare` makes snapshots beside that. One lock guards the pool and the mailboxes; it is
 //! held for the decision alone and never across an await. Each invocation runs in a task of its own, so that it goes
 //! on when its client goes away.
 
@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::{
     InvokeError, Retired, Throttle,
+    prepare::Making,
     settings::Settings,
     worker::{Command, Commands},
 };
@@ -24,6 +25,7 @@ use crate::{
         boot::Host,
         policy::{self, Action, Demand, Pool, Ticket},
     },
+    snapshots::SnapshotStore,
 };
 
 /// How long the processes of killed sandboxes may take to be gone.
@@ -34,11 +36,15 @@ const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Shared {
     pub(super) host: Host,
     pub(super) settings: Settings,
+    pub(super) snapshots: Arc<SnapshotStore>,
+    pub(super) making: Making,
     state: Mutex<State>,
     /// A sandbox became idle: there may be something to expire.
     became_idle: Arc<Notify>,
     /// Sandboxes and admitted requests that are not over.
     population: watch::Sender<usize>,
+    /// A sandbox became idle or ended: what had no room may have some.
+    eased: watch::Sender<()>,
     /// Set when there is no more time to drain.
     force: watch::Sender<bool>,
 }
@@ -63,8 +69,11 @@ pub(super) enum Grant {
 
 impl Shared {
     /// A node without sandboxes.
-    pub(super) fn new(settings: Settings) -> std::io::Result<Arc<Self>> {
-        let host = Host::new(&settings.lib_dir, settings.scratch_dir.clone(), settings.boot_timeout)?;
+    pub(super) fn new(settings: Settings) -> anyhow::Result<Arc<Self>> {
+        let Settings { lib_dir, scratch_dir, boot_timeout, blank_limit, .. } = &settings;
+        let host = Host::new(lib_dir, scratch_dir.clone(), *boot_timeout, *blank_limit)?;
+        let snapshots = Arc::new(SnapshotStore::open(&settings.state_dir)?);
+        let making = Making::new(lib_dir.clone());
         let state = State {
             pool: Pool::new(settings.limits.clone()),
             workers: HashMap::new(),
@@ -75,9 +84,12 @@ impl Shared {
         let shared = Arc::new(Self {
             host,
             settings,
+            snapshots,
+            making,
             state: Mutex::new(state),
             became_idle: Arc::default(),
             population: watch::Sender::new(0),
+            eased: watch::Sender::new(()),
             force: watch::Sender::new(false),
         });
         tokio::spawn(expire_idle(Arc::downgrade(&shared), Arc::clone(&shared.became_idle)));
@@ -126,6 +138,7 @@ impl Shared {
     pub(super) fn released(&self, sandbox: SandboxId) {
         self.update(|state| state.pool.released(sandbox, Instant::now()));
         self.became_idle.notify_one();
+        self.eased.send_replace(());
     }
 
     /// A sandbox takes no more events.
@@ -139,16 +152,25 @@ impl Shared {
     /// A sandbox is gone.
     pub(super) fn ended(&self, sandbox: SandboxId) {
         self.update(|state| state.pool.ended(sandbox));
+        self.eased.send_replace(());
     }
 
     /// See [`super::Invoker::retire`].
     pub(super) fn retire(&self, function: &FunctionId, what: Retired<'_>) {
         self.update(|state| state.pool.retire(function, what));
+        // In this order: what is published after the first step is deleted by the second.
+        self.making.retire(function, what);
+        self.snapshots.retire(function, what);
     }
 
     /// Turns true when everything has to end now.
     pub(super) fn forced(&self) -> watch::Receiver<bool> {
         self.force.subscribe()
+    }
+
+    /// Changes when what had no room may have some.
+    pub(super) fn eased(&self) -> watch::Receiver<()> {
+        self.eased.subscribe()
     }
 
     /// How many sandboxes and admitted requests are not over.
@@ -159,7 +181,9 @@ impl Shared {
     /// See [`super::Invoker::shutdown`].
     pub(super) async fn shutdown(&self) {
         self.state().closing = true;
+        self.eased.send_replace(());
         self.update(|state| state.pool.retire_all());
+        self.host.blanks().close().await;
         let mut population = self.population();
         let drain = population.wait_for(|left| *left == 0);
         if tokio::time::timeout(self.settings.drain_timeout, drain).await.is_ok() {

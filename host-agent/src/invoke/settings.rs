@@ -5,7 +5,10 @@ use std::{path::PathBuf, thread, time::Duration};
 use anyhow::{Context as _, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::{config::Config, sandbox::policy::Limits};
+use crate::{
+    config::Config,
+    sandbox::{machine, policy::Limits},
+};
 
 /// Lambda's default for an account: requests in flight.
 const ACCOUNT_CONCURRENCY: usize = 1000;
@@ -32,6 +35,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 /// and the page cache of the images that every sandbox reads.
 const NODE_RESERVE_MIB: u64 = 384;
 
+/// Part of the node's memory for sandboxes that blank machines may take. Their guests' memory is untouched, so it is
+/// only the processes that count.
+const BLANK_SHARE: u64 = 64;
+
 /// What a node's pool is set up with.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -39,12 +46,18 @@ pub(super) struct Settings {
     pub(super) lib_dir: PathBuf,
     /// Where images of /tmp are made.
     pub(super) scratch_dir: PathBuf,
+    /// Where snapshots and their key are kept.
+    pub(super) state_dir: PathBuf,
     /// Memory, starts, concurrency, idle time.
     pub(super) limits: Limits,
     /// How long a machine may take to its guest's hello.
     pub(super) boot_timeout: Duration,
     /// Limit of one init.
     pub(super) init_timeout: Duration,
+    /// Limit of one restore, from the load to the runtime's next request.
+    pub(super) restore_timeout: Duration,
+    /// Most machines that wait for what they will be.
+    pub(super) blank_limit: usize,
     /// How long running invocations may take to end when the node is shut down.
     pub(super) drain_timeout: Duration,
 }
@@ -57,10 +70,13 @@ impl Settings {
             None => available_mib()?.saturating_sub(NODE_RESERVE_MIB),
         };
         ensure!(memory_mib > 0, "this machine has no memory for sandboxes beside {NODE_RESERVE_MIB} MiB");
+        let blank_limit = usize::try_from(memory_mib / BLANK_SHARE / machine::VMM_MEMORY_MIB).unwrap_or(0);
+        let memory_mib = memory_mib - blank_limit as u64 * machine::VMM_MEMORY_MIB;
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             lib_dir: config.lib_dir.clone(),
             scratch_dir: config.state_dir.join("scratch"),
+            state_dir: config.state_dir.clone(),
             limits: Limits {
                 memory_mib,
                 max_starting: (cpus * STARTS_PER_CPU).max(MIN_STARTS),
@@ -69,6 +85,8 @@ impl Settings {
             },
             boot_timeout: BOOT_TIMEOUT,
             init_timeout: config.init_timeout,
+            restore_timeout: config.restore_timeout,
+            blank_limit,
             drain_timeout: DRAIN_TIMEOUT,
         })
     }

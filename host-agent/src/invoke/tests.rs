@@ -9,6 +9,7 @@ use crate::sandbox::machine;
 
 mod fake;
 mod harness;
+mod snapshots;
 
 use harness::{MEMORY_MIB, function, is_alive, node, node_with, number, within};
 
@@ -18,7 +19,7 @@ async fn an_event_is_answered_and_the_sandbox_is_kept() {
     let cold = node.answer("{\"a\": 1}").await;
     assert_eq!((&cold.payload[..], cold.function_error), (&b"{\"a\": 1}"[..], None));
     assert_eq!(cold.executed_version, "$LATEST");
-    let Timing { queue, place, boot, init, run } = cold.timing;
+    let Timing { queue, place, boot, init, run, .. } = cold.timing;
     assert!([place, boot, init, run].iter().all(Option::is_some), "{:?}", cold.timing);
     assert_eq!(queue, None, "nothing was in its way");
     let warm = node.answer("\"pid\"").await;

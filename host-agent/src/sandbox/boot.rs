@@ -9,14 +9,16 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     process::ExitStatus,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use guest_protocol::{Hello, Invoke, Start};
-use tokio::{net::unix::pipe, time::timeout};
+use tokio::{net::unix::pipe, process::ChildStderr, time::timeout};
 
 use super::{
     SandboxId,
+    blanks::Blanks,
     console::{Captured, Stream},
     guest::{Guest, GuestError, Init, Lost, Reply},
     logs::Logs,
@@ -24,12 +26,13 @@ use super::{
     packet::PacketSocket,
     scratch::{Scratch, ScratchError},
     spawn::Spawner,
-    vmm::{Vmm, VmmError},
+    vmm::{LOAD, Vmm, VmmError},
 };
+use crate::snapshots::SnapshotError;
 
 /// How long after the guest's own limit the agent ends a sandbox: room for the guest to kill the function's processes
 /// and to report, and for a clock that runs a little slow under emulation.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// How long what a guest said before its machine ended may take to be read: it lies in a socket buffer.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -67,6 +70,9 @@ pub(crate) enum SandboxError {
     /// A socket or pipe cannot be made.
     #[error("make the sandbox's sockets")]
     Sockets(#[from] io::Error),
+    /// A snapshot's files cannot be opened or kept.
+    #[error("use the snapshot")]
+    Snapshot(#[from] SnapshotError),
     /// The VMM failed or refused.
     #[error("run the machine")]
     Vmm(#[from] VmmError),
@@ -91,15 +97,21 @@ impl SandboxError {
             Self::Guest(_) | Self::TimedOut { .. } | Self::Vmm(VmmError::Ended(_) | VmmError::Control(_))
         )
     }
+
+    /// Whether the snapshot that was resumed is of no use here: no file, or nothing that the VMM takes.
+    pub(crate) fn is_unusable_snapshot(&self) -> bool {
+        matches!(self, Self::Snapshot(_) | Self::Vmm(VmmError::Refused { request: LOAD, .. }))
+    }
 }
 
 /// What every sandbox of the node is made from.
 #[derive(Debug)]
 pub(crate) struct Host {
-    spawner: Spawner,
-    scratch: Scratch,
+    spawner: Arc<Spawner>,
+    pub(super) scratch: Scratch,
+    pub(super) blanks: Arc<Blanks>,
     lib_dir: PathBuf,
-    boot_timeout: Duration,
+    pub(super) boot_timeout: Duration,
 }
 
 /// What one sandbox is made from.
@@ -113,8 +125,8 @@ pub(crate) struct Spec {
     pub(crate) ephemeral_storage_mib: u32,
     /// Names the runtime's image.
     pub(crate) runtime: String,
-    /// The code's image.
-    pub(crate) code: PathBuf,
+    /// The code's image; without one there is a drive that nobody is to mount.
+    pub(crate) code: Option<PathBuf>,
 }
 
 /// How long the parts of a start took.
@@ -129,27 +141,41 @@ pub(crate) struct BootTiming {
 /// A guest and everything that keeps it running.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
-    id: SandboxId,
-    vmm: Vmm,
-    guest: Guest,
-    logs: Logs,
-    init_failed: bool,
-    serial: Captured,
-    stderr: Captured,
+    pub(super) id: SandboxId,
+    pub(super) vmm: Vmm,
+    pub(super) guest: Guest,
+    pub(super) logs: Logs,
+    pub(super) init_failed: bool,
+    /// The image behind /tmp, to be saved with the machine.
+    pub(super) scratch: File,
+    pub(super) serial: Captured,
+    pub(super) stderr: Captured,
     /// Kept open, though nothing is taken from it any more: its end would be news to the VMM.
-    _broker: PacketSocket,
+    pub(super) _broker: PacketSocket,
 }
 
 impl Host {
     /// Sandboxes from the programs and images in `lib_dir`, with /tmp images in `scratch_dir`; a guest that does not
-    /// say hello within `boot_timeout` is given up.
-    pub(crate) fn new(lib_dir: &Path, scratch_dir: PathBuf, boot_timeout: Duration) -> io::Result<Self> {
+    /// say hello within `boot_timeout` is given up. Up to `blank_limit` machines wait for what they will be.
+    pub(crate) fn new(
+        lib_dir: &Path,
+        scratch_dir: PathBuf,
+        boot_timeout: Duration,
+        blank_limit: usize,
+    ) -> io::Result<Self> {
+        let spawner = Arc::new(Spawner::new(lib_dir.join("vmm"))?);
         Ok(Self {
-            spawner: Spawner::new(lib_dir.join("vmm"))?,
+            blanks: Blanks::start(Arc::clone(&spawner), blank_limit),
+            spawner,
             scratch: Scratch::new(scratch_dir)?,
             lib_dir: lib_dir.to_owned(),
             boot_timeout,
         })
+    }
+
+    /// The machines that wait.
+    pub(crate) fn blanks(&self) -> &Blanks {
+        &self.blanks
     }
 
     /// Starts a machine and waits for its guest's hello.
@@ -163,6 +189,7 @@ impl Host {
         let (broker, their_broker) = PacketSocket::pair()?;
         let (serial_in, serial_out) = pipe::pipe()?;
         let serial = Captured::from(serial_out, id, Stream::Serial);
+        let scratch = images.scratch.try_clone()?;
         let fds = images.with(their_broker, serial_in.into_nonblocking_fd()?);
         let spawned = Instant::now();
         let (vmm, stderr) = Vmm::spawn(&self.spawner).await?;
@@ -176,7 +203,8 @@ impl Host {
                 tracing::debug!(%id, kernel = hello.kernel_release, boot = ?timing.boot, "a guest is up");
                 let logs = Logs::new(id, spec.function.clone());
                 let _broker = broker;
-                Ok((Sandbox { id, vmm, guest, logs, init_failed: false, serial, stderr, _broker }, timing))
+                let init_failed = false;
+                Ok((Sandbox { id, vmm, guest, logs, init_failed, scratch, serial, stderr, _broker }, timing))
             }
             Err(error) => {
                 let status = vmm.destroy().await;
@@ -191,12 +219,25 @@ impl Host {
             let path = self.lib_dir.join("guest").join(name);
             File::open(&path).map_err(|source| SandboxError::Kernel { path, source })
         };
-        let path = self.lib_dir.join("runtimes").join(format!("{}.erofs", spec.runtime));
-        let runtime = File::open(&path).map_err(|source| SandboxError::Runtime { path, source })?;
-        let path = spec.code.clone();
-        let code = File::open(&path).map_err(|source| SandboxError::Code { path, source })?;
+        let (runtime, code) = self.drives(spec)?;
         let scratch = self.scratch.image(spec.ephemeral_storage_mib).await?;
         Ok(Images { kernel: kernel("vmlinux")?, initrd: kernel("initrd.cpio")?, runtime, code, scratch })
+    }
+
+    /// The images of runtime and code.
+    pub(super) fn drives(&self, spec: &Spec) -> Result<(File, File), SandboxError> {
+        let runtime = self.lib_dir.join("runtimes").join(format!("{}.erofs", spec.runtime));
+        let open = |path: &Path| File::open(path);
+        let code = open(spec.code.as_deref().unwrap_or(&runtime));
+        let code =
+            code.map_err(|source| SandboxError::Code { path: spec.code.clone().unwrap_or_default(), source });
+        let runtime = open(&runtime).map_err(|source| SandboxError::Runtime { path: runtime, source })?;
+        Ok((runtime, code?))
+    }
+
+    /// A blank process for a sandbox that none waits for.
+    pub(super) async fn spawn(&self) -> Result<(Vmm, ChildStderr), VmmError> {
+        Vmm::spawn(&self.spawner).await
     }
 }
 
@@ -239,13 +280,13 @@ async fn bring_up(
 impl Sandbox {
     /// Tells the guest what it is and waits for its init; the guest ends an init that takes longer than
     /// `start.init_timeout_ms`.
-    pub(crate) async fn init(&mut self, start: Start) -> Result<(), SandboxError> {
+    pub(crate) async fn init(&mut self, start: Start) -> Result<Init, SandboxError> {
         let limit = Duration::from_millis(start.init_timeout_ms.into()) + GRACE;
         let done = timeout(limit, self.guest.init(start, &mut self.logs)).await;
         match done.unwrap_or(Err(GuestError::Io(io::ErrorKind::TimedOut.into()))) {
             Ok(init) => {
-                self.init_failed = init == Init::Failed;
-                Ok(())
+                self.init_failed = matches!(init, Init::Failed(_));
+                Ok(init)
             }
             Err(GuestError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 Err(SandboxError::TimedOut { what: "end its init", limit })
@@ -312,7 +353,7 @@ impl Sandbox {
     }
 }
 
-async fn report(
+pub(super) async fn report(
     id: SandboxId,
     error: &SandboxError,
     status: io::Result<ExitStatus>,

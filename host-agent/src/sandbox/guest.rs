@@ -22,9 +22,11 @@ use vmm_api::VsockConnect;
 use super::{logs::Logs, packet::PacketSocket};
 
 mod reply;
+mod restore;
 
 use reply::ReplyReader;
 pub(crate) use reply::{Breach, Reply, ReplyResult};
+pub(crate) use restore::Restored;
 
 /// One read from the connection.
 const READ_LEN: usize = 64 * 1024;
@@ -53,6 +55,17 @@ pub(crate) enum GuestError {
     /// A message that may not come here.
     #[error("the guest broke the protocol")]
     Breach(#[from] Breach),
+    /// The guest could not be made unique.
+    #[error("the resumed guest did not become unique: {0}")]
+    Gate(String),
+    /// A guest that was resumed from something else than was loaded.
+    #[error("the resumed guest has generation {found:016x}, it was given {given:016x}")]
+    Generation {
+        /// Counter that it was given.
+        given: u64,
+        /// Counter that it has.
+        found: u64,
+    },
     /// The runtime ended between invocations.
     #[error("the function's runtime ended while it had nothing to do ({})", .0.error_type)]
     Ended(FunctionError),
@@ -60,12 +73,12 @@ pub(crate) enum GuestError {
 
 /// How an init went. Both kinds of sandbox take an invocation: after a failed init the guest repeats it then, under the
 /// function's timeout, so that the failure has a request to be reported to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Init {
     /// The runtime waits for an event.
     Done,
     /// To be repeated.
-    Failed,
+    Failed(FunctionError),
 }
 
 /// Where an invocation was when its sandbox was lost.
@@ -95,16 +108,21 @@ impl Guest {
     /// Takes the guest's one connection from the broker and reads its hello. Connections to other ports are closed;
     /// none is taken afterwards, as user code may try what it likes then.
     pub(crate) async fn accept(broker: &PacketSocket) -> Result<(Self, Hello), GuestError> {
-        let (incoming, outgoing) = connection(broker).await?.into_split();
-        broker.refuse_packets()?;
-        let incoming =
-            Incoming { stream: incoming, frames: FrameReader::default(), buffer: vec![0; READ_LEN] };
-        let mut guest = Self { incoming, outgoing };
+        let mut guest = Self::connected(broker).await?;
         match guest.incoming.next().await? {
             GuestMessage::Hello(hello) if hello.protocol_version == PROTOCOL_VERSION => Ok((guest, hello)),
             GuestMessage::Hello(hello) => Err(GuestError::Version(hello.protocol_version)),
             other => Err(Breach::unexpected(&other, "hello").into()),
         }
+    }
+
+    /// Takes the guest's one connection.
+    async fn connected(broker: &PacketSocket) -> Result<Self, GuestError> {
+        let (incoming, outgoing) = connection(broker).await?.into_split();
+        broker.refuse_packets()?;
+        let incoming =
+            Incoming { stream: incoming, frames: FrameReader::default(), buffer: vec![0; READ_LEN] };
+        Ok(Self { incoming, outgoing })
     }
 
     /// Tells the guest which function it is and waits for the end of its init.
@@ -114,7 +132,7 @@ impl Guest {
             match self.incoming.next().await? {
                 GuestMessage::Log(chunk) => logs.write(&chunk),
                 GuestMessage::InitDone(_) => return Ok(Init::Done),
-                GuestMessage::InitFailed(_) => return Ok(Init::Failed),
+                GuestMessage::InitFailed(failure) => return Ok(Init::Failed(failure.error)),
                 other => return Err(Breach::unexpected(&other, "init").into()),
             }
         }

@@ -1,13 +1,16 @@
 //! What a function's configuration means for its microVM: memory, vCPUs, drives, kernel command line. Pure.
 
-use vmm_api::{DriveAccess, DriveConfig, MachineConfig, SerialConfig, Source, VsockConfig};
+use vmm_api::{
+    DriveAccess, DriveConfig, Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape, SnapshotConfig,
+    SnapshotKind, Source, VsockConfig,
+};
 
 /// Guest memory beyond the function's own: kernel text and data, page tables, guest-init, the initrd in memory. The
 /// function's cgroup is limited to the function's memory, so this part is the platform's alone.
 pub(crate) const PLATFORM_MEMORY_MIB: u32 = 64;
 
 /// Memory of a `vmm` process beyond its guest's: the product's bound is 4 MiB private, plus page tables of the host.
-const VMM_MEMORY_MIB: u32 = 8;
+pub(crate) const VMM_MEMORY_MIB: u64 = 8;
 
 /// Lambda gives one vCPU for every 1,769 MB of memory …
 const MEMORY_PER_VCPU_MIB: u32 = 1769;
@@ -24,7 +27,7 @@ const GUEST_CID: u32 = 3;
 /// random bytes waits for timer jitter, most of a boot's time); the host's entropy device and `Start` are mixed in.
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k";
 
-/// Descriptors of a sandbox in the order in which they accompany `Configure`.
+/// Descriptors of a sandbox in the order in which they accompany `Configure`, and, but for the first two, `Load`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Descriptor {
@@ -47,30 +50,83 @@ pub(crate) enum Descriptor {
 /// How many [`Descriptor`]s there are.
 pub(crate) const DESCRIPTORS: usize = 7;
 
+/// Where a snapshot's files are among the descriptors that accompany `Load` and `Snapshot`: in the place of the kernel's,
+/// which a snapshot has in it.
+const STATE: usize = Descriptor::Kernel as usize;
+const MEMORY: usize = Descriptor::Initrd as usize;
+
 /// Memory that a sandbox takes from the node, MiB: what the pool counts.
 pub(crate) fn charge_mib(function_memory_mib: u32) -> u64 {
-    u64::from(function_memory_mib) + u64::from(PLATFORM_MEMORY_MIB + VMM_MEMORY_MIB)
+    u64::from(function_memory_mib) + u64::from(PLATFORM_MEMORY_MIB) + VMM_MEMORY_MIB
 }
 
 /// The machine of a function with that much memory.
 pub(crate) fn config(function_memory_mib: u32) -> MachineConfig {
-    let fd = |descriptor: Descriptor| Source::Fd(descriptor as usize);
-    let drive = |id: &str, descriptor, access| DriveConfig { id: id.into(), source: fd(descriptor), access };
+    let Shape { vcpu_count, mem_size_mib } = shape(function_memory_mib);
     MachineConfig {
-        vcpu_count: vcpus(function_memory_mib),
-        mem_size_mib: function_memory_mib.saturating_add(PLATFORM_MEMORY_MIB),
-        kernel: fd(Descriptor::Kernel),
-        initrd: Some(fd(Descriptor::Initrd)),
+        vcpu_count,
+        mem_size_mib,
+        kernel: Source::Fd(Descriptor::Kernel as usize),
+        initrd: Some(Source::Fd(Descriptor::Initrd as usize)),
         cmdline: CMDLINE.into(),
-        drives: vec![
-            drive("runtime", Descriptor::Runtime, DriveAccess::ReadOnly),
-            drive("code", Descriptor::Code, DriveAccess::ReadOnly),
-            drive("scratch", Descriptor::Scratch, DriveAccess::ReadWrite),
-        ],
-        vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: Descriptor::Broker as usize }),
+        drives: drives(),
+        vsock: Some(vsock()),
         entropy: true,
         serial: SerialConfig::Fd(Descriptor::Serial as usize),
     }
+}
+
+/// What the machine of a function with that much memory is reserved by.
+pub(crate) fn shape(function_memory_mib: u32) -> Shape {
+    Shape {
+        vcpu_count: vcpus(function_memory_mib),
+        mem_size_mib: function_memory_mib.saturating_add(PLATFORM_MEMORY_MIB),
+    }
+}
+
+/// A clone that runs at once: the same devices, connected anew.
+pub(crate) fn load(key: Key, generation: [u8; 16], identity: Identity) -> LoadConfig {
+    LoadConfig {
+        state: Source::Fd(STATE),
+        memory: Source::Fd(MEMORY),
+        key,
+        drives: drives(),
+        vsock: Some(vsock()),
+        serial: SerialConfig::Fd(Descriptor::Serial as usize),
+        generation,
+        identity: Some(identity),
+        track_changes: false,
+        resume: true,
+    }
+}
+
+/// A snapshot of a whole machine, to two files: state and memory.
+pub(crate) fn snapshot(key: Key, identity: Identity) -> SnapshotConfig {
+    SnapshotConfig {
+        state: Source::Fd(STATE),
+        memory: Source::Fd(MEMORY),
+        key,
+        kind: SnapshotKind::Full,
+        identity,
+        track_changes: false,
+    }
+}
+
+fn drives() -> Vec<DriveConfig> {
+    let drive = |id: &str, descriptor, access| DriveConfig {
+        id: id.into(),
+        source: Source::Fd(descriptor as usize),
+        access,
+    };
+    vec![
+        drive("runtime", Descriptor::Runtime, DriveAccess::ReadOnly),
+        drive("code", Descriptor::Code, DriveAccess::ReadOnly),
+        drive("scratch", Descriptor::Scratch, DriveAccess::ReadWrite),
+    ]
+}
+
+fn vsock() -> VsockConfig {
+    VsockConfig { guest_cid: GUEST_CID, broker_fd: Descriptor::Broker as usize }
 }
 
 fn vcpus(function_memory_mib: u32) -> u8 {
@@ -101,5 +157,17 @@ mod tests {
         let ids: Vec<_> = config.drives.iter().map(|drive| drive.id.as_str()).collect();
         assert_eq!(ids, ["runtime", "code", "scratch"]);
         assert_eq!(Descriptor::Serial as usize + 1, DESCRIPTORS);
+    }
+
+    #[test]
+    fn a_clone_has_the_devices_that_its_original_had() {
+        let (config, load) = (config(2048), load(Key::new([1; 32]), [2; 16], Identity::default()));
+        assert_eq!((config.drives, config.vsock, config.serial), (load.drives, load.vsock, load.serial));
+        assert_eq!(
+            (config.vcpu_count, config.mem_size_mib),
+            (shape(2048).vcpu_count, shape(2048).mem_size_mib)
+        );
+        let snapshot = snapshot(Key::new([1; 32]), Identity::default());
+        assert_eq!((snapshot.state, snapshot.memory), (load.state, load.memory));
     }
 }

@@ -5,14 +5,17 @@
 //!
 //! ```text
 //!            policy::Pool            which sandbox, a new one, or a refusal; values in, values out
+//!            way                     how a new one comes to be: cloned or booted
 //!                 │
-//!   boot::start ──┼── spawn           fork and exec of `vmm`, one inherited descriptor
-//!                 ├── vmm             control socket: Configure, Start, Exited; kill and reap
+//!   boot, resume ─┼── spawn           fork and exec of `vmm`, one inherited descriptor
+//!                 ├── blanks          processes with a machine reserved, waiting for the snapshot that they become
+//!                 ├── vmm             control socket: Configure, Start, Snapshot, Load, Exited; kill and reap
 //!                 ├── scratch         /tmp of the function: a sparse copy of a template, without a name
 //!                 ├── console         serial output and the VMM's stderr, bounded, into the log
 //!                 └── guest           frames over vsock: Hello, Start, InitDone, Invoke … Done
 //! ```
 
+pub(crate) mod blanks;
 pub(crate) mod boot;
 pub(crate) mod console;
 pub(crate) mod guest;
@@ -20,9 +23,11 @@ pub(crate) mod logs;
 pub(crate) mod machine;
 pub(crate) mod packet;
 pub(crate) mod policy;
+pub(crate) mod resume;
 pub(crate) mod scratch;
 pub(crate) mod spawn;
 pub(crate) mod vmm;
+pub(crate) mod way;
 
 use std::{error::Error, fmt};
 

@@ -61,6 +61,14 @@ pub(crate) enum ScratchError {
         /// What `mkfs.ext4` or the file system said.
         problem: String,
     },
+    /// A snapshot's /tmp could not be copied.
+    #[error("copy {}", path.display())]
+    Clone {
+        /// The snapshot's.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The copy could not be made.
     #[error("copy the scratch template of {size_mib} MiB")]
     Copy {
@@ -108,6 +116,15 @@ impl Scratch {
             .map_err(|source| ScratchError::Copy { size_mib, source })
     }
 
+    /// A private copy of what [`save`] wrote.
+    pub(crate) async fn copy_of(&self, saved: PathBuf) -> Result<File, ScratchError> {
+        let dir = self.dir.clone();
+        let named = saved.clone();
+        let copied = spawn_blocking(move || copy(&open(&saved)?, &dir)).await;
+        let copied = copied.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+        copied.map_err(|source| ScratchError::Clone { path: named, source })
+    }
+
     async fn template(&self, size_mib: u32) -> Result<Arc<Template>, ScratchError> {
         let path = self.dir.join(format!("{FORMAT}-{size_mib}.img"));
         let failed = |problem: String| ScratchError::Template { size_mib, problem };
@@ -143,7 +160,18 @@ async fn make(path: &Path, size_mib: u32) -> Result<(), String> {
 }
 
 fn open(path: &Path) -> io::Result<Template> {
-    let file = File::open(path)?;
+    survey(File::open(path)?)
+}
+
+/// Writes what an image holds to a new file, sparse as it is. Nobody may be writing to the image.
+pub(crate) fn save(image: &File, to: &File) -> io::Result<()> {
+    let image = survey(image.try_clone()?)?;
+    to.set_len(image.len)?;
+    image.extents.iter().try_for_each(|(start, end)| copy_extent(&image.file, to, *start, *end))
+}
+
+/// Finds where a file's data is.
+fn survey(file: File) -> io::Result<Template> {
     let len = file.metadata()?.size();
     let mut extents = Vec::new();
     let mut at = 0;
@@ -218,6 +246,27 @@ mod tests {
         assert_ne!(&other, b"mine");
         let names: Vec<_> = std::fs::read_dir(dir.path().join("scratch")).unwrap().collect();
         assert_eq!(names.len(), 1, "the template and nothing else");
+    }
+
+    #[tokio::test]
+    async fn a_saved_image_is_copied_with_what_was_written_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new(dir.path().join("scratch")).unwrap();
+        let image = scratch.image(512).await.unwrap();
+        image.write_all_at(b"mine", 300 << 20).unwrap();
+        let path = dir.path().join("saved");
+        save(&image, &File::create_new(&path).unwrap()).unwrap();
+        image.write_all_at(b"late", 300 << 20).unwrap();
+        let copy = scratch.copy_of(path).await.unwrap();
+        let mut found = [0; 4];
+        copy.read_exact_at(&mut found, 300 << 20).unwrap();
+        assert_eq!(&found, b"mine");
+        let metadata = copy.metadata().unwrap();
+        assert_eq!((metadata.size(), metadata.nlink()), (512 << 20, 0));
+        assert!(metadata.blocks() * 512 < 4 << 20, "{} blocks are in use", metadata.blocks());
+        assert!(
+            scratch.copy_of(dir.path().join("missing")).await.unwrap_err().to_string().contains("missing")
+        );
     }
 
     #[tokio::test]

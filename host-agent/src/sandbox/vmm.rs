@@ -6,9 +6,15 @@
 use std::{io, os::fd::BorrowedFd, process::ExitStatus};
 
 use tokio::process::{Child, ChildStderr};
-use vmm_api::{MAX_PACKET_LEN, MachineConfig, Request, Response};
+use vmm_api::{
+    LoadConfig, LoadReport, MAX_PACKET_LEN, MachineConfig, Request, Response, Shape, SnapshotConfig,
+    SnapshotReport,
+};
 
 use super::{packet::PacketSocket, spawn::Spawner};
+
+/// What [`VmmError::Refused`] calls the request to load a snapshot.
+pub(crate) const LOAD: &str = "load";
 
 /// Why a VMM is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +67,38 @@ impl Vmm {
 
     /// Builds the machine from the descriptors that `config` names by position, and runs it.
     pub(crate) async fn run(&self, config: MachineConfig, fds: &[BorrowedFd<'_>]) -> Result<(), VmmError> {
-        self.call("configure", &Request::Configure(config), fds).await?;
-        self.call("start", &Request::Start, &[]).await
+        self.done("configure", &Request::Configure(config), fds).await?;
+        self.done("start", &Request::Start, &[]).await
+    }
+
+    /// Reserves a machine of that shape for a later [`Self::load`].
+    pub(crate) async fn prepare(&self, shape: Shape) -> Result<(), VmmError> {
+        self.done("prepare", &Request::Prepare(shape), &[]).await
+    }
+
+    /// Makes the machine of a snapshot, as `config` says.
+    pub(crate) async fn load(
+        &self,
+        config: LoadConfig,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<LoadReport, VmmError> {
+        match self.call(LOAD, &Request::Load(config), fds).await? {
+            Response::Loaded(report) => Ok(report),
+            other => Err(VmmError::Unexpected(name(&other))),
+        }
+    }
+
+    /// Stops the machine and writes it to files. It stays paused.
+    pub(crate) async fn snapshot(
+        &self,
+        config: SnapshotConfig,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<SnapshotReport, VmmError> {
+        self.done("pause", &Request::Pause, &[]).await?;
+        match self.call("snapshot", &Request::Snapshot(config), fds).await? {
+            Response::Snapshotted(report) => Ok(report),
+            other => Err(VmmError::Unexpected(name(&other))),
+        }
     }
 
     /// Waits for the end of the guest or the process. Cancel-safe.
@@ -81,12 +117,25 @@ impl Vmm {
         self.child.wait().await
     }
 
-    async fn call(
+    /// A request whose answer says no more than that it is done.
+    async fn done(
         &self,
         request: &'static str,
         message: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(), VmmError> {
+        match self.call(request, message, fds).await? {
+            Response::Ok => Ok(()),
+            other => Err(VmmError::Unexpected(name(&other))),
+        }
+    }
+
+    async fn call(
+        &self,
+        request: &'static str,
+        message: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Response, VmmError> {
         let packet = vmm_api::encode(message)?;
         if let Err(error) = self.control.send(&packet, fds).await {
             // A process that ended before it read the request has more to say than the broken pipe.
@@ -96,11 +145,10 @@ impl Vmm {
             });
         }
         match self.receive().await? {
-            Response::Ok => Ok(()),
             Response::Refused(refusal) => {
                 Err(VmmError::Refused { request, field: refusal.field, message: refusal.message })
             }
-            other => Err(VmmError::Unexpected(name(&other))),
+            answer => Ok(answer),
         }
     }
 

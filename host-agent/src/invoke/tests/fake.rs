@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "a descriptor that arrives by number")]
 
 use std::{
+    cell::Cell,
     env,
     fs::{self, File},
     io::{Read, Write},
@@ -16,11 +17,15 @@ use std::{
 };
 
 use guest_protocol::{
-    BodyChunk, CONTROL_PORT, Fate, FrameReader, FunctionError, GuestMessage, Hello, HostMessage, InitFailure,
-    InitReport, InvocationReport, Invoke, LogChunk, LogSource, MAX_CHUNK_LEN, Outcome, PROTOCOL_VERSION,
-    ResponseHead, encode,
+    BodyChunk, CONTROL_PORT, Fate, FrameReader, FreezeReport, FunctionError, GateReport, GateStep,
+    GuestMessage, Hello, HostMessage, InitFailure, InitReport, InitializationType, InvocationReport, Invoke,
+    LogChunk, LogSource, MAX_CHUNK_LEN, Outcome, PROTOCOL_VERSION, ResponseHead, RestoreFailure,
+    RestoreReport, ResumeHello, SEED_LEN, StepOutcome, encode, generation_counter,
 };
-use vmm_api::{Exit, MAX_PACKET_LEN, Refusal, Request, Response, VsockConnect};
+use vmm_api::{
+    Exit, Identity, LoadConfig, LoadReport, LoadTimings, MAX_PACKET_LEN, MachineConfig, Refusal, Request,
+    Response, SnapshotReport, VsockConnect,
+};
 
 const FD: &str = "FAKE_VMM_FD";
 const MODE: &str = "FAKE_VMM_MODE";
@@ -48,7 +53,7 @@ fn entry() {
         check_descriptors(fd.parse().unwrap());
         // SAFETY: the number was just found among the process's open descriptors, and nothing else here knows it.
         let control = unsafe { OwnedFd::from_raw_fd(fd.parse().unwrap()) };
-        Fake { control, mode: env::var(MODE).unwrap() }.run();
+        Fake { control, mode: env::var(MODE).unwrap(), cloned: Cell::new(false) }.run();
     }
 }
 
@@ -69,16 +74,41 @@ fn check_descriptors(control: RawFd) {
 struct Fake {
     control: OwnedFd,
     mode: String,
+    cloned: Cell<bool>,
 }
 
 impl Fake {
     fn run(self) {
-        let (configure, fds) = self.request();
-        let Request::Configure(config) = configure else { panic!("{configure:?} came first") };
+        match self.request() {
+            (Request::Configure(config), fds) => self.boot(&config, fds),
+            (Request::Prepare(shape), _) => {
+                assert_eq!(shape.vcpu_count, 1);
+                if self.is("refuse prepare") {
+                    self.refuse("shape.vcpu_count");
+                }
+                self.answer(&Response::Ok);
+                match self.request() {
+                    (Request::Load(config), fds) => self.load(&config, fds),
+                    (other, _) => panic!("{other:?} after prepare"),
+                }
+            }
+            (Request::Load(config), fds) => self.load(&config, fds),
+            (other, _) => panic!("{other:?} came first"),
+        }
+    }
+
+    fn refuse(&self, field: &str) -> ! {
+        let refusal = Refusal { field: Some(field.into()), message: "no such luck".into() };
+        self.answer(&Response::Refused(refusal));
+        // The agent has had enough of this process.
+        self.request();
+        process::exit(0);
+    }
+
+    fn boot(self, config: &MachineConfig, fds: Vec<OwnedFd>) {
         assert_eq!((fds.len(), config.drives.len(), config.vcpu_count), (7, 3, 1));
         if self.mode == "refuse" {
-            let refusal = Refusal { field: Some("drives[0].id".into()), message: "no such luck".into() };
-            self.answer(&Response::Refused(refusal));
+            self.refuse("drives[0].id");
         }
         self.answer(&Response::Ok);
         assert_eq!(self.request().0, Request::Start);
@@ -100,6 +130,38 @@ impl Fake {
         connect(fds[5].as_fd(), CONTROL_PORT, &theirs);
         drop(theirs);
         Guest { stream: ours, frames: FrameReader::default(), fake: self, broker: fds }.run();
+    }
+
+    /// Plays a clone: what it was made from is in its files.
+    fn load(self, config: &LoadConfig, fds: Vec<OwnedFd>) {
+        assert_eq!((fds.len(), config.drives.len(), config.resume), (7, 3, true));
+        let read = |fd: &OwnedFd| {
+            let mut text = String::new();
+            File::from(fd.try_clone().unwrap()).read_to_string(&mut text).unwrap();
+            text
+        };
+        assert_eq!((read(&fds[0]).as_str(), read(&fds[1]).as_str()), ("state", "memory"));
+        assert_eq!(config.identity.as_ref().unwrap().0.len(), 6);
+        if self.is("refuse load") {
+            self.refuse("state");
+        }
+        if self.is("die in load") {
+            process::exit(6);
+        }
+        self.cloned.set(true);
+        let loaded = LoadReport { identity: Identity::default(), timings: LoadTimings::default() };
+        self.answer(&Response::Loaded(loaded));
+        if self.is("hang after load") {
+            self.request();
+        }
+        if self.is("fail after load") {
+            self.answer(&Response::Exited(Exit::Failed));
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        connect(fds[5].as_fd(), CONTROL_PORT, &theirs);
+        drop(theirs);
+        Guest { stream: ours, frames: FrameReader::default(), fake: self, broker: fds }
+            .resume(&config.generation);
     }
 
     /// Whether to misbehave so: always, or the first time only.
@@ -162,12 +224,93 @@ impl Guest {
         } else {
             self.send(&GuestMessage::InitDone(InitReport { duration_us: 1 }));
         }
+        if start.initialization_type == InitializationType::SnapStart {
+            assert_eq!(start.init_timeout_ms, 130_000);
+            return self.freeze();
+        }
+        self.serve();
+    }
+
+    fn serve(&mut self) {
         loop {
             match self.receive() {
                 HostMessage::Invoke(invoke) => self.invoke(invoke),
                 other => panic!("{other:?} while idle"),
             }
         }
+    }
+
+    /// Becomes a snapshot.
+    fn freeze(mut self) {
+        assert_eq!(self.receive(), HostMessage::Freeze);
+        if self.fake.is("die in freeze") {
+            process::exit(7);
+        }
+        self.log(b"frozen\n");
+        self.send(&GuestMessage::Frozen(FreezeReport { steps: vec![] }));
+        assert_eq!(self.fake.request().0, Request::Pause);
+        if self.fake.is("die in pause") {
+            process::exit(8);
+        }
+        self.fake.answer(&Response::Ok);
+        let (Request::Snapshot(config), fds) = self.fake.request() else { panic!("no snapshot") };
+        assert_eq!((fds.len(), config.identity.0.len()), (2, 6));
+        if self.fake.is("refuse snapshot") {
+            self.fake.refuse("memory");
+        }
+        for (fd, content) in fds.into_iter().zip(["state", "memory"]) {
+            File::from(fd).write_all(content.as_bytes()).unwrap();
+            if self.fake.is("die in snapshot") {
+                process::exit(9);
+            }
+        }
+        self.fake.answer(&Response::Snapshotted(SnapshotReport::default()));
+        self.fake.request();
+    }
+
+    /// Goes through the gate, or not.
+    fn resume(mut self, generation: &[u8; 16]) {
+        let counter = generation_counter(generation) ^ u64::from(self.fake.is("wrong generation"));
+        let protocol_version = PROTOCOL_VERSION + u32::from(self.fake.is("wrong version after load"));
+        self.send(&GuestMessage::Resumed(ResumeHello {
+            protocol_version,
+            generation_counter: Some(counter),
+        }));
+        let HostMessage::MakeUnique(unique) = self.receive() else { panic!("no gate") };
+        assert_eq!((&unique.generation, unique.generation_counter), (generation, counter));
+        assert!(
+            unique.elapsed_us > 0 && unique.entropy.bytes() != &[0; SEED_LEN] && unique.hostname.len() < 64
+        );
+        if self.fake.is("hang in gate") {
+            self.receive();
+        }
+        if self.fake.is("die in gate") {
+            process::exit(10);
+        }
+        let failed = self.fake.is("fail gate");
+        let outcome = if failed { StepOutcome::Failed("no entropy".into()) } else { StepOutcome::Done };
+        let report = GateReport {
+            steps: vec![GateStep { name: "rekey".into(), duration_us: 1, outcome }],
+            duration_us: 1,
+        };
+        if failed {
+            self.send(&GuestMessage::GateFailed(report.clone()));
+            self.receive();
+        }
+        self.send(&GuestMessage::Unique(report));
+        if self.fake.is("die in hooks") {
+            process::exit(11);
+        }
+        for (mode, timed_out) in [("fail hooks", false), ("late hooks", true)] {
+            if self.fake.is(mode) {
+                let error = FunctionError::new("ValueError", "hook");
+                self.send(&GuestMessage::RestoreFailed(RestoreFailure { error, timed_out, duration_us: 1 }));
+                self.receive();
+            }
+        }
+        self.log(b"restored\n");
+        self.send(&GuestMessage::RestoreDone(RestoreReport { duration_us: 1 }));
+        self.serve();
     }
 
     fn invoke(&mut self, invoke: Invoke) {
@@ -186,6 +329,9 @@ impl Guest {
         assert_eq!(event.len(), invoke.event_len as usize);
         let request_id = invoke.request_id;
         match event.as_slice() {
+            b"\"how\"" => {
+                self.respond(&request_id, if self.fake.cloned.get() { b"\"cloned\"" } else { b"\"booted\"" })
+            }
             b"\"pid\"" => self.respond(&request_id, process::id().to_string().as_bytes()),
             b"\"hold\"" => {
                 // Opening a pipe for reading waits for its writer.

@@ -7,9 +7,10 @@ use tempfile::TempDir;
 
 use super::fake::{self, GATE};
 use crate::{
-    functions::model::{CodeRef, FunctionConfig, FunctionId, LoggingConfig, State},
+    functions::model::{CodeRef, FunctionConfig, FunctionId, LoggingConfig, PUBLISHED_VERSIONS, State},
     invoke::{
-        Answer, CodeImage, Invocation, InvokeError, Invoker, NodeInvoker, node::Shared, settings::Settings,
+        Answer, CodeImage, Invocation, InvokeError, Invoker, NodeInvoker, PrepareError, node::Shared,
+        settings::Settings,
     },
     sandbox::{machine, policy::Limits},
 };
@@ -23,6 +24,7 @@ const ROOM: u64 = 8;
 pub(super) struct Node {
     pub(super) dir: TempDir,
     pub(super) invoker: Arc<NodeInvoker>,
+    settings: Settings,
 }
 
 pub(super) fn node(mode: &str) -> Node {
@@ -43,6 +45,7 @@ pub(super) fn node_with(mode: &str, adjust: impl FnOnce(&mut Settings)) -> Node 
     let mut settings = Settings {
         lib_dir,
         scratch_dir: dir.path().join("scratch"),
+        state_dir: dir.path().join("state"),
         limits: Limits {
             memory_mib: ROOM * machine::charge_mib(MEMORY_MIB),
             max_starting: 2,
@@ -51,11 +54,13 @@ pub(super) fn node_with(mode: &str, adjust: impl FnOnce(&mut Settings)) -> Node 
         },
         boot_timeout: PATIENCE,
         init_timeout: PATIENCE,
+        restore_timeout: PATIENCE,
+        blank_limit: 2,
         drain_timeout: PATIENCE,
     };
     adjust(&mut settings);
-    let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings).unwrap() });
-    Node { dir, invoker }
+    let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings.clone()).unwrap() });
+    Node { dir, invoker, settings }
 }
 
 pub(super) fn function(name: &str) -> FunctionConfig {
@@ -91,10 +96,75 @@ pub(super) fn function(name: &str) -> FunctionConfig {
     }
 }
 
+/// Version 1 of a function, with SnapStart.
+pub(super) fn version(name: &str) -> FunctionConfig {
+    FunctionConfig {
+        version: "1".into(),
+        snap_start: PUBLISHED_VERSIONS.into(),
+        deployment_id: format!("{name} 1"),
+        ..function(name)
+    }
+}
+
 impl Node {
+    /// Changes how guests behave from now on.
+    pub(super) fn behave(&self, mode: &str) {
+        fake::install(&self.settings.lib_dir.join("vmm"), mode, self.dir.path());
+    }
+
+    /// The same node after a restart, with its programs as they are now.
+    pub(super) async fn restarted(self) -> Self {
+        let Self { dir, invoker, settings } = self;
+        within(invoker.shutdown()).await;
+        let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings.clone()).unwrap() });
+        Self { dir, invoker, settings }
+    }
+
+    /// Has a version snapshotted.
+    pub(super) async fn prepare(&self, function: FunctionConfig) -> Result<(), PrepareError> {
+        within(self.invoker.prepare(Arc::new(function), self.code())).await
+    }
+
+    pub(super) async fn invoke_version(
+        &self,
+        function: FunctionConfig,
+        event: &str,
+    ) -> Result<Answer, InvokeError> {
+        within(self.invoker.invoke(self.invocation(function, event))).await
+    }
+
+    /// `cloned` or `booted`: what answers for a version.
+    pub(super) async fn how(&self, function: FunctionConfig) -> String {
+        let answer = self.invoke_version(function, "\"how\"").await.unwrap();
+        serde_json::from_slice(&answer.payload).unwrap()
+    }
+
+    /// Names in the directory of snapshots, once nothing is being made or deleted.
+    pub(super) async fn snapshots(&self) -> usize {
+        let dir = self.dir.path().join("state/snapshots");
+        loop {
+            let names: Vec<_> =
+                std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            if names.iter().all(|name| name.len() == 64) {
+                return names.len();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until so many machines wait.
+    pub(super) async fn blanks(&self, expected: usize) {
+        let mut count = self.invoker.shared.host.blanks().count();
+        within(count.wait_for(|count| *count == expected)).await.unwrap();
+    }
+
+    fn code(&self) -> Arc<CodeImage> {
+        Arc::new(CodeImage { path: self.dir.path().join("lib/code.erofs") })
+    }
+
     pub(super) fn invocation(&self, function: FunctionConfig, event: &str) -> Invocation {
         Invocation {
-            code: Arc::new(CodeImage { path: self.dir.path().join("lib/code.erofs") }),
+            code: self.code(),
             invoked_arn: function.arn(),
             function: Arc::new(function),
             request_id: uuid::Uuid::new_v4().to_string(),

@@ -1,0 +1,237 @@
+//! Making snapshots: beside the invocations, in the node's spare room, one at a time for each version.
+//!
+//! ```text
+//!  room ─► boot ─► init ─► freeze, pause, snapshot ─► destroy ─► publish
+//! ```
+//!
+//! What fails on the way leaves neither a sandbox nor a file: a draft is removed when it is dropped, and at the next
+//! start when the agent is killed.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use guest_protocol::InitializationType;
+
+use super::{
+    CodeImage, Invocation, InvokeError, PrepareError, Retired, messages,
+    node::{Grant, Shared},
+    start,
+};
+use crate::{
+    functions::model::{FunctionConfig, FunctionId, LATEST},
+    sandbox::{
+        SandboxId,
+        boot::{Sandbox, SandboxError},
+        describe,
+        guest::Init,
+        machine,
+    },
+    snapshots::{Draft, HostIdentity, Owner},
+};
+
+/// How often a snapshot is tried: a machine may be lost to bad luck once.
+const TRIES: usize = 2;
+
+/// Which snapshots are being made.
+#[derive(Debug)]
+pub(super) struct Making {
+    identity: HostIdentity,
+    jobs: Mutex<HashMap<Owner, Arc<Job>>>,
+}
+
+#[derive(Debug)]
+struct Job {
+    /// Held by whoever makes it; others who want it wait.
+    turn: tokio::sync::Mutex<()>,
+    /// Until its owner is retired.
+    wanted: AtomicBool,
+}
+
+impl Making {
+    /// None yet, on a node with its programs in `lib_dir`.
+    pub(super) fn new(lib_dir: PathBuf) -> Self {
+        Self { identity: HostIdentity::new(lib_dir), jobs: Mutex::default() }
+    }
+
+    /// What is retired is made in vain.
+    pub(super) fn retire(&self, id: &FunctionId, what: Retired<'_>) {
+        for (owner, job) in self.jobs().iter() {
+            let Owner::Version { function, version, deployment_id } = owner else { continue };
+            let retired = match what {
+                Retired::Function => true,
+                Retired::Version(retired) => version == retired,
+                Retired::Latest { current } => version == LATEST && deployment_id != current,
+            };
+            if function == id && retired {
+                job.wanted.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn job(&self, owner: &Owner) -> Arc<Job> {
+        let mut jobs = self.jobs();
+        // Nobody else holds what is over.
+        jobs.retain(|_, job| Arc::strong_count(job) > 1);
+        let new = || Arc::new(Job { turn: tokio::sync::Mutex::new(()), wanted: AtomicBool::new(true) });
+        Arc::clone(jobs.entry(owner.clone()).or_insert_with(new))
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashMap<Owner, Arc<Job>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sees to it that a version has a current snapshot. An old one serves until the new one is published.
+pub(super) async fn version(
+    shared: Arc<Shared>,
+    function: Arc<FunctionConfig>,
+    code: Arc<CodeImage>,
+) -> Result<(), PrepareError> {
+    let owner = Owner::version(&function);
+    let job = shared.making.job(&owner);
+    let _turn = job.turn.lock().await;
+    let identity = shared.making.identity.identity(&function.runtime, Some(&function.content())).await;
+    let identity = identity.map_err(|error| PrepareError::Node(error.to_string()))?;
+    let shape = machine::shape(function.memory_mib);
+    if shared.snapshots.find(&owner).is_some_and(|snapshot| *snapshot.identity() == identity) {
+        shared.host.blanks().expect(shape);
+        return Ok(());
+    }
+    let mut last_problem = String::new();
+    for _ in 0..TRIES {
+        if !job.wanted.load(Ordering::Relaxed) {
+            return Err(PrepareError::Superseded);
+        }
+        let draft = shared.snapshots.begin().map_err(|error| PrepareError::Node(describe(&error)))?;
+        match make(&shared, &function, &code, &draft, identity.clone()).await {
+            Ok(()) => {
+                let wanted = Arc::clone(&job);
+                let still_wanted = move || wanted.wanted.load(Ordering::Relaxed);
+                let published = shared.snapshots.publish(draft, owner, identity, still_wanted).await;
+                let published = published.map_err(|error| PrepareError::Node(describe(&error)))?;
+                shared.host.blanks().expect(shape);
+                return published.map(drop).ok_or(PrepareError::Superseded);
+            }
+            Err(MakeError::Refused(error)) => return Err(error),
+            Err(MakeError::Sandbox(error)) => {
+                last_problem = describe(&error);
+                tracing::warn!(function = function.version_arn(), "a snapshot was not made: {last_problem}");
+                if !error.is_loss() {
+                    break;
+                }
+            }
+        }
+    }
+    Err(PrepareError::Node(last_problem))
+}
+
+/// Has the snapshot of an invocation's version made while something else serves.
+pub(super) fn beside(shared: &Arc<Shared>, invocation: &Invocation) {
+    let (function, code) = (Arc::clone(&invocation.function), Arc::clone(&invocation.code));
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let arn = function.version_arn();
+        if let Err(error) = version(shared, function, code).await {
+            tracing::warn!(function = arn, "its snapshot could not be made again: {error}");
+        }
+    });
+}
+
+/// Why there is no snapshot.
+enum MakeError {
+    /// There is no use in trying again.
+    Refused(PrepareError),
+    Sandbox(SandboxError),
+}
+
+impl From<SandboxError> for MakeError {
+    fn from(error: SandboxError) -> Self {
+        Self::Sandbox(error)
+    }
+}
+
+async fn make(
+    shared: &Arc<Shared>,
+    function: &FunctionConfig,
+    code: &CodeImage,
+    draft: &Draft,
+    identity: vmm_api::Identity,
+) -> Result<(), MakeError> {
+    let id = room(shared, function).await.map_err(MakeError::Refused)?;
+    let mut forced = shared.forced();
+    let made = tokio::select! {
+        biased;
+        _ = forced.wait_for(|forced| *forced) => Err(MakeError::Refused(PrepareError::ShuttingDown)),
+        made = in_room(shared, id, function, code, draft, identity) => made,
+    };
+    shared.ended(id);
+    made
+}
+
+async fn in_room(
+    shared: &Arc<Shared>,
+    id: SandboxId,
+    function: &FunctionConfig,
+    code: &CodeImage,
+    draft: &Draft,
+    identity: vmm_api::Identity,
+) -> Result<(), MakeError> {
+    let (mut sandbox, boot) = shared.host.boot(id, &messages::spec(function, code)).await?;
+    let made = {
+        let work = std::pin::pin!(initialise_and_save(shared, &mut sandbox, function, draft, identity));
+        start::with_slot(shared, id, work).await
+    };
+    match made {
+        Ok(report) => {
+            tracing::info!(function = function.version_arn(), boot = ?boot.boot, ?report, "a snapshot is made");
+            sandbox.destroy().await;
+            Ok(())
+        }
+        Err(MakeError::Sandbox(error)) => {
+            sandbox.destroy_because(&error).await;
+            Err(error.into())
+        }
+        Err(refused) => {
+            sandbox.destroy().await;
+            Err(refused)
+        }
+    }
+}
+
+async fn initialise_and_save(
+    shared: &Shared,
+    sandbox: &mut Sandbox,
+    function: &FunctionConfig,
+    draft: &Draft,
+    identity: vmm_api::Identity,
+) -> Result<vmm_api::SnapshotReport, MakeError> {
+    let limit: Duration = messages::snapshot_init_timeout(function);
+    let moment = start::moment(limit).map_err(SandboxError::from)?;
+    match sandbox.init(messages::start(function, moment, InitializationType::SnapStart)).await? {
+        Init::Done => Ok(sandbox.save(draft, shared.snapshots.key().clone(), identity).await?),
+        Init::Failed(error) => Err(MakeError::Refused(PrepareError::Init(error))),
+    }
+}
+
+/// Waits for the node to have room. Snapshots are made of what can be spared: no invocation is refused for one that
+/// has not begun.
+async fn room(shared: &Shared, function: &FunctionConfig) -> Result<SandboxId, PrepareError> {
+    let mut eased = shared.eased();
+    loop {
+        match shared.place(messages::snapshot_demand(function)).await {
+            Ok((Grant::Cold(id), _)) => return Ok(id),
+            Ok((Grant::Warm(_), _)) => {
+                return Err(PrepareError::Node("a snapshot is made in a new sandbox".into()));
+            }
+            Err(InvokeError::ShuttingDown) => return Err(PrepareError::ShuttingDown),
+            Err(_) => eased.changed().await.map_err(|_| PrepareError::ShuttingDown)?,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Bringing up a sandbox for one invocation: cloned or booted, up to the moment when it takes the event.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use guest_protocol::{InitializationType, RestoreFailure};
+use tokio::time::timeout;
+
+use super::{
+    Invocation, Timing,
+    messages::{self, Chance},
+    node::Shared,
+    prepare,
+};
+use crate::{
+    functions::model::StartKind,
+    sandbox::{
+        SandboxId,
+        boot::{Sandbox, SandboxError},
+        guest::Restored,
+        resume::Rebirth,
+        way::{Losses, Way, choose},
+    },
+    snapshots::{Owner, Snapshot},
+};
+
+/// Why a sandbox is not there.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    /// It was to be a clone; another one may have more luck.
+    #[error("resume a clone")]
+    Clone(#[source] SandboxError),
+    /// It was to be booted.
+    #[error("boot a guest")]
+    Boot(#[from] SandboxError),
+    /// The function could not be restored, by its own fault.
+    #[error("restore the function")]
+    Restore(RestoreFailure),
+}
+
+/// Brings up a sandbox. Nothing is left of one that fails.
+pub(super) async fn bring_up(
+    shared: &Arc<Shared>,
+    id: SandboxId,
+    invocation: &Arc<Invocation>,
+    losses: Losses,
+    timing: &mut Timing,
+) -> Result<Sandbox, StartError> {
+    let function = &invocation.function;
+    let version = match function.start_kind() {
+        StartKind::Boot => None,
+        StartKind::Snapshot | StartKind::SnapshotWhenReady => {
+            shared.snapshots.find(&Owner::version(function))
+        }
+    };
+    let missing = version.is_none() && function.start_kind() == StartKind::Snapshot;
+    match choose(losses, version, None) {
+        Way::Clone(snapshot) | Way::Runtime(snapshot) => {
+            clone(shared, id, invocation, &snapshot, timing).await
+        }
+        Way::Boot => {
+            if missing {
+                // It should have had one: the next invocation shall.
+                prepare::beside(shared, invocation);
+            }
+            boot(shared, id, invocation, timing).await.map_err(StartError::Boot)
+        }
+    }
+}
+
+async fn clone(
+    shared: &Arc<Shared>,
+    id: SandboxId,
+    invocation: &Arc<Invocation>,
+    snapshot: &Arc<Snapshot>,
+    timing: &mut Timing,
+) -> Result<Sandbox, StartError> {
+    let limit = shared.settings.restore_timeout;
+    let unique = chance().map_err(|error| StartError::Clone(error.into()))?;
+    let unique = messages::unique(id.to_string(), wall_clock_unix_ns(), &unique, limit);
+    let spec = messages::spec(&invocation.function, &invocation.code);
+    let rebirth = Rebirth { snapshot, key: shared.snapshots.key(), unique, limit };
+    let (mut sandbox, resumed) = match shared.host.resume(id, &spec, rebirth).await {
+        Ok(resumed) => resumed,
+        Err(error) => {
+            if error.is_unusable_snapshot() {
+                tracing::warn!(function = spec.function, "its snapshot is of no use and is made again");
+                shared.snapshots.discard(snapshot);
+                prepare::beside(shared, invocation);
+            }
+            return Err(StartError::Clone(error));
+        }
+    };
+    (timing.place, timing.load, timing.unique) =
+        (Some(resumed.place), Some(resumed.load), Some(resumed.unique));
+    let began = Instant::now();
+    let restored = {
+        let restoring = std::pin::pin!(sandbox.restored(limit));
+        with_slot(shared, id, restoring).await
+    };
+    timing.hooks = Some(began.elapsed());
+    match restored {
+        Ok(Restored::Done(_)) => Ok(sandbox),
+        Ok(Restored::Failed(failure)) => {
+            sandbox.destroy().await;
+            Err(StartError::Restore(failure))
+        }
+        Err(error) => {
+            sandbox.destroy_because(&error).await;
+            Err(StartError::Clone(error))
+        }
+    }
+}
+
+async fn boot(
+    shared: &Arc<Shared>,
+    id: SandboxId,
+    invocation: &Invocation,
+    timing: &mut Timing,
+) -> Result<Sandbox, SandboxError> {
+    let function = &invocation.function;
+    let (mut sandbox, boot) = shared.host.boot(id, &messages::spec(function, &invocation.code)).await?;
+    (timing.place, timing.boot) = (Some(boot.place), Some(boot.boot));
+    let moment = match moment(shared.settings.init_timeout) {
+        Ok(moment) => moment,
+        Err(error) => {
+            sandbox.destroy().await;
+            return Err(error.into());
+        }
+    };
+    let began = Instant::now();
+    let initialised = {
+        let start = messages::start(function, moment, InitializationType::OnDemand);
+        let init = std::pin::pin!(sandbox.init(start));
+        with_slot(shared, id, init).await
+    };
+    timing.init = Some(began.elapsed());
+    match initialised {
+        Ok(_) => Ok(sandbox),
+        Err(error) => {
+            sandbox.destroy_because(&error).await;
+            Err(error)
+        }
+    }
+}
+
+/// Waits for user code that computes under its start slot; code that takes this long mostly waits for something, and
+/// gives the slot back.
+pub(super) async fn with_slot<F: Future + Unpin>(shared: &Shared, id: SandboxId, mut work: F) -> F::Output {
+    match timeout(shared.settings.init_slot(), &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            shared.slot_used(id);
+            work.await
+        }
+    }
+}
+
+/// What a guest needs from the host at the moment of its start.
+pub(super) fn moment(init_timeout: Duration) -> std::io::Result<messages::Moment> {
+    let mut entropy = [0; 32];
+    getrandom::fill(&mut entropy)?;
+    Ok(messages::Moment {
+        wall_clock_unix_ns: wall_clock_unix_ns(),
+        entropy,
+        date: chrono::Utc::now().format("%Y/%m/%d").to_string(),
+        stream_id: uuid::Uuid::new_v4().simple().to_string(),
+        init_timeout,
+    })
+}
+
+/// What is random about a clone, from the host's kernel.
+fn chance() -> std::io::Result<Chance> {
+    let mut chance = Chance {
+        seed: [0; guest_protocol::SEED_LEN],
+        generation: [0; 16],
+        machine_id: [0; 16],
+        boot_id: [0; 16],
+        hostname: [0; 6],
+    };
+    let Chance { seed, generation, machine_id, boot_id, hostname } = &mut chance;
+    for part in [&mut seed[..], generation, machine_id, boot_id, hostname] {
+        getrandom::fill(part)?;
+    }
+    // The kernel's own boot_id is a random UUID, version 4: so is ours.
+    boot_id[6] = boot_id[6] & 0x0f | 0x40;
+    boot_id[8] = boot_id[8] & 0x3f | 0x80;
+    Ok(chance)
+}
+
+fn wall_clock_unix_ns() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,191 @@
+//! Blank machines: `vmm` processes with a virtual machine, vCPUs and memory reserved, waiting for the snapshot that one of
+//! them becomes, so that a resume costs no fork, no exec and no making of a machine.
+//!
+//! One task keeps as many as `policy` wants, one step at a time. A blank is a `vmm` like any other: it ends with the
+//! agent, with its control socket and with this value.
+
+pub(crate) mod policy;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    process::ChildStderr,
+    sync::{Notify, watch},
+    time::{sleep_until, timeout},
+};
+use vmm_api::Shape;
+
+use self::policy::{Key, Policy, Step, key};
+use super::{spawn::Spawner, vmm::Vmm};
+
+/// How long a machine may take to be reserved, and how long the next try waits when one could not be.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The machines that wait.
+#[derive(Debug)]
+pub(crate) struct Blanks {
+    spawner: Arc<Spawner>,
+    state: Mutex<State>,
+    changed: Arc<Notify>,
+    /// How many there are.
+    count: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+struct State {
+    policy: Policy,
+    blanks: BTreeMap<Key, Vec<(Vmm, ChildStderr)>>,
+    closed: bool,
+}
+
+impl State {
+    fn counts(&self) -> BTreeMap<Key, usize> {
+        self.blanks.iter().map(|(key, blanks)| (*key, blanks.len())).collect()
+    }
+}
+
+impl Blanks {
+    /// Keeps at most `limit` blanks, from now on until the value is dropped.
+    pub(super) fn start(spawner: Arc<Spawner>, limit: usize) -> Arc<Self> {
+        let state = State { policy: Policy::new(limit), blanks: BTreeMap::new(), closed: false };
+        let changed: Arc<Notify> = Arc::default();
+        let blanks = Self {
+            spawner,
+            state: Mutex::new(state),
+            changed: Arc::clone(&changed),
+            count: watch::Sender::new(0),
+        };
+        let blanks = Arc::new(blanks);
+        tokio::spawn(keep(Arc::downgrade(&blanks), changed));
+        blanks
+    }
+
+    /// Takes a blank of that shape, if one waits, and lets the next one be made.
+    pub(super) fn take(&self, shape: Shape) -> Option<(Vmm, ChildStderr)> {
+        let taken = {
+            let mut state = self.state();
+            state.policy.taken(shape, Instant::now());
+            let taken = state.blanks.get_mut(&key(shape)).and_then(Vec::pop);
+            self.recount(&state);
+            taken
+        };
+        self.changed.notify_one();
+        taken
+    }
+
+    /// A snapshot of that shape was made: somebody is about to ask.
+    pub(crate) fn expect(&self, shape: Shape) {
+        self.state().policy.taken(shape, Instant::now());
+        self.changed.notify_one();
+    }
+
+    /// Ends all of them and makes no more.
+    pub(crate) async fn close(&self) {
+        let blanks: Vec<_> = {
+            let mut state = self.state();
+            state.closed = true;
+            std::mem::take(&mut state.blanks).into_values().flatten().collect()
+        };
+        for (vmm, _) in blanks {
+            end(vmm).await;
+        }
+        self.count.send_replace(0);
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
+    }
+
+    fn recount(&self, state: &State) {
+        let count = state.blanks.values().map(Vec::len).sum();
+        self.count.send_if_modified(|known| std::mem::replace(known, count) != count);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn step(&self) -> Step {
+        let mut state = self.state();
+        let counts = state.counts();
+        if state.closed { Step::Wait(None) } else { state.policy.step(&counts, Instant::now()) }
+    }
+
+    /// Makes one, unless it is too late for it. Whether it could be made.
+    async fn make(&self, shape: Shape) -> bool {
+        let made = timeout(PREPARE_TIMEOUT, async {
+            let (vmm, stderr) = Vmm::spawn(&self.spawner).await?;
+            vmm.prepare(shape).await.map(|()| (vmm, stderr))
+        });
+        let problem = match made.await {
+            Ok(Ok(blank)) => {
+                let mut state = self.state();
+                if !state.closed {
+                    state.blanks.entry(key(shape)).or_default().push(blank);
+                    self.recount(&state);
+                }
+                return true;
+            }
+            Ok(Err(error)) => super::describe(&error),
+            Err(_) => "it takes too long".into(),
+        };
+        tracing::warn!(?shape, "a machine could not be reserved: {problem}");
+        false
+    }
+
+    async fn end(&self, shape: Shape) {
+        let surplus = {
+            let mut state = self.state();
+            let surplus = state.blanks.get_mut(&key(shape)).and_then(Vec::pop);
+            self.recount(&state);
+            surplus
+        };
+        if let Some((vmm, _)) = surplus {
+            end(vmm).await;
+        }
+    }
+}
+
+impl Drop for Blanks {
+    fn drop(&mut self) {
+        self.changed.notify_one();
+    }
+}
+
+async fn end(vmm: Vmm) {
+    if let Err(error) = vmm.destroy().await {
+        tracing::error!(%error, "a blank vmm could not be reaped");
+    }
+}
+
+/// Does what the policy wants, until nobody is left to want a blank.
+async fn keep(blanks: Weak<Blanks>, changed: Arc<Notify>) {
+    loop {
+        let until = {
+            let Some(blanks) = blanks.upgrade() else { return };
+            match blanks.step() {
+                Step::Make(shape) if blanks.make(shape).await => continue,
+                // What failed once is not tried again at once.
+                Step::Make(_) => Some(Instant::now() + PREPARE_TIMEOUT),
+                Step::End(shape) => {
+                    blanks.end(shape).await;
+                    continue;
+                }
+                Step::Wait(until) => until,
+            }
+        };
+        match until {
+            Some(until) => tokio::select! {
+                () = sleep_until(until.into()) => {}
+                () = changed.notified() => {}
+            },
+            None => changed.notified().await,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! From a sandbox to a snapshot, and from a snapshot to sandboxes that are not each other's copies.
+//!
+//! ```text
+//!  Sandbox ─freeze─► guest frozen ─pause, snapshot─► files ─destroy─►
+//!  blank ─load─► guest runs ─its new connection─► gate ─► unique ─► restored (or, of a runtime's snapshot, init)
+//! ```
+//!
+//! Nothing of the function's runs between the load and the gate's end; whatever fails on the way destroys the clone,
+//! and the caller goes on with another one.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use guest_protocol::{Unique, generation_counter};
+use tokio::{net::unix::pipe, task::spawn_blocking, time::timeout};
+use vmm_api::{Identity, Key, SnapshotReport};
+
+use super::{
+    SandboxId,
+    boot::{GRACE, Host, Sandbox, SandboxError, Spec, report},
+    console::{Captured, Stream},
+    guest::{Guest, GuestError, Restored},
+    logs::Logs,
+    machine,
+    packet::PacketSocket,
+    scratch::{self, ScratchError},
+    vmm::Vmm,
+};
+use crate::snapshots::{Draft, Snapshot};
+
+/// How long a guest may take to stand still: its function's threads are frozen in milliseconds, what is in its page
+/// cache is written to a file of ours.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the parts of a resume took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ResumeTiming {
+    /// Files, sockets and a machine, up to the load.
+    pub(crate) place: Duration,
+    /// From the load's request to its answer: vCPUs run.
+    pub(crate) load: Duration,
+    /// From there to the end of the gate.
+    pub(crate) unique: Duration,
+}
+
+/// Who a clone is going to be, and from what.
+#[derive(Debug)]
+pub(crate) struct Rebirth<'a> {
+    /// What is resumed.
+    pub(crate) snapshot: &'a Snapshot,
+    /// The key that it was made with.
+    pub(crate) key: &'a Key,
+    /// What makes the clone unique; the time that it took until then is filled in.
+    pub(crate) unique: Unique,
+    /// How long it may take to be unique.
+    pub(crate) limit: Duration,
+}
+
+impl Host {
+    /// Resumes a clone up to the end of the gate.
+    pub(crate) async fn resume(
+        &self,
+        id: SandboxId,
+        spec: &Spec,
+        rebirth: Rebirth<'_>,
+    ) -> Result<(Sandbox, ResumeTiming), SandboxError> {
+        let began = Instant::now();
+        let Rebirth { snapshot, key, unique, limit } = rebirth;
+        let (state, memory) = (snapshot.state()?, snapshot.memory()?);
+        let (runtime, code) = self.drives(spec)?;
+        let scratch = self.scratch.copy_of(snapshot.scratch()).await?;
+        let (broker, their_broker) = PacketSocket::pair()?;
+        let (serial_in, serial_out) = pipe::pipe()?;
+        let serial = Captured::from(serial_out, id, Stream::Serial);
+        let serial_in = serial_in.into_nonblocking_fd()?;
+        let fds: [OwnedFd; machine::DESCRIPTORS] = [
+            state.into(),
+            memory.into(),
+            runtime.into(),
+            code.into(),
+            scratch.try_clone()?.into(),
+            their_broker,
+            serial_in,
+        ];
+        let (vmm, stderr) = match self.blanks.take(machine::shape(spec.memory_mib)) {
+            Some(blank) => blank,
+            None => self.spawn().await?,
+        };
+        let stderr = Captured::from(stderr, id, Stream::VmmStderr);
+        let mut logs = Logs::new(id, spec.function.clone());
+        let config = machine::load(key.clone(), unique.generation, snapshot.identity().clone());
+        let place = began.elapsed();
+
+        let up = timeout(limit, async {
+            let loading = Instant::now();
+            load(&vmm, config, fds).await?;
+            let load = loading.elapsed();
+            let waking = Instant::now();
+            let guest = wake(&vmm, &broker, unique, began, &mut logs).await?;
+            Ok((guest, ResumeTiming { place, load, unique: waking.elapsed() }))
+        })
+        .await;
+        match up.unwrap_or(Err(SandboxError::TimedOut { what: "become unique", limit })) {
+            Ok((guest, timing)) => {
+                let (init_failed, _broker) = (false, broker);
+                Ok((Sandbox { id, vmm, guest, logs, init_failed, scratch, serial, stderr, _broker }, timing))
+            }
+            Err(error) => {
+                let status = vmm.destroy().await;
+                report(id, &error, status, serial, stderr).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Our copies of the descriptors are closed once the VMM has them, so that its end is the end of the broker and of
+/// the console.
+async fn load(
+    vmm: &Vmm,
+    config: vmm_api::LoadConfig,
+    fds: [OwnedFd; machine::DESCRIPTORS],
+) -> Result<(), SandboxError> {
+    let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    let report = vmm.load(config, &borrowed).await?;
+    tracing::debug!(timings = ?report.timings, "a snapshot is loaded");
+    Ok(())
+}
+
+/// From a running clone to a unique one.
+async fn wake(
+    vmm: &Vmm,
+    broker: &PacketSocket,
+    mut unique: Unique,
+    began: Instant,
+    logs: &mut Logs,
+) -> Result<Guest, SandboxError> {
+    let waking = async {
+        let mut guest = Guest::resumed(broker, generation_counter(&unique.generation)).await?;
+        unique.elapsed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let report = guest.make_unique(unique, logs).await?;
+        tracing::debug!(?report, "a clone is unique");
+        Ok(guest)
+    };
+    tokio::select! {
+        biased;
+        guest = waking => guest.map_err(|error: GuestError| error.into()),
+        ended = vmm.ended() => Err(ended.into()),
+    }
+}
+
+impl Sandbox {
+    /// Waits until the runtime of a unique clone asks for invocations; the guest ends a restore that takes longer than
+    /// `limit`.
+    pub(crate) async fn restored(&mut self, limit: Duration) -> Result<Restored, SandboxError> {
+        let restored = self.guest.restored(&mut self.logs);
+        let watched = async {
+            tokio::select! {
+                biased;
+                restored = restored => restored.map_err(SandboxError::from),
+                ended = self.vmm.ended() => Err(ended.into()),
+            }
+        };
+        let limit = limit + GRACE;
+        timeout(limit, watched)
+            .await
+            .unwrap_or(Err(SandboxError::TimedOut { what: "restore its function", limit }))
+    }
+
+    /// Freezes the guest and writes its machine into `draft`. It is of no further use then.
+    pub(crate) async fn save(
+        &mut self,
+        draft: &Draft,
+        key: Key,
+        identity: Identity,
+    ) -> Result<SnapshotReport, SandboxError> {
+        let limit = FREEZE_TIMEOUT;
+        let frozen = timeout(limit, self.guest.freeze(&mut self.logs)).await;
+        let report = frozen.map_err(|_| SandboxError::TimedOut { what: "freeze", limit })??;
+        tracing::debug!(?report, id = %self.id, "a guest stands still");
+        let (state, memory) = (draft.create("state")?, draft.create("memory")?);
+        let config = machine::snapshot(key, identity);
+        let report = self.vmm.snapshot(config, &[state.as_fd(), memory.as_fd()]).await?;
+        let (image, saved) = (self.scratch.try_clone()?, draft.create("scratch")?);
+        save_scratch(image, saved).await?;
+        Ok(report)
+    }
+}
+
+async fn save_scratch(image: File, saved: File) -> Result<(), ScratchError> {
+    let done = spawn_blocking(move || scratch::save(&image, &saved)).await;
+    let done = done.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+    done.map_err(|source| ScratchError::Clone { path: "a guest's /tmp".into(), source })
+}

@@ -1,0 +1,110 @@
+//! What a snapshot is of, and what it was made from.
+//!
+//! Two snapshots with the same owner and the same identity resume as the same thing. One whose identity is not what the
+//! node would make today is stale: it serves until it has been made again.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::OnceCell;
+use vmm_api::Identity;
+
+use crate::{
+    code::{blocking, hex},
+    functions::model::{FunctionConfig, FunctionId},
+};
+
+/// Raised when the agent bakes something else into a guest before its snapshot.
+const BAKED: &str = "1";
+
+/// What a snapshot is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) enum Owner {
+    /// A version, initialised.
+    Version {
+        /// The function.
+        function: FunctionId,
+        /// `$LATEST` or a number.
+        version: String,
+        /// As in its record: another after every change.
+        deployment_id: String,
+    },
+    /// A guest with a runtime, before it is known which function it will run.
+    Runtime {
+        /// Identifier of the runtime.
+        runtime: String,
+        /// Memory of the functions that it is for, MiB: fixes the machine's shape.
+        memory_mib: u32,
+    },
+}
+
+impl Owner {
+    /// The owner that a function's record is.
+    pub(crate) fn version(config: &FunctionConfig) -> Self {
+        Self::Version {
+            function: config.id.clone(),
+            version: config.version.clone(),
+            deployment_id: config.deployment_id.clone(),
+        }
+    }
+}
+
+/// What this node makes snapshots from, hashed when it is first asked for.
+#[derive(Debug)]
+pub(crate) struct Host {
+    lib_dir: PathBuf,
+    hashes: Mutex<HashMap<PathBuf, Arc<OnceCell<String>>>>,
+}
+
+impl Host {
+    /// Of a node with its programs and images in `lib_dir`.
+    pub(crate) fn new(lib_dir: PathBuf) -> Self {
+        Self { lib_dir, hashes: Mutex::default() }
+    }
+
+    /// The identity of a snapshot that would be made now: `code` names what the function is, if there is one.
+    pub(crate) async fn identity(&self, runtime: &str, code: Option<&str>) -> io::Result<Identity> {
+        let runtime = format!("runtimes/{runtime}.erofs");
+        let files = [
+            ("vmm", "vmm"),
+            ("kernel", "guest/vmlinux"),
+            ("initrd", "guest/initrd.cpio"),
+            ("runtime", &runtime),
+        ];
+        let mut parts = vec![("baked".to_owned(), BAKED.to_owned())];
+        for (name, file) in files {
+            parts.push((name.into(), self.hash(&self.lib_dir.join(file)).await?));
+        }
+        parts.extend(code.map(|code| ("code".into(), code.into())));
+        Ok(Identity(parts.into_iter().collect()))
+    }
+
+    /// Programs and images do not change under a running agent, so each is read once.
+    async fn hash(&self, path: &Path) -> io::Result<String> {
+        let cell = {
+            let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(hashes.entry(path.into()).or_default())
+        };
+        let path = path.to_owned();
+        cell.get_or_try_init(|| blocking(move || hash_file(&path))).await.cloned()
+    }
+}
+
+fn hash_file(path: &Path) -> io::Result<String> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let mut file = File::open(path).map_err(named)?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1024 * 1024]);
+    loop {
+        match file.read(&mut buffer).map_err(named)? {
+            0 => return Ok(hex(&hash.finalize())),
+            len => hash.update(&buffer[..len]),
+        }
+    }
+}

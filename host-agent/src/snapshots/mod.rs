@@ -1,0 +1,24 @@
+//! Snapshots on this node's disk: made beside their place and moved there whole, found by what they are of, deleted with
+//! it.
+//!
+//! ```text
+//! STATE/snapshot.key            authenticates all of them; this node's alone
+//! STATE/snapshots/ID/state      vCPUs and devices           ┐ written by a `vmm` through descriptors
+//! STATE/snapshots/ID/memory     guest memory, sparse        ┘
+//! STATE/snapshots/ID/scratch    the guest's /tmp as it was then
+//! STATE/snapshots/ID/meta.json  what it is of, what it was made from
+//! STATE/snapshots/new-*         being made   ┐ removed at the next start
+//! STATE/snapshots/gone-*        being deleted┘
+//! ```
+//!
+//! Deleting is renaming first: whoever has the files open goes on with them, nobody opens them any more, and a crash
+//! leaves nothing that looks whole. What is in the files is the VMM's matter; nothing here parses them.
+
+mod identity;
+mod key;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use identity::{Host as HostIdentity, Owner};
+pub(crate) use store::{Draft, Snapshot, SnapshotError, SnapshotStore};

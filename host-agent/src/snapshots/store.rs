@@ -1,0 +1,332 @@
+//! The directory of snapshots and the index of it.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use vmm_api::{Identity, Key};
+
+use super::{Owner, key};
+use crate::{
+    code::{blocking, hex},
+    functions::{
+        model::{FunctionId, LATEST},
+        now_ms,
+    },
+    invoke::Retired,
+};
+
+/// Shape of `meta.json`.
+const META_FORMAT: u32 = 1;
+
+/// Longest `meta.json`; ours have some hundred bytes.
+const MAX_META_LEN: u64 = 64 * 1024;
+
+/// Prefix of a directory that is being made.
+const NEW: &str = "new-";
+
+/// Prefix of a directory that is being deleted.
+const GONE: &str = "gone-";
+
+/// Why a snapshot could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {attempted} {}", path.display())]
+pub(crate) struct SnapshotError {
+    attempted: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What is known of a snapshot without reading it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Meta {
+    format: u32,
+    owner: Owner,
+    identity: Identity,
+    /// Milliseconds since the Unix epoch.
+    made_ms: i64,
+}
+
+/// A snapshot in its place.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    dir: PathBuf,
+    meta: Meta,
+}
+
+impl Snapshot {
+    /// What it was made from.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.meta.identity
+    }
+
+    /// vCPUs and devices, opened for one clone.
+    pub(crate) fn state(&self) -> Result<File, SnapshotError> {
+        open(&self.dir.join("state"))
+    }
+
+    /// Guest memory, opened for one clone.
+    pub(crate) fn memory(&self) -> Result<File, SnapshotError> {
+        open(&self.dir.join("memory"))
+    }
+
+    /// The guest's /tmp, to be copied.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.dir.join("scratch")
+    }
+}
+
+/// A snapshot that is being made: removed when it is dropped before it is published.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    dir: PathBuf,
+}
+
+impl Draft {
+    /// A new file of it, for its maker to write and read.
+    pub(crate) fn create(&self, name: &'static str) -> Result<File, SnapshotError> {
+        let path = self.dir.join(name);
+        let options = File::options().read(true).write(true).create_new(true).open(&path);
+        options.map_err(failed("create", &path))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!("a snapshot that was not finished is left until the next start: {error}");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The node's snapshots.
+#[derive(Debug)]
+pub(crate) struct SnapshotStore {
+    dir: PathBuf,
+    key: Key,
+    /// By id. Held while a directory gets or loses its name, so that index and disk agree.
+    index: Mutex<BTreeMap<String, Arc<Snapshot>>>,
+}
+
+impl SnapshotStore {
+    /// Opens the snapshots under `state_dir`. What was being made or deleted is removed, and so is what is no snapshot.
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, SnapshotError> {
+        fs::create_dir_all(state_dir).map_err(failed("create", state_dir))?;
+        let dir = state_dir.join("snapshots");
+        // Guest memory is in there: nobody else's business.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        made.map_err(failed("create", &dir))?;
+        let key = key::load(state_dir).map_err(failed("keep the key in", state_dir))?;
+        let mut index = BTreeMap::new();
+        for entry in fs::read_dir(&dir).map_err(failed("list", &dir))? {
+            let entry = entry.map_err(failed("list", &dir))?;
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            let unfinished = name.starts_with(NEW) || name.starts_with(GONE);
+            match read_meta(&path) {
+                Ok(meta) if !unfinished && meta.id() == name => {
+                    index.insert(name, Arc::new(Snapshot { dir: path, meta }));
+                    continue;
+                }
+                Ok(_) | Err(_) if unfinished => {}
+                Ok(_) => tracing::warn!("{} is another snapshot than its name says", path.display()),
+                Err(problem) => tracing::warn!("{} is no snapshot: {problem}", path.display()),
+            }
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(failed("remove", &path))?;
+        }
+        sync(&dir)?;
+        Ok(Self { dir, key, index: Mutex::new(index) })
+    }
+
+    /// The key that authenticates all of them.
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The newest snapshot of `owner`.
+    pub(crate) fn find(&self, owner: &Owner) -> Option<Arc<Snapshot>> {
+        let index = self.index();
+        let of_owner = index.values().filter(|snapshot| snapshot.meta.owner == *owner);
+        of_owner.max_by_key(|snapshot| snapshot.meta.made_ms).cloned()
+    }
+
+    /// Begins a snapshot.
+    pub(crate) fn begin(&self) -> Result<Draft, SnapshotError> {
+        let dir = self.dir.join(format!("{NEW}{}", uuid::Uuid::new_v4()));
+        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(failed("create", &dir))?;
+        Ok(Draft { dir })
+    }
+
+    /// Puts a finished snapshot into its place, in that of all others of its owner, unless `wanted` says meanwhile that
+    /// nobody needs it. When this succeeds it is durable.
+    pub(crate) async fn publish(
+        self: &Arc<Self>,
+        draft: Draft,
+        owner: Owner,
+        identity: Identity,
+        wanted: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<Option<Arc<Snapshot>>, SnapshotError> {
+        let store = Arc::clone(self);
+        let meta = Meta { format: META_FORMAT, owner, identity, made_ms: now_ms() };
+        let (published, replaced) = blocking(move || store.put(&draft, meta, wanted)).await?;
+        self.delete(replaced);
+        Ok(published)
+    }
+
+    /// Deletes the snapshots of what was retired.
+    pub(crate) fn retire(self: &Arc<Self>, id: &FunctionId, what: Retired<'_>) {
+        self.remove(|owner| match owner {
+            Owner::Version { function, version, deployment_id } => {
+                function == id
+                    && match what {
+                        Retired::Function => true,
+                        Retired::Version(retired) => version == retired,
+                        Retired::Latest { current } => version == LATEST && deployment_id != current,
+                    }
+            }
+            Owner::Runtime { .. } => false,
+        });
+    }
+
+    /// Deletes the snapshots of all versions but those with these deployments.
+    pub(crate) fn keep(self: &Arc<Self>, deployments: &HashSet<String>) {
+        self.remove(|owner| match owner {
+            Owner::Version { deployment_id, .. } => !deployments.contains(deployment_id),
+            Owner::Runtime { .. } => false,
+        });
+    }
+
+    /// Deletes a snapshot that turned out to be of no use.
+    pub(crate) fn discard(self: &Arc<Self>, snapshot: &Arc<Snapshot>) {
+        let mut index = self.index();
+        let mut gone = Vec::new();
+        index.retain(|_, other| !Arc::ptr_eq(other, snapshot) || !take_name(&self.dir, other, &mut gone));
+        drop(index);
+        self.delete(gone);
+    }
+
+    fn remove(self: &Arc<Self>, unwanted: impl Fn(&Owner) -> bool) {
+        let mut gone = Vec::new();
+        self.index().retain(|_, snapshot| {
+            !unwanted(&snapshot.meta.owner) || !take_name(&self.dir, snapshot, &mut gone)
+        });
+        self.delete(gone);
+    }
+
+    /// Deletes directories that have lost their name, where it holds up nobody.
+    fn delete(&self, gone: Vec<PathBuf>) {
+        if gone.is_empty() {
+            return;
+        }
+        let work = move || {
+            for path in gone {
+                if let Err(error) = fs::remove_dir_all(&path) {
+                    tracing::warn!("{} is left until the next start: {error}", path.display());
+                }
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(work)),
+            Err(_) => work(),
+        }
+    }
+
+    /// What was published, and what is to be deleted for it.
+    fn put(
+        &self,
+        draft: &Draft,
+        meta: Meta,
+        wanted: impl FnOnce() -> bool,
+    ) -> Result<(Option<Arc<Snapshot>>, Vec<PathBuf>), SnapshotError> {
+        let text =
+            serde_json::to_vec(&meta).map_err(io::Error::other).map_err(failed("describe", &draft.dir))?;
+        let path = draft.dir.join("meta.json");
+        fs::write(&path, text).map_err(failed("write", &path))?;
+        for name in ["state", "memory", "scratch", "meta.json"] {
+            let path = draft.dir.join(name);
+            File::open(&path).and_then(|file| file.sync_all()).map_err(failed("sync", &path))?;
+        }
+        sync(&draft.dir)?;
+        let (id, mut gone) = (meta.id(), Vec::new());
+        let mut index = self.index();
+        if !wanted() {
+            return Ok((None, gone));
+        }
+        let place = self.dir.join(&id);
+        if place.exists() {
+            let old = Snapshot { dir: place.clone(), meta: meta.clone() };
+            take_name(&self.dir, &old, &mut gone);
+        }
+        fs::rename(&draft.dir, &place).map_err(failed("publish", &draft.dir))?;
+        sync(&self.dir)?;
+        // The old ones of this owner have served until now.
+        index.retain(|other, snapshot| {
+            snapshot.meta.owner != meta.owner || (*other != id && !take_name(&self.dir, snapshot, &mut gone))
+        });
+        let snapshot = Arc::new(Snapshot { dir: place, meta });
+        index.insert(id, Arc::clone(&snapshot));
+        Ok((Some(snapshot), gone))
+    }
+
+    fn index(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Snapshot>>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Meta {
+    /// The name of a snapshot's directory: what it is of and what it was made from.
+    fn id(&self) -> String {
+        // Strings and numbers: nothing in them can fail to be JSON.
+        hex(&Sha256::digest(serde_json::to_vec(&(&self.owner, &self.identity)).unwrap_or_default()))
+    }
+}
+
+/// Gives a snapshot's directory a name that is nobody's; whether it has lost its own.
+fn take_name(dir: &Path, snapshot: &Snapshot, gone: &mut Vec<PathBuf>) -> bool {
+    let path = dir.join(format!("{GONE}{}", uuid::Uuid::new_v4()));
+    match fs::rename(&snapshot.dir, &path) {
+        Ok(()) => gone.push(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::error!("{} cannot be deleted: {error}", snapshot.dir.display());
+            return false;
+        }
+    }
+    true
+}
+
+fn read_meta(dir: &Path) -> Result<Meta, String> {
+    let text = |error: io::Error| error.to_string();
+    let mut bytes = Vec::new();
+    let file = File::open(dir.join("meta.json")).map_err(text)?;
+    file.take(MAX_META_LEN).read_to_end(&mut bytes).map_err(text)?;
+    let meta: Meta = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    if meta.format != META_FORMAT {
+        return Err(format!("its format is {}, this agent's {META_FORMAT}", meta.format));
+    }
+    Ok(meta)
+}
+
+fn open(path: &Path) -> Result<File, SnapshotError> {
+    File::open(path).map_err(failed("open", path))
+}
+
+fn sync(dir: &Path) -> Result<(), SnapshotError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
+}
+
+fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
+    let path = path.to_owned();
+    move |source| SnapshotError { attempted, path, source }
+}
