@@ -188,8 +188,7 @@ fn what_is_not_built_yet_is_refused_and_never_pretended() {
     let client = shared.node.client();
     let function = Function::python("hello").deploy(&client);
     let missing = [
-        ("publish_version", json!({})),
-        ("create_alias", json!({ "Name": "live", "FunctionVersion": "1" })),
+        ("put_function_event_invoke_config", json!({ "MaximumRetryAttempts": 1 })),
         ("put_function_concurrency", json!({ "ReservedConcurrentExecutions": 1 })),
         ("create_function_url_config", json!({ "AuthType": "NONE" })),
         ("invoke", json!({ "InvocationType": "Event", "Payload": bytes(b"{}") })),
