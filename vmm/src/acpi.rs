@@ -5,7 +5,8 @@
 //! legacy device but the serial port, and its time comes from kvm-clock and the TSC deadline timer.
 
 use acpi_tables::aml::{
-    Device, EISAName, IO, Interrupt, Memory32Fixed, Name, ONE, Package, Path, ResourceTemplate, Scope, ZERO,
+    Device, EISAName, IO, Interrupt, Memory32Fixed, Method, Name, Notify, ONE, Package, Path,
+    ResourceTemplate, Scope, ZERO,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -14,6 +15,8 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, AmlSink};
+
+use devices::VMCLOCK_LEN;
 
 use crate::layout;
 
@@ -27,6 +30,9 @@ const DSDT_REVISION: u8 = 2;
 /// ACPI 6.5 §5.2.9.3: no CMOS clock, no VGA, no MSI-capable PCI; the 8042 bit stays clear.
 const BOOT_ARCH_NO_VGA: u16 = 1 << 2;
 const BOOT_ARCH_NO_CMOS_CLOCK: u16 = 1 << 5;
+
+/// Notification value of both generation devices: their content has changed.
+const NOTIFY_CHANGED: u8 = 0x80;
 
 /// Sleep type of S5 in `\_S5_` and in the sleep control register.
 pub(crate) const SLEEP_TYPE_OFF: u8 = 5;
@@ -143,6 +149,7 @@ fn dsdt(virtio: &[MmioSlot]) -> Sdt {
     let mut aml =
         bytes(&Name::new(Path::new("_S5_"), &Package::new(vec![&SLEEP_TYPE_OFF, &ZERO, &ZERO, &ZERO])));
     let mut devices = serial_device();
+    devices.extend(generation_devices());
     for (index, slot) in virtio.iter().enumerate() {
         devices.extend(virtio_device(index, slot));
     }
@@ -167,6 +174,51 @@ fn serial_device() -> Vec<u8> {
             ),
         ],
     ))
+}
+
+/// The generation id, the VMClock page, and the event device whose interrupt notifies both (a hardware-reduced platform
+/// has no GPE; ACPI 6.5 §5.6.9).
+fn generation_devices() -> Vec<u8> {
+    // Kernels look for the compatible id; they read the address as two halves, the low one first.
+    let mut devices = bytes(&Device::new(
+        Path::new("VGEN"),
+        vec![
+            &Name::new(Path::new("_HID"), &"VMGENCTR"),
+            &Name::new(Path::new("_CID"), &"VM_Gen_Counter"),
+            &Name::new(Path::new("_DDN"), &"VM_Gen_Counter"),
+            &Name::new(Path::new("ADDR"), &Package::new(vec![&(layout::GENERATION_ID as u32), &ZERO])),
+        ],
+    ));
+    let page = Memory32Fixed::new(false, layout::VMCLOCK as u32, VMCLOCK_LEN as u32);
+    devices.extend(bytes(&Device::new(
+        Path::new("VCLK"),
+        vec![
+            &Name::new(Path::new("_HID"), &"AMZNC10C"),
+            &Name::new(Path::new("_CID"), &"VMCLOCK"),
+            &Name::new(Path::new("_DDN"), &"VMCLOCK"),
+            &Name::new(Path::new("_CRS"), &ResourceTemplate::new(vec![&page])),
+        ],
+    )));
+    let line = Interrupt::new(true, true, false, false, layout::GENERATION_GSI);
+    devices.extend(bytes(&Device::new(
+        Path::new("GED0"),
+        vec![
+            &Name::new(Path::new("_HID"), &"ACPI0013"),
+            &Name::new(Path::new("_UID"), &ZERO),
+            &Name::new(Path::new("_CRS"), &ResourceTemplate::new(vec![&line])),
+            // Its argument is the line; there is but one.
+            &Method::new(
+                Path::new("_EVT"),
+                1,
+                true,
+                vec![
+                    &Notify::new(&Path::new("VGEN"), &NOTIFY_CHANGED),
+                    &Notify::new(&Path::new("VCLK"), &NOTIFY_CHANGED),
+                ],
+            ),
+        ],
+    )));
+    devices
 }
 
 fn virtio_device(index: usize, slot: &MmioSlot) -> Vec<u8> {
@@ -230,5 +282,8 @@ mod tests {
         let dsdt = table(&block, u64_at(fadt, 140));
         assert_eq!((&dsdt[..4], sum(dsdt)), (&b"DSDT"[..], 0));
         assert_eq!(dsdt.windows(8).filter(|w| w == b"LNRO0005").count(), 10);
+        for id in ["VM_Gen_Counter", "AMZNC10C", "ACPI0013", "_EVT"] {
+            assert!(dsdt.windows(id.len()).any(|w| w == id.as_bytes()), "{id}");
+        }
     }
 }

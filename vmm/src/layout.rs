@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! 0x0000_0000  boot structures, command line                     RAM
-//! 0x000a_0000  ACPI tables at 0xe0000                            reserved
+//! 0x000a_0000  ACPI tables at 0xe0000, generation at 0xf0000     reserved
 //! 0x0010_0000  kernel; initrd at the end of low memory           RAM
 //! 0xc000_0000  MMIO: virtio at 0xd000_0000, IOAPIC, LAPIC, TSS   hole
 //! 0x1_0000_0000  what does not fit below the hole                RAM
@@ -33,6 +33,10 @@ pub(crate) const LOW_RAM_END: u64 = 0x9_fc00;
 pub(crate) const ACPI_TABLES: u64 = 0xe_0000;
 /// Room for them.
 pub(crate) const ACPI_TABLES_LEN: u64 = 0x1_0000;
+/// The VM generation id, in a page of its own behind the tables.
+pub(crate) const GENERATION_ID: u64 = 0xf_0000;
+/// The VMClock page.
+pub(crate) const VMCLOCK: u64 = 0xf_1000;
 /// Kernels are loaded from here on.
 pub(crate) const HIGH_RAM: u64 = 0x10_0000;
 /// First address of the hole for devices.
@@ -58,10 +62,10 @@ pub(crate) const SERIAL_GSI: u32 = 4;
 pub(crate) const I8042_PORT: u16 = 0x60;
 /// ACPI sleep control, sleep status and reset registers, one byte each.
 pub(crate) const POWER_PORT: u16 = 0x600;
-/// First interrupt line of the virtio devices. 5 to 23 are the free inputs of the one IOAPIC above the ISA lines in use.
+/// First interrupt line of the virtio devices. 5 to 22 are the free inputs of the one IOAPIC above the ISA lines in use.
 pub(crate) const VIRTIO_FIRST_GSI: u32 = 5;
-/// Lines of the in-kernel IOAPIC.
-pub(crate) const IOAPIC_LINES: u32 = 24;
+/// The line that says "you have become another machine": the last of the in-kernel IOAPIC's 24.
+pub(crate) const GENERATION_GSI: u32 = 23;
 
 /// What a range of the memory map is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

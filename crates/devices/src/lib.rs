@@ -1,4 +1,5 @@
-//! The guest's devices over guest memory: virtio-mmio transport, block, vsock, entropy, serial port, reset port.
+//! The guest's devices over guest memory: virtio-mmio transport, block, vsock, entropy, serial port, reset port, and the
+//! generation that tells a clone from its original.
 //!
 //! Not here: KVM, threads, HTTP, files by path. `vmm` opens the files, maps the memory, registers the eventfds and
 //! runs the threads.
@@ -19,6 +20,7 @@
 
 mod block;
 mod bus;
+mod generation;
 mod guest_io;
 mod interrupt;
 mod reset_port;
@@ -29,6 +31,10 @@ mod vsock;
 
 pub use block::{Access, Block, BlockError, BlockRestoreError, BlockState, DriveId};
 pub use bus::{Bus, BusDevice, BusError};
+pub use generation::{
+    GENERATION_ID_LEN, Generation, GenerationError, GenerationPlace, GenerationResources, GenerationState,
+    VMCLOCK_LEN,
+};
 pub use interrupt::{DeviceInterrupt, Interrupt};
 pub use reset_port::{RESET_PORT_REGION_SIZE, ResetPort};
 pub use rng::Rng;

@@ -60,6 +60,7 @@ impl LoadFiles {
             state: fds.open("state", wanted.state.clone(), DriveAccess::ReadOnly)?,
             memory: fds.open("memory", wanted.memory.clone(), DriveAccess::ReadOnly)?,
             connections: Connections {
+                generation: wanted.generation,
                 drives: open::open_drives(&mut fds, drives)?,
                 vsock: wanted.vsock.as_ref().map(|vsock| open::take_broker(&mut fds, vsock)).transpose()?,
                 serial: open::open_serial(&mut fds, wanted.serial.clone())?,

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use devices::{
-    Access, Block, MMIO_REGION_SIZE, MmioTransport, QUEUE_NOTIFY_OFFSET, RESET_PORT_REGION_SIZE, ResetPort,
-    Rng, SERIAL_REGION_SIZE, Serial, SerialSink, SocketBroker, TransportResources, TransportState,
-    VirtioDevice,
+    Access, Block, Generation, GenerationPlace, GenerationResources, GenerationState, MMIO_REGION_SIZE,
+    MmioTransport, QUEUE_NOTIFY_OFFSET, RESET_PORT_REGION_SIZE, ResetPort, Rng, SERIAL_REGION_SIZE, Serial,
+    SerialSink, SocketBroker, TransportResources, TransportState, VirtioDevice,
 };
 use kvm_ioctls::IoEventAddress;
 use snapshot::Persist;
@@ -25,6 +25,10 @@ use crate::config::{Cmdline, DriveId, SerialOutput, Vsock};
 use crate::vcpu::{Buses, Shared};
 use crate::{layout, power};
 
+/// Where guests look for their generation.
+const GENERATION_PLACE: GenerationPlace =
+    GenerationPlace { id: GuestAddress(layout::GENERATION_ID), clock: GuestAddress(layout::VMCLOCK) };
+
 /// Devices being plugged into a frame.
 pub(super) struct Assembly<'a> {
     frame: &'a Frame,
@@ -32,6 +36,7 @@ pub(super) struct Assembly<'a> {
     devices: DeviceSet,
     attached: Vec<Attached>,
     serial: Option<Arc<Mutex<Serial>>>,
+    generation: Option<Generation>,
     slots: Vec<MmioSlot>,
     guest_ended: EventFd,
 }
@@ -42,6 +47,7 @@ pub(super) struct Fittings {
     /// By slot.
     pub(super) attached: Vec<Attached>,
     pub(super) serial: Option<Arc<Mutex<Serial>>>,
+    pub(super) generation: Option<Generation>,
     pub(super) guest_ended: EventFd,
 }
 
@@ -54,6 +60,7 @@ impl<'a> Assembly<'a> {
             devices: DeviceSet::new().map_err(MachineError::Events)?,
             attached: Vec::new(),
             serial: None,
+            generation: None,
             slots: Vec::new(),
             guest_ended: new_event()?,
         })
@@ -61,8 +68,8 @@ impl<'a> Assembly<'a> {
 
     /// The end: what answers the vCPUs, and what the I/O thread serves.
     pub(super) fn finish(self) -> (Arc<Buses>, Fittings) {
-        let Self { frame: _, buses, devices, attached, serial, slots: _, guest_ended } = self;
-        (Arc::new(buses), Fittings { devices, attached, serial, guest_ended })
+        let Self { frame: _, buses, devices, attached, serial, generation, slots: _, guest_ended } = self;
+        (Arc::new(buses), Fittings { devices, attached, serial, generation, guest_ended })
     }
 
     /// The serial port, as saved or as after a reset.
@@ -108,6 +115,22 @@ impl<'a> Assembly<'a> {
             .ports
             .insert(layout::POWER_PORT.into(), power::LEN, ports)
             .map_err(device_failed("the power registers"))
+    }
+
+    /// What tells a clone from its original: as saved (and then renewed, before the first vCPU runs) or as at a boot.
+    pub(super) fn attach_generation(&mut self, saved: Option<&GenerationState>) -> Result<(), MachineError> {
+        let name = "the generation";
+        let resources = GenerationResources {
+            memory: self.frame.memory.clone(),
+            place: GENERATION_PLACE,
+            interrupt: Box::new(self.new_interrupt(layout::GENERATION_GSI)?),
+        };
+        let generation = match saved {
+            Some(state) => Generation::restore(resources, state),
+            None => Generation::new(resources),
+        };
+        self.generation = Some(generation.map_err(device_failed(name))?);
+        Ok(())
     }
 
     pub(super) fn attach_block(
@@ -199,7 +222,7 @@ impl<'a> Assembly<'a> {
     fn next_slot(&self, name: &str) -> Result<MmioSlot, MachineError> {
         let index = self.slots.len() as u32;
         let gsi = layout::VIRTIO_FIRST_GSI + index;
-        if gsi >= layout::IOAPIC_LINES {
+        if gsi >= layout::GENERATION_GSI {
             return Err(MachineError::NoInterruptLine(name.to_owned()));
         }
         let len = MMIO_REGION_SIZE as u32;

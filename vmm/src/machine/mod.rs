@@ -56,6 +56,7 @@ pub(crate) fn build(config: Config) -> Result<Built, MachineError> {
     assembly.attach_serial(serial, None)?;
     assembly.attach_reset_port()?;
     assembly.attach_power_ports()?;
+    assembly.attach_generation(None)?;
     for drive in drives {
         let writable = drive.access == DriveAccess::ReadWrite;
         assembly.attach_block(&drive.id, drive.file, writable, None)?;

@@ -7,13 +7,14 @@
 //!  devices plugged in                        (they may touch memory)
 //!  all done ◄─────────────────────────────── done
 //!  interrupt controllers, clock: after the APICs and TSCs they depend on
+//!  generation: its interrupt waits in the controllers
 //!  run ───────────────────────────────────► first instruction
 //! ```
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
-use devices::{BlockState, SerialState, TransportState, VsockState};
+use devices::{BlockState, GenerationError, GenerationState, SerialState, TransportState, VsockState};
 use kvm_bindings::{kvm_clock_data, kvm_irqchip};
 use snapshot::{Fingerprint, FormatError, PageIndex, StateReader};
 use vmm_api::{DriveAccess, Refusal};
@@ -45,6 +46,8 @@ pub(crate) struct Connections {
     pub(crate) drives: Vec<Drive>,
     pub(crate) vsock: Option<Vsock>,
     pub(crate) serial: SerialOutput,
+    /// Tells it from every other clone.
+    pub(crate) generation: [u8; 16],
 }
 
 /// The sections of a snapshot, decoded.
@@ -53,6 +56,7 @@ pub(crate) struct States {
     platform: PlatformState,
     vcpus: Vec<VcpuState>,
     serial: SerialState,
+    generation: GenerationState,
     devices: Vec<(TransportState, DeviceState)>,
     fingerprint: Fingerprint,
 }
@@ -78,6 +82,9 @@ pub(crate) enum LoadError {
     /// Memory.
     #[error(transparent)]
     Pager(#[from] PagerError),
+    /// The guest could not be told that it is another one.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
 }
 
 impl States {
@@ -96,7 +103,8 @@ impl States {
         };
         let devices = (0..).zip(&machine.devices).map(device).collect::<Result<_, FormatError>>()?;
         let (platform, serial, fingerprint) = (file.get(0)?, file.get(0)?, file.get(0)?);
-        Ok(Self { platform, serial, fingerprint, vcpus, devices, machine })
+        let generation = file.get(0)?;
+        Ok(Self { platform, serial, generation, fingerprint, vcpus, devices, machine })
     }
 
     /// Whether the client gave exactly what the saved devices need.
@@ -185,14 +193,18 @@ impl Prepared {
         source: Box<dyn PageSource>,
     ) -> Result<Machine, LoadError> {
         let Self { vcpus, frame, crew, pager } = self;
-        let States { machine: _, fingerprint: _, platform, vcpus: vcpu_states, serial, devices } = states;
+        let States { machine: _, fingerprint: _, platform, vcpus: vcpu_states, serial, generation, devices } =
+            states;
+        let id = connections.generation;
         pager.serve(&frame.memory, index, source)?;
         let restored = restore_vcpus(&vcpus, vcpu_states);
-        let fittings = plug_in(&frame, &vcpus, connections, &serial, &devices)?;
+        let mut fittings = plug_in(&frame, &vcpus, connections, (&serial, &generation), &devices)?;
         for _ in &vcpus {
             restored.recv().map_err(|_| LoadError::Ended)?.map_err(LoadError::Cpu)?;
         }
         restore_platform(&frame, &platform)?;
+        // Before the first instruction of the guest, after everything that the interrupt goes through.
+        fittings.generation.as_mut().map_or(Ok(()), |generation| generation.renew(id))?;
         Ok(Machine { vcpus, frame, crew, fittings, pager: Some(pager) })
     }
 }
@@ -236,14 +248,15 @@ fn plug_in(
     frame: &Frame,
     vcpus: &[VcpuHandle],
     connections: Connections,
-    serial: &SerialState,
+    (serial, generation): (&SerialState, &GenerationState),
     devices: &[(TransportState, DeviceState)],
 ) -> Result<Fittings, MachineError> {
-    let Connections { mut drives, mut vsock, serial: output } = connections;
+    let Connections { mut drives, mut vsock, serial: output, generation: _ } = connections;
     let mut assembly = Assembly::new(frame)?;
     assembly.attach_serial(output, Some(serial))?;
     assembly.attach_reset_port()?;
     assembly.attach_power_ports()?;
+    assembly.attach_generation(Some(generation))?;
     for (transport, device) in devices {
         match device {
             DeviceState::Block(device) => {

@@ -71,6 +71,9 @@ impl Machine {
         if let Some(serial) = &self.fittings.serial {
             writer.add(0, &lock(serial).save())?;
         }
+        if let Some(generation) = &self.fittings.generation {
+            writer.add(0, &generation.save())?;
+        }
         let mut kinds = Vec::with_capacity(self.fittings.attached.len());
         for (slot, device) in (0..).zip(&self.fittings.attached) {
             writer.add(slot, &lock(&device.transport).save())?;
