@@ -1,5 +1,6 @@
-//! The guest kernel: Debian's source of 6.12 with `configs/kernel/guest.config` and nothing else switched on. Gives an
-//! ELF `vmlinux` (entered at 64 bit) and a `bzImage`. Not the appliance's kernel: that one is Debian's own.
+//! The guest kernel: Debian's source of 6.12 with our patches (`configs/kernel/patches`, each says why), and nothing
+//! switched on but what `configs/kernel/guest.config` names. Gives an ELF `vmlinux` (entered at 64 bit) and a `bzImage`.
+//! Not the appliance's kernel: that one is Debian's own.
 
 use crate::cmd::Cmd;
 use crate::context::Context;
@@ -11,13 +12,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Raise when the steps below change what comes out.
-const RECIPE: &str = "kernel 1";
+const RECIPE: &str = "kernel 2";
 /// make writes about this many lines for our configuration.
 const EXPECTED_LINES: u64 = 1760;
 const SOURCE_PACKAGE: &str = "linux-source-6.12";
 /// The tree inside the source archive has the package's name.
 const SOURCE_TREE: &str = SOURCE_PACKAGE;
 const FRAGMENT: &str = "configs/kernel/guest.config";
+/// Applied in the order of their names.
+const PATCHES: &str = "configs/kernel/patches";
 /// Fixed, so that two builds of one source are equal byte for byte.
 const IDENTITY: [(&str, &str); 4] = [
     ("KBUILD_BUILD_TIMESTAMP", "1970-01-01 00:00:00 UTC"),
@@ -51,7 +54,7 @@ impl GuestKernel {
             Cmd::new("dpkg-query").args(["--show", "--showformat", "${Version}", SOURCE_PACKAGE]).read()?;
         let compiler = Cmd::new("gcc").arg("--version").read()?;
         let inputs = Inputs::new(RECIPE).text("source", &source).text("compiler", &compiler);
-        let key = inputs.file(&ctx.path(FRAGMENT))?.key();
+        let key = inputs.file(&ctx.path(FRAGMENT))?.tree(&ctx.path(PATCHES))?.key();
         let dir = match ctx.cache.find("kernel", &key) {
             Some(dir) => dir,
             None => {
@@ -86,6 +89,11 @@ fn build(ctx: &Context, step: &Step, out: &Path) -> Result<()> {
         .arg("-xf")
         .arg(setup::kernel_source())
         .run()?;
+    for patch in patches(&ctx.path(PATCHES))? {
+        // No fuzz: a patch that does not fit exactly is looked at by a person.
+        let apply = ctx.cmd("patch", "kernel", step).args(["--strip=1", "--fuzz=0", "--directory"]);
+        apply.arg(work.join(SOURCE_TREE)).arg("--input").arg(&patch).run()?;
+    }
     let objects = work.join("objects");
     fs::create_dir(&objects)?;
     let make = || {
@@ -103,6 +111,14 @@ fn build(ctx: &Context, step: &Step, out: &Path) -> Result<()> {
     keep(ctx, step, &objects, out)?;
     step.note("removing the build tree");
     cache::remove_tree(&work)
+}
+
+fn patches(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries: std::io::Result<Vec<_>> = fs::read_dir(folder).and_then(Iterator::collect);
+    let entries = entries.with_context(|| format!("list {}", folder.display()))?;
+    let mut patches: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    patches.sort();
+    Ok(patches)
 }
 
 /// Takes what is wanted out of the build tree.
@@ -156,6 +172,16 @@ mod tests {
             "# why\nCONFIG_A=y\nCONFIG_B=4\n# CONFIG_C is not set\n# CONFIG_D is not set\nCONFIG_E=y\n";
         let result = "CONFIG_A=y\nCONFIG_B=5\n# CONFIG_C is not set\nCONFIG_D=y\nCONFIG_EE=y\n";
         assert_eq!(lost_options(fragment, result), ["CONFIG_B=4", "# CONFIG_D is not set", "CONFIG_E=y"]);
+    }
+
+    #[test]
+    fn every_patch_says_why_before_it_begins() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PATCHES);
+        for patch in patches(&folder).unwrap() {
+            let text = fs::read_to_string(&patch).unwrap();
+            let (why, _) = text.split_once("\n--- ").unwrap();
+            assert!(why.contains("licence"), "{} does not name its licence", patch.display());
+        }
     }
 
     #[test]

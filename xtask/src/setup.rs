@@ -19,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "libelf-dev",
     "libssl-dev",
     "make",
+    "patch",
     "xz-utils",
     "zstd",
     "cpio",
