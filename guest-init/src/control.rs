@@ -1,7 +1,11 @@
 //! The connection to the agent: frames in, frames out, over any stream (vsock in a guest, a pipe in tests).
 //!
 //! Two tasks own its halves. The queue between the sandbox and the writer is short, so that a slow agent holds back
-//! the function's output instead of filling the guest's memory.
+//! the function's output instead of filling the guest's memory. The queue outlives a connection: a resumed guest gets a
+//! new one, and whoever writes through an [`Agent`] does not notice.
+
+use std::io;
+use std::pin::Pin;
 
 use bytes::Bytes;
 use guest_protocol::{
@@ -52,43 +56,107 @@ pub enum ControlError {
     OutOfTurn(&'static str),
 }
 
-/// Starts the writer. What is sent to the queue is written in order; the task ends when all senders are gone.
-pub fn spawn_writer<S>(stream: S) -> mpsc::Sender<GuestMessage>
-where
-    S: AsyncWrite + Unpin + 'static,
-{
-    let (sender, queue) = mpsc::channel(OUTBOUND_QUEUE);
-    tokio::task::spawn_local(async move {
-        // A broken stream ends the reader too, and with it the sandbox: nothing to report here.
-        let _ = write_all(stream, queue).await;
-    });
-    sender
+/// The writing half of a connection.
+pub type Outgoing = Box<dyn AsyncWrite + Unpin>;
+
+/// A fresh connection to the agent.
+pub struct Link {
+    /// Whole requests, then at most one error; its end is the connection's end.
+    pub requests: mpsc::Receiver<Result<Request, ControlError>>,
+    /// For [`Agent::switch`].
+    pub outgoing: Outgoing,
 }
 
-async fn write_all<S: AsyncWrite + Unpin>(
-    mut stream: S,
-    mut queue: mpsc::Receiver<GuestMessage>,
-) -> Result<(), ControlError> {
-    while let Some(message) = queue.recv().await {
-        let mut bytes = encode(&message)?;
-        while bytes.len() < WRITE_LEN
-            && let Ok(message) = queue.try_recv()
-        {
-            bytes.extend(encode(&message)?);
+/// Makes a [`Link`]: for a guest that was resumed.
+pub type Dial = Box<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Link>>>>>;
+
+/// The agent is gone: its connection broke.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent is gone")]
+pub struct Gone;
+
+enum Outbound {
+    Message(GuestMessage),
+    Switch(Outgoing),
+}
+
+/// The agent, as everything that has something to tell it sees it.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    queue: mpsc::Sender<Outbound>,
+}
+
+impl Agent {
+    /// Starts the writer. What is sent is written in order; it ends when all clones are gone.
+    #[must_use]
+    pub fn spawn(stream: Outgoing) -> Self {
+        let (queue, outbound) = mpsc::channel(OUTBOUND_QUEUE);
+        tokio::task::spawn_local(async move {
+            // A broken stream ends the reader too, and with it the sandbox: nothing to report here.
+            let _ = write_all(stream, outbound).await;
+        });
+        Self { queue }
+    }
+
+    /// Queues a message.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn send(&self, message: GuestMessage) -> Result<(), Gone> {
+        self.queue.send(Outbound::Message(message)).await.map_err(|_| Gone)
+    }
+
+    /// Writes everything from here on to another connection.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn switch(&self, stream: Outgoing) -> Result<(), Gone> {
+        self.queue.send(Outbound::Switch(stream)).await.map_err(|_| Gone)
+    }
+}
+
+async fn write_all(mut stream: Outgoing, mut queue: mpsc::Receiver<Outbound>) -> Result<(), ControlError> {
+    let mut next = queue.recv().await;
+    while let Some(outbound) = next.take() {
+        match outbound {
+            Outbound::Switch(other) => stream = other,
+            Outbound::Message(message) => {
+                let mut bytes = encode(&message)?;
+                while bytes.len() < WRITE_LEN {
+                    match queue.try_recv() {
+                        Ok(Outbound::Message(message)) => bytes.extend(encode(&message)?),
+                        Ok(switch) => {
+                            next = Some(switch);
+                            break;
+                        }
+                        Err(_) => break,
+                    }
+                }
+                stream.write_all(&bytes).await?;
+            }
         }
-        stream.write_all(&bytes).await?;
+        if next.is_none() {
+            next = queue.recv().await;
+        }
     }
     Ok(stream.flush().await?)
 }
 
-/// Starts the reader. The queue yields whole requests, then at most one error; its end is the connection's end.
-pub fn spawn_reader<S>(stream: S) -> mpsc::Receiver<Result<Request, ControlError>>
+/// Starts the reader. The queue yields whole requests, then at most one error; its end is the connection's end. `broken`
+/// says that the connection is of no further use although the stream does not.
+pub fn spawn_reader<S, B>(stream: S, broken: B) -> mpsc::Receiver<Result<Request, ControlError>>
 where
     S: AsyncRead + Unpin + 'static,
+    B: Future<Output = ()> + 'static,
 {
     let (sender, queue) = mpsc::channel(INBOUND_QUEUE);
     tokio::task::spawn_local(async move {
-        if let Err(error) = read_all(stream, &sender).await {
+        let read = tokio::select! {
+            biased;
+            read = read_all(stream, &sender) => read,
+            () = broken => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
+        };
+        if let Err(error) = read {
             let _ = sender.send(Err(error)).await;
         }
     });

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
-use guest_protocol::{Credentials, Start};
+use guest_protocol::{Credentials, InitializationType, Start};
+
+use crate::runtime_api::CREDENTIALS_PATH;
 
 /// Where the function's code is.
 pub const TASK_ROOT: &str = "/var/task";
@@ -26,23 +28,46 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("TZ", ":UTC"),
 ];
 
+/// Beginnings of the names that the loader, the C library or an interpreter reads at its start, or that ask for
+/// another program to be started.
+const READ_ONCE: &[&str] = &[
+    "AWS_LAMBDA_EXEC_WRAPPER",
+    "GCONV_",
+    "GLIBC_",
+    "LANG",
+    "LC_",
+    "LD_",
+    "LOCPATH",
+    "MALLOC_",
+    "OPENSSL_",
+    "PYTHON",
+    "SSL_",
+];
+
+const LOG_GROUP: &str = "AWS_LAMBDA_LOG_GROUP_NAME";
+const LOG_STREAM: &str = "AWS_LAMBDA_LOG_STREAM_NAME";
+
+/// Where SDKs find credentials that may be replaced, and what they show there.
+const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
+
 /// The variables, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// Of the function that `start` names, with the Runtime API at `runtime_api` (`host:port`).
+    /// Of the function that `start` names, with the Runtime API at `runtime_api` (`host:port`). `token` opens the
+    /// credentials endpoint to a function that is to be snapshotted.
     #[must_use]
-    pub fn of(start: &Start, runtime_api: &str) -> Self {
+    pub fn of(start: &Start, runtime_api: &str, token: Option<&str>) -> Self {
         let memory = start.memory_mib.to_string();
+        let snap_start = start.initialization_type == InitializationType::SnapStart;
         let reserved = [
             ("AWS_DEFAULT_REGION", start.region.as_str()),
             ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &memory),
             ("AWS_LAMBDA_FUNCTION_NAME", &start.function_name),
             ("AWS_LAMBDA_FUNCTION_VERSION", &start.function_version),
-            ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
-            ("AWS_LAMBDA_LOG_GROUP_NAME", &start.log_group),
-            ("AWS_LAMBDA_LOG_STREAM_NAME", &start.log_stream),
+            ("AWS_LAMBDA_INITIALIZATION_TYPE", if snap_start { "snap-start" } else { "on-demand" }),
             ("AWS_LAMBDA_RUNTIME_API", runtime_api),
             ("AWS_REGION", &start.region),
             ("LAMBDA_RUNTIME_DIR", RUNTIME_DIR),
@@ -53,11 +78,42 @@ impl Environment {
         let mut variables: BTreeMap<_, _> = DEFAULTS.iter().copied().map(owned).collect();
         variables.extend(start.environment.iter().cloned());
         variables.extend(start.platform_environment.iter().cloned());
-        if let Some(credentials) = &start.credentials {
-            variables.extend(in_environment(credentials).map(owned));
+        if snap_start {
+            // A clone would have its original's credentials and log stream.
+            let uri = format!("http://{runtime_api}{CREDENTIALS_PATH}");
+            let endpoint = token.map(|token| [(FULL_URI, uri.as_str()), (TOKEN, token)].map(owned));
+            variables.extend(endpoint.into_iter().flatten());
+        } else {
+            variables.extend(start.credentials.iter().flat_map(in_environment).map(owned));
+            let log = [(LOG_GROUP, start.log_group.as_str()), (LOG_STREAM, start.log_stream.as_str())];
+            variables.extend(log.map(owned));
         }
         variables.extend(reserved.into_iter().map(owned));
         Self(variables)
+    }
+
+    /// Of a runtime that is started before any function is known.
+    #[must_use]
+    pub fn of_nobody(runtime_api: &str) -> Self {
+        let reserved = [
+            ("AWS_LAMBDA_RUNTIME_API", runtime_api),
+            ("LAMBDA_RUNTIME_DIR", RUNTIME_DIR),
+            ("LAMBDA_TASK_ROOT", TASK_ROOT),
+        ];
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        Self(DEFAULTS.iter().copied().chain(reserved).map(owned).collect())
+    }
+
+    /// Whether a process that was started with `self` can become one of `other` by changing its variables: not when
+    /// they differ in one that is read once, before any code of the runtime's runs.
+    #[must_use]
+    pub fn can_become(&self, other: &Self) -> bool {
+        let once = |variables: &Self| -> BTreeMap<String, String> {
+            let read_once = |name: &&str| READ_ONCE.iter().any(|prefix| name.starts_with(prefix));
+            let names = variables.0.keys().map(String::as_str).filter(read_once);
+            names.map(|name| (name.to_owned(), variables.get(name).unwrap_or_default().to_owned())).collect()
+        };
+        once(self) == once(other)
     }
 
     /// The value of one variable.
@@ -107,7 +163,7 @@ mod tests {
             session_token: String::new(),
             expiration: String::new(),
         });
-        let environment = Environment::of(&start, "127.0.0.1:9001");
+        let environment = Environment::of(&start, "127.0.0.1:9001", None);
         let check = |name: &str, value: &str| assert_eq!(environment.get(name), Some(value), "{name}");
         check("TZ", "Europe/Vienna");
         check("_HANDLER", &start.handler);
@@ -117,10 +173,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_snapshotted_has_no_credentials_in_its_environment() {
+        let mut start = start();
+        start.initialization_type = InitializationType::SnapStart;
+        start.credentials = Some(Credentials {
+            access_key_id: "ours".into(),
+            secret_access_key: String::new(),
+            session_token: String::new(),
+            expiration: String::new(),
+        });
+        let environment = Environment::of(&start, "127.0.0.1:9001", Some("t"));
+        let check = |name: &str, value| assert_eq!(environment.get(name), value, "{name}");
+        check("AWS_LAMBDA_INITIALIZATION_TYPE", Some("snap-start"));
+        check("AWS_CONTAINER_CREDENTIALS_FULL_URI", Some("http://127.0.0.1:9001/2021-04-23/credentials"));
+        check("AWS_CONTAINER_AUTHORIZATION_TOKEN", Some("t"));
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", LOG_STREAM, LOG_GROUP]
+        {
+            check(name, None);
+        }
+    }
+
+    #[test]
+    fn a_waiting_runtime_becomes_a_function_unless_it_would_have_started_otherwise() {
+        let nobody = Environment::of_nobody("127.0.0.1:9001");
+        let mut start = start();
+        start.environment = vec![("MINE".into(), "1".into()), ("TZ".into(), "Europe/Vienna".into())];
+        assert!(nobody.can_become(&Environment::of(&start, "127.0.0.1:9001", None)));
+        for name in ["LD_PRELOAD", "PYTHONHASHSEED", "LANG"] {
+            start.environment = vec![(name.into(), "0".into())];
+            assert!(!nobody.can_become(&Environment::of(&start, "127.0.0.1:9001", None)), "{name}");
+        }
+    }
+
+    #[test]
     fn a_nul_byte_drops_only_its_variable() {
         let mut start = start();
         start.environment = vec![("BAD".into(), "a\0b".into()), ("GOOD".into(), "ab".into())];
-        let strings = Environment::of(&start, "x").to_exec();
+        let strings = Environment::of(&start, "x", None).to_exec();
         assert!(strings.contains(&CString::from(c"GOOD=ab")));
         assert!(!strings.iter().any(|s| s.to_bytes().starts_with(b"BAD=")));
     }

@@ -7,10 +7,15 @@
 pub mod boot;
 pub mod cgroup;
 pub mod control;
+pub mod describe;
+pub mod dial;
 pub mod environment;
+pub mod gate;
 pub mod lifecycle;
 pub mod output;
 pub mod platform_log;
 pub mod process;
 pub mod runtime_api;
 pub mod sandbox;
+pub mod unassigned;
+pub mod watch;

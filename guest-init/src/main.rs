@@ -5,18 +5,21 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use guest_init::boot::{self, BootError, Mode, console, mounts, seed};
-use guest_init::cgroup::Cgroup;
-use guest_init::control::{self, ControlError, Request};
-use guest_init::process::GuestLauncher;
-use guest_init::runtime_api;
+use guest_init::boot::vmclock::VmClock;
+use guest_init::boot::{self, BootError, Mode, console, mounts, seed, sysctls};
+use guest_init::control::{Agent, ControlError, Dial, Link, Request};
+use guest_init::describe::describe;
+use guest_init::dial::dial;
+use guest_init::gate::IdentityError;
+use guest_init::process::{GuestLauncher, PrepareError};
+use guest_init::runtime_api::{self, CredentialStore};
 use guest_init::sandbox::{self, Connections, SandboxError};
-use guest_protocol::{CONTROL_PORT, GuestMessage, HOST_CID, Hello, PROTOCOL_VERSION};
+use guest_init::unassigned;
+use guest_protocol::{GuestMessage, Hello, PROTOCOL_VERSION, Start};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::time::{ClockId, clock_gettime};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_vsock::{VsockAddr, VsockStream};
 
 /// Calls of the runtime that wait for the sandbox; one per connection at most, and connections are few.
 const CALL_QUEUE: usize = 8;
@@ -49,8 +52,14 @@ enum GuestError {
     Connect(#[source] io::Error),
     #[error("cannot listen for the runtime at {}", runtime_api::ADDRESS)]
     Listen(#[source] io::Error),
-    #[error("cannot make the function's cgroup")]
-    Cgroup(#[source] io::Error),
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error("cannot give the function its memory")]
+    Memory(#[source] io::Error),
+    #[error("cannot say what this guest is")]
+    Identity(#[from] IdentityError),
+    #[error("cannot draw random bytes")]
+    Random(#[source] io::Error),
     #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]
@@ -73,36 +82,59 @@ fn run(first_instruction: Duration) -> Result<(), GuestError> {
 }
 
 async fn serve(first_instruction: Duration) -> Result<(), GuestError> {
-    let address = VsockAddr::new(HOST_CID, CONTROL_PORT);
-    let (from_agent, to_agent) =
-        tokio::io::split(VsockStream::connect(address).await.map_err(GuestError::Connect)?);
-    let agent = control::spawn_writer(to_agent);
-    let mut requests = control::spawn_reader(from_agent);
+    let Link { requests, outgoing } = dial().await.map_err(GuestError::Connect)?;
+    let agent = Agent::spawn(outgoing);
     if agent.send(GuestMessage::Hello(hello(first_instruction))).await.is_err() {
         return Err(SandboxError::AgentGone.into());
     }
     // Lets the writer send Hello, so that the agent works while this machine mounts.
     tokio::task::yield_now().await;
-    mounts::build_view()?;
+    mounts::build_runtime()?;
+    let root = Path::new(mounts::FUNCTION_ROOT);
+    let clock = VmClock::open(&root.join("dev"));
+    let mut launcher = GuestLauncher::new(root, Path::new(mounts::CGROUPS), clock)?;
+    mounts::bind_identity()?;
     let listener = TcpListener::bind(runtime_api::ADDRESS).await.map_err(GuestError::Listen)?;
-
-    let start = match requests.recv().await {
-        Some(Ok(Request::Start(start))) => start,
-        Some(Ok(Request::Shutdown)) => return Ok(()),
-        Some(Ok(Request::Invoke(..) | Request::Freeze | Request::MakeUnique(_))) => {
-            return Err(ControlError::OutOfTurn("something else before Start").into());
-        }
-        Some(Err(error)) => return Err(error.into()),
-        None => return Err(SandboxError::AgentGone.into()),
-    };
-    seed::credit_entropy(start.entropy)?;
-    seed::set_clock(start.wall_clock_unix_ns)?;
-    let cgroup = Cgroup::create(Path::new(mounts::CGROUPS), start.memory_mib).map_err(GuestError::Cgroup)?;
-    let launcher = GuestLauncher::new(Path::new(mounts::FUNCTION_ROOT), cgroup);
     let (to_sandbox, calls) = mpsc::channel(CALL_QUEUE);
-    tokio::task::spawn_local(runtime_api::serve(listener, to_sandbox));
-    let connections = Connections { requests, agent, calls, runtime_api: runtime_api::ADDRESS.to_owned() };
-    Ok(sandbox::run(*start, launcher, connections).await?)
+    let credentials = CredentialStore::default();
+    tokio::task::spawn_local(runtime_api::serve(listener, to_sandbox, credentials.clone()));
+    let runtime_api = runtime_api::ADDRESS.to_owned();
+    let dial: Dial = Box::new(|| Box::pin(dial()));
+    let mut connections = Connections { requests, agent, dial, calls, runtime_api, credentials };
+    let Some(start) = identified(&mut launcher, &mut connections).await? else { return Ok(()) };
+    mounts::attach_function()?;
+    launcher.limit_memory(start.memory_mib).map_err(GuestError::Memory)?;
+    Ok(sandbox::run(start, launcher, connections).await?)
+}
+
+/// Waits until this guest is somebody: told by Start after a boot, or made unique after a resume and told then. `None`:
+/// it is to end.
+async fn identified(
+    launcher: &mut GuestLauncher,
+    connections: &mut Connections,
+) -> Result<Option<Start>, GuestError> {
+    let mut unique = false;
+    loop {
+        match connections.requests.recv().await {
+            Some(Ok(Request::Start(start))) => {
+                seed::credit_entropy(start.entropy)?;
+                seed::set_clock(start.wall_clock_unix_ns)?;
+                if !unique {
+                    let fresh = seed::random().map_err(GuestError::Random)?;
+                    launcher.identify_booted(sysctls::HOSTNAME, fresh)?;
+                }
+                return Ok(Some(*start));
+            }
+            Some(Ok(Request::Freeze)) if !unique => {
+                unassigned::snapshotted(launcher, connections).await?;
+                unique = true;
+            }
+            Some(Ok(Request::Shutdown)) => return Ok(None),
+            Some(Ok(_)) => return Err(ControlError::OutOfTurn("something else before Start").into()),
+            Some(Err(error)) => return Err(error.into()),
+            None => return Err(SandboxError::AgentGone.into()),
+        }
+    }
 }
 
 fn hello(first_instruction: Duration) -> Hello {
@@ -121,16 +153,4 @@ fn hello(first_instruction: Duration) -> Hello {
 /// The monotonic clock starts with the kernel.
 fn since_kernel_start() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
-}
-
-/// The error and its causes in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

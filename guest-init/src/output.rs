@@ -12,6 +12,8 @@ use nix::unistd::read;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::control::Agent;
+
 /// Most bytes read from the pipe at once: what a pipe holds by default, so that a full one is emptied in one message.
 const READ_LEN: usize = 64 * 1024;
 
@@ -26,7 +28,7 @@ impl Output {
     ///
     /// # Errors
     /// When the descriptor is not a pipe.
-    pub fn pump(pipe: OwnedFd, agent: mpsc::Sender<GuestMessage>) -> io::Result<Self> {
+    pub fn pump(pipe: OwnedFd, agent: Agent) -> io::Result<Self> {
         let pipe = pipe::Receiver::from_owned_fd(pipe)?;
         let (flush, requests) = mpsc::channel(1);
         tokio::task::spawn_local(pump(pipe, agent, requests));
@@ -50,11 +52,7 @@ impl Output {
     }
 }
 
-async fn pump(
-    pipe: pipe::Receiver,
-    agent: mpsc::Sender<GuestMessage>,
-    mut requests: mpsc::Receiver<oneshot::Sender<()>>,
-) {
+async fn pump(pipe: pipe::Receiver, agent: Agent, mut requests: mpsc::Receiver<oneshot::Sender<()>>) {
     let mut buffer = vec![0; READ_LEN];
     let mut open = true;
     loop {
@@ -76,7 +74,7 @@ async fn pump(
 /// Reads until the pipe is empty or has given as much as it can hold.
 ///
 /// Asks the pipe itself: the event loop learns of what was written just now only in its next turn.
-async fn drain(pipe: &pipe::Receiver, agent: &mpsc::Sender<GuestMessage>, buffer: &mut [u8]) {
+async fn drain(pipe: &pipe::Receiver, agent: &Agent, buffer: &mut [u8]) {
     // The function may have enlarged its pipe.
     let capacity = fcntl(pipe, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
     let capacity = capacity.unwrap_or(READ_LEN);
@@ -91,11 +89,7 @@ async fn drain(pipe: &pipe::Receiver, agent: &mpsc::Sender<GuestMessage>, buffer
 }
 
 /// Queues what was read. `None` when nothing was there, `Some(0)` at the end.
-async fn pass_on(
-    result: io::Result<usize>,
-    buffer: &[u8],
-    agent: &mpsc::Sender<GuestMessage>,
-) -> Option<usize> {
+async fn pass_on(result: io::Result<usize>, buffer: &[u8], agent: &Agent) -> Option<usize> {
     match result {
         Ok(0) => Some(0),
         Ok(len) => {

@@ -1,13 +1,23 @@
 //! The lines that the platform itself writes into a function's log, byte for byte as Lambda's, because users grep and
 //! parse them. Pure.
 
-use guest_protocol::{FunctionError, InitFailure, Outcome, timed_out_message};
+use guest_protocol::{FunctionError, InitFailure, Outcome, RestoreFailure, timed_out_message};
 
-use crate::lifecycle::{Finished, InitStatus, Micros};
+use crate::lifecycle::{Finished, InitStatus, Micros, Restored};
 
 /// `INIT_START …`, when the platform says which runtime this is.
 #[must_use]
 pub fn init_start(execution_env: Option<&str>, region: &str) -> String {
+    format!("INIT_START {}", runtime_version(execution_env, region))
+}
+
+/// `RESTORE_START …`.
+#[must_use]
+pub fn restore_start(execution_env: Option<&str>, region: &str) -> String {
+    format!("RESTORE_START {}", runtime_version(execution_env, region))
+}
+
+fn runtime_version(execution_env: Option<&str>, region: &str) -> String {
     // `AWS_Lambda_python3.13` → `python:3.13.v1`.
     let runtime = execution_env.and_then(|env| env.strip_prefix("AWS_Lambda_")).unwrap_or("provided.al2023");
     let version_at = runtime.find(|c: char| c.is_ascii_digit()).unwrap_or(runtime.len());
@@ -18,7 +28,7 @@ pub fn init_start(execution_env: Option<&str>, region: &str) -> String {
         format!("{name}:{version}")
     };
     format!(
-        "INIT_START Runtime Version: {runtime}.v1\tRuntime Version ARN: arn:aws:lambda:{region}::runtime:tinderbox\n"
+        "Runtime Version: {runtime}.v1\tRuntime Version ARN: arn:aws:lambda:{region}::runtime:tinderbox\n"
     )
 }
 
@@ -35,6 +45,30 @@ pub fn init_report(failure: &InitFailure, status: InitStatus) -> String {
             failure.error.error_type
         ),
     }
+}
+
+/// `INIT_REPORT …` of an init that ends in a snapshot: no REPORT will tell of it.
+#[must_use]
+pub fn init_report_of_snapshot(duration_us: Micros) -> String {
+    format!("INIT_REPORT Init Duration: {} ms\n", milliseconds(duration_us))
+}
+
+/// `RESTORE_REPORT …`.
+#[must_use]
+pub fn restore_report(duration_us: Micros) -> String {
+    format!("RESTORE_REPORT Restore Duration: {} ms\n", milliseconds(duration_us))
+}
+
+/// `RESTORE_REPORT …` of a failed restore.
+#[must_use]
+pub fn restore_report_of_failure(failure: &RestoreFailure) -> String {
+    let duration = milliseconds(failure.duration_us);
+    let status = if failure.timed_out {
+        "timeout".to_owned()
+    } else {
+        format!("error\tError Type: {}", failure.error.error_type)
+    };
+    format!("RESTORE_REPORT Restore Duration: {duration} ms\tStatus: {status}\n")
 }
 
 /// `START …`.
@@ -62,17 +96,25 @@ pub fn end_and_report(finished: &Finished, memory: Memory) -> String {
     // A function that runs out of time is billed and reported for the time that it had.
     let limit_us = Micros::from(finished.timeout_ms) * 1000;
     let duration_us = if timed_out { limit_us } else { finished.duration_us };
-    let init_us = finished.init_us.unwrap_or(0);
+    let before_us =
+        finished.init_us.unwrap_or(0) + finished.restored.map_or(0, |restored| restored.billed_us);
     let mut line = format!(
         "END RequestId: {id}\nREPORT RequestId: {id}\tDuration: {} ms\tBilled Duration: {} ms\t\
          Memory Size: {} MB\tMax Memory Used: {} MB\t",
         milliseconds(duration_us),
-        (duration_us + init_us).div_ceil(1000),
+        (duration_us + before_us).div_ceil(1000),
         memory.size_mib,
         memory.used_mib,
     );
     if let Some(init_us) = finished.init_us {
         line.push_str(&format!("Init Duration: {} ms\t", milliseconds(init_us)));
+    }
+    if let Some(Restored { total_us, billed_us }) = finished.restored {
+        line.push_str(&format!(
+            "Restore Duration: {} ms\tBilled Restore Duration: {} ms\t",
+            milliseconds(total_us),
+            billed_us.div_ceil(1000)
+        ));
     }
     match &finished.outcome {
         Outcome::TimedOut => line.push_str("Status: timeout"),
@@ -153,6 +195,7 @@ mod tests {
             fate: Fate::Reusable,
             duration_us: 1_234_561,
             init_us,
+            restored: None,
             timeout_ms: 3000,
         }
     }
@@ -178,6 +221,34 @@ mod tests {
         let report = end_and_report(&finished, MEMORY);
         assert!(report.contains("\tDuration: 3000.00 ms\tBilled Duration: 3000 ms\t"), "{report}");
         assert!(report.ends_with("\tStatus: timeout\n"), "{report}");
+    }
+
+    #[test]
+    fn a_restore_is_reported_and_its_hooks_are_billed() {
+        let restored = Some(Restored { total_us: 415_570, billed_us: 178_200 });
+        let finished = Finished { restored, ..finished(Outcome::Succeeded, None) };
+        let report = end_and_report(&finished, MEMORY);
+        let end = "\tRestore Duration: 415.57 ms\tBilled Restore Duration: 179 ms\t\n";
+        assert!(report.ends_with(end), "{report}");
+        assert!(report.contains("\tBilled Duration: 1413 ms\t"), "{report}");
+        assert!(!report.contains("Init Duration"), "{report}");
+    }
+
+    #[test]
+    fn a_failed_restore_says_why() {
+        let failure = |timed_out| RestoreFailure {
+            error: FunctionError::new("Runtime.ExitError", "m"),
+            timed_out,
+            duration_us: 1_236_040,
+        };
+        assert_eq!(
+            restore_report_of_failure(&failure(true)),
+            "RESTORE_REPORT Restore Duration: 1236.04 ms\tStatus: timeout\n"
+        );
+        assert_eq!(
+            restore_report_of_failure(&failure(false)),
+            "RESTORE_REPORT Restore Duration: 1236.04 ms\tStatus: error\tError Type: Runtime.ExitError\n"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod mounts;
 pub mod protect;
 pub mod seed;
 pub mod sysctls;
+pub mod vmclock;
 
 use std::fs;
 use std::io;

@@ -15,6 +15,9 @@ pub const FUNCTION_ROOT: &str = "/function";
 /// Where the cgroup hierarchy is, in guest-init's view.
 pub const CGROUPS: &str = "/sys/fs/cgroup";
 
+/// Where guests say what they are, in the function's view.
+pub const SHOWN: &str = "/run/tinderbox";
+
 /// Where a mount comes from.
 #[derive(Clone, Copy, Debug)]
 enum Source {
@@ -47,28 +50,14 @@ pub const MACHINE: &[Mount] = &[
     Mount { source: Source::Kernel, target: CGROUPS, fstype: "cgroup2", flags: NOTHING, options: "" },
 ];
 
-/// The function's view. `/proc` is missing: the keeper mounts the one of its own namespace. `/sys` stays empty.
-const VIEW: &[Mount] = &[
+/// The runtime's part of the function's view. `/proc` is missing: the keeper mounts the one of its own namespace. `/sys`
+/// stays empty.
+const RUNTIME: &[Mount] = &[
     Mount {
         source: Source::Drive("runtime"),
         target: "/function",
         fstype: "erofs",
         flags: IMAGE,
-        options: "",
-    },
-    Mount {
-        source: Source::Drive("code"),
-        target: "/function/var/task",
-        fstype: "erofs",
-        flags: IMAGE,
-        options: "",
-    },
-    // Programs in /tmp run, as on Lambda. No discard: the agent throws the whole file away.
-    Mount {
-        source: Source::Drive("scratch"),
-        target: "/function/tmp",
-        fstype: "ext4",
-        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOATIME),
         options: "",
     },
     // Holds the nodes below and nothing more; root-owned, so the function cannot fill it.
@@ -87,7 +76,38 @@ const VIEW: &[Mount] = &[
         flags: NOTHING,
         options: "mode=1777,size=64m",
     },
+    // What the guest is, and its generation; root-owned.
+    Mount {
+        source: Source::Kernel,
+        target: "/function/run",
+        fstype: "tmpfs",
+        flags: NOTHING,
+        options: "mode=755,size=64k",
+    },
 ];
+
+/// The function's own part, which a guest that was snapshotted without a function gets after the resume.
+const FUNCTION: &[Mount] = &[
+    Mount {
+        source: Source::Drive("code"),
+        target: "/function/var/task",
+        fstype: "erofs",
+        flags: IMAGE,
+        options: "",
+    },
+    // Programs in /tmp run, as on Lambda. No discard: the agent throws the whole file away.
+    Mount {
+        source: Source::Drive("scratch"),
+        target: "/function/tmp",
+        fstype: "ext4",
+        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOATIME),
+        options: "",
+    },
+];
+
+/// Files under [`SHOWN`] and what they stand for, in the function's view. One that the image lacks is left out.
+const BOUND: &[(&str, &str)] =
+    &[("machine-id", "/etc/machine-id"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")];
 
 /// The function's devices: name, major, minor (Documentation/admin-guide/devices.txt). No disk, console or socket.
 const NODES: &[(&str, u64, u64)] =
@@ -121,13 +141,15 @@ pub fn mount_all(table: &[Mount]) -> Result<(), BootError> {
     Ok(())
 }
 
-/// Puts the function's view together at [`FUNCTION_ROOT`].
+/// Puts the runtime's part of the function's view together at [`FUNCTION_ROOT`], with the folder [`SHOWN`] in it. What
+/// is mounted below later appears in namespaces that were made meanwhile.
 ///
 /// # Errors
 /// [`BootError`] with the step that failed.
-pub fn build_view() -> Result<(), BootError> {
+pub fn build_runtime() -> Result<(), BootError> {
     let device = |path: &Path, error| BootError::Device(path.to_owned(), error);
-    mount_all(VIEW)?;
+    mount_all(RUNTIME)?;
+    share(FUNCTION_ROOT)?;
     let dev = Path::new(FUNCTION_ROOT).join("dev");
     for &(name, major, minor) in NODES {
         let path = dev.join(name);
@@ -141,9 +163,48 @@ pub fn build_view() -> Result<(), BootError> {
         let path = dev.join(name);
         symlink(target, &path).map_err(|error| BootError::Directory(path, error))?;
     }
+    let shown = Path::new(FUNCTION_ROOT).join(SHOWN.trim_start_matches('/'));
+    fs::create_dir(&shown).map_err(|error| BootError::Directory(shown, error))
+}
+
+/// Puts the files that say what the guest is over the image's own.
+///
+/// # Errors
+/// [`BootError::Mount`].
+pub fn bind_identity() -> Result<(), BootError> {
+    let root = Path::new(FUNCTION_ROOT);
+    let shown = root.join(SHOWN.trim_start_matches('/'));
+    for &(name, target) in BOUND {
+        let target = root.join(target.trim_start_matches('/'));
+        if target.is_file() {
+            bind(&shown.join(name), &target).map_err(|error| BootError::Mount(target, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Shows the content of `file` at `target`.
+pub(crate) fn bind(file: &Path, target: &Path) -> nix::Result<()> {
+    const NONE: Option<&str> = None;
+    mount(Some(file), target, NONE, MsFlags::MS_BIND, NONE)
+}
+
+/// Mounts the function's code and its `/tmp`.
+///
+/// # Errors
+/// [`BootError`] with the step that failed.
+pub fn attach_function() -> Result<(), BootError> {
+    mount_all(FUNCTION)?;
     // As on Lambda: root's, writable for everyone, sticky; and without what mkfs leaves behind.
     let tmp = Path::new(FUNCTION_ROOT).join("tmp");
     let _ = fs::remove_dir(tmp.join("lost+found"));
     fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777))
         .map_err(|error| BootError::Directory(tmp, error))
+}
+
+/// Lets mounts below `target` reach the copies of it in other namespaces (mount_namespaces(7)).
+fn share(target: &str) -> Result<(), BootError> {
+    const NONE: Option<&str> = None;
+    mount(NONE, target, NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE)
+        .map_err(|error| BootError::Mount(target.into(), error))
 }

@@ -27,7 +27,7 @@ const TABLE: &[(&str, &str)] = &[
 ];
 
 /// What `gethostname` says; the image's `/etc/hosts` knows the name.
-const HOSTNAME: &str = "localhost";
+pub const HOSTNAME: &str = "localhost";
 
 /// Applies the table.
 ///

@@ -1,6 +1,8 @@
 //! What the state machine takes and what it gives: plain values.
 
-use guest_protocol::{Fate, FunctionError, InitFailure, InitReport, Outcome};
+use guest_protocol::{
+    Fate, FunctionError, InitFailure, InitReport, InitializationType, Outcome, RestoreFailure, RestoreReport,
+};
 
 use super::Exit;
 
@@ -30,10 +32,38 @@ pub enum Event {
     },
     /// The runtime says that it cannot start.
     InitError(FunctionError),
+    /// The runtime has run its hooks and asks to be snapshotted.
+    RestoreNext,
+    /// The runtime says that it could not be restored.
+    RestoreError(FunctionError),
+    /// The agent wants the function to stand still.
+    Freeze,
+    /// The guest has become unique, and the function is thawed.
+    Unique(Resume),
     /// The runtime's process ended and everything that it started with it.
     Exited(Exit),
     /// The moment that [`super::Lifecycle::deadline`] named has come.
     Deadline,
+}
+
+/// What the state machine needs to know of a resume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// When the guest learned of it.
+    pub at: Micros,
+    /// What the host had spent on it before, µs.
+    pub elapsed_us: Micros,
+    /// When the runtime must have asked for an invocation.
+    pub deadline: Micros,
+}
+
+/// How long inits may take, and what they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Limit of the first init, µs.
+    pub init_timeout_us: Micros,
+    /// Whether a snapshot is to be taken.
+    pub initialization_type: InitializationType,
 }
 
 /// A runtime's answer.
@@ -65,6 +95,14 @@ pub enum Action {
     InitDone(InitReport),
     /// Tell the agent that init failed, and why in one word.
     InitFailed(InitFailure, InitStatus),
+    /// Let the function stand still and tell the agent.
+    Freeze,
+    /// Answer the runtime's `restore/next`.
+    AnswerRestore,
+    /// Tell the agent that the runtime is restored.
+    RestoreDone(RestoreReport),
+    /// Tell the agent that it could not be restored.
+    RestoreFailed(RestoreFailure),
     /// Send the response's document.
     SendResponse,
     /// Tell the agent how the invocation ended.
@@ -95,8 +133,19 @@ pub struct Finished {
     pub duration_us: Micros,
     /// Duration of the init before it; only for the first invocation of a sandbox whose init succeeded.
     pub init_us: Option<Micros>,
+    /// The restore before it; only for the first invocation after a resume.
+    pub restored: Option<Restored>,
     /// The time it was given, ms.
     pub timeout_ms: u32,
+}
+
+/// A restore, as REPORT tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// All of it, µs.
+    pub total_us: Micros,
+    /// From the thaw on: the function's own code, µs.
+    pub billed_us: Micros,
 }
 
 /// Why a call of the runtime is refused.
@@ -115,7 +164,10 @@ pub enum Refusal {
     /// The answer names another invocation than the current one.
     #[error("Invalid request ID")]
     InvalidRequestId,
+    /// There is no such call in an environment that is not to be snapshotted.
+    #[error("404 page not found")]
+    NotSnapStart,
     /// The agent sent an invocation while one was under way, or to a sandbox that takes none.
-    #[error("the sandbox takes no invocation now")]
+    #[error("the sandbox cannot take this now")]
     Busy,
 }

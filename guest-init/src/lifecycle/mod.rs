@@ -12,18 +12,32 @@
 //! InitFailed
 //! ```
 //!
+//! An environment that is to be snapshotted is frozen at the end of its init: in `restore/next`, or in the first
+//! `invocation/next` of a runtime that does not know that call. It may be frozen in any later `Ready`, too.
+//!
+//! ```text
+//!              restore/next          Freeze          Unique             next
+//! Initializing ───────────► Parked ─────────► Frozen ──────► Restoring ──────► Ready
+//!                                    ▲   │                       │ restore/error, exit, deadline
+//!                            Freeze  │   │ Unique                ▼
+//!                                  Ready ◄                     Ended
+//! ```
+//!
 //! Source: the Runtime API's documentation and the behaviour of AWS's runtime interface emulator: a call that the
 //! current state does not allow is refused and changes nothing.
 
 mod event;
 mod exit;
+mod failure;
+mod restore;
 #[cfg(test)]
 mod tests;
 
-use guest_protocol::{Fate, FunctionError, InitFailure, InitReport, Outcome, timed_out_message};
+use guest_protocol::{Fate, InitFailure, InitReport, InitializationType, Outcome};
 
-pub use event::{Action, Answer, Event, Finished, InitStatus, Micros, Refusal};
+pub use event::{Action, Answer, Event, Finished, InitStatus, Micros, Plan, Refusal, Restored, Resume};
 pub use exit::Exit;
+use failure::{Failure, response_too_large};
 
 /// An invocation that the sandbox has taken.
 #[derive(Clone, Debug)]
@@ -51,6 +65,15 @@ enum Phase {
     /// Init again, on this invocation's time.
     InitializingAgain(Call),
     Ready,
+    /// The runtime waits in `restore/next`.
+    Parked,
+    /// The function stands still; where it waits, says [`Waits`].
+    Frozen(Waits),
+    /// `restore/next` is answered; the runtime's hooks run.
+    Restoring {
+        resume: Resume,
+        thawed: Micros,
+    },
     Busy {
         call: Call,
         delivered: bool,
@@ -61,6 +84,13 @@ enum Phase {
         ended: Micros,
     },
     Ended,
+}
+
+/// The call in which a frozen runtime waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    RestoreNext,
+    InvocationNext,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,30 +104,34 @@ enum Process {
 /// The state machine.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
-    init_timeout_us: Micros,
+    plan: Plan,
     phase: Phase,
     process: Process,
     /// Duration of the successful first init until an invocation has reported it.
     init_us: Option<Micros>,
+    /// The restore until an invocation has reported it.
+    restored: Option<Restored>,
 }
 
 impl Lifecycle {
     /// A sandbox that begins its init now.
     #[must_use]
-    pub fn begin(now: Micros, init_timeout_us: Micros) -> (Self, Vec<Action>) {
+    pub fn begin(now: Micros, plan: Plan) -> (Self, Vec<Action>) {
         let phase = Phase::Initializing { began: now, waiting: None };
-        (Self { init_timeout_us, phase, process: Process::Alive, init_us: None }, vec![Action::Launch])
+        let begun = Self { plan, phase, process: Process::Alive, init_us: None, restored: None };
+        (begun, vec![Action::Launch])
     }
 
     /// When to come back with [`Event::Deadline`]; never when nothing is under way.
     #[must_use]
     pub fn deadline(&self) -> Option<Micros> {
         match &self.phase {
-            Phase::Initializing { began, .. } => Some(began + self.init_timeout_us),
+            Phase::Initializing { began, .. } => Some(began + self.plan.init_timeout_us),
+            Phase::Restoring { resume, .. } => Some(resume.deadline),
             Phase::InitializingAgain(call) | Phase::Busy { call, .. } | Phase::Answered { call, .. } => {
                 Some(call.deadline())
             }
-            Phase::InitFailed | Phase::Ready | Phase::Ended => None,
+            Phase::InitFailed | Phase::Ready | Phase::Parked | Phase::Frozen(_) | Phase::Ended => None,
         }
     }
 
@@ -105,6 +139,12 @@ impl Lifecycle {
     #[must_use]
     pub fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended)
+    }
+
+    /// Whether the function stands still.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        matches!(self.phase, Phase::Frozen(_))
     }
 
     /// Whether an answer to this invocation would be taken, before its document is read.
@@ -156,6 +196,10 @@ impl Lifecycle {
                 actions.extend(self.fail(now, Failure::Reported(error)));
                 Ok(actions)
             }
+            Event::RestoreNext => self.restore_next(now),
+            Event::RestoreError(error) => self.restore_error(now, error),
+            Event::Freeze => self.freeze(),
+            Event::Unique(resume) => self.unique(now, resume),
             Event::Exited(exit) => {
                 let was = self.process;
                 self.process = Process::Gone;
@@ -183,7 +227,9 @@ impl Lifecycle {
     fn invoke(&mut self, now: Micros, call: Call) -> Result<Vec<Action>, Refusal> {
         let begin = Action::Begin { request_id: call.request_id.clone() };
         match &mut self.phase {
-            Phase::Initializing { waiting: waiting @ None, .. } => {
+            Phase::Initializing { waiting: waiting @ None, .. }
+                if self.plan.initialization_type == InitializationType::OnDemand =>
+            {
                 *waiting = Some(call);
                 Ok(vec![])
             }
@@ -222,6 +268,12 @@ impl Lifecycle {
                 }
                 Ok(actions)
             }
+            Phase::Restoring { resume, thawed } => Ok(vec![self.restore_done(now, resume, thawed)]),
+            // It was sent before the freeze and read after it.
+            phase @ Phase::Frozen(Waits::InvocationNext) => {
+                self.phase = phase;
+                Ok(vec![])
+            }
             Phase::InitializingAgain(call) | Phase::Busy { call, delivered: false } => {
                 self.phase = Phase::Busy { call, delivered: true };
                 Ok(vec![Action::Deliver])
@@ -255,7 +307,7 @@ impl Lifecycle {
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Initializing { began, waiting } => {
                 let duration_us = now.saturating_sub(began);
-                let (error, status) = failure.in_init(self.init_timeout_us);
+                let (error, status) = failure.in_init(self.plan.init_timeout_us);
                 self.phase = Phase::InitFailed;
                 let mut actions = vec![Action::InitFailed(InitFailure { error, duration_us }, status)];
                 if let Some(call) = waiting {
@@ -270,11 +322,12 @@ impl Lifecycle {
             Phase::Answered { call, outcome, ended } => {
                 vec![self.finish(&call, outcome, Fate::Ended, ended)]
             }
-            Phase::Ready => match failure {
+            Phase::Ready | Phase::Parked | Phase::Frozen(_) => match failure {
                 Failure::Exited(exit) => vec![Action::End(exit.error(None))],
                 Failure::Reported(error) => vec![Action::End(error)],
                 Failure::OutOfTime => vec![],
             },
+            Phase::Restoring { resume, .. } => vec![restore::failed(now, resume, failure)],
             Phase::InitFailed => {
                 self.phase = Phase::InitFailed;
                 vec![]
@@ -298,6 +351,7 @@ impl Lifecycle {
             fate,
             duration_us: ended.saturating_sub(call.began),
             init_us: self.init_us.take(),
+            restored: self.restored.take(),
             timeout_ms: call.timeout_ms,
         })
     }
@@ -308,44 +362,11 @@ impl Lifecycle {
             Phase::Initializing { .. } | Phase::InitializingAgain(_) => "Started",
             Phase::InitFailed | Phase::Ended => "InitError",
             Phase::Ready => "Ready",
+            Phase::Parked | Phase::Frozen(_) => "RestoreReady",
+            Phase::Restoring { .. } => "Restoring",
             Phase::Busy { .. } => "Running",
             Phase::Answered { .. } => "ResponseSent",
         };
         Refusal::InvalidTransition { from, to }
     }
-}
-
-/// Why what was under way failed.
-enum Failure {
-    Reported(FunctionError),
-    Exited(Exit),
-    OutOfTime,
-}
-
-impl Failure {
-    fn in_init(self, init_timeout_us: Micros) -> (FunctionError, InitStatus) {
-        match self {
-            Self::Reported(error) => (error, InitStatus::Error),
-            Self::Exited(exit) => (exit.error(None), InitStatus::Error),
-            Self::OutOfTime => {
-                let timeout_ms = u32::try_from(init_timeout_us / 1000).unwrap_or(u32::MAX);
-                let message = timed_out_message(timeout_ms);
-                (FunctionError::new("Sandbox.Timedout", &message), InitStatus::Timeout)
-            }
-        }
-    }
-
-    fn in_invocation(self, request_id: &str) -> Outcome {
-        match self {
-            Self::Reported(error) => Outcome::Failed(error),
-            Self::Exited(exit) => Outcome::Exited(exit.error(Some(request_id))),
-            Self::OutOfTime => Outcome::TimedOut,
-        }
-    }
-}
-
-fn response_too_large() -> FunctionError {
-    let limit = guest_protocol::MAX_RESPONSE_LEN;
-    let message = format!("Response payload size exceeded maximum allowed payload size ({limit} bytes).");
-    FunctionError::new("Function.ResponseSizeTooLarge", &message)
 }

@@ -1,10 +1,15 @@
 //! The state machine as its user sees it: a few lives told in full, then properties over random ones.
 
+use guest_protocol::{FunctionError, RestoreReport};
 use proptest::prelude::*;
 
 use super::*;
 
 const INIT_LIMIT: Micros = 10_000_000;
+
+fn plan(initialization_type: InitializationType) -> Plan {
+    Plan { init_timeout_us: INIT_LIMIT, initialization_type }
+}
 
 /// A lifecycle with a clock and a process that obey its actions.
 struct World {
@@ -15,7 +20,11 @@ struct World {
 
 impl World {
     fn begin() -> Self {
-        let (lifecycle, log) = Lifecycle::begin(0, INIT_LIMIT);
+        Self::begin_as(InitializationType::OnDemand)
+    }
+
+    fn begin_as(initialization_type: InitializationType) -> Self {
+        let (lifecycle, log) = Lifecycle::begin(0, plan(initialization_type));
         Self { lifecycle, now: 0, log }
     }
 
@@ -201,6 +210,96 @@ fn a_response_too_large_is_the_functions_failure() {
     check_message(&finished.outcome, "Function.ResponseSizeTooLarge", message);
 }
 
+/// A resume that the guest learned of at `at`, with 10 s for the rest.
+fn resume(at: Micros) -> Resume {
+    Resume { at, elapsed_us: 3_000, deadline: at + 10_000_000 }
+}
+
+/// A runtime that is restored at 1 s: frozen in `restore/next` at 0.5 s.
+fn restoring() -> World {
+    let mut world = World::begin_as(InitializationType::SnapStart);
+    world.now = 500_000;
+    world.check(Event::RestoreNext, &[Action::InitDone(InitReport { duration_us: 500_000 })]);
+    world.check(Event::Freeze, &[Action::Freeze]);
+    world.now = 1_000_000;
+    world.check(Event::Unique(resume(990_000)), &[Action::AnswerRestore]);
+    world
+}
+
+#[test]
+fn a_restored_runtime_runs_its_hooks_and_is_then_ready() {
+    let mut world = restoring();
+    world.now = 1_200_000;
+    let done = RestoreReport { duration_us: 210_000 + 3_000 };
+    world.check(Event::Next, &[Action::RestoreDone(done)]);
+    world.check(invoke("a"), &[begin("a"), Action::Deliver]);
+    world.check(answer("a", Answer::Response), &[Action::SendResponse]);
+    let first = world.finishes(Event::Next);
+    let restored = Restored { total_us: 213_000, billed_us: 200_000 };
+    assert_eq!((first.init_us, first.restored), (None, Some(restored)));
+    world.check(invoke("b"), &[begin("b"), Action::Deliver]);
+    world.check(answer("b", Answer::Response), &[Action::SendResponse]);
+    assert_eq!(world.finishes(Event::Next).restored, None, "a restore is reported once");
+}
+
+#[test]
+fn a_runtime_without_the_protocol_is_snapshotted_at_its_first_next() {
+    let mut world = World::begin_as(InitializationType::SnapStart);
+    world.check(Event::Next, &[Action::InitDone(InitReport { duration_us: 0 })]);
+    world.check(Event::Freeze, &[Action::Freeze]);
+    assert_eq!(world.refuses(invoke("a")), Refusal::Busy);
+    world.now = 50_000;
+    let done = RestoreReport { duration_us: 10_000 + 3_000 };
+    world.check(Event::Unique(resume(40_000)), &[Action::RestoreDone(done)]);
+    world.check(invoke("a"), &[begin("a"), Action::Deliver]);
+}
+
+#[test]
+fn a_restore_that_fails_ends_the_sandbox() {
+    let failure = |event, error: FunctionError, timed_out| {
+        let mut world = restoring();
+        if timed_out {
+            world.now = world.lifecycle.deadline().unwrap();
+        }
+        let actions = world.lifecycle.step(world.now, event).unwrap();
+        let failed = actions.last().unwrap();
+        assert!(
+            matches!(failed, Action::RestoreFailed(failure)
+            if failure.error == error && failure.timed_out == timed_out),
+            "{failed:?}"
+        );
+        assert!(world.lifecycle.is_ended());
+        assert_eq!(world.refuses(invoke("a")), Refusal::Busy);
+    };
+    let error = || FunctionError::new("Runtime.AfterRestoreError", "no");
+    failure(Event::RestoreError(error()), error(), false);
+    failure(Event::Exited(Exit::Code(1)), Exit::Code(1).error(None), false);
+    let late = FunctionError::new("Sandbox.Timedout", "Task timed out after 10.00 seconds");
+    failure(Event::Deadline, late, true);
+}
+
+#[test]
+fn only_what_is_to_be_snapshotted_knows_the_restore_calls() {
+    let mut world = World::begin();
+    assert_eq!(world.refuses(Event::RestoreNext), Refusal::NotSnapStart);
+    assert_eq!(world.refuses(Event::RestoreError(FunctionError::new("x", "y"))), Refusal::NotSnapStart);
+    let mut world = World::begin_as(InitializationType::SnapStart);
+    let error = Event::RestoreError(FunctionError::new("x", "y"));
+    assert_eq!(world.refuses(error), Refusal::InvalidTransition { from: "Started", to: "RestoreError" });
+    world.refuses(Event::Freeze);
+    world.refuses(Event::Unique(resume(0)));
+    assert_eq!(world.refuses(invoke("a")), Refusal::Busy, "an init that ends in a snapshot takes none");
+}
+
+#[test]
+fn a_broken_restore_call_is_answered_when_it_comes_again() {
+    let mut world = restoring();
+    world.check(Event::RestoreNext, &[Action::AnswerRestore]);
+    let mut world = World::begin_as(InitializationType::SnapStart);
+    world.check(Event::RestoreNext, &[Action::InitDone(InitReport { duration_us: 0 })]);
+    world.check(Event::RestoreNext, &[]);
+}
+
 fn any_event() -> impl Strategy<Value = (Event, Micros)> {
     let id = prop_oneof![Just("a"), Just("b")];
     let error = || FunctionError::new("T", "m");
@@ -213,6 +312,10 @@ fn any_event() -> impl Strategy<Value = (Event, Micros)> {
         1 => Just(Event::InitError(error())),
         2 => Just(Event::Exited(Exit::Code(1))),
         2 => Just(Event::Deadline),
+        2 => Just(Event::RestoreNext),
+        1 => Just(Event::RestoreError(error())),
+        3 => Just(Event::Freeze),
+        3 => (0_u64..20_000_000).prop_map(|at| Event::Unique(resume(at))),
     ];
     (event, 0_u64..4_000_000)
 }
@@ -221,9 +324,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn every_life_keeps_the_promises(events in proptest::collection::vec(any_event(), 0..60)) {
-        let (mut lifecycle, mut actions) = Lifecycle::begin(0, INIT_LIMIT);
+    fn every_life_keeps_the_promises(
+        events in proptest::collection::vec(any_event(), 0..60),
+        snap_start: bool,
+    ) {
+        let kind = if snap_start { InitializationType::SnapStart } else { InitializationType::OnDemand };
+        let (mut lifecycle, mut actions) = Lifecycle::begin(0, plan(kind));
         let (mut now, mut processes, mut open, mut ended, mut inits) = (0, 0_u32, 0_u32, false, 0);
+        let mut frozen = false;
         let mut events = events.into_iter();
         loop {
             let mut responses = 0;
@@ -243,8 +351,19 @@ proptest! {
                     Action::Kill => prop_assert_eq!(processes, 1),
                     Action::Deliver => prop_assert!(open == 1 && processes == 1),
                     Action::Begin { .. } => prop_assert_eq!(open, 1),
+                    Action::Freeze => {
+                        prop_assert!(processes == 1 && open == 0 && inits == 1, "frozen between two invocations");
+                        frozen = true;
+                    }
+                    Action::AnswerRestore => {
+                        prop_assert!(snap_start && processes == 1 && !lifecycle.is_frozen());
+                    }
+                    Action::RestoreDone(_) => prop_assert!(!lifecycle.is_frozen() && open == 0),
+                    Action::RestoreFailed(_) => ended = true,
                 }
             }
+            frozen &= lifecycle.is_frozen();
+            prop_assert!(!frozen || responses + open == 0, "a frozen function does nothing");
             prop_assert!(processes <= 1, "one runtime at a time");
             prop_assert!(inits <= 1, "init is told once");
             prop_assert!(responses <= open);

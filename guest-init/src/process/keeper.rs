@@ -1,25 +1,23 @@
 //! The keeper: starts the runtime, reaps everything in its PID namespace, tells how the runtime ended, and ends.
 //!
 //! It runs in a copy of guest-init's single thread, so that ordinary code is safe in it after the fork.
-#![expect(
-    unsafe_code,
-    reason = "clone3, fork, close_range and the registration of a descriptor have no safe wrapper"
-)]
+#![expect(unsafe_code, reason = "clone3, fork, dup2 and close_range have no safe wrapper")]
 
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execve, fork, write};
 use seccompiler::BpfProgram;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::status::Record;
 use super::{confine, number, view};
+
+/// The descriptor on which a waiting runtime is told its function.
+const ORDERS_FD: libc::c_int = 3;
 
 /// What the keeper and the runtime need, all made before the fork.
 pub(super) struct Keeper {
@@ -34,49 +32,25 @@ pub(super) struct Keeper {
     pub(super) status: OwnedFd,
     /// `cgroup.procs` of the function's cgroup.
     pub(super) cgroup_procs: OwnedFd,
+    /// What a runtime that waits to be told its function listens on: its descriptor 3.
+    pub(super) orders: Option<OwnedFd>,
     /// Denies the function the socket families that lead out of the guest.
     pub(super) filter: BpfProgram,
 }
 
 impl Keeper {
     /// Starts the keeper; the caller keeps its process id and a pidfd.
-    pub(super) fn start(self) -> io::Result<(Pid, AsyncFd<OwnedFd>)> {
-        let mut pidfd: libc::c_int = -1;
-        let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_PIDFD;
-        let args = libc::clone_args {
-            flags: u64::from(flags.unsigned_abs()),
-            pidfd: (&raw mut pidfd) as u64,
-            child_tid: 0,
-            parent_tid: 0,
-            exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
-            stack: 0,
-            stack_size: 0,
-            tls: 0,
-            set_tid: 0,
-            set_tid_size: 0,
-            cgroup: 0,
-        };
-        // SAFETY: without CLONE_VM and with no stack given, clone3 behaves as fork: the child runs on a copy of this
-        // memory. `args` lives across the call, its size is its own, and `pidfd` points to an int that lives too.
-        // The process has one thread (tokio's current_thread runtime without blocking calls), so no lock can be held
-        // by a thread that the copy lacks.
-        let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
-        match pid {
-            0 => self.run(),
-            pid if pid > 0 => {
-                // SAFETY: the kernel has just opened this descriptor for us (CLONE_PIDFD) and nobody else has it.
-                let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-                // SAFETY: the OwnedFd moves into the AsyncFd: the descriptor is open, stays the same and is closed only
-                // when the AsyncFd gives it up.
-                let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
-                Ok((Pid::from_raw(i32::try_from(pid).unwrap_or(-1)), pidfd))
-            }
-            _ => Err(io::Error::last_os_error()),
+    pub(super) fn start(self) -> io::Result<(Pid, OwnedFd)> {
+        match fork_into(libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC)? {
+            Some(child) => Ok(child),
+            None => self.run(),
         }
     }
 
     fn run(self) -> ! {
-        close_all_but(&[&self.null, &self.output, &self.status, &self.cgroup_procs]);
+        let mut kept = vec![&self.null, &self.output, &self.status, &self.cgroup_procs];
+        kept.extend(&self.orders);
+        close_all_but(&kept);
         if let Err(errno) = view::enter(&self.root) {
             self.tell(Record::Setup(errno as i32));
             exit_now();
@@ -89,8 +63,8 @@ impl Keeper {
                 exit_now();
             }
             Ok(ForkResult::Parent { child }) => {
-                let Self { status, output, null, cgroup_procs, .. } = self;
-                drop((output, null, cgroup_procs));
+                let Self { status, output, null, cgroup_procs, orders, .. } = self;
+                drop((output, null, cgroup_procs, orders));
                 tell(&status, Record::Ended(reap_until(child)));
                 exit_now();
             }
@@ -108,13 +82,63 @@ impl Keeper {
         nix::unistd::dup2_stdin(&self.null).map_err(setup)?;
         nix::unistd::dup2_stdout(&self.output).map_err(setup)?;
         nix::unistd::dup2_stderr(&self.output).map_err(setup)?;
+        if let Some(orders) = &self.orders {
+            inherit(orders).map_err(setup)?;
+        }
         confine::apply(&self.filter).map_err(setup)?;
-        // Every descriptor but the three is close-on-exec.
+        // Every other descriptor is close-on-exec.
         execve(&self.program, &[&self.program], &self.environment).map_err(|errno| Record::Exec(errno as i32))
     }
 
     fn tell(&self, record: Record) {
         tell(&self.status, record);
+    }
+}
+
+/// Makes a descriptor the process's number 3, open across exec. Nothing else that is still needed has that number: what
+/// else the process holds is close-on-exec and was used before.
+fn inherit(orders: &OwnedFd) -> nix::Result<()> {
+    // SAFETY: dup2 takes numbers; closing what has number 3 takes it from objects of the copy that are never used or
+    // dropped again, as this process ends by `_exit` or `execve`.
+    let result = unsafe { libc::dup2(orders.as_raw_fd(), ORDERS_FD) };
+    nix::errno::Errno::result(result)?;
+    if orders.as_raw_fd() == ORDERS_FD {
+        // dup2 onto itself leaves the flag as it is.
+        nix::fcntl::fcntl(orders, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+    }
+    Ok(())
+}
+
+/// Forks a copy of this process into new namespaces: its process id and a pidfd, or `None` in the copy.
+pub(super) fn fork_into(namespaces: libc::c_int) -> io::Result<Option<(Pid, OwnedFd)>> {
+    let mut pidfd: libc::c_int = -1;
+    let flags = namespaces | libc::CLONE_PIDFD;
+    let args = libc::clone_args {
+        flags: u64::from(flags.unsigned_abs()),
+        pidfd: (&raw mut pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+    // SAFETY: without CLONE_VM and with no stack given, clone3 behaves as fork: the child runs on a copy of this memory.
+    // `args` lives across the call, its size is its own, and `pidfd` points to an int that lives too. The process has
+    // one thread (tokio's current_thread runtime without blocking calls), so no lock can be held by a thread that the
+    // copy lacks.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
+    match pid {
+        0 => Ok(None),
+        pid if pid > 0 => {
+            // SAFETY: the kernel has just opened this descriptor for us (CLONE_PIDFD) and nobody else has it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Some((Pid::from_raw(i32::try_from(pid).unwrap_or(-1)), pidfd)))
+        }
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -137,7 +161,7 @@ fn reap_until(runtime: Pid) -> i32 {
 }
 
 /// Closes every descriptor from 3 on, except these.
-fn close_all_but(keep: &[&OwnedFd]) {
+pub(super) fn close_all_but(keep: &[&OwnedFd]) {
     let mut keep: Vec<u32> = keep.iter().map(|fd| number(*fd)).collect();
     keep.sort_unstable();
     let mut first = 3;
@@ -152,7 +176,12 @@ fn close_all_but(keep: &[&OwnedFd]) {
 }
 
 /// Ends the process without running any destructor of guest-init's copy.
-fn exit_now() -> ! {
+pub(super) fn exit_now() -> ! {
+    exit_with(0)
+}
+
+/// The same with a status.
+pub(super) fn exit_with(status: i32) -> ! {
     // SAFETY: `_exit` has no conditions and does not return.
-    unsafe { libc::_exit(0) }
+    unsafe { libc::_exit(status) }
 }

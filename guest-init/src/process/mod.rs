@@ -9,7 +9,10 @@
 //! status pipe; when it ends, the kernel ends everything in the namespace. guest-init learns of the end by pidfd.
 
 mod confine;
+mod hook;
 mod keeper;
+mod machine;
+mod preload;
 mod status;
 mod view;
 
@@ -22,15 +25,21 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, fchown, pipe2};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use crate::boot::mounts::SHOWN;
+use crate::boot::vmclock::VmClock;
 use crate::cgroup::Cgroup;
 use crate::environment::Environment;
+use crate::gate::{GenerationPage, IdentityError, IdentityFiles};
 use crate::lifecycle::Exit;
 use crate::platform_log::Memory;
 use crate::sandbox::{LaunchError, Launched, Launcher};
+use crate::watch::watched;
 use keeper::Keeper;
+use preload::Preloaded;
 
 /// The user that functions run as, `sbx_user1051`: the same numbers as on Lambda.
 pub const FUNCTION_UID: u32 = 993;
@@ -44,18 +53,46 @@ const BOOTSTRAPS: &[&str] = &["/var/runtime/bootstrap", "/var/task/bootstrap", "
 /// The bootstraps that Lambda names when there is none.
 const CUSTOMER_BOOTSTRAPS: &str = "/var/task/bootstrap /opt/bootstrap";
 
-/// Starts runtimes whose root directory is `root`.
+/// Starts runtimes whose root directory is `root`, and makes the guest around them another one after a resume.
 #[derive(Debug)]
 pub struct GuestLauncher {
     root: PathBuf,
     cgroup: Cgroup,
+    hooks: Cgroup,
+    identity: IdentityFiles,
+    page: GenerationPage,
+    clock: Option<VmClock>,
+    /// A pidfd of the last keeper.
+    keeper: Option<OwnedFd>,
+    /// A runtime that waits to be told its function.
+    preloaded: Option<Preloaded>,
 }
 
 impl GuestLauncher {
-    /// With the function's view mounted at `root`.
-    #[must_use]
-    pub fn new(root: &Path, cgroup: Cgroup) -> Self {
-        Self { root: root.to_owned(), cgroup }
+    /// With the function's view mounted at `root` and cgroups at `hierarchy`.
+    ///
+    /// # Errors
+    /// When a cgroup or a file cannot be made.
+    pub fn new(root: &Path, hierarchy: &Path, clock: Option<VmClock>) -> Result<Self, PrepareError> {
+        let shown = root.join(SHOWN.trim_start_matches('/'));
+        Ok(Self {
+            root: root.to_owned(),
+            cgroup: Cgroup::function(hierarchy).map_err(PrepareError::Cgroup)?,
+            hooks: Cgroup::hooks(hierarchy).map_err(PrepareError::Cgroup)?,
+            identity: IdentityFiles::create(&shown)?,
+            page: GenerationPage::create(&shown.join("generation")).map_err(PrepareError::Generation)?,
+            clock,
+            keeper: None,
+            preloaded: None,
+        })
+    }
+
+    /// Gives the function its memory.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn limit_memory(&self, mib: u32) -> io::Result<()> {
+        self.cgroup.limit_memory(mib)
     }
 
     fn bootstrap(&self) -> Option<&'static str> {
@@ -66,7 +103,12 @@ impl GuestLauncher {
         })
     }
 
-    fn start(&self, program: &str, environment: &Environment) -> io::Result<Launched> {
+    fn start(
+        &mut self,
+        program: &str,
+        environment: &Environment,
+        orders: Option<OwnedFd>,
+    ) -> io::Result<Launched> {
         let (output, output_writer) = pipe2(OFlag::O_CLOEXEC)?;
         // So that the function can open /dev/stdout and /dev/stderr.
         fchown(&output_writer, Some(Uid::from_raw(FUNCTION_UID)), Some(Gid::from_raw(FUNCTION_GID)))?;
@@ -79,20 +121,40 @@ impl GuestLauncher {
             output: output_writer,
             status: status_writer,
             cgroup_procs: self.cgroup.procs()?,
+            orders,
             filter: confine::socket_filter()?,
         };
         let (pid, pidfd) = keeper.start()?;
+        self.keeper = Some(pidfd.try_clone()?);
+        let pidfd = watched(pidfd, Interest::READABLE)?;
         let (tell, exit) = oneshot::channel();
         tokio::task::spawn_local(watch(pid, pidfd, status, program.to_owned(), tell));
         Ok(Launched { exit, output })
     }
 }
 
+/// Why a guest cannot run any function.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// A cgroup could not be made.
+    #[error("cannot make the function's cgroups")]
+    Cgroup(#[source] io::Error),
+    /// A file that says what this guest is could not be made.
+    #[error("cannot make the guest's identity")]
+    Identity(#[from] IdentityError),
+    /// The generation page could not be made.
+    #[error("cannot make the generation page")]
+    Generation(#[source] io::Error),
+}
+
 impl Launcher for GuestLauncher {
     fn launch(&mut self, environment: &Environment) -> Result<Launched, LaunchError> {
         let program =
             self.bootstrap().ok_or_else(|| LaunchError::NoBootstrap(CUSTOMER_BOOTSTRAPS.to_owned()))?;
-        self.start(program, environment)
+        if let Some(launched) = self.assign(environment) {
+            return Ok(launched);
+        }
+        self.start(program, environment, None)
             .map_err(|source| LaunchError::Fork { program: program.to_owned(), source })
     }
 

@@ -4,6 +4,7 @@
 //! through [`crate::sandbox`]. The client is the customer's code: every body, header and connection is bounded.
 
 mod body;
+mod credentials;
 mod reply;
 
 use std::convert::Infallible;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use guest_protocol::{FunctionError, MAX_RESPONSE_LEN};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
@@ -24,6 +25,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::lifecycle::{Answer, Refusal};
 use body::Document;
+pub use credentials::{CredentialStore, PATH as CREDENTIALS_PATH, TOKEN_LEN};
 
 /// Where the runtime finds it in a guest.
 pub const ADDRESS: &str = "127.0.0.1:9001";
@@ -67,6 +69,12 @@ pub enum Call {
     AdmitInitError(Reply<()>),
     /// `POST init/error`.
     InitError(FunctionError, Reply<()>),
+    /// `GET restore/next`. Answered after a resume.
+    RestoreNext(Reply<()>),
+    /// Whether a restore error would be taken.
+    AdmitRestoreError(Reply<()>),
+    /// `POST restore/error`.
+    RestoreError(FunctionError, Reply<()>),
 }
 
 /// Where the sandbox puts its decision.
@@ -82,9 +90,9 @@ pub struct Delivery {
 }
 
 /// Serves connections until the listener fails, which on loopback it does not.
-pub async fn serve(listener: TcpListener, calls: mpsc::Sender<Call>) {
+pub async fn serve(listener: TcpListener, calls: mpsc::Sender<Call>, credentials: CredentialStore) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let api = Rc::new(Api { calls, bodies: Semaphore::new(MAX_BODIES) });
+    let api = Rc::new(Api { calls, credentials, bodies: Semaphore::new(MAX_BODIES) });
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else { continue };
@@ -107,6 +115,7 @@ pub async fn serve(listener: TcpListener, calls: mpsc::Sender<Call>) {
 
 struct Api {
     calls: mpsc::Sender<Call>,
+    credentials: CredentialStore,
     bodies: Semaphore,
 }
 
@@ -116,13 +125,21 @@ enum Route<'a> {
     Response(&'a str),
     Error(&'a str),
     InitError,
+    RestoreNext,
+    RestoreError,
+    Credentials,
 }
 
 impl<'a> Route<'a> {
     fn parse(method: &Method, path: &'a str) -> Option<Self> {
+        if path == CREDENTIALS_PATH {
+            return (*method == Method::GET).then_some(Self::Credentials);
+        }
         let rest = path.strip_prefix(PREFIX)?;
         let route = match rest.split_once('/')? {
             ("init", "error") => (Method::POST, Self::InitError),
+            ("restore", "next") => (Method::GET, Self::RestoreNext),
+            ("restore", "error") => (Method::POST, Self::RestoreError),
             ("invocation", "next") => (Method::GET, Self::Next),
             ("invocation", answer) => match answer.split_once('/')? {
                 (id, "response") => (Method::POST, Self::Response(id)),
@@ -149,6 +166,17 @@ impl Api {
             Route::Response(id) => self.response(id, &head.headers, body).await,
             Route::Error(id) => self.error(id, &head.headers, body).await,
             Route::InitError => self.init_error(&head.headers, body).await,
+            Route::RestoreNext => {
+                return match self.ask(Call::RestoreNext).await {
+                    Ok(()) => reply::restored(),
+                    Err(error) => reply::refused(error),
+                };
+            }
+            Route::RestoreError => self.restore_error(&head.headers, body).await,
+            Route::Credentials => {
+                let token = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+                return self.credentials.document(token).map_or_else(reply::not_found, reply::document);
+            }
         };
         match outcome {
             Ok(()) => reply::accepted(),
@@ -188,6 +216,13 @@ impl Api {
         let _turn = self.bodies.acquire().await.map_err(|_| CallError::Closed)?;
         let error = function_error(headers, body).await?;
         self.ask(|reply| Call::InitError(error, reply)).await
+    }
+
+    async fn restore_error(&self, headers: &HeaderMap, body: Incoming) -> Result<(), CallError> {
+        self.ask(Call::AdmitRestoreError).await?;
+        let _turn = self.bodies.acquire().await.map_err(|_| CallError::Closed)?;
+        let error = function_error(headers, body).await?;
+        self.ask(|reply| Call::RestoreError(error, reply)).await
     }
 
     async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, CallError> {

@@ -26,6 +26,16 @@ pub(super) fn accepted() -> Response<Full<Bytes>> {
     json(StatusCode::ACCEPTED, r#"{"status":"OK"}"#.into())
 }
 
+/// The runtime has been resumed.
+pub(super) fn restored() -> Response<Full<Bytes>> {
+    Response::new(Full::default())
+}
+
+/// A document that is there.
+pub(super) fn document(text: String) -> Response<Full<Bytes>> {
+    json(StatusCode::OK, text)
+}
+
 /// No such call.
 pub(super) fn not_found() -> Response<Full<Bytes>> {
     error(StatusCode::NOT_FOUND, "ResourceNotFound", "404 page not found")
@@ -34,6 +44,7 @@ pub(super) fn not_found() -> Response<Full<Bytes>> {
 /// The call was not taken.
 pub(super) fn refused(refusal: CallError) -> Response<Full<Bytes>> {
     let (status, error_type) = match &refusal {
+        CallError::Refused(Refusal::NotSnapStart) => return not_found(),
         CallError::Refused(Refusal::InvalidTransition { .. } | Refusal::Busy) => {
             (StatusCode::FORBIDDEN, "InvalidStateTransition")
         }

@@ -2,7 +2,10 @@
 //! [`crate::lifecycle`] decide, and does what it says. The only task that holds state; everything reaches it through
 //! queues.
 
+mod connections;
+mod delivery;
 mod launcher;
+mod resume;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -14,59 +17,42 @@ use guest_protocol::{
     BodyChunk, FunctionError, GuestMessage, InvocationReport, Invoke, LogChunk, LogSource, MAX_CHUNK_LEN,
     ResponseHead, Start,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+use crate::boot::seed;
 use crate::control::{ControlError, Request};
 use crate::environment::Environment;
-use crate::lifecycle::{Action, Answer, Event, Exit, Finished, Lifecycle, Micros, Refusal};
+use crate::gate::Machine;
+use crate::lifecycle::{Action, Answer, Event, Exit, Finished, Lifecycle, Micros, Plan, Refusal};
 use crate::output::Output;
 use crate::platform_log::{self, Memory};
-use crate::runtime_api::{Call, Delivery, Reply};
+use crate::runtime_api::{Call, Delivery, Reply, TOKEN_LEN};
+pub(crate) use connections::is_broken;
+pub use connections::{Connections, SandboxError};
 pub use launcher::{LaunchError, Launched, Launcher};
-
-/// Why a sandbox ended before the agent asked for it.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
-    /// The connection to the agent ended or broke.
-    #[error("the agent is gone")]
-    AgentGone,
-    /// The agent does not keep to the protocol.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// The agent sent an invocation that the sandbox cannot take.
-    #[error("the agent sent an invocation out of turn: {0}")]
-    Refused(#[from] Refusal),
-    /// The function's output pipe could not be read.
-    #[error("cannot read the function's output")]
-    Output(#[from] std::io::Error),
-}
-
-/// The queues that a sandbox is connected to.
-#[derive(Debug)]
-pub struct Connections {
-    /// From the agent.
-    pub requests: mpsc::Receiver<Result<Request, ControlError>>,
-    /// To the agent.
-    pub agent: mpsc::Sender<GuestMessage>,
-    /// From the Runtime API.
-    pub calls: mpsc::Receiver<Call>,
-    /// Where the Runtime API listens, `host:port`.
-    pub runtime_api: String,
-}
 
 /// Runs the function that `start` names until the agent sends Shutdown or goes.
 ///
 /// # Errors
 /// [`SandboxError`] when it ends otherwise.
-pub async fn run<L: Launcher>(
+pub async fn run<L: Launcher + Machine>(
     start: Start,
     launcher: L,
     connections: Connections,
 ) -> Result<(), SandboxError> {
-    let environment = Environment::of(&start, &connections.runtime_api);
+    let token = match &start.credentials {
+        Some(credentials) => {
+            let random = seed::random::<TOKEN_LEN>().map_err(SandboxError::Random)?;
+            Some(connections.credentials.open(credentials.clone(), random))
+        }
+        None => None,
+    };
+    let environment = Environment::of(&start, &connections.runtime_api, token.as_deref());
     let origin = Instant::now();
-    let (lifecycle, actions) = Lifecycle::begin(0, Micros::from(start.init_timeout_ms) * 1000);
+    let init_timeout_us = Micros::from(start.init_timeout_ms) * 1000;
+    let plan = Plan { init_timeout_us, initialization_type: start.initialization_type };
+    let (lifecycle, actions) = Lifecycle::begin(0, plan);
     let mut sandbox = Sandbox {
         start,
         environment,
@@ -76,6 +62,8 @@ pub async fn run<L: Launcher>(
         connections,
         runtime: None,
         waiter: None,
+        restore_waiter: None,
+        resumed_at: None,
         invocation: None,
         response: None,
     };
@@ -103,6 +91,10 @@ struct Sandbox<L> {
     runtime: Option<Runtime>,
     /// The runtime's pending `next`.
     waiter: Option<Reply<Delivery>>,
+    /// The runtime's pending `restore/next`.
+    restore_waiter: Option<Reply<()>>,
+    /// When this guest learned that it is a clone, until it is unique.
+    resumed_at: Option<Instant>,
     /// The invocation under way.
     invocation: Option<(Invoke, Bytes, SystemTime)>,
     /// Its response, until the lifecycle has taken it.
@@ -117,10 +109,13 @@ enum Wake {
     Deadline,
 }
 
-impl<L: Launcher> Sandbox<L> {
+impl<L: Launcher + Machine> Sandbox<L> {
     async fn serve(&mut self) -> Result<(), SandboxError> {
         loop {
             match self.wait().await {
+                Wake::Request(request) if self.lifecycle.is_frozen() && is_broken(request.as_ref()) => {
+                    self.resumed().await?;
+                }
                 Wake::Request(None) => return Err(SandboxError::AgentGone),
                 Wake::Request(Some(Ok(Request::Shutdown))) => return Ok(()),
                 Wake::Request(Some(request)) => self.request(request?).await?,
@@ -174,8 +169,10 @@ impl<L: Launcher> Sandbox<L> {
                 self.carry_out(actions).await
             }
             Request::Start(_) => Err(ControlError::OutOfTurn("a second Start").into()),
-            Request::Freeze => Err(ControlError::OutOfTurn("Freeze").into()),
-            Request::MakeUnique(_) => Err(ControlError::OutOfTurn("MakeUnique").into()),
+            // It crossed the message that said so.
+            Request::Freeze if self.lifecycle.is_ended() => Ok(()),
+            Request::Freeze => self.happened(Event::Freeze).await,
+            Request::MakeUnique(unique) => self.make_unique(*unique).await,
             Request::Shutdown => Ok(()),
         }
     }
@@ -211,11 +208,18 @@ impl<L: Launcher> Sandbox<L> {
                 self.decide(event, reply).await
             }
             Call::InitError(error, reply) => self.decide(Event::InitError(error), reply).await,
+            Call::RestoreNext(reply) => self.restore_next(reply).await,
+            Call::AdmitRestoreError(reply) => {
+                let _ = reply.send(self.lifecycle.admits_restore_error());
+                Ok(())
+            }
+            Call::RestoreError(error, reply) => self.decide(Event::RestoreError(error), reply).await,
         }
     }
 
     async fn exited(&mut self, exit: Exit) -> Result<(), SandboxError> {
         self.waiter = None;
+        self.restore_waiter = None;
         self.flush().await;
         self.runtime = None;
         self.happened(Event::Exited(exit)).await
@@ -252,10 +256,11 @@ impl<L: Launcher> Sandbox<L> {
                     let line = platform_log::start(&request_id, &self.start.function_version);
                     self.log(line).await?;
                 }
-                Action::InitDone(report) => {
-                    self.flush().await;
-                    self.tell(GuestMessage::InitDone(report)).await?;
-                }
+                Action::InitDone(report) => self.init_done(report).await?,
+                Action::Freeze => self.freeze().await?,
+                Action::AnswerRestore => self.answer_restore(),
+                Action::RestoreDone(report) => self.restore_done(report).await?,
+                Action::RestoreFailed(failure) => self.restore_failed(failure).await?,
                 Action::InitFailed(failure, status) => {
                     self.flush().await;
                     self.log(platform_log::init_report(&failure, status)).await?;
@@ -286,7 +291,7 @@ impl<L: Launcher> Sandbox<L> {
     /// Hands the invocation to the runtime's pending `next`; when its connection is gone, to the one that follows.
     fn deliver(&mut self) {
         let Some((invoke, event, accepted)) = &self.invocation else { return };
-        let delivery = Delivery { headers: delivery_headers(invoke, *accepted), event: event.clone() };
+        let delivery = Delivery { headers: delivery::headers(invoke, *accepted), event: event.clone() };
         let delivered = self.waiter.take().is_some_and(|waiter| waiter.send(Ok(delivery)).is_ok());
         if !delivered {
             let now = self.now();
@@ -348,28 +353,10 @@ impl<L: Launcher> Sandbox<L> {
     }
 
     async fn tell(&self, message: GuestMessage) -> Result<(), SandboxError> {
-        self.connections.agent.send(message).await.map_err(|_| SandboxError::AgentGone)
+        Ok(self.connections.agent.send(message).await?)
     }
 
     fn now(&self) -> Micros {
         Micros::try_from(self.origin.elapsed().as_micros()).unwrap_or(Micros::MAX)
     }
-}
-
-/// The headers of an invocation that was accepted at this time.
-fn delivery_headers(invoke: &Invoke, accepted: SystemTime) -> Vec<(&'static str, String)> {
-    let deadline = accepted + Duration::from_millis(invoke.timeout_ms.into());
-    let deadline_ms = deadline.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let mut headers = vec![
-        ("lambda-runtime-aws-request-id", invoke.request_id.clone()),
-        ("lambda-runtime-deadline-ms", deadline_ms.to_string()),
-        ("lambda-runtime-invoked-function-arn", invoke.invoked_function_arn.clone()),
-        ("lambda-runtime-trace-id", invoke.trace_id.clone()),
-    ];
-    let optional = [
-        ("lambda-runtime-client-context", &invoke.client_context),
-        ("lambda-runtime-cognito-identity", &invoke.cognito_identity),
-    ];
-    headers.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
-    headers
 }

@@ -162,7 +162,7 @@ impl Persist for Generation {
     /// Writes nothing yet: that is [`Generation::renew`]'s, once memory is there.
     fn restore(resources: GenerationResources, state: &GenerationState) -> Result<Self, GenerationError> {
         let GenerationState { id, sequence, disruption_marker, counter } = *state;
-        if sequence % 2 != 0 {
+        if !sequence.is_multiple_of(2) {
             return Err(GenerationError::Sequence(sequence));
         }
         Ok(Self { resources, id, sequence, disruption_marker, counter })

@@ -2,73 +2,55 @@
 //! HTTP client for the runtime's calls. Everything runs on one thread; a world that gets stuck fails its test.
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod book;
+mod client;
+
 use std::cell::RefCell;
-use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::io::{self, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use guest_init::control;
-use guest_init::environment::Environment;
+use guest_init::control::{self, Agent, Dial, Link};
 use guest_init::lifecycle::Exit;
-use guest_init::platform_log::Memory;
-use guest_init::runtime_api;
-use guest_init::sandbox::{self, Connections, LaunchError, Launched, Launcher};
+use guest_init::runtime_api::{self, CredentialStore};
+use guest_init::sandbox::{self, Connections};
 use guest_protocol::{
-    BodyChunk, FrameReader, GuestMessage, HostMessage, InitializationType, InvocationReport, Invoke,
-    MAX_CHUNK_LEN, Start, encode,
+    BodyChunk, Credentials, FrameReader, GuestMessage, HostMessage, InitializationType, InvocationReport,
+    Invoke, MAX_CHUNK_LEN, Seed, Start, Unique, encode,
 };
-use http_body_util::{BodyExt, Full};
-use hyper::Request;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixStream, unix};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::net::{TcpListener, UnixStream, unix};
+use tokio::sync::{mpsc, watch};
+
+use book::{Bookkeeper, Books};
+pub(crate) use client::{Pending, Reply, Runtime};
 
 /// How long a test may take: far above what any needs, far below what a person waits.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a test in a fresh world.
 pub(crate) fn in_world(test: impl AsyncFnOnce(World)) {
+    in_world_of(start(), test);
+}
+
+/// The same for a function that is to be snapshotted.
+pub(crate) fn in_snap_start_world(test: impl AsyncFnOnce(World)) {
+    let start = Start {
+        initialization_type: InitializationType::SnapStart,
+        credentials: Some(credentials("first")),
+        ..start()
+    };
+    in_world_of(start, test);
+}
+
+fn in_world_of(start: Start, test: impl AsyncFnOnce(World)) {
     let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let test = async {
-        let world = World::new().await;
+        let world = World::new(start).await;
         test(world).await;
     };
     let test = async { tokio::time::timeout(PATIENCE, test).await.expect("the test is stuck") };
     tokio::task::LocalSet::new().block_on(&event_loop, test);
-}
-
-/// What the launcher has done, and the ends that a real process would hold.
-struct Books {
-    launched: watch::Sender<usize>,
-    kills: usize,
-    exit: Option<oneshot::Sender<Exit>>,
-    output: Option<OwnedFd>,
-}
-
-struct Bookkeeper(Rc<RefCell<Books>>);
-
-impl Launcher for Bookkeeper {
-    fn launch(&mut self, _: &Environment) -> Result<Launched, LaunchError> {
-        let (output, writer) = std::io::pipe().unwrap();
-        let (tell, exit) = oneshot::channel();
-        let mut books = self.0.borrow_mut();
-        books.exit = Some(tell);
-        books.output = Some(writer.into());
-        books.launched.send_modify(|count| *count += 1);
-        Ok(Launched { exit, output: output.into() })
-    }
-
-    fn kill(&mut self) {
-        self.0.borrow_mut().kills += 1;
-    }
-
-    fn memory(&self) -> Memory {
-        Memory { size_mib: 0, used_mib: 20, exhausted: false }
-    }
 }
 
 /// A sandbox and everything around it.
@@ -78,6 +60,8 @@ pub(crate) struct World {
     outgoing: mpsc::UnboundedSender<Vec<u8>>,
     books: Rc<RefCell<Books>>,
     launched: watch::Receiver<usize>,
+    /// The agent's ends of connections that the guest makes after a resume.
+    dialled: mpsc::UnboundedReceiver<UnixStream>,
     runtime: Runtime,
 }
 
@@ -91,35 +75,77 @@ pub(crate) struct Seen {
 }
 
 impl World {
-    async fn new() -> Self {
+    async fn new(start: Start) -> Self {
         let (agent, guest) = UnixStream::pair().unwrap();
         let (from_agent, to_agent) = guest.into_split();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (to_sandbox, calls) = mpsc::channel(8);
-        tokio::task::spawn_local(runtime_api::serve(listener, to_sandbox));
+        let credentials = CredentialStore::default();
+        tokio::task::spawn_local(runtime_api::serve(listener, to_sandbox, credentials.clone()));
+        let (dialling, dialled) = mpsc::unbounded_channel();
+        let dial: Dial = Box::new(move || {
+            let (agent, guest) = UnixStream::pair().unwrap();
+            let accepted = dialling.send(agent).map_err(io::Error::other);
+            let (from_agent, to_agent) = guest.into_split();
+            let link = Link {
+                requests: control::spawn_reader(from_agent, std::future::pending()),
+                outgoing: Box::new(to_agent),
+            };
+            Box::pin(std::future::ready(accepted.map(|()| link)))
+        });
         let connections = Connections {
-            requests: control::spawn_reader(from_agent),
-            agent: control::spawn_writer(to_agent),
+            requests: control::spawn_reader(from_agent, std::future::pending()),
+            agent: Agent::spawn(Box::new(to_agent)),
+            dial,
             calls,
             runtime_api: address.clone(),
+            credentials,
         };
         let (launched, watch) = watch::channel(0);
-        let books = Books { launched, kills: 0, exit: None, output: None };
+        let books = Books {
+            launched,
+            kills: 0,
+            machine: vec![],
+            fails: None,
+            environment: None,
+            exit: None,
+            output: None,
+        };
         let books = Rc::new(RefCell::new(books));
-        tokio::task::spawn_local(sandbox::run(start(), Bookkeeper(Rc::clone(&books)), connections));
-        let (incoming, mut to_guest) = agent.into_split();
-        let (outgoing, mut queue) = mpsc::unbounded_channel::<Vec<u8>>();
-        tokio::task::spawn_local(async move {
-            while let Some(bytes) = queue.recv().await {
-                to_guest.write_all(&bytes).await.unwrap();
-            }
-        });
-        let runtime = Runtime { address };
+        tokio::task::spawn_local(sandbox::run(start, Bookkeeper(Rc::clone(&books)), connections));
+        let (incoming, outgoing) = carry(agent);
+        let runtime = Runtime::at(address);
         let frames = FrameReader::default();
-        let mut world = Self { incoming, frames, outgoing, books, launched: watch, runtime };
+        let mut world = Self { incoming, frames, outgoing, books, launched: watch, dialled, runtime };
         world.until_launched(1).await;
         world
+    }
+
+    /// The guest has been resumed: its old connection breaks, and it makes a new one.
+    pub(crate) async fn resume(&mut self) {
+        let (incoming, outgoing) = carry(UnixStream::pair().unwrap().0);
+        self.incoming = incoming;
+        self.outgoing = outgoing;
+        self.frames = FrameReader::default();
+        let agent = self.dialled.recv().await.unwrap();
+        (self.incoming, self.outgoing) = carry(agent);
+        self.until(|message| matches!(message, GuestMessage::Resumed(_))).await;
+    }
+
+    /// Lets the step of this name fail.
+    pub(crate) fn fail(&self, step: &'static str) {
+        self.books.borrow_mut().fails = Some(step);
+    }
+
+    /// What was done to the machine since the last call.
+    pub(crate) fn done_to_machine(&self) -> Vec<String> {
+        std::mem::take(&mut self.books.borrow_mut().machine)
+    }
+
+    /// A variable of the runtime's environment.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        self.books.borrow().environment.as_ref()?.get(name).map(str::to_owned)
     }
 
     /// The client that plays the runtime.
@@ -161,7 +187,7 @@ impl World {
         }
     }
 
-    fn send(&self, message: &HostMessage) {
+    pub(crate) fn send(&self, message: &HostMessage) {
         self.outgoing.send(encode(message).unwrap()).unwrap();
     }
 
@@ -184,7 +210,7 @@ impl World {
         .await
     }
 
-    async fn collect<T>(&mut self, wanted: impl Fn(&GuestMessage) -> Option<T>) -> (T, Seen) {
+    pub(crate) async fn collect<T>(&mut self, wanted: impl Fn(&GuestMessage) -> Option<T>) -> (T, Seen) {
         let mut seen = Seen::default();
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -242,89 +268,44 @@ impl World {
     }
 }
 
-/// An HTTP client for the Runtime API.
-#[derive(Clone)]
-pub(crate) struct Runtime {
-    address: String,
+/// Splits the agent's end; what is queued is written in order.
+fn carry(agent: UnixStream) -> (unix::OwnedReadHalf, mpsc::UnboundedSender<Vec<u8>>) {
+    let (incoming, mut to_guest) = agent.into_split();
+    let (outgoing, mut queue) = mpsc::unbounded_channel::<Vec<u8>>();
+    tokio::task::spawn_local(async move {
+        while let Some(bytes) = queue.recv().await {
+            to_guest.write_all(&bytes).await.unwrap();
+        }
+    });
+    (incoming, outgoing)
 }
 
-/// What the Runtime API answered.
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    headers: hyper::HeaderMap,
-    pub(crate) body: Bytes,
-}
-
-impl Reply {
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers[name].to_str().unwrap()
-    }
-
-    pub(crate) fn error_type(&self) -> String {
-        let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
-        document["errorType"].as_str().unwrap().to_owned()
-    }
-}
-
-/// A call under way. Dropping it breaks its connection.
-pub(crate) struct Pending(JoinHandle<Reply>);
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.0.abort();
+/// Credentials with this key id.
+pub(crate) fn credentials(id: &str) -> Credentials {
+    Credentials {
+        access_key_id: id.into(),
+        secret_access_key: "secret".into(),
+        session_token: "session".into(),
+        expiration: "2037-12-31T23:59:59Z".into(),
     }
 }
 
-impl Future for Pending {
-    type Output = Reply;
-
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Reply> {
-        std::pin::Pin::new(&mut self.0).poll(context).map(Result::unwrap)
-    }
-}
-
-impl Runtime {
-    /// Sends a GET; the answer is awaited apart.
-    pub(crate) async fn get(&self, path: &str) -> Pending {
-        self.call("GET", path, b"").await
-    }
-
-    /// Sends a POST.
-    pub(crate) async fn post(&self, path: &str, body: &[u8]) -> Pending {
-        self.call("POST", path, body).await
-    }
-
-    async fn call(&self, method: &str, path: &str, body: &[u8]) -> Pending {
-        let stream = TcpStream::connect(&self.address).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("/2018-06-01/runtime/{path}"))
-            .header("host", &self.address)
-            .header("lambda-runtime-function-error-type", "Function.Test")
-            .body(Full::new(Bytes::copy_from_slice(body)))
-            .unwrap();
-        Pending(tokio::task::spawn_local(async move {
-            // In one task, so that dropping the call drops the connection.
-            let reply = async {
-                let (head, body) = sender.send_request(request).await.unwrap().into_parts();
-                let body = body.collect().await.unwrap().to_bytes();
-                Reply { status: head.status.as_u16(), headers: head.headers, body }
-            };
-            tokio::pin!(connection, reply);
-            tokio::select! {
-                reply = &mut reply => reply,
-                result = &mut connection => {
-                    result.unwrap();
-                    reply.await
-                }
-            }
-        }))
-    }
+/// A clone's identity, with this limit for its restore.
+pub(crate) fn unique(restore_timeout_ms: u32) -> HostMessage {
+    HostMessage::MakeUnique(Unique {
+        entropy: Seed::new([1; guest_protocol::SEED_LEN]),
+        wall_clock_unix_ns: 0,
+        generation: [7; 16],
+        generation_counter: 7,
+        instance_id: "i".into(),
+        hostname: "h".into(),
+        machine_id: [3; 16],
+        boot_id: [4; 16],
+        credentials: Some(credentials("second")),
+        elapsed_us: 5_000,
+        hook_timeout_ms: 1_000,
+        restore_timeout_ms,
+    })
 }
 
 fn start() -> Start {

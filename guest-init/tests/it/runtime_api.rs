@@ -1,13 +1,12 @@
 //! The sandbox without a guest: a real HTTP client plays the runtime, this test plays the agent, and a launcher without
 //! processes stands in for the kernel. What is real: the Runtime API's server, the frames, the state machine, the pipe.
 
-mod world;
-
 use std::time::Duration;
 
 use guest_init::lifecycle::Exit;
 use guest_protocol::{Fate, GuestMessage, Invoke, MAX_RESPONSE_LEN, Outcome};
-use world::{World, in_world};
+
+use crate::world::{World, in_world};
 
 #[test]
 fn an_invocation_goes_there_and_back() {

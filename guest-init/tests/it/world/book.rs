@@ -1,0 +1,103 @@
+//! The launcher and the machine of a sandbox under test: a book of what was done to them.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use guest_init::control::Agent;
+use guest_init::environment::Environment;
+use guest_init::gate::{HookError, HookPlan, Identity, IdentityError, Machine};
+use guest_init::lifecycle::Exit;
+use guest_init::platform_log::Memory;
+use guest_init::sandbox::{LaunchError, Launched, Launcher};
+use guest_protocol::Seed;
+use tokio::sync::{oneshot, watch};
+
+/// What the launcher has done, and the ends that a real process would hold.
+pub(super) struct Books {
+    pub(super) launched: watch::Sender<usize>,
+    pub(super) kills: usize,
+    /// What was done to the machine, in order.
+    pub(super) machine: Vec<String>,
+    /// The step that is to fail.
+    pub(super) fails: Option<&'static str>,
+    /// The environment of the last start.
+    pub(super) environment: Option<Environment>,
+    pub(super) exit: Option<oneshot::Sender<Exit>>,
+    pub(super) output: Option<OwnedFd>,
+}
+
+pub(super) struct Bookkeeper(pub(super) Rc<RefCell<Books>>);
+
+impl Launcher for Bookkeeper {
+    fn launch(&mut self, environment: &Environment) -> Result<Launched, LaunchError> {
+        let (output, writer) = std::io::pipe().unwrap();
+        let (tell, exit) = oneshot::channel();
+        let mut books = self.0.borrow_mut();
+        books.exit = Some(tell);
+        books.environment = Some(environment.clone());
+        books.output = Some(writer.into());
+        books.launched.send_modify(|count| *count += 1);
+        Ok(Launched { exit, output: output.into() })
+    }
+
+    fn kill(&mut self) {
+        self.0.borrow_mut().kills += 1;
+    }
+
+    fn memory(&self) -> Memory {
+        Memory { size_mib: 0, used_mib: 20, exhausted: false }
+    }
+}
+
+impl Bookkeeper {
+    fn note(&self, step: &str) -> io::Result<()> {
+        let mut books = self.0.borrow_mut();
+        books.machine.push(step.to_owned());
+        if books.fails == Some(step) { Err(io::Error::other("as told")) } else { Ok(()) }
+    }
+}
+
+impl Machine for Bookkeeper {
+    async fn freeze(&mut self) -> io::Result<()> {
+        self.note("freeze")
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.note("sync")
+    }
+
+    fn credit_entropy(&mut self, _: &Seed) -> io::Result<()> {
+        self.note("entropy")
+    }
+
+    fn reseed(&mut self) -> io::Result<()> {
+        self.note("reseed")
+    }
+
+    fn set_clock(&mut self, _: u64) -> io::Result<()> {
+        self.note("clock")
+    }
+
+    fn set_identity(&mut self, _: Identity<'_>) -> Result<(), IdentityError> {
+        self.note("identity").map_err(|error| IdentityError::File("x".into(), error))
+    }
+
+    fn publish(&mut self, _: [u8; 16], _: u64, _: u64) -> io::Result<()> {
+        self.note("generation")
+    }
+
+    async fn run_hooks(&mut self, _: HookPlan, _: &Agent) -> Result<usize, HookError> {
+        self.note("hooks").map_err(|error| HookError::List("x", error))?;
+        Ok(1)
+    }
+
+    fn thaw(&mut self) -> io::Result<()> {
+        self.note("thaw")
+    }
+
+    fn generation_counter(&self) -> Option<u64> {
+        Some(7)
+    }
+}

@@ -1,0 +1,108 @@
+//! The runtime's calls, by a real HTTP client.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// An HTTP client for the Runtime API.
+#[derive(Clone)]
+pub(crate) struct Runtime {
+    address: String,
+}
+
+/// What the Runtime API answered.
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    headers: hyper::HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+
+    pub(crate) fn error_type(&self) -> String {
+        let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        document["errorType"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A call under way. Dropping it breaks its connection.
+pub(crate) struct Pending(JoinHandle<Reply>);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Future for Pending {
+    type Output = Reply;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Reply> {
+        std::pin::Pin::new(&mut self.0).poll(context).map(Result::unwrap)
+    }
+}
+
+impl Runtime {
+    /// The API at this `host:port`.
+    pub(crate) fn at(address: String) -> Self {
+        Self { address }
+    }
+
+    /// Sends a GET; the answer is awaited apart.
+    pub(crate) async fn get(&self, path: &str) -> Pending {
+        self.call("GET", path, b"").await
+    }
+
+    /// Sends a POST.
+    pub(crate) async fn post(&self, path: &str, body: &[u8]) -> Pending {
+        self.call("POST", path, body).await
+    }
+
+    /// Asks the credentials endpoint, showing this token.
+    pub(crate) async fn credentials(&self, token: &str) -> Reply {
+        self.request("GET", "/2021-04-23/credentials", token, b"").await.await
+    }
+
+    async fn call(&self, method: &str, path: &str, body: &[u8]) -> Pending {
+        self.request(method, &format!("/2018-06-01/runtime/{path}"), "", body).await
+    }
+
+    async fn request(&self, method: &str, uri: &str, token: &str, body: &[u8]) -> Pending {
+        let stream = TcpStream::connect(&self.address).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header("authorization", token)
+            .header("host", &self.address)
+            .header("lambda-runtime-function-error-type", "Function.Test")
+            .body(Full::new(Bytes::copy_from_slice(body)))
+            .unwrap();
+        Pending(tokio::task::spawn_local(async move {
+            // In one task, so that dropping the call drops the connection.
+            let reply = async {
+                let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                Reply { status: head.status.as_u16(), headers: head.headers, body }
+            };
+            tokio::pin!(connection, reply);
+            tokio::select! {
+                reply = &mut reply => reply,
+                result = &mut connection => {
+                    result.unwrap();
+                    reply.await
+                }
+            }
+        }))
+    }
+}
