@@ -68,6 +68,18 @@ pub(crate) fn bzimage() -> String {
     PUSHED.get_or_init(|| pushed("TINDERBOX_BZIMAGE", "bzImage")).clone()
 }
 
+/// An initrd whose guest-init lets clones go on as they are, on the host.
+pub(crate) fn ungated_initrd() -> String {
+    static PUSHED: OnceLock<String> = OnceLock::new();
+    PUSHED.get_or_init(|| pushed("TINDERBOX_UNGATED_INITRD", "ungated.cpio")).clone()
+}
+
+/// `tests/vm-driver`, on the host.
+pub(crate) fn vm_driver() -> String {
+    static PUSHED: OnceLock<String> = OnceLock::new();
+    PUSHED.get_or_init(|| pushed("TINDERBOX_VM_DRIVER", "vm-driver")).clone()
+}
+
 fn pushed(variable: &str, name: &str) -> String {
     let path = format!("{FOLDER}/{name}");
     push(&setting(variable), &path);

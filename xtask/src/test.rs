@@ -85,17 +85,27 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_BZIMAGE", GuestKernel::ensure(ctx)?.bzimage()),
         ("TINDERBOX_PROBE_INITRD", payload::ensure_initrd(ctx, &programs.join("guest-probe"))?),
         ("TINDERBOX_RUST_HELLO", programs.join("rust-hello")),
+        ("TINDERBOX_VM_DRIVER", programs.join("vm-driver")),
+        ("TINDERBOX_UNGATED_INITRD", ungated_initrd(ctx)?),
         ("TINDERBOX_TEST_VENV", venv(ctx)?),
         ("TINDERBOX_TEST_STATE", state(ctx)?),
     ])
 }
 
-/// The folder with the programs that run in guests: static, as there are no libraries for them.
+/// The folder with the programs that run in guests and on the test host: static, as there are no libraries for them.
 fn programs(ctx: &Context) -> Result<PathBuf> {
     let step = ctx.progress.step("building the tests' guest programs");
-    let folder = payload::build_static(ctx, &step, &["rust-hello", "guest-probe"])?;
+    let folder = payload::build_static(ctx, &step, &["rust-hello", "guest-probe", "vm-driver"])?;
     step.done();
     Ok(folder)
+}
+
+/// An initrd whose guest-init lets clones go on as they are.
+fn ungated_initrd(ctx: &Context) -> Result<PathBuf> {
+    let step = ctx.progress.step("building a guest-init without the gate");
+    let program = payload::build_ungated(ctx, &step)?;
+    step.done();
+    payload::ensure_initrd(ctx, &program)
 }
 
 /// boto3 and the aws CLI. Scripts in `bin` name a folder that is gone once the artefact is in its place: the tests run

@@ -7,8 +7,15 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use vmm_api::{Client, MAX_PACKET_LEN, Request, Response};
+
+/// How long a guest may take for anything, ms: what a loaded, emulated machine needs, and no test waits longer.
+const PATIENCE_MS: u16 = 60_000;
+
+/// How long a console says nothing before it is taken to have ended, ms.
+const SILENCE_MS: u16 = 2_000;
 
 /// One process.
 pub(crate) struct Vm {
@@ -80,12 +87,36 @@ impl Vm {
         Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
     }
 
-    /// What the guest says first on its next connection.
-    pub(crate) fn greeting(&mut self) -> Result<String> {
+    /// What the guest's console says until it falls silent, for an error.
+    pub(crate) fn last_words(mut self) -> String {
+        drop(self.their_console.take());
+        let mut said = self.console.buffer().to_vec();
+        let mut piece = [0; 4096];
+        loop {
+            let mut waits = [PollFd::new(self.console.get_ref().as_fd(), PollFlags::POLLIN)];
+            if poll(&mut waits, SILENCE_MS) != Ok(1) {
+                break;
+            }
+            match self.console.get_mut().read(&mut piece) {
+                Ok(len) if len > 0 => said.extend_from_slice(&piece[..len]),
+                _ => break,
+            }
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
+    /// The guest's next connection.
+    pub(crate) fn connection(&mut self) -> Result<File> {
         let mut buffer = vec![0; MAX_PACKET_LEN];
+        wait(self.broker.as_fd()).context("wait for a connection")?;
         let (_, mut fds) =
             vmm_api::receive(self.broker.as_fd(), &mut buffer).context("wait for a connection")?;
-        let mut stream = File::from(fds.pop().context("a connection is a descriptor")?);
+        Ok(File::from(fds.pop().context("a connection is a descriptor")?))
+    }
+
+    /// What the guest says first on its next connection.
+    pub(crate) fn greeting(&mut self) -> Result<String> {
+        let mut stream = self.connection()?;
         let mut text = [0; 16];
         let len = stream.read(&mut text).context("read a greeting")?;
         self.stream = Some(stream);
@@ -107,6 +138,13 @@ impl Drop for Vm {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Returns when there is something to read.
+pub(crate) fn wait(fd: BorrowedFd<'_>) -> Result<()> {
+    let mut waits = [PollFd::new(fd, PollFlags::POLLIN)];
+    ensure!(poll(&mut waits, PATIENCE_MS)? == 1, "nothing came within {PATIENCE_MS} ms");
+    Ok(())
 }
 
 fn pair() -> Result<(OwnedFd, OwnedFd)> {

@@ -13,7 +13,7 @@ use crate::hash::Inputs;
 use crate::kernel::GuestKernel;
 use anyhow::{Context as _, Result};
 use programs::Programs;
-pub(crate) use programs::build_static;
+pub(crate) use programs::{build_static, build_ungated};
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -23,8 +23,8 @@ impl Programs {
     pub(crate) fn build(ctx: &Context) -> Result<Programs> {
         let step = ctx.progress.step("building vmm, guest-init and host-agent");
         // Flags change what cargo considers fresh: a folder of its own for each set keeps both fresh.
-        let fixed = build(ctx, &step, "static", STATIC, &["vmm", "guest-init"])?;
-        let dynamic = build(ctx, &step, "dynamic", "", &["host-agent"])?;
+        let fixed = build(ctx, &step, "static", STATIC, &["vmm", "guest-init"], &[])?;
+        let dynamic = build(ctx, &step, "dynamic", "", &["host-agent"], &[])?;
         step.done();
         Ok(Programs {
             vmm: fixed.join("vmm"),
@@ -37,16 +37,31 @@ impl Programs {
 /// Programs that are no part of the payload (the tests' and the benchmark's), static so that they run in any guest; the
 /// folder they are in.
 pub(crate) fn build_static(ctx: &Context, step: &Step, packages: &[&str]) -> Result<PathBuf> {
-    build(ctx, step, "static", STATIC, packages)
+    build(ctx, step, "static", STATIC, packages, &[])
 }
 
-fn build(ctx: &Context, step: &Step, name: &str, flags: &str, packages: &[&str]) -> Result<PathBuf> {
+/// A guest-init without the steps that make a clone another one, for the test that proves that these steps do it. In a
+/// folder of its own, from which no payload takes anything.
+pub(crate) fn build_ungated(ctx: &Context, step: &Step) -> Result<PathBuf> {
+    let folder = build(ctx, step, "ungated", STATIC, &["guest-init"], &["ungated"])?;
+    Ok(folder.join("guest-init"))
+}
+
+fn build(
+    ctx: &Context,
+    step: &Step,
+    name: &str,
+    flags: &str,
+    packages: &[&str],
+    features: &[&str],
+) -> Result<PathBuf> {
     let target_dir = ctx.target_dir().join(name);
     // The one that runs us; started by hand, the one in the path, which knows its toolchain.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let cmd = ctx.cmd(cargo, "programs", step).dir(&ctx.root);
     let cmd = cmd.args(["build", "--release", "--target", TARGET, "--target-dir"]).arg(&target_dir);
     let cmd = cmd.args(packages.iter().flat_map(|package| ["--package", package]));
+    let cmd = cmd.args(features.iter().flat_map(|feature| ["--features", feature]));
     cmd.env("RUSTFLAGS", flags).env_remove("CARGO_ENCODED_RUSTFLAGS").run()?;
     Ok(target_dir.join(TARGET).join("release"))
 }

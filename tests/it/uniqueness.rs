@@ -1,0 +1,34 @@
+//! The proof of uniqueness: clones of one snapshot share nothing that one of them could be told from another by. What is
+//! compared, `tests/vm-driver` and the function `tests/functions/unique` say; why it holds, `docs/uniqueness.md`.
+
+use crate::host::{self, Finished};
+
+const LIB: &str = "/usr/lib/tinderbox";
+
+/// Clones of one snapshot, unless the environment says another number: a thousand takes the better part of an hour.
+const CLONES: usize = 64;
+const CLONES_VARIABLE: &str = "TINDERBOX_CLONES";
+
+/// Enough to see that clones are the same.
+const FEW: usize = 4;
+
+fn prove(initrd: &str, clones: usize) -> Finished {
+    host::run(&[&host::vm_driver(), "prove", LIB, initrd, &clones.to_string()])
+}
+
+#[test]
+fn no_two_clones_share_a_value() {
+    let clones = std::env::var(CLONES_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(CLONES);
+    let finished = prove(&format!("{LIB}/guest/initrd.cpio"), clones);
+    assert_eq!(finished.code, 0, "{finished:?}");
+    assert!(finished.stdout.contains(&format!("{clones} clones, ")), "{finished:?}");
+}
+
+#[test]
+fn without_the_gate_they_do() {
+    let finished = prove(&host::ungated_initrd(), FEW);
+    assert_ne!(finished.code, 0, "{finished:?}");
+    for shared in ["boot_id", "generation", "hostname", "instance_id", "machine_id"] {
+        assert!(finished.stderr.contains(&format!("\"{shared}\": {}", FEW - 1)), "{shared}: {finished:?}");
+    }
+}
