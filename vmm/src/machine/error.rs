@@ -15,6 +15,9 @@ pub(crate) enum MachineError {
     /// `/dev/kvm`.
     #[error("open /dev/kvm")]
     OpenKvm(#[source] kvm_ioctls::Error),
+    /// `/dev/userfaultfd`.
+    #[error("open /dev/userfaultfd, which fills memory when a snapshot is loaded")]
+    OpenUserfault(#[source] std::io::Error),
     /// Anything asked of KVM about the whole machine.
     #[error("{what}")]
     Kvm {

@@ -29,7 +29,7 @@ use crate::config::{Drive, DriveId, SerialOutput, Vsock};
 use crate::confine::Filters;
 use crate::cpu::state::VcpuState;
 use crate::cpu::{CpuError, baseline};
-use crate::pager::{LastWords, PageSource, Pager, PagerError};
+use crate::pager::{LastWords, PageSource, Pager, PagerError, Userfault};
 use crate::vcpu::{Buses, Vcpu, VcpuError, VcpuHandle};
 
 /// A machine that can become any one of its shape.
@@ -164,7 +164,8 @@ impl Prepared {
         let (frame, cpus) = Frame::new(shape, FreshMsrs::Read)?;
         let crew = Crew::new()?;
         let vcpus = crew.enlist(&frame, cpus, &Arc::new(Buses::default()))?;
-        Ok(Unmanned { vcpus, frame, crew })
+        let userfault = Userfault::open().map_err(MachineError::OpenUserfault)?;
+        Ok(Unmanned { vcpus, frame, crew, userfault })
     }
 
     pub(crate) fn shape(&self) -> Shape {
@@ -214,13 +215,14 @@ pub(crate) struct Unmanned {
     vcpus: Vec<Vcpu>,
     frame: Frame,
     crew: Crew,
+    userfault: Userfault,
 }
 
 impl Unmanned {
     /// Starts vCPUs and pager, each under its filter.
     pub(crate) fn spawn(self, filters: &Filters, last_words: LastWords) -> Result<Prepared, ThreadError> {
-        let Self { vcpus, frame, crew } = self;
-        let pager = Pager::spawn(filters.pager.clone(), last_words)?;
+        let Self { vcpus, frame, crew, userfault } = self;
+        let pager = Pager::spawn(userfault, filters.pager.clone(), last_words)?;
         Ok(Prepared { vcpus: spawn(vcpus, filters)?, frame, crew, pager })
     }
 }

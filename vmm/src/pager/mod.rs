@@ -23,7 +23,7 @@ use snapshot::{PAGE_LEN, PageIndex, runs};
 use crate::describe::describe;
 use crate::memory::{self, MemoryError};
 pub(crate) use source::{LocalFile, PageSource, SourceError};
-use uffd::Userfault;
+pub(crate) use uffd::Userfault;
 
 /// Pages of a chunk in the snapshots that this program takes: 64 KiB. Read, verified and copied at once, so it is what a
 /// fault costs, and how many faults there are.
@@ -42,9 +42,6 @@ pub(crate) type LastWords = Box<dyn FnOnce(String) + Send>;
 /// A pager that cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PagerError {
-    /// No userfaultfd.
-    #[error("open /dev/userfaultfd, which fills memory when a snapshot is loaded")]
-    Open(#[source] io::Error),
     /// No thread.
     #[error("start the pager")]
     Spawn(#[source] io::Error),
@@ -84,8 +81,12 @@ pub(crate) struct Pager {
 
 impl Pager {
     /// Starts the thread, confined and waiting for a snapshot.
-    pub(crate) fn spawn(filter: Arc<CompiledFilter>, last_words: LastWords) -> Result<Self, PagerError> {
-        let uffd = Arc::new(Userfault::open().map_err(PagerError::Open)?);
+    pub(crate) fn spawn(
+        uffd: Userfault,
+        filter: Arc<CompiledFilter>,
+        last_words: LastWords,
+    ) -> Result<Self, PagerError> {
+        let uffd = Arc::new(uffd);
         let (work, inbox) = mpsc::channel::<Work>();
         let (ready, is_ready) = mpsc::channel();
         let faults = Arc::clone(&uffd);

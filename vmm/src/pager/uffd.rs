@@ -56,15 +56,18 @@ struct Zero {
 
 /// The descriptor.
 #[derive(Debug)]
-pub(super) struct Userfault(OwnedFd);
+pub(crate) struct Userfault(OwnedFd);
 
 impl Userfault {
-    pub(super) fn open() -> io::Result<Self> {
+    /// Opens a path: before the process is confined.
+    pub(crate) fn open() -> io::Result<Self> {
         let fd = match File::open(DEVICE) {
             Ok(device) => {
                 // SAFETY: USERFAULTFD_IOC_NEW takes flags by value and touches no memory.
                 unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW.into(), libc::O_CLOEXEC) }
             }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            // A kernel older than the device.
             Err(_) => {
                 // SAFETY: the call takes flags by value and touches no memory.
                 let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
