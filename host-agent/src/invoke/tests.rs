@@ -9,6 +9,7 @@ use crate::sandbox::machine;
 
 mod fake;
 mod harness;
+mod killed;
 mod snapshots;
 
 use harness::{MEMORY_MIB, function, is_alive, node, node_with, number, within};

@@ -34,6 +34,9 @@ const DIR: &str = "FAKE_VMM_DIR";
 /// Name of the pipe that a held event waits for.
 pub(super) const GATE: &str = "gate";
 
+/// Name of the pipe that a fake which stands still writes its process id to.
+pub(super) const STOPPED: &str = "stopped";
+
 /// Puts the fake where a node looks for its `vmm`.
 pub(super) fn install(program: &Path, mode: &str, dir: &Path) {
     let exe = env::current_exe().unwrap();
@@ -164,8 +167,17 @@ impl Fake {
             .resume(&config.generation);
     }
 
-    /// Whether to misbehave so: always, or the first time only.
+    /// Whether to misbehave so: always, or the first time only. One that is to stop here says so, and stands still until
+    /// it is killed.
     fn is(&self, what: &str) -> bool {
+        if self.mode.strip_prefix("stop: ") == Some(what) {
+            let told = Path::new(&env::var(DIR).unwrap()).join(STOPPED);
+            let id = process::id().to_le_bytes();
+            File::options().write(true).open(told).unwrap().write_all(&id).unwrap();
+            loop {
+                std::thread::park();
+            }
+        }
         if let Some(first) = self.mode.strip_prefix("once: ") {
             let marker = Path::new(&env::var(DIR).unwrap()).join("happened");
             return first == what && File::options().write(true).create_new(true).open(marker).is_ok();
@@ -338,7 +350,10 @@ impl Guest {
                 drop(File::open(Path::new(&env::var(DIR).unwrap()).join(GATE)).unwrap());
                 self.respond(&request_id, process::id().to_string().as_bytes());
             }
-            b"\"die\"" => process::exit(5),
+            b"\"die\"" => {
+                let _ = self.fake.is("die in run");
+                process::exit(5)
+            }
             b"\"never\"" => self.receive_all(),
             b"\"garbage\"" => {
                 self.write(&[0xff; 4096]);

@@ -1,11 +1,17 @@
 //! A node in a directory of its own, whose `vmm` is the fake, and short words for what tests ask of it.
 
-use std::{fs::File, future::Future, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::fake::{self, GATE};
+use super::fake::{self, GATE, STOPPED};
 use crate::{
     functions::model::{CodeRef, FunctionConfig, FunctionId, LoggingConfig, PUBLISHED_VERSIONS, State},
     invoke::{
@@ -22,9 +28,22 @@ pub(super) const MEMORY_MIB: u32 = 128;
 const ROOM: u64 = 8;
 
 pub(super) struct Node {
-    pub(super) dir: TempDir,
+    pub(super) dir: Home,
     pub(super) invoker: Arc<NodeInvoker>,
     settings: Settings,
+}
+
+/// Where a node has its programs and its state.
+pub(super) struct Home {
+    path: PathBuf,
+    /// Removed with the node that made it.
+    _own: Option<TempDir>,
+}
+
+impl Home {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 pub(super) fn node(mode: &str) -> Node {
@@ -41,11 +60,29 @@ pub(super) fn node_with(mode: &str, adjust: impl FnOnce(&mut Settings)) -> Node 
         File::create(path).unwrap();
     }
     fake::install(&lib_dir.join("vmm"), mode, dir.path());
-    nix::unistd::mkfifo(&dir.path().join(GATE), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut settings = Settings {
-        lib_dir,
-        scratch_dir: dir.path().join("scratch"),
-        state_dir: dir.path().join("state"),
+    for pipe in [GATE, STOPPED] {
+        nix::unistd::mkfifo(&dir.path().join(pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let mut settings = settings(dir.path());
+    adjust(&mut settings);
+    let dir = Home { path: dir.path().to_owned(), _own: Some(dir) };
+    let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings.clone()).unwrap() });
+    Node { dir, invoker, settings }
+}
+
+/// Another node in the directory of one that no longer runs.
+pub(super) fn adopt(dir: &Path) -> Node {
+    let settings = settings(dir);
+    let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings.clone()).unwrap() });
+    Node { dir: Home { path: dir.to_owned(), _own: None }, invoker, settings }
+}
+
+/// What a node in `dir` is set up with.
+fn settings(dir: &Path) -> Settings {
+    Settings {
+        lib_dir: dir.join("lib"),
+        scratch_dir: dir.join("scratch"),
+        state_dir: dir.join("state"),
         limits: Limits {
             memory_mib: ROOM * machine::charge_mib(MEMORY_MIB),
             max_starting: 2,
@@ -57,10 +94,7 @@ pub(super) fn node_with(mode: &str, adjust: impl FnOnce(&mut Settings)) -> Node 
         restore_timeout: PATIENCE,
         blank_limit: 2,
         drain_timeout: PATIENCE,
-    };
-    adjust(&mut settings);
-    let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings.clone()).unwrap() });
-    Node { dir, invoker, settings }
+    }
 }
 
 pub(super) fn function(name: &str) -> FunctionConfig {
@@ -110,6 +144,11 @@ impl Node {
     /// Changes how guests behave from now on.
     pub(super) fn behave(&self, mode: &str) {
         fake::install(&self.settings.lib_dir.join("vmm"), mode, self.dir.path());
+    }
+
+    /// Ends the node; its directory stays.
+    pub(super) async fn stop(&self) {
+        within(self.invoker.shutdown()).await;
     }
 
     /// The same node after a restart, with its programs as they are now.
