@@ -79,7 +79,9 @@ async fn clone(
 ) -> Result<Sandbox, StartError> {
     let limit = shared.settings.restore_timeout;
     let unique = chance().map_err(|error| StartError::Clone(error.into()))?;
-    let unique = messages::unique(id.to_string(), wall_clock_unix_ns(), &unique, limit);
+    // Not the sandbox's id: the agent counts those from its start.
+    let instance = uuid::Uuid::new_v4().to_string();
+    let unique = messages::unique(instance, wall_clock_unix_ns(), &unique, limit);
     let spec = messages::spec(&invocation.function, &invocation.code);
     let rebirth = Rebirth { snapshot, key: shared.snapshots.key(), unique, limit };
     let (mut sandbox, resumed) = match shared.host.resume(id, &spec, rebirth).await {
