@@ -99,7 +99,7 @@ async fn clone(
         (Some(resumed.place), Some(resumed.load), Some(resumed.unique));
     let began = Instant::now();
     let restored = {
-        let restoring = std::pin::pin!(sandbox.restored(limit));
+        let restoring = std::pin::pin!(sandbox.restored(limit.saturating_sub(resumed.total())));
         with_slot(shared, id, restoring).await
     };
     timing.hooks = Some(began.elapsed());

@@ -47,6 +47,13 @@ pub(crate) struct ResumeTiming {
     pub(crate) unique: Duration,
 }
 
+impl ResumeTiming {
+    /// All of it.
+    pub(crate) fn total(&self) -> Duration {
+        self.place + self.load + self.unique
+    }
+}
+
 /// Who a clone is going to be, and from what.
 #[derive(Debug)]
 pub(crate) struct Rebirth<'a> {
@@ -56,7 +63,7 @@ pub(crate) struct Rebirth<'a> {
     pub(crate) key: &'a Key,
     /// What makes the clone unique; the time that it took until then is filled in.
     pub(crate) unique: Unique,
-    /// How long it may take to be unique.
+    /// How long it may take to be unique and restored, hooks included.
     pub(crate) limit: Duration,
 }
 
@@ -100,7 +107,7 @@ impl Host {
             load(&vmm, config, fds).await?;
             let load = loading.elapsed();
             let waking = Instant::now();
-            let guest = wake(&vmm, &broker, unique, began, &mut logs).await?;
+            let guest = wake(&vmm, &broker, unique, (began, limit), &mut logs).await?;
             Ok((guest, ResumeTiming { place, load, unique: waking.elapsed() }))
         })
         .await;
@@ -136,12 +143,17 @@ async fn wake(
     vmm: &Vmm,
     broker: &PacketSocket,
     mut unique: Unique,
-    began: Instant,
+    (began, limit): (Instant, Duration),
     logs: &mut Logs,
 ) -> Result<Guest, SandboxError> {
     let waking = async {
         let mut guest = Guest::resumed(broker, generation_counter(&unique.generation)).await?;
-        unique.elapsed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let elapsed = began.elapsed();
+        unique.elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        // What has passed until now is the guest's no more.
+        let left_ms = u32::try_from(limit.saturating_sub(elapsed).as_millis()).unwrap_or(u32::MAX);
+        unique.restore_timeout_ms = unique.restore_timeout_ms.min(left_ms);
+        unique.hook_timeout_ms = unique.hook_timeout_ms.min(left_ms);
         let report = guest.make_unique(unique, logs).await?;
         tracing::debug!(?report, "a clone is unique");
         Ok(guest)
