@@ -103,9 +103,50 @@ impl Deployed {
         self.client.call(operation, args)
     }
 
+    /// Who deployed it.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     pub(crate) fn wait(&self, waiter: &str) {
         let waited = self.client.wait(waiter, json!({ "FunctionName": self.name }));
         waited.unwrap_or_else(|error| panic!("wait for {waiter} of {}: {error:?}", self.name));
+    }
+
+    /// Publishes the function as it is; its version, which may still be pending.
+    pub(crate) fn publish(&self) -> String {
+        let published = self.call("publish_version", json!({}));
+        let published = published.unwrap_or_else(|error| panic!("publish {}: {error:?}", self.name));
+        published["Version"].as_str().expect("a version has a number").to_owned()
+    }
+
+    /// Publishes the function and waits until the version is active.
+    pub(crate) fn publish_active(&self) -> String {
+        let version = self.publish();
+        let args = json!({ "FunctionName": self.name, "Qualifier": version });
+        let waited = self.client.wait("published_version_active", args);
+        waited.unwrap_or_else(|error| panic!("wait for version {version} of {}: {error:?}", self.name));
+        version
+    }
+
+    /// The settings of a version.
+    pub(crate) fn version(&self, version: &str) -> Value {
+        let read = self.call("get_function_configuration", json!({ "Qualifier": version }));
+        read.unwrap_or_else(|error| panic!("read {}:{version}: {error:?}", self.name))
+    }
+
+    /// Sends an invocation of a version or an alias without waiting for its answer.
+    pub(crate) fn begin_as(&self, qualifier: &str, event: &Value) -> Call {
+        let payload = bytes(event.to_string().as_bytes());
+        let args = json!({
+            "FunctionName": self.name, "Qualifier": qualifier, "Payload": payload, "LogType": "Tail",
+        });
+        self.client.begin("invoke", args)
+    }
+
+    /// Invokes a version or an alias; only the API's own errors are errors.
+    pub(crate) fn invoke_as(&self, qualifier: &str, event: &Value) -> Result<Invocation, ApiError> {
+        self.begin_as(qualifier, event).end().map(|answer| Invocation::parse(&answer))
     }
 
     /// Invokes with the log's tail; only the API's own errors are errors.

@@ -20,6 +20,7 @@ mod persistence;
 mod proof;
 mod refusals;
 mod runtimes;
+mod snapstart;
 mod uniqueness;
 
 use std::path::PathBuf;
