@@ -14,11 +14,14 @@ use std::time::{Duration, Instant};
 /// The keys every node that xtask boots knows.
 pub(crate) const ACCESS_KEY: &str = "test";
 pub(crate) const SECRET_KEY: &str = "test";
+/// What is not published.
+pub(crate) const LATEST: &str = "$LATEST";
 const REGION: &str = "us-east-1";
 /// Lambda's longest timeout is 900 s; nothing that xtask calls comes near.
 const CALL_LIMIT_S: &str = "300";
-/// How long a created or changed function may take to become active, and how often it is asked: the API has no event.
-const ACTIVE_LIMIT: Duration = Duration::from_secs(60);
+/// How long a created, changed or published function may take to become active, which includes the init and the snapshot
+/// of a version, and how often it is asked: the API has no event.
+const ACTIVE_LIMIT: Duration = Duration::from_secs(180);
 const ACTIVE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A node's API.
@@ -38,7 +41,7 @@ pub(crate) struct Answer {
     headers: Value,
 }
 
-/// A function to have on the node.
+/// A function to have on the node; its published versions are snapshotted.
 pub(crate) struct Function<'a> {
     pub(crate) name: &'a str,
     pub(crate) runtime: &'a str,
@@ -93,25 +96,41 @@ impl Endpoint {
                 "Role": "arn:aws:iam::000000000000:role/lambda",
                 "MemorySize": function.memory_mb,
                 "Timeout": function.timeout_s,
+                "SnapStart": snap_start(),
                 "Code": { "ZipFile": zip },
             });
             self.call("POST", "/2015-03-31/functions", Some(&request.to_string()))?
                 .expect(201, "create the function")?;
         } else {
             let found = found.expect(200, "look the function up")?.json()?;
-            if found["CodeSha256"] == STANDARD.encode(Sha256::digest(function.zip)) {
-                return Ok(());
+            if found["SnapStart"]["ApplyOn"] != snap_start()["ApplyOn"] {
+                let request = json!({ "SnapStart": snap_start() }).to_string();
+                self.call("PUT", &format!("{path}/configuration"), Some(&request))?
+                    .expect(200, "update the function's configuration")?;
+                self.wait_until_active(&path, LATEST)?;
             }
-            let request = json!({ "ZipFile": zip }).to_string();
-            self.call("PUT", &format!("{path}/code"), Some(&request))?
-                .expect(200, "update the function's code")?;
+            if found["CodeSha256"] != STANDARD.encode(Sha256::digest(function.zip)) {
+                let request = json!({ "ZipFile": zip }).to_string();
+                self.call("PUT", &format!("{path}/code"), Some(&request))?
+                    .expect(200, "update the function's code")?;
+            }
         }
-        self.wait_until_active(&path)
+        self.wait_until_active(&path, LATEST)
     }
 
-    /// Invokes and waits for the answer.
-    pub(crate) fn invoke(&self, name: &str, event: &Value) -> Result<Answer> {
-        let path = format!("/2015-03-31/functions/{name}/invocations");
+    /// Publishes a function, unless its last version is the same, and waits until that version is active.
+    pub(crate) fn publish(&self, name: &str) -> Result<String> {
+        let path = format!("/2015-03-31/functions/{name}");
+        let published = self.call("POST", &format!("{path}/versions"), Some("{}"))?;
+        let published = published.expect(201, "publish the function")?.json()?;
+        let version = published["Version"].as_str().context("a version without a number")?;
+        self.wait_until_active(&path, version)?;
+        Ok(version.to_owned())
+    }
+
+    /// Invokes a version and waits for the answer.
+    pub(crate) fn invoke(&self, name: &str, version: &str, event: &Value) -> Result<Answer> {
+        let path = qualified(&format!("/2015-03-31/functions/{name}/invocations"), version);
         let answer =
             self.call("POST", &path, Some(&event.to_string()))?.expect(200, "invoke the function")?;
         if let Some(error) = answer.header("x-amz-function-error") {
@@ -120,11 +139,11 @@ impl Endpoint {
         Ok(answer)
     }
 
-    fn wait_until_active(&self, path: &str) -> Result<()> {
+    fn wait_until_active(&self, path: &str, version: &str) -> Result<()> {
         let deadline = Instant::now() + ACTIVE_LIMIT;
         loop {
             let found = self
-                .call("GET", &format!("{path}/configuration"), None)?
+                .call("GET", &qualified(&format!("{path}/configuration"), version), None)?
                 .expect(200, "look the function up")?;
             let found = found.json()?;
             match (found["State"].as_str(), found["LastUpdateStatus"].as_str()) {
@@ -157,6 +176,15 @@ impl Endpoint {
         let output = curl.args(["--request", method, "--write-out", FIGURES, &url]).read()?;
         parse(&output).with_context(|| format!("understand curl's answer to {method} {url}"))
     }
+}
+
+/// A path about one version.
+fn qualified(path: &str, version: &str) -> String {
+    if version == LATEST { path.to_owned() } else { format!("{path}?Qualifier={version}") }
+}
+
+fn snap_start() -> Value {
+    json!({ "ApplyOn": "PublishedVersions" })
 }
 
 /// Splits curl's output into body and figures; header_json spans lines, so the figures begin at their first key.

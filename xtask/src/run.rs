@@ -2,7 +2,7 @@
 
 use crate::cmd::Cmd;
 use crate::context::Context;
-use crate::lambda::{self, Answer, Function};
+use crate::lambda::{self, Answer, Function, LATEST};
 use crate::node::{self, Auth, Node, Spec, Way};
 use anyhow::{Context as _, Result};
 use std::fs;
@@ -44,10 +44,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
         ..Spec::new(&dir.join("state.img"), &dir)
     };
     let node = node::boot(ctx, &spec)?;
-    let answer = first_answer(ctx, &node).with_context(|| {
+    example(ctx, &node).with_context(|| {
         format!("the appliance runs, but its example function does not answer\n{}", node.process.last_words())
     })?;
-    show(&answer);
     if args.once {
         return node.process.kill();
     }
@@ -55,8 +54,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     node.process.wait()
 }
 
-/// Creates the example function, unless the state disk has it, and invokes it.
-fn first_answer(ctx: &Context, node: &Node) -> Result<Answer> {
+/// Creates the example function, unless the state disk has it, and invokes it: as it is, which boots a microVM and
+/// initialises the function in it, and its published version, which resumes a clone of that version's snapshot.
+fn example(ctx: &Context, node: &Node) -> Result<()> {
     let step = ctx.progress.step("creating and invoking the example function");
     let zip = zip_of(ctx, &ctx.path(EXAMPLE))?;
     let function = Function {
@@ -68,9 +68,49 @@ fn first_answer(ctx: &Context, node: &Node) -> Result<Answer> {
         zip: &zip,
     };
     node.endpoint.ensure_function(&function)?;
-    let answer = node.endpoint.invoke(FUNCTION, &serde_json::json!({ "name": "Tinderbox" }))?;
+    let event = serde_json::json!({ "name": "Tinderbox" });
+    let booted = node.endpoint.invoke(FUNCTION, LATEST, &event)?;
     step.done();
-    Ok(answer)
+    show(LATEST, &booted);
+    let step = ctx.progress.step("publishing a version with SnapStart and invoking it");
+    let version = node.endpoint.publish(FUNCTION)?;
+    let restored = node.endpoint.invoke(FUNCTION, &version, &event)?;
+    step.done();
+    show(&version, &restored);
+    println!("\n{}", comparison(&Phases::of(&booted), &version, &Phases::of(&restored)));
+    Ok(())
+}
+
+/// What a cold start did before the function ran, milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Phases {
+    booted: f64,
+    restored: f64,
+}
+
+impl Phases {
+    fn of(answer: &Answer) -> Self {
+        let mut phases = Self::default();
+        for (name, ms) in timings(answer.header("server-timing").unwrap_or_default()) {
+            match name.as_str() {
+                "boot" | "init" => phases.booted += ms,
+                "load" | "unique" | "hooks" => phases.restored += ms,
+                _ => {}
+            }
+        }
+        phases
+    }
+}
+
+/// Init time against restore time. A clone that was lost has a boot in its place, which is said.
+fn comparison(latest: &Phases, version: &str, published: &Phases) -> String {
+    if published.restored == 0.0 {
+        return format!("version {version} was booted, not restored: the agent's log says why");
+    }
+    format!(
+        "before the function ran: {:.0} ms to boot and initialise {LATEST}, {:.0} ms to restore version {version}",
+        latest.booted, published.restored
+    )
 }
 
 /// A zip of a folder's files, by Python: on every machine that setup has seen.
@@ -84,8 +124,8 @@ pub(crate) fn zip_of(ctx: &Context, folder: &Path) -> Result<Vec<u8>> {
     bytes
 }
 
-fn show(answer: &Answer) {
-    println!("\n{FUNCTION} answered:\n{}", pretty(&answer.body));
+fn show(version: &str, answer: &Answer) {
+    println!("\n{FUNCTION}:{version} answered:\n{}", pretty(&answer.body));
     println!("\nwhere the {:.0} ms went, as the agent measured them:", answer.total_ms);
     for (name, ms) in timings(answer.header("server-timing").unwrap_or_default()) {
         println!("  {name:<6} {ms:>9.1} ms  {}", meaning(&name));
@@ -114,6 +154,9 @@ fn meaning(name: &str) -> &'static str {
         "place" => "choosing or making room for a sandbox",
         "boot" => "VMM start to guest-init's hello",
         "init" => "runtime start to ready for events",
+        "load" => "a snapshot into a waiting VMM",
+        "unique" => "a copy of the snapshot into a machine of its own",
+        "hooks" => "the runtime's after-restore hooks",
         "run" => "the function itself",
         _ => "",
     }
@@ -141,6 +184,14 @@ serving at {url} until Ctrl-C{sign}; serial log {log}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restore_is_compared_with_an_init() {
+        let latest = Phases { booted: 812.6, restored: 0.0 };
+        let said = comparison(&latest, "3", &Phases { booted: 0.0, restored: 40.2 });
+        assert!(said.contains("813 ms to boot and initialise $LATEST, 40 ms to restore version 3"), "{said}");
+        assert!(comparison(&latest, "3", &latest).contains("version 3 was booted"));
+    }
 
     #[test]
     fn timings_are_read_and_what_is_not_one_is_left_out() {
