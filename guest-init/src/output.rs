@@ -3,8 +3,10 @@
 //! One pipe for both keeps their order. The pipe and the queue to the agent are the only buffers: when the agent does
 //! not keep up, the queue fills, then the pipe, then the function's writes block. Memory stays bounded.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use guest_protocol::{GuestMessage, LogChunk, LogSource};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -21,6 +23,7 @@ const READ_LEN: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Output {
     flush: mpsc::Sender<oneshot::Sender<()>>,
+    open: Rc<Cell<bool>>,
 }
 
 impl Output {
@@ -31,14 +34,21 @@ impl Output {
     pub fn pump(pipe: OwnedFd, agent: Agent) -> io::Result<Self> {
         let pipe = pipe::Receiver::from_owned_fd(pipe)?;
         let (flush, requests) = mpsc::channel(1);
-        tokio::task::spawn_local(pump(pipe, agent, requests));
-        Ok(Self { flush })
+        let open = Rc::new(Cell::new(true));
+        tokio::task::spawn_local(pump(pipe, agent, requests, Rc::clone(&open)));
+        Ok(Self { flush, open })
     }
 
     /// Of a runtime that never started.
     #[must_use]
     pub fn none() -> Self {
-        Self { flush: mpsc::channel(1).0 }
+        Self { flush: mpsc::channel(1).0, open: Rc::default() }
+    }
+
+    /// Whether any process of the function can still write, as of the last [`flush`](Self::flush).
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.get()
     }
 
     /// Returns when everything written before the call is queued to the agent. What a background thread keeps
@@ -52,29 +62,35 @@ impl Output {
     }
 }
 
-async fn pump(pipe: pipe::Receiver, agent: Agent, mut requests: mpsc::Receiver<oneshot::Sender<()>>) {
+async fn pump(
+    pipe: pipe::Receiver,
+    agent: Agent,
+    mut requests: mpsc::Receiver<oneshot::Sender<()>>,
+    open: Rc<Cell<bool>>,
+) {
     let mut buffer = vec![0; READ_LEN];
-    let mut open = true;
     loop {
         tokio::select! {
             biased;
             request = requests.recv() => {
-                drain(&pipe, &agent, &mut buffer).await;
+                if drain(&pipe, &agent, &mut buffer).await.is_none() {
+                    open.set(false);
+                }
                 let Some(done) = request else { return };
                 let _ = done.send(());
             }
-            ready = pipe.readable(), if open => {
+            ready = pipe.readable(), if open.get() => {
                 let result = ready.and_then(|()| pipe.try_read(&mut buffer));
-                open = pass_on(result, &buffer, &agent).await != Some(0);
+                open.set(pass_on(result, &buffer, &agent).await != Some(0));
             }
         }
     }
 }
 
-/// Reads until the pipe is empty or has given as much as it can hold.
+/// Reads until the pipe is empty or has given as much as it can hold. `None` at the end.
 ///
 /// Asks the pipe itself: the event loop learns of what was written just now only in its next turn.
-async fn drain(pipe: &pipe::Receiver, agent: &Agent, buffer: &mut [u8]) {
+async fn drain(pipe: &pipe::Receiver, agent: &Agent, buffer: &mut [u8]) -> Option<()> {
     // The function may have enlarged its pipe.
     let capacity = fcntl(pipe, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
     let capacity = capacity.unwrap_or(READ_LEN);
@@ -82,10 +98,12 @@ async fn drain(pipe: &pipe::Receiver, agent: &Agent, buffer: &mut [u8]) {
     while total < capacity {
         let result = read(pipe, buffer).map_err(io::Error::from);
         match pass_on(result, buffer, agent).await {
-            None | Some(0) => return,
+            None => return Some(()),
+            Some(0) => return None,
             Some(len) => total += len,
         }
     }
+    Some(())
 }
 
 /// Queues what was read. `None` when nothing was there, `Some(0)` at the end.

@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use guest_protocol::{
-    BodyChunk, FunctionError, GuestMessage, InvocationReport, Invoke, LogChunk, LogSource, MAX_CHUNK_LEN,
-    ResponseHead, Start,
+    BodyChunk, Fate, FunctionError, GuestMessage, InvocationReport, Invoke, LogChunk, LogSource,
+    MAX_CHUNK_LEN, ResponseHead, Start,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
@@ -78,6 +78,8 @@ pub async fn run<L: Launcher + Machine>(
 struct Runtime {
     exit: oneshot::Receiver<Exit>,
     output: Output,
+    /// Whether it could still write when it was given the invocation.
+    output_was_open: bool,
 }
 
 struct Sandbox<L> {
@@ -284,12 +286,15 @@ impl<L: Launcher + Machine> Sandbox<L> {
                 (exit, Output::none())
             }
         };
-        self.runtime = Some(Runtime { exit, output });
+        self.runtime = Some(Runtime { exit, output, output_was_open: true });
         Ok(())
     }
 
     /// Hands the invocation to the runtime's pending `next`; when its connection is gone, to the one that follows.
     fn deliver(&mut self) {
+        if let Some(runtime) = &mut self.runtime {
+            runtime.output_was_open = runtime.output.is_open();
+        }
         let Some((invoke, event, accepted)) = &self.invocation else { return };
         let delivery = Delivery { headers: delivery::headers(invoke, *accepted), event: event.clone() };
         let delivered = self.waiter.take().is_some_and(|waiter| waiter.send(Ok(delivery)).is_ok());
@@ -316,8 +321,13 @@ impl<L: Launcher + Machine> Sandbox<L> {
         }
     }
 
-    async fn finish(&mut self, finished: Finished) -> Result<(), SandboxError> {
+    async fn finish(&mut self, mut finished: Finished) -> Result<(), SandboxError> {
         self.flush().await;
+        // A function that closed its output closed more than that: what its runtime opens next takes the numbers of the
+        // standard streams, and the next thing that is printed goes there. It has answered, and is given nothing more.
+        if self.runtime.as_ref().is_some_and(|runtime| runtime.output_was_open && !runtime.output.is_open()) {
+            finished.fate = Fate::Ended;
+        }
         self.invocation = None;
         self.response = None;
         let memory = Memory { size_mib: self.start.memory_mib, ..self.launcher.memory() };

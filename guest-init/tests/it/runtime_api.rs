@@ -116,6 +116,36 @@ fn an_exit_is_reported_with_the_request() {
 }
 
 #[test]
+fn a_runtime_that_closed_its_output_gets_no_other_invocation() {
+    in_world(async |mut world: World| {
+        let runtime = world.running().await;
+        world.function_writes(b"last words");
+        world.function_closes_output();
+        assert_eq!(runtime.post("invocation/id-1/response", b"ok").await.await.status, 202);
+        let _next = runtime.get("invocation/next").await;
+        let (report, seen) = world.until_done().await;
+        assert_eq!((report.outcome, report.fate), (Outcome::Succeeded, Fate::Ended));
+        assert_eq!(seen.response, b"ok");
+        assert!(seen.log.contains("last words"), "{}", seen.log);
+    });
+}
+
+#[test]
+fn a_runtime_that_never_had_an_output_is_reused() {
+    in_world(async |mut world: World| {
+        let runtime = world.runtime();
+        world.function_closes_output();
+        let next = runtime.get("invocation/next").await;
+        world.until_init_done().await;
+        world.invoke(b"{}");
+        assert_eq!(next.await.status, 200);
+        assert_eq!(runtime.post("invocation/id-1/response", b"ok").await.await.status, 202);
+        let _next = runtime.get("invocation/next").await;
+        assert_eq!(world.until_done().await.0.fate, Fate::Reusable);
+    });
+}
+
+#[test]
 fn a_timeout_kills_and_says_so() {
     in_world(async |mut world: World| {
         let runtime = world.runtime();

@@ -243,6 +243,11 @@ impl World {
         output.write_all(bytes).unwrap();
     }
 
+    /// Closes the function's standard output and error.
+    pub(crate) fn function_closes_output(&self) {
+        self.books.borrow_mut().output = None;
+    }
+
     /// Writes as fast as the pipe takes it, until nothing was taken for the time of `quiet`; how much it was.
     pub(crate) async fn function_floods(&self, quiet: Duration) -> usize {
         let output = self.books.borrow().output.as_ref().unwrap().try_clone().unwrap();
