@@ -12,8 +12,10 @@ mod api;
 mod auth;
 mod code;
 mod config;
+mod disk;
 mod functions;
 mod invoke;
+mod log;
 mod sandbox;
 mod server;
 mod snapshots;
@@ -27,6 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     code::{Builder, CodeStore},
     config::{AuthMode, Config},
+    disk::Disk,
     functions::Functions,
 };
 
@@ -89,32 +92,33 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
 
 #[tokio::main]
 async fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<()> {
-    start_log();
+    log::start();
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let config = Arc::new(Config::load(file.as_deref(), credentials.as_deref(), auth)?);
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
-    let invoker = invoke::start(&config).context("cannot start the sandbox pool")?;
+    let disk = Disk::of(&config.state_dir);
+    let invoker = invoke::start(&config, Arc::clone(&disk)).context("cannot start the sandbox pool")?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot create {}", config.state_dir.display()))?;
     let store = RedbStore::open(config.state_dir.join("store.redb")).await?;
     let builder = Builder::Helper { mkfs: config.mkfs_erofs.clone() };
-    let code = Arc::new(CodeStore::open(&config.state_dir, builder)?);
+    let code = Arc::new(CodeStore::open(&config.state_dir, builder, disk)?);
     let functions = Functions::open(Arc::new(store), code, Arc::clone(&invoker)).await?;
     let app = api::App::new(&config, functions, Arc::clone(&invoker));
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr().context("listening socket has no address")?;
-    tracing::info!("tinderbox: serving on {address}");
+    tracing::info!(target: log::NOTICE, "tinderbox: serving on {address}");
 
     // The invoker drains from the signal on, beside the server, which ends when its last request is answered: the
     // bound on the drain is the bound on both.
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let stop = async move {
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: finishing what runs"),
+            _ = terminate.recv() => tracing::info!(target: log::NOTICE, "SIGTERM: finishing what runs"),
             _ = interrupt.recv() => tracing::info!("SIGINT: finishing what runs"),
         }
         drop(stopping);
@@ -125,20 +129,6 @@ async fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<
     };
     tokio::join!(server::serve(listener, api::router(app), stop), drain);
     Ok(())
-}
-
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TINDERBOX_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        // A reader of our log that goes away (journald restarts) must not end us: reporting it would go to the same
-        // pipe, and fail by panic.
-        .log_internal_errors(false)
-        .init();
 }
 
 #[cfg(test)]

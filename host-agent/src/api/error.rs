@@ -50,6 +50,7 @@ macro_rules! kinds {
 
 kinds! {
     ACCESS_DENIED = "AccessDeniedException", FORBIDDEN, "Message", Unsaid;
+    CODE_STORAGE = "CodeStorageExceededException", BAD_REQUEST, "message", User;
     INCOMPLETE_SIGNATURE = "IncompleteSignatureException", FORBIDDEN, "message", Unsaid;
     INVALID_PARAMETER = "InvalidParameterValueException", BAD_REQUEST, "message", User;
     INVALID_REQUEST_CONTENT = "InvalidRequestContentException", BAD_REQUEST, "message", User;
@@ -141,6 +142,14 @@ impl ApiError {
         Self::new(
             &TOO_LARGE,
             format!("Request must be smaller than {limit} bytes for the {operation} operation"),
+        )
+    }
+
+    /// The node's disk has no room for more code.
+    pub(crate) fn code_storage_exceeded() -> Self {
+        Self::new(
+            &CODE_STORAGE,
+            "Code storage limit exceeded: this Tinderbox node's disk has no room for the code.",
         )
     }
 
@@ -272,11 +281,23 @@ impl From<InvokeError> for ApiError {
     fn from(error: InvokeError) -> Self {
         match error {
             InvokeError::Throttled(throttle) => {
-                let reason = match throttle {
-                    Throttle::Concurrency => "ConcurrentInvocationLimitExceeded",
+                let (reason, message) = match throttle {
+                    Throttle::Concurrency => ("ConcurrentInvocationLimitExceeded", "Rate Exceeded."),
+                    Throttle::Disk => (
+                        "ConcurrentInvocationLimitExceeded",
+                        "This Tinderbox node's disk has no room for another function's ephemeral storage.",
+                    ),
                 };
-                Self { reason: Some(reason), ..Self::new(&THROTTLED, "Rate Exceeded.") }
+                Self { reason: Some(reason), ..Self::new(&THROTTLED, message) }
             }
+            // Not a throttling: clients would try again, in vain.
+            InvokeError::LargerThanNode { largest_mib } => Self::new(
+                &INVALID_PARAMETER,
+                format!(
+                    "The function's MemorySize is too large for this Tinderbox node: it can run functions of up to \
+                     {largest_mib} MB."
+                ),
+            ),
             InvokeError::InvalidRuntime(problem) => {
                 Self::new(&INVALID_RUNTIME, format!("The runtime could not be started: {problem}"))
             }

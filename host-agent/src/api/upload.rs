@@ -8,7 +8,10 @@ use super::{
     constraints::{ARN_OR_NOTHING, BUCKET, Constraints},
     requests::Code,
 };
-use crate::code::{BuildError, CodeError, archive::Refusal};
+use crate::{
+    code::{BuildError, CodeError, archive::Refusal},
+    disk::DiskError,
+};
 
 /// Checks the members against the model.
 pub(crate) fn constrain(constraints: &mut Constraints, code: &Code) {
@@ -65,6 +68,10 @@ pub(crate) fn refusal(error: CodeError) -> ApiError {
                     "Could not unzip uploaded file. Please check your file, then try to upload again."
                 }
             })
+        }
+        CodeError::Disk(error @ DiskError::Full { .. }) => {
+            tracing::warn!("an uploaded zip is refused: {error}");
+            ApiError::code_storage_exceeded()
         }
         error => {
             tracing::error!("an uploaded zip could not be stored: {:#}", anyhow::Error::from(error));

@@ -22,10 +22,18 @@ use tokio::sync::{Mutex, Semaphore};
 
 pub(crate) use build::{BuildError, Builder};
 
-use crate::{functions::model::CodeRef, invoke::CodeImage};
+use crate::{
+    disk::{Disk, DiskError},
+    functions::model::CodeRef,
+    invoke::CodeImage,
+};
 
 /// Zips that are unpacked at a time: each takes a processor and, at most, some hundred MB of disk.
 const MAX_BUILDS: usize = 2;
+
+/// What making an image takes at most beside the zip: its content once as a tar and once as the image, each a little
+/// longer than what a zip may hold.
+const BUILD_LEN: u64 = 2 * (archive::MAX_UNZIPPED_LEN + 16 * 1024 * 1024);
 
 /// Why code could not be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +41,9 @@ pub(crate) enum CodeError {
     /// There is no image.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The disk has no room for it.
+    #[error("the code was not stored")]
+    Disk(#[from] DiskError),
     /// A directory or file of the store.
     #[error("cannot {attempted} {}", path.display())]
     File {
@@ -69,6 +80,7 @@ pub(crate) struct CodeStore {
     images: PathBuf,
     builds: PathBuf,
     builder: Builder,
+    disk: Arc<Disk>,
     slots: Semaphore,
     /// Every handle that may be alive. Held while something is deleted, so that no handle is made in between.
     handles: Mutex<HashMap<String, Weak<CodeImage>>>,
@@ -76,7 +88,7 @@ pub(crate) struct CodeStore {
 
 impl CodeStore {
     /// Opens the store under `state_dir`, making its directories; what an unfinished build left is removed.
-    pub(crate) fn open(state_dir: &Path, builder: Builder) -> Result<Self, CodeError> {
+    pub(crate) fn open(state_dir: &Path, builder: Builder, disk: Arc<Disk>) -> Result<Self, CodeError> {
         let (zips, images, builds) =
             (state_dir.join("code"), state_dir.join("images"), state_dir.join("builds"));
         if builds.exists() {
@@ -91,7 +103,7 @@ impl CodeStore {
             .map_err(|source| CodeError::Object { attempted: "open", sha256: "any".into(), source })?
             .with_fsync(true);
         let (slots, handles) = (Semaphore::new(MAX_BUILDS), Mutex::default());
-        Ok(Self { zips, images, builds, builder, slots, handles })
+        Ok(Self { zips, images, builds, builder, disk, slots, handles })
     }
 
     /// The handle of some code. Its files need not exist.
@@ -108,13 +120,15 @@ impl CodeStore {
     /// Checks and stores a zip. When this succeeds zip and image are durable, and stay while the handle lives.
     ///
     /// # Errors
-    /// [`BuildError::Refused`] when the zip is no function's code; every other error is the node's.
+    /// [`BuildError::Refused`] when the zip is no function's code, [`CodeError::Disk`] when there is no room for it;
+    /// every other error is the node's.
     pub(crate) async fn ingest(&self, zip: Bytes) -> Result<(CodeRef, Arc<CodeImage>), CodeError> {
         let size = zip.len() as u64;
         let (zip, sha256) = digest(zip).await;
         let handle = self.image(&sha256).await;
         let stored = self.zips.head(&object(&sha256)).await;
         if !(stored.is_ok() && handle.path.exists()) {
+            self.disk.check(BUILD_LEN + size)?;
             self.build(&sha256, &zip).await?;
             self.zips
                 .put(&object(&sha256), PutPayload::from_bytes(zip))

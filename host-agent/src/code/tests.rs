@@ -15,7 +15,21 @@ pub(crate) fn zip_of(name: &str, content: &str) -> Bytes {
 }
 
 fn open(dir: &Path) -> CodeStore {
-    CodeStore::open(dir, Builder::InProcess).unwrap()
+    CodeStore::open(dir, Builder::InProcess, Disk::of(dir)).unwrap()
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_no_code_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::pretended(BUILD_LEN);
+    let store = CodeStore::open(dir.path(), Builder::InProcess, Arc::clone(&disk)).unwrap();
+    let refused = store.ingest(zip_of("a", "1")).await.unwrap_err();
+    assert!(matches!(refused, CodeError::Disk(DiskError::Full { .. })), "{refused}");
+    for folder in ["code", "images", "builds"] {
+        assert_eq!(std::fs::read_dir(dir.path().join(folder)).unwrap().count(), 0, "{folder}");
+    }
+    disk.pretend(2 * BUILD_LEN);
+    store.ingest(zip_of("a", "1")).await.unwrap();
 }
 
 /// Names of the files under `dir`, sorted.

@@ -7,7 +7,7 @@ use guest_protocol::{FunctionError, RestoreFailure};
 use tokio::sync::oneshot;
 
 use super::{
-    Answer, Invocation, InvokeError, Timing, error_text, messages,
+    Answer, Invocation, InvokeError, Throttle, Timing, error_text, messages,
     node::{Grant, Shared},
     start::{self, StartError},
     worker::{self, Command, Commands, Run, RunEnd},
@@ -125,6 +125,11 @@ async fn start(
     Err(match error {
         StartError::Restore(failure) => Attempt::Failed(failed_restore(&failure)),
         StartError::Clone(error) => Attempt::Undelivered(Lost::Clone, describe(&error)),
+        StartError::Boot(error) if error.is_full_disk() => {
+            tracing::warn!(%id, "a sandbox could not be started: {}", describe(&error));
+            shared.evict_idle();
+            Attempt::Failed(InvokeError::Throttled(Throttle::Disk))
+        }
         StartError::Boot(error) => failed_boot(id, &error),
     })
 }

@@ -11,6 +11,7 @@ use guest_protocol::FunctionError;
 
 use crate::{
     config::Config,
+    disk::Disk,
     functions::model::{FunctionConfig, FunctionId},
     sandbox::policy::Limits,
 };
@@ -95,6 +96,14 @@ pub(crate) enum InvokeError {
     /// No room: the node's memory or the function's concurrency is used up.
     #[error("no sandbox could be given to the invocation: {0}")]
     Throttled(Throttle),
+    /// The function's memory is more than the node has for sandboxes altogether.
+    #[error(
+        "the function needs more memory than the {largest_mib} MiB that a function can have on this node"
+    )]
+    LargerThanNode {
+        /// The most that a function can have here.
+        largest_mib: u64,
+    },
     /// The runtime's image is missing or the guest could not start from it.
     #[error("the runtime could not be started: {0}")]
     InvalidRuntime(String),
@@ -177,6 +186,9 @@ pub(crate) enum Throttle {
     /// The account's concurrency, which on one node is its memory.
     #[error("concurrent invocation limit exceeded")]
     Concurrency,
+    /// The node's disk, which has to have room for all that a function may write to its /tmp.
+    #[error("the disk has no room for another sandbox")]
+    Disk,
 }
 
 /// A future that borrows the invoker.
@@ -209,9 +221,9 @@ pub(crate) trait Invoker: Send + Sync {
 ///
 /// # Errors
 /// When the node lacks what sandboxes need.
-pub(crate) fn start(config: &Config) -> anyhow::Result<Arc<dyn Invoker>> {
+pub(crate) fn start(config: &Config, disk: Arc<Disk>) -> anyhow::Result<Arc<dyn Invoker>> {
     settings::raise_open_files()?;
-    let settings = settings::Settings::for_node(config)?;
+    let settings = settings::Settings::for_node(config, disk)?;
     let Limits { memory_mib, max_starting, .. } = settings.limits;
     tracing::info!(memory_mib, max_starting, "sandboxes have their room");
     let shared = node::Shared::new(settings).context("prepare to start sandboxes")?;

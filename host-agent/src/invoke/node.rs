@@ -23,6 +23,7 @@ use crate::{
     sandbox::{
         SandboxId,
         boot::Host,
+        machine,
         policy::{self, Action, Demand, Pool, Ticket},
     },
     snapshots::SnapshotStore,
@@ -70,8 +71,8 @@ pub(super) enum Grant {
 impl Shared {
     /// A node without sandboxes.
     pub(super) fn new(settings: Settings) -> anyhow::Result<Arc<Self>> {
-        let Settings { lib_dir, scratch_dir, boot_timeout, blank_limit, .. } = &settings;
-        let host = Host::new(lib_dir, scratch_dir.clone(), *boot_timeout, *blank_limit)?;
+        let Settings { lib_dir, scratch_dir, boot_timeout, blank_limit, disk, .. } = &settings;
+        let host = Host::new(lib_dir, scratch_dir.clone(), *boot_timeout, *blank_limit, Arc::clone(disk))?;
         let snapshots = Arc::new(SnapshotStore::open(&settings.state_dir)?);
         let making = Making::new(lib_dir.clone());
         let state = State {
@@ -106,7 +107,8 @@ impl Shared {
             }
             state.last_ticket += 1;
             let ticket = Ticket(state.last_ticket);
-            let actions = state.pool.request(ticket, demand).map_err(throttled)?;
+            let actions = state.pool.request(ticket, demand);
+            let actions = actions.map_err(|reason| refused(reason, &self.settings.limits))?;
             let (grant, granted) = oneshot::channel();
             state.waiting.insert(ticket, grant);
             state.carry_out(actions);
@@ -139,6 +141,11 @@ impl Shared {
         self.update(|state| state.pool.released(sandbox, Instant::now()));
         self.became_idle.notify_one();
         self.eased.send_replace(());
+    }
+
+    /// The disk is full: what idle sandboxes have of it is of more use to others.
+    pub(super) fn evict_idle(&self) {
+        self.update(|state| state.pool.evict_idle());
     }
 
     /// A sandbox takes no more events.
@@ -256,9 +263,16 @@ impl State {
     }
 }
 
-fn throttled(reason: policy::Throttle) -> InvokeError {
+fn refused(reason: policy::Throttle, limits: &policy::Limits) -> InvokeError {
     tracing::debug!(?reason, "an invocation was throttled");
-    InvokeError::Throttled(Throttle::Concurrency)
+    match reason {
+        policy::Throttle::LargerThanNode => {
+            InvokeError::LargerThanNode { largest_mib: machine::largest_function_mib(limits.memory_mib) }
+        }
+        policy::Throttle::AccountConcurrency | policy::Throttle::NodeMemory => {
+            InvokeError::Throttled(Throttle::Concurrency)
+        }
+    }
 }
 
 /// Stops sandboxes that have been idle for too long, until the node is dropped.

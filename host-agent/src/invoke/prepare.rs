@@ -164,7 +164,12 @@ async fn make(
     draft: &Draft,
     identity: vmm_api::Identity,
 ) -> Result<(), MakeError> {
-    let id = room(shared, function).await.map_err(MakeError::Refused)?;
+    // Machine and /tmp at most; most of both are holes.
+    let len =
+        u64::from(machine::shape(function.memory_mib).mem_size_mib + function.ephemeral_storage_mib) << 20;
+    let room = shared.settings.disk.check(len);
+    room.map_err(|full| MakeError::Refused(PrepareError::Node(describe(&full))))?;
+    let id = room_for(shared, function).await.map_err(MakeError::Refused)?;
     let mut forced = shared.forced();
     let made = tokio::select! {
         biased;
@@ -222,7 +227,7 @@ async fn initialise_and_save(
 
 /// Waits for the node to have room. Snapshots are made of what can be spared: no invocation is refused for one that
 /// has not begun.
-async fn room(shared: &Shared, function: &FunctionConfig) -> Result<SandboxId, PrepareError> {
+async fn room_for(shared: &Shared, function: &FunctionConfig) -> Result<SandboxId, PrepareError> {
     let mut eased = shared.eased();
     loop {
         match shared.place(messages::snapshot_demand(function)).await {

@@ -1,12 +1,13 @@
 //! What a node's pool is set up with, from the agent's configuration and the machine.
 
-use std::{path::PathBuf, thread, time::Duration};
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
     config::Config,
+    disk::Disk,
     sandbox::{machine, policy::Limits},
 };
 
@@ -46,6 +47,8 @@ pub(super) struct Settings {
     pub(super) lib_dir: PathBuf,
     /// Where images of /tmp are made.
     pub(super) scratch_dir: PathBuf,
+    /// Where they lie.
+    pub(super) disk: Arc<Disk>,
     /// Where snapshots and their key are kept.
     pub(super) state_dir: PathBuf,
     /// Memory, starts, concurrency, idle time.
@@ -64,7 +67,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// As the configuration says, and the machine where it says nothing.
-    pub(super) fn for_node(config: &Config) -> anyhow::Result<Self> {
+    pub(super) fn for_node(config: &Config, disk: Arc<Disk>) -> anyhow::Result<Self> {
         let memory_mib = match config.memory_mib {
             Some(memory_mib) => memory_mib,
             None => available_mib()?.saturating_sub(NODE_RESERVE_MIB),
@@ -76,6 +79,7 @@ impl Settings {
         Ok(Self {
             lib_dir: config.lib_dir.clone(),
             scratch_dir: config.state_dir.join("scratch"),
+            disk,
             state_dir: config.state_dir.clone(),
             limits: Limits {
                 memory_mib,

@@ -24,11 +24,14 @@ use super::{
     logs::Logs,
     machine::{self, DESCRIPTORS},
     packet::PacketSocket,
-    scratch::{Scratch, ScratchError},
+    scratch::{Image, Scratch, ScratchError},
     spawn::Spawner,
     vmm::{LOAD, Vmm, VmmError},
 };
-use crate::snapshots::SnapshotError;
+use crate::{
+    disk::{Disk, DiskError},
+    snapshots::SnapshotError,
+};
 
 /// How long after the guest's own limit the agent ends a sandbox: room for the guest to kill the function's processes
 /// and to report, and for a clock that runs a little slow under emulation.
@@ -90,6 +93,11 @@ pub(crate) enum SandboxError {
 }
 
 impl SandboxError {
+    /// Whether the disk has no room for another sandbox.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        matches!(self, Self::Scratch(ScratchError::Room(DiskError::Full { .. })))
+    }
+
     /// Whether another sandbox may have more luck: the machine ran, but this one was lost.
     pub(crate) fn is_loss(&self) -> bool {
         matches!(
@@ -147,7 +155,7 @@ pub(crate) struct Sandbox {
     pub(super) logs: Logs,
     pub(super) init_failed: bool,
     /// The image behind /tmp, to be saved with the machine.
-    pub(super) scratch: File,
+    pub(super) scratch: Image,
     pub(super) serial: Captured,
     pub(super) stderr: Captured,
     /// Kept open, though nothing is taken from it any more: its end would be news to the VMM.
@@ -162,12 +170,13 @@ impl Host {
         scratch_dir: PathBuf,
         boot_timeout: Duration,
         blank_limit: usize,
+        disk: Arc<Disk>,
     ) -> io::Result<Self> {
         let spawner = Arc::new(Spawner::new(lib_dir.join("vmm"))?);
         Ok(Self {
             blanks: Blanks::start(Arc::clone(&spawner), blank_limit),
             spawner,
-            scratch: Scratch::new(scratch_dir)?,
+            scratch: Scratch::new(scratch_dir, disk)?,
             lib_dir: lib_dir.to_owned(),
             boot_timeout,
         })
@@ -189,8 +198,7 @@ impl Host {
         let (broker, their_broker) = PacketSocket::pair()?;
         let (serial_in, serial_out) = pipe::pipe()?;
         let serial = Captured::from(serial_out, id, Stream::Serial);
-        let scratch = images.scratch.try_clone()?;
-        let fds = images.with(their_broker, serial_in.into_nonblocking_fd()?);
+        let (fds, scratch) = images.with(their_broker, serial_in.into_nonblocking_fd()?)?;
         let spawned = Instant::now();
         let (vmm, stderr) = Vmm::spawn(&self.spawner).await?;
         let stderr = Captured::from(stderr, id, Stream::VmmStderr);
@@ -248,14 +256,16 @@ struct Images {
     initrd: File,
     runtime: File,
     code: File,
-    scratch: File,
+    scratch: Image,
 }
 
 impl Images {
-    /// All descriptors, in the order of [`machine::Descriptor`].
-    fn with(self, broker: OwnedFd, serial: OwnedFd) -> [OwnedFd; DESCRIPTORS] {
+    /// All descriptors, in the order of [`machine::Descriptor`], and the image of /tmp.
+    fn with(self, broker: OwnedFd, serial: OwnedFd) -> io::Result<([OwnedFd; DESCRIPTORS], Image)> {
         let Self { kernel, initrd, runtime, code, scratch } = self;
-        [kernel.into(), initrd.into(), runtime.into(), code.into(), scratch.into(), broker, serial]
+        let tmp = scratch.try_clone()?.into();
+        let fds = [kernel.into(), initrd.into(), runtime.into(), code.into(), tmp, broker, serial];
+        Ok((fds, scratch))
     }
 }
 

@@ -96,8 +96,14 @@ impl Lines {
 
     fn finish(&mut self, emit: &mut impl FnMut(&str)) {
         let line = std::mem::take(&mut self.partial);
-        emit(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
+        emit(text(&line).trim_end_matches(['\n', '\r']));
     }
+}
+
+/// Bytes as text of which the journal makes no more lines than it has: a line ends at a zero byte there, and the next one
+/// would begin with the priority that the guest chose.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}")
 }
 
 /// Log of one sandbox.
@@ -128,7 +134,7 @@ impl Logs {
         let Self { sandbox, function, lines, platform_lines_left, .. } = self;
         match chunk.source {
             LogSource::Platform => {
-                let text = String::from_utf8_lossy(&chunk.bytes[..chunk.bytes.len().min(MAX_LINE_LEN)]);
+                let text = text(&chunk.bytes[..chunk.bytes.len().min(MAX_LINE_LEN)]);
                 for line in text.lines().take(*platform_lines_left) {
                     forward(*sandbox, function, line);
                     *platform_lines_left -= 1;
@@ -185,6 +191,7 @@ mod tests {
     #[test]
     fn lines_are_joined_and_cut() {
         assert_eq!(lines(100, &[b"a", b"b\nc", b"\r\nd"]), ["ab", "c", "d"]);
+        assert_eq!(lines(100, &[b"a\0<2>b\n"]), ["a\u{fffd}<2>b"], "no line of its own in the journal");
         let long = vec![b'x'; MAX_LINE_LEN + 1];
         let cut = lines(10_000, &[&long]);
         assert_eq!((cut[0].len(), cut[1].len()), (MAX_LINE_LEN, 1));

@@ -60,6 +60,11 @@ pub(crate) fn charge_mib(function_memory_mib: u32) -> u64 {
     u64::from(function_memory_mib) + u64::from(PLATFORM_MEMORY_MIB) + VMM_MEMORY_MIB
 }
 
+/// Memory of the largest function for which [`charge_mib`] is within `room_mib`.
+pub(crate) fn largest_function_mib(room_mib: u64) -> u64 {
+    room_mib.saturating_sub(charge_mib(0))
+}
+
 /// The machine of a function with that much memory.
 pub(crate) fn config(function_memory_mib: u32) -> MachineConfig {
     let Shape { vcpu_count, mem_size_mib } = shape(function_memory_mib);
@@ -154,6 +159,7 @@ mod tests {
         let config = config(128);
         assert_eq!(config.mem_size_mib, 128 + PLATFORM_MEMORY_MIB);
         assert!(charge_mib(128) > u64::from(config.mem_size_mib));
+        assert_eq!(largest_function_mib(charge_mib(128)), 128);
         let ids: Vec<_> = config.drives.iter().map(|drive| drive.id.as_str()).collect();
         assert_eq!(ids, ["runtime", "code", "scratch"]);
         assert_eq!(Descriptor::Serial as usize + 1, DESCRIPTORS);

@@ -60,6 +60,8 @@ pub(crate) enum Throttle {
     AccountConcurrency,
     /// The node's memory is taken by sandboxes that are in use.
     NodeMemory,
+    /// Not even an empty node would have the memory: trying again is of no use.
+    LargerThanNode,
 }
 
 /// What the caller has to do.
@@ -185,6 +187,9 @@ impl Pool {
             self.enter(sandbox, State::Busy);
             return Ok(vec![Action::Run { ticket, sandbox }]);
         }
+        if demand.charge_mib > self.limits.memory_mib {
+            return Err(Throttle::LargerThanNode);
+        }
         let victims = self.victims(demand.charge_mib).ok_or(Throttle::NodeMemory)?;
         let mut actions = self.stop_all(victims);
         self.tally.queued_mib += demand.charge_mib;
@@ -267,6 +272,12 @@ impl Pool {
         let timeout = self.limits.idle_timeout;
         let old = self.idle_by_age().filter(|(since, _)| *since + timeout <= now).map(|(_, id)| id).collect();
         self.stop_all(old)
+    }
+
+    /// Stops everything that is idle: something else than memory has run out.
+    pub(crate) fn evict_idle(&mut self) -> Vec<Action> {
+        let idle = self.idle_by_age().map(|(_, id)| id).collect();
+        self.stop_all(idle)
     }
 
     /// When [`Self::expire`] will next have something to do.

@@ -21,6 +21,8 @@ use nix::{
 };
 use tokio::{process::Command, sync::OnceCell, task::spawn_blocking};
 
+use crate::disk::{Disk, DiskError, Promise};
+
 /// Part of a template's name: changes with [`MKFS_OPTIONS`], so that an updated agent does not use old templates.
 const FORMAT: &str = "ext4-1";
 
@@ -69,6 +71,9 @@ pub(crate) enum ScratchError {
         /// Why.
         source: io::Error,
     },
+    /// The disk has no room for all that a guest may write to it.
+    #[error("find room for a /tmp")]
+    Room(#[from] DiskError),
     /// The copy could not be made.
     #[error("copy the scratch template of {size_mib} MiB")]
     Copy {
@@ -87,23 +92,38 @@ struct Template {
     extents: Vec<(u64, u64)>,
 }
 
+/// A sandbox's image. While this value lives, the disk has room for all of it.
+#[derive(Debug)]
+pub(crate) struct Image {
+    file: File,
+    _room: Promise,
+}
+
+impl Image {
+    /// Another descriptor of it.
+    pub(crate) fn try_clone(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+}
+
 /// Scratch images of one node.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     dir: PathBuf,
+    disk: Arc<Disk>,
     /// One cell a size, 9,729 at most. The lock covers the look-up alone.
     templates: Mutex<HashMap<u32, Arc<OnceCell<Arc<Template>>>>>,
 }
 
 impl Scratch {
     /// Images in `dir`, which is made when it is not there.
-    pub(crate) fn new(dir: PathBuf) -> io::Result<Self> {
+    pub(crate) fn new(dir: PathBuf, disk: Arc<Disk>) -> io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
-        Ok(Self { dir, templates: Mutex::default() })
+        Ok(Self { dir, disk, templates: Mutex::default() })
     }
 
     /// A new, empty file system of `size_mib`.
-    pub(crate) async fn image(&self, size_mib: u32) -> Result<File, ScratchError> {
+    pub(crate) async fn image(&self, size_mib: u32) -> Result<Image, ScratchError> {
         let cell = {
             let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(templates.entry(size_mib).or_default())
@@ -111,18 +131,24 @@ impl Scratch {
         let template = Arc::clone(cell.get_or_try_init(|| self.template(size_mib)).await?);
         let dir = self.dir.clone();
         let copied = spawn_blocking(move || copy(&template, &dir)).await;
-        copied
+        let file = copied
             .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
-            .map_err(|source| ScratchError::Copy { size_mib, source })
+            .map_err(|source| ScratchError::Copy { size_mib, source })?;
+        self.with_room(file)
     }
 
     /// A private copy of what [`save`] wrote.
-    pub(crate) async fn copy_of(&self, saved: PathBuf) -> Result<File, ScratchError> {
+    pub(crate) async fn copy_of(&self, saved: PathBuf) -> Result<Image, ScratchError> {
         let dir = self.dir.clone();
         let named = saved.clone();
         let copied = spawn_blocking(move || copy(&open(&saved)?, &dir)).await;
         let copied = copied.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
-        copied.map_err(|source| ScratchError::Clone { path: named, source })
+        self.with_room(copied.map_err(|source| ScratchError::Clone { path: named, source })?)
+    }
+
+    fn with_room(&self, file: File) -> Result<Image, ScratchError> {
+        let _room = self.disk.promise(&file)?;
+        Ok(Image { file, _room })
     }
 
     async fn template(&self, size_mib: u32) -> Result<Arc<Template>, ScratchError> {
@@ -231,9 +257,9 @@ mod tests {
     #[tokio::test]
     async fn an_image_is_a_sparse_file_system_without_a_name() {
         let dir = tempfile::tempdir().unwrap();
-        let scratch = Scratch::new(dir.path().join("scratch")).unwrap();
+        let scratch = Scratch::new(dir.path().join("scratch"), Disk::of(dir.path())).unwrap();
         let (first, second) = tokio::join!(scratch.image(512), scratch.image(512));
-        let (first, second) = (first.unwrap(), second.unwrap());
+        let (first, second) = (first.unwrap().file, second.unwrap().file);
         let metadata = first.metadata().unwrap();
         assert_eq!((metadata.size(), metadata.nlink()), (512 << 20, 0));
         assert!(metadata.blocks() * 512 < 4 << 20, "{} blocks are in use", metadata.blocks());
@@ -251,13 +277,13 @@ mod tests {
     #[tokio::test]
     async fn a_saved_image_is_copied_with_what_was_written_to_it() {
         let dir = tempfile::tempdir().unwrap();
-        let scratch = Scratch::new(dir.path().join("scratch")).unwrap();
-        let image = scratch.image(512).await.unwrap();
+        let scratch = Scratch::new(dir.path().join("scratch"), Disk::of(dir.path())).unwrap();
+        let Image { file: image, _room } = scratch.image(512).await.unwrap();
         image.write_all_at(b"mine", 300 << 20).unwrap();
         let path = dir.path().join("saved");
         save(&image, &File::create_new(&path).unwrap()).unwrap();
         image.write_all_at(b"late", 300 << 20).unwrap();
-        let copy = scratch.copy_of(path).await.unwrap();
+        let Image { file: copy, _room } = scratch.copy_of(path).await.unwrap();
         let mut found = [0; 4];
         copy.read_exact_at(&mut found, 300 << 20).unwrap();
         assert_eq!(&found, b"mine");
@@ -281,9 +307,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_image_that_the_disk_has_no_room_for_is_refused_until_another_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new(dir.path().to_owned(), Disk::pretended(1024 << 20)).unwrap();
+        let first = scratch.image(512).await.unwrap();
+        let refused = scratch.image(512).await.unwrap_err();
+        assert!(matches!(refused, ScratchError::Room(DiskError::Full { .. })), "{refused}");
+        drop(first);
+        scratch.image(512).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_size_that_cannot_be_made_is_an_error_that_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let scratch = Scratch::new(dir.path().to_owned()).unwrap();
+        let scratch = Scratch::new(dir.path().to_owned(), Disk::of(dir.path())).unwrap();
         let error = scratch.image(0).await.unwrap_err();
         assert!(error.to_string().contains("mkfs.ext4"), "{error}");
     }

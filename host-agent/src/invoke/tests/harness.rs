@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::fake::{self, GATE, STOPPED};
 use crate::{
+    disk::Disk,
     functions::model::{CodeRef, FunctionConfig, FunctionId, LoggingConfig, PUBLISHED_VERSIONS, State},
     invoke::{
         Answer, CodeImage, Invocation, InvokeError, Invoker, NodeInvoker, PrepareError, node::Shared,
@@ -82,6 +83,7 @@ fn settings(dir: &Path) -> Settings {
     Settings {
         lib_dir: dir.join("lib"),
         scratch_dir: dir.join("scratch"),
+        disk: Disk::of(dir),
         state_dir: dir.join("state"),
         limits: Limits {
             memory_mib: ROOM * machine::charge_mib(MEMORY_MIB),

@@ -66,6 +66,7 @@ impl World {
         let verdict = self.pool.request(ticket, demand.clone());
         match &verdict {
             Err(Throttle::AccountConcurrency) => assert!(in_flight >= self.pool.limits.account_concurrency),
+            Err(Throttle::LargerThanNode) => assert!(demand.charge_mib > MEMORY_MIB),
             Err(Throttle::NodeMemory) => {
                 assert!(warm.is_empty() && in_use + demand.charge_mib > MEMORY_MIB, "refused with room");
             }
@@ -301,7 +302,7 @@ fn nothing_is_evicted_for_a_request_that_would_not_fit_anyway() {
     world.request(&demand(0, 300)).unwrap();
     world.started(0);
     world.released(0);
-    assert_eq!(world.request(&demand(1, 1200)), Err(Throttle::NodeMemory));
+    assert_eq!(world.request(&demand(1, 1200)), Err(Throttle::LargerThanNode));
     assert_eq!(world.idle.len(), 1);
 }
 
