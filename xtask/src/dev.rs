@@ -95,7 +95,10 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
 
 /// The folder of the host that this process is about, relative to the cache.
 fn folder() -> String {
-    std::env::var(NAME_VARIABLE).map_or_else(|_| DIR.to_owned(), |name| format!("{DIR}-{name}"))
+    match std::env::var(NAME_VARIABLE) {
+        Ok(name) if !name.is_empty() => format!("{DIR}-{name}"),
+        _ => DIR.to_owned(),
+    }
 }
 
 /// The running host.

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::bench;
+use crate::cache;
 use crate::cmd::Cmd;
 use crate::context::Context;
 use crate::dev::{self, Host};
@@ -44,7 +45,10 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     if args.no_node {
         return Ok(());
     }
-    let environment = prepare(ctx, xtask)?;
+    let mut environment = prepare(ctx, xtask)?;
+    // Disks of the tests' nodes: ours alone, somebody else may test on this machine, too.
+    let state = ctx.cache.process_dir("test-state")?;
+    environment.push(("TINDERBOX_TEST_STATE", state.clone()));
     let mut arguments = vec!["--package", "tests", "--test", "it"];
     if !args.names.is_empty() {
         arguments.push("--");
@@ -52,6 +56,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     }
     let host_was_there = Host::running(ctx)?.is_some();
     let tested = cargo_test(ctx, &arguments, &environment);
+    cache::remove_tree(&state)?;
     if !host_was_there && Host::running(ctx)?.is_some() {
         dev::down(ctx)?;
     }
@@ -88,7 +93,6 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_VM_DRIVER", programs.join("vm-driver")),
         ("TINDERBOX_UNGATED_INITRD", ungated_initrd(ctx)?),
         ("TINDERBOX_TEST_VENV", venv(ctx)?),
-        ("TINDERBOX_TEST_STATE", state(ctx)?),
     ])
 }
 
@@ -127,14 +131,4 @@ fn install(ctx: &Context, requirements: &Path, out: &Path) -> Result<()> {
         .args(["-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "--requirement"])
         .arg(requirements)
         .run()
-}
-
-/// Disks of the tests' nodes, none of them left from a run before.
-fn state(ctx: &Context) -> Result<PathBuf> {
-    let folder = ctx.cache.dir("test-state")?;
-    for entry in std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
-        let path = entry?.path();
-        std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-    }
-    Ok(folder)
 }
