@@ -34,6 +34,11 @@ const SCRATCH_BYTES: u64 = 16 << 20;
 /// Clones that run at once: what a small host has memory for.
 const AT_ONCE: usize = 4;
 
+/// Clones that may never say a word. Seen once, under QEMU's emulated SVM, and not in runs of 64 before and after; the
+/// cause is not known. The agent destroys such a clone and serves the request by another one, and so does this; each is
+/// told of.
+const MAX_LOST: usize = 2;
+
 /// What a sample has that every clone must have for itself.
 const DISTINCT: &[&str] = &[
     "getrandom",
@@ -68,12 +73,14 @@ pub(crate) fn run(arguments: &[String], folder: &Path) -> Result<()> {
     let snapshot = stage.snapshot(Path::new(initrd), &scratch)?;
     let clones: usize = clones.parse()?;
     let mut verdict = Verdict::default();
-    let mut made = 0;
-    while made < clones {
-        let batch = AT_ONCE.min(clones - made);
-        let samples = stage.clones(&snapshot, &scratch, made, batch)?;
-        samples.iter().try_for_each(|sample| verdict.take(sample))?;
-        made += batch;
+    let (mut met, mut lost) = (0, 0);
+    while met < clones {
+        let batch = AT_ONCE.min(clones - met);
+        let samples = stage.clones(&snapshot, &scratch, met + lost, batch)?;
+        samples.iter().flatten().try_for_each(|sample| verdict.take(sample))?;
+        let silent = samples.iter().filter(|sample| sample.is_none()).count();
+        (met, lost) = (met + batch - silent, lost + silent);
+        ensure!(lost <= MAX_LOST, "{lost} clones never said a word");
     }
     verdict.tell(clones)
 }
@@ -119,8 +126,14 @@ impl Stage<'_> {
         Snapshot::take(vm, self.folder)
     }
 
-    /// So many clones at once; what each of them sampled.
-    fn clones(&self, snapshot: &Snapshot, scratch: &Path, first: usize, count: usize) -> Result<Vec<Value>> {
+    /// So many clones at once; what each of them sampled, if it ever said a word.
+    fn clones(
+        &self,
+        snapshot: &Snapshot,
+        scratch: &Path,
+        first: usize,
+        count: usize,
+    ) -> Result<Vec<Option<Value>>> {
         let mut running = Vec::new();
         for number in first..first + count {
             let mut vm = Vm::spawn(&self.lib.join("vmm"))?;
@@ -164,16 +177,27 @@ impl Stage<'_> {
     }
 }
 
-/// Makes a resumed guest unique and asks it what it drew.
-fn meet(mut vm: Vm, generation: [u8; 16], began: Instant) -> Result<Value> {
-    match become_unique(&mut vm, generation, began) {
-        Ok(answer) => vm.stop().map(|()| answer),
-        Err(error) => Err(error.context(format!("console: {}", vm.last_words()))),
+/// Makes a resumed guest unique and asks it what it drew. `None` when the guest does not come back.
+fn meet(mut vm: Vm, generation: [u8; 16], began: Instant) -> Result<Option<Value>> {
+    let connection = match vm.connection() {
+        Ok(connection) => connection,
+        Err(error) => {
+            let condition = vm.condition();
+            println!("driver: clone lost: {error:#}; vmm: {condition}; console: {}", vm.last_words());
+            return Ok(None);
+        }
+    };
+    match become_unique(connection, generation, began) {
+        Ok(answer) => vm.stop().map(|()| Some(answer)),
+        Err(error) => {
+            let condition = vm.condition();
+            Err(error.context(format!("vmm: {condition}; console: {}", vm.last_words())))
+        }
     }
 }
 
-fn become_unique(vm: &mut Vm, generation: [u8; 16], began: Instant) -> Result<Value> {
-    let mut guest = Guest::new(vm.connection()?);
+fn become_unique(connection: File, generation: [u8; 16], began: Instant) -> Result<Value> {
+    let mut guest = Guest::new(connection);
     let hello = guest.expect("resumed", |message| match message {
         GuestMessage::Resumed(hello) => Some(hello.clone()),
         _ => None,

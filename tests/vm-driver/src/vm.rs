@@ -87,6 +87,18 @@ impl Vm {
         Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
     }
 
+    /// How the process fares, now and after a silence: whether its guest still does anything, for an error.
+    pub(crate) fn condition(&mut self) -> String {
+        match self.child.try_wait() {
+            Ok(None) => {}
+            other => return format!("ended: {other:?}"),
+        }
+        let metrics = || self.client.call(&Request::Metrics, &[]);
+        let first = metrics();
+        let came = poll(&mut [PollFd::new(self.broker.as_fd(), PollFlags::POLLIN)], SILENCE_MS);
+        format!("{first:?}, then connections {came:?} and {:?}", metrics())
+    }
+
     /// What the guest's console says until it falls silent, for an error.
     pub(crate) fn last_words(mut self) -> String {
         drop(self.their_console.take());
