@@ -85,6 +85,18 @@ fn in_order(listed: &[u32]) -> MsrIndices {
     std::iter::once(TSC).chain(all).collect()
 }
 
+/// Arms the timer of a vCPU whose deadline has passed to fire at once.
+///
+/// KVM clears the deadline when it has passed and keeps a mark of its own until it puts the interrupt into the local APIC,
+/// which may have been copied out before. A guest whose timer is never heard of again arms no later one. An interrupt too
+/// many, in a guest that had no deadline, does nothing but look at the clock.
+pub(crate) fn catch_up(saved: &mut [kvm_msr_entry]) {
+    let Some(now) = saved.iter().find(|msr| msr.index == TSC).map(|msr| msr.data) else { return };
+    if let Some(deadline) = saved.iter_mut().find(|msr| msr.index == TSC_DEADLINE && msr.data == 0) {
+        deadline.data = now;
+    }
+}
+
 /// The values of those of `indices` that this vCPU has.
 ///
 /// # Errors
@@ -175,6 +187,19 @@ mod tests {
         assert_eq!((order.first(), order.last()), (Some(&TSC), Some(&TSC_DEADLINE)));
         assert_eq!(order.iter().filter(|&&index| index == 0x2ff).count(), 1);
         assert!(order.contains(&0x403) && order.contains(&0xc000_0080));
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_comes_at_once() {
+        let mut passed = [msr(TSC, 500), msr(0x277, 6), msr(TSC_DEADLINE, 0)];
+        catch_up(&mut passed);
+        assert_eq!(passed, [msr(TSC, 500), msr(0x277, 6), msr(TSC_DEADLINE, 500)]);
+        let mut ahead = [msr(TSC, 500), msr(TSC_DEADLINE, 900)];
+        catch_up(&mut ahead);
+        assert_eq!(ahead, [msr(TSC, 500), msr(TSC_DEADLINE, 900)]);
+        let mut without = [msr(TSC, 500)];
+        catch_up(&mut without);
+        assert_eq!(without, [msr(TSC, 500)]);
     }
 
     #[test]

@@ -72,9 +72,16 @@ pub(crate) fn save(vcpu: &VcpuFd, fresh: &FreshCpu, index: u8) -> Result<VcpuSta
         xcrs: Raw(vcpu.get_xcrs().map_err(failed("read the extended control registers"))?),
         debug_regs: Raw(vcpu.get_debug_regs().map_err(failed("read the debug registers"))?),
         lapic: Box::new(Raw(vcpu.get_lapic().map_err(failed("read the local APIC"))?)),
-        msrs: RawList(msr::read(vcpu, index, &fresh.msr_indices)?),
+        msrs: RawList(msrs(vcpu, fresh, index)?),
         events: Raw(vcpu.get_vcpu_events().map_err(failed("read the events"))?),
     })
+}
+
+/// After the local APIC: a timer that fires in between is caught up with.
+fn msrs(vcpu: &VcpuFd, fresh: &FreshCpu, index: u8) -> Result<Vec<kvm_msr_entry>, CpuError> {
+    let mut msrs = msr::read(vcpu, index, &fresh.msr_indices)?;
+    msr::catch_up(&mut msrs);
+    Ok(msrs)
 }
 
 /// Puts a state into a vCPU that has not run.
