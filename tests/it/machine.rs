@@ -73,6 +73,12 @@ fn memory_mib(found: &BTreeMap<String, String>) -> u64 {
 }
 
 #[test]
+fn the_appliance_keeps_a_machine_that_never_runs() {
+    let state = host::run(&["systemctl", "is-active", "tinderbox-resident.service"]);
+    assert_eq!((state.code, state.stdout.trim()), (0, "active"), "{state:?}");
+}
+
+#[test]
 fn an_elf_kernel_and_a_bzimage_boot() {
     for kernel in [KERNEL, &host::bzimage()] {
         let found = probe(&with("kernel", json!({ "path": kernel })));

@@ -171,12 +171,23 @@ fn pager_filter() -> SyscallFilter {
     SyscallFilter { name: "pager", rules }
 }
 
+/// A machine that never runs needs nothing but to wait.
+pub(crate) fn resident_filter() -> SyscallFilter {
+    let rules = vec![
+        allow!(SYS_write, "say that the machine stays"),
+        allow!(SYS_pause, "wait for the signal that ends the process"),
+        allow!(SYS_rt_sigreturn, "return from a signal that does not"),
+        allow!(SYS_exit_group, "the end of the process"),
+    ];
+    SyscallFilter { name: "resident", rules }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn all() -> impl Iterator<Item = SyscallRule> {
-        [vcpu_filter(Role::Load), io_filter(Role::Load), pager_filter()]
+        [vcpu_filter(Role::Load), io_filter(Role::Load), pager_filter(), resident_filter()]
             .into_iter()
             .flat_map(|filter| filter.rules)
     }

@@ -23,6 +23,7 @@
 //!
 //! `config` checks what a client sent → `machine` puts it together (`memory`, `boot`, `acpi`, `cpu`) → `confine` →
 //! `vcpu` threads. Or: `machine::Prepared` is made of a shape → `confine` → threads → a snapshot is loaded into it. `layout` has all addresses, `lifecycle` the order of requests.
+//! `resident` is something else: one machine a host that never runs.
 
 mod acpi;
 mod allocator;
@@ -43,9 +44,11 @@ mod pager;
 mod power;
 mod random;
 mod requests;
+mod resident;
 mod supervisor;
 mod vcpu;
 
 pub use control::{Control, ControlError};
 pub use describe::describe;
+pub use resident::stay;
 pub use supervisor::{Outcome, RunError, run_config, serve};

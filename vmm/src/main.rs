@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use vmm::{Control, Outcome};
 use vmm_api::{Exit, MachineConfig};
 
-const USAGE: &str = "usage: vmm --control-fd N | vmm --config FILE";
+const USAGE: &str = "usage: vmm --control-fd N | vmm --config FILE | vmm --resident";
 
 /// Longest configuration file: what a packet holds.
 const MAX_CONFIG_LEN: usize = vmm_api::MAX_PACKET_LEN;
@@ -22,6 +22,7 @@ const CODE_CRASHED: u8 = 2;
 enum Command {
     Serve(RawFd),
     Run(PathBuf),
+    Stay,
 }
 
 fn main() -> ExitCode {
@@ -49,6 +50,7 @@ fn run() -> Result<Outcome, String> {
             vmm::serve(control)
         }
         Command::Run(path) => vmm::run_config(read_config(&path)?),
+        Command::Stay => vmm::stay().map(|never| match never {}),
     };
     outcome.map_err(|error| vmm::describe(&error))
 }
@@ -60,6 +62,7 @@ fn parse(arguments: Vec<String>) -> Result<Command, String> {
             fd.map(Command::Serve)
                 .ok_or_else(|| format!("--control-fd wants a descriptor other than 1 and 2; {USAGE}"))
         }
+        ["--resident"] => Ok(Command::Stay),
         ["--config", path] => Ok(Command::Run(path.into())),
         _ => Err(USAGE.to_owned()),
     }

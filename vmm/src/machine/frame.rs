@@ -66,6 +66,17 @@ impl Frame {
     }
 }
 
+/// A machine without memory and devices, and its one vCPU, which cannot run.
+///
+/// # Errors
+/// KVM's.
+pub(crate) fn bare_machine() -> Result<(VmFd, VcpuFd), MachineError> {
+    let vm = open_kvm()?.create_vm().map_err(kvm_failed("create a virtual machine"))?;
+    create_interrupt_controllers(&vm)?;
+    let vcpu = vm.create_vcpu(0).map_err(kvm_failed("create a vCPU"))?;
+    Ok((vm, vcpu))
+}
+
 fn open_kvm() -> Result<Kvm, MachineError> {
     let kvm = Kvm::new().map_err(MachineError::OpenKvm)?;
     if kvm.get_api_version() != KVM_API_VERSION {

@@ -27,7 +27,7 @@ use assembly::{Assembly, Fittings};
 pub(crate) use devices::{DeviceSet, lock};
 pub(crate) use error::MachineError;
 use frame::{Crew, FreshMsrs};
-pub(crate) use frame::{Frame, Shape};
+pub(crate) use frame::{Frame, Shape, bare_machine};
 pub(crate) use prepared::{Connections, Prepared, States};
 
 /// A machine whose vCPUs have no threads yet.

@@ -1,6 +1,8 @@
 //! The jail, seen from outside: what /proc says about a VMM that runs a guest.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
 use vmm_api::{Request, Response};
 
@@ -42,4 +44,23 @@ fn a_machine_costs_little_beside_its_guest() {
     let overhead = vmm.metrics().overhead_bytes;
     assert!((1..=MAX_OVERHEAD_BYTES).contains(&overhead), "{overhead} bytes");
     assert_eq!(vmm.call(&Request::Stop), Response::Ok);
+}
+
+#[test]
+fn a_resident_machine_has_one_vcpu_and_no_rights() {
+    let mut process =
+        Command::new(env!("CARGO_BIN_EXE_vmm")).arg("--resident").stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("stays"), "{line}");
+    let pid = process.id();
+    assert_eq!(status_of(pid, &pid.to_string(), "Seccomp"), "2", "filter mode");
+    let machines: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .filter(|target| target.to_string_lossy().contains("kvm-v"))
+        .collect();
+    assert_eq!(machines.len(), 2, "a VM and its vCPU: {machines:?}");
+    process.kill().unwrap();
+    process.wait().unwrap();
 }
