@@ -1,8 +1,9 @@
-//! Functions that misbehave: the caller gets Lambda's error, and the next invocation works.
+//! Functions that misbehave: the caller gets Lambda's error, and the next invocation works, whether sandboxes are booted
+//! or restored.
 
 use serde_json::{Value, json};
 
-use crate::functions::{Deployed, Function, Invocation};
+use crate::functions::{Deployed, Function, Invocation, Life, in_both_lives};
 use crate::node::Node;
 
 /// Seconds after which a misbehaving function is stopped: enough for an emulated machine to get into trouble.
@@ -39,10 +40,18 @@ fn exit_error(invocation: &Invocation) -> String {
     text.to_owned()
 }
 
-#[test]
-fn a_function_that_runs_out_of_time_is_stopped() {
+in_both_lives! {
+    a_function_that_runs_out_of_time_is_stopped,
+    a_function_that_exits_names_its_status,
+    a_function_that_eats_its_memory_is_killed,
+    a_function_that_fills_its_temporary_storage_is_told_so,
+    a_function_that_forks_without_end_is_stopped,
+    a_function_that_closes_its_sockets_is_replaced,
+}
+
+fn a_function_that_runs_out_of_time_is_stopped(life: Life) {
     let shared = Node::shared();
-    let function = faults().with("Timeout", SHORT_TIMEOUT_S).deploy(&shared.node.client());
+    let function = faults().with("Timeout", SHORT_TIMEOUT_S).deploy_in(life, &shared.node.client());
     let invocation = fault(&function, "run_out_of_time");
     assert_eq!((invocation.status, invocation.function_error.as_deref()), (200, Some("Unhandled")));
     let expected = format!("Task timed out after {SHORT_TIMEOUT_S}.00 seconds");
@@ -52,28 +61,25 @@ fn a_function_that_runs_out_of_time_is_stopped() {
     assert_well(&function);
 }
 
-#[test]
-fn a_function_that_exits_names_its_status() {
+fn a_function_that_exits_names_its_status(life: Life) {
     let shared = Node::shared();
-    let function = faults().deploy(&shared.node.client());
+    let function = faults().deploy_in(life, &shared.node.client());
     assert_eq!(exit_error(&fault(&function, "exit_3")), "Runtime exited with error: exit status 3");
     assert_well(&function);
     assert_eq!(exit_error(&fault(&function, "exit_0")), "Runtime exited without providing a reason");
     assert_well(&function);
 }
 
-#[test]
-fn a_function_that_eats_its_memory_is_killed() {
+fn a_function_that_eats_its_memory_is_killed(life: Life) {
     let shared = Node::shared();
-    let function = faults().deploy(&shared.node.client());
+    let function = faults().deploy_in(life, &shared.node.client());
     assert_eq!(exit_error(&fault(&function, "eat_memory")), "Runtime exited with error: signal: killed");
     assert_well(&function);
 }
 
-#[test]
-fn a_function_that_fills_its_temporary_storage_is_told_so() {
+fn a_function_that_fills_its_temporary_storage_is_told_so(life: Life) {
     let shared = Node::shared();
-    let function = faults().deploy(&shared.node.client());
+    let function = faults().deploy_in(life, &shared.node.client());
     let answer = function.answer(json!({ "fault": "fill_tmp" }));
     assert_eq!(answer["errno"], ENOSPC);
     let written_mib = answer["written"].as_u64().expect("a number") >> 20;
@@ -81,24 +87,21 @@ fn a_function_that_fills_its_temporary_storage_is_told_so() {
     assert_well(&function);
 }
 
-#[test]
-fn a_function_that_forks_without_end_is_stopped() {
+fn a_function_that_forks_without_end_is_stopped(life: Life) {
     let shared = Node::shared();
     let client = shared.node.client();
-    let function = faults().with("Timeout", SHORT_TIMEOUT_S).deploy(&client);
-    let neighbour = faults().deploy(&client);
+    let mut function = faults().with("Timeout", SHORT_TIMEOUT_S).deploy_in(life, &client);
+    let neighbour = faults().deploy_in(life, &client);
     let invocation = fault(&function, "fork_bomb");
     assert!(invocation.function_error.is_some(), "{invocation:?}");
     assert_well(&neighbour);
-    function.call("update_function_configuration", json!({ "Timeout": 120 })).expect("update");
-    function.wait("function_updated_v2");
+    function.update(json!({ "Timeout": 120 }));
     assert_well(&function);
 }
 
-#[test]
-fn a_function_that_closes_its_sockets_is_replaced() {
+fn a_function_that_closes_its_sockets_is_replaced(life: Life) {
     let shared = Node::shared();
-    let function = faults().with("Timeout", 30).deploy(&shared.node.client());
+    let function = faults().with("Timeout", 30).deploy_in(life, &shared.node.client());
     // Its answer comes through on a new connection, as on Lambda. Nothing that it broke meets the next invocation.
     assert_eq!(fault(&function, "close_descriptors").status, 200);
     assert_well(&function);

@@ -32,7 +32,31 @@ pub(crate) struct Deployed {
     pub(crate) name: String,
     pub(crate) arn: String,
     client: Client,
+    /// The version that is called, when it is not `$LATEST`.
+    version: Option<String>,
 }
+
+/// How the sandboxes of a function come to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Each is booted and initialised: `$LATEST` is called.
+    Booted,
+    /// Each is a clone of a snapshot: a published version with SnapStart is called.
+    Restored,
+}
+
+/// Makes two tests of each function that takes a [`Life`].
+macro_rules! in_both_lives {
+    ($($test:ident,)+) => {
+        mod booted {
+            $(#[test] fn $test() { super::$test($crate::functions::Life::Booted); })+
+        }
+        mod restored {
+            $(#[test] fn $test() { super::$test($crate::functions::Life::Restored); })+
+        }
+    };
+}
+pub(crate) use in_both_lives;
 
 /// What Invoke answered.
 pub(crate) struct Invocation {
@@ -90,9 +114,22 @@ impl Function {
     pub(crate) fn deploy(self, client: &Client) -> Deployed {
         let created = self.create(client).unwrap_or_else(|error| panic!("create {}: {error:?}", self.name()));
         let arn = created["FunctionArn"].as_str().expect("a created function has an ARN").to_owned();
-        let function = Deployed { name: self.name(), arn, client: client.clone() };
+        let function = Deployed { name: self.name(), arn, client: client.clone(), version: None };
         function.wait("function_active_v2");
         function
+    }
+
+    /// Creates the function and waits until calls of it are served in this way.
+    pub(crate) fn deploy_in(self, life: Life, client: &Client) -> Deployed {
+        match life {
+            Life::Booted => self.deploy(client),
+            Life::Restored => {
+                let snap_start = json!({ "ApplyOn": "PublishedVersions" });
+                let mut function = self.with("SnapStart", snap_start).deploy(client);
+                function.version = Some(function.publish_active());
+                function
+            }
+        }
     }
 }
 
@@ -111,6 +148,25 @@ impl Deployed {
     pub(crate) fn wait(&self, waiter: &str) {
         let waited = self.client.wait(waiter, json!({ "FunctionName": self.name }));
         waited.unwrap_or_else(|error| panic!("wait for {waiter} of {}: {error:?}", self.name));
+    }
+
+    /// What a call is told to be of: `$LATEST` or a number.
+    pub(crate) fn called_version(&self) -> &str {
+        self.version.as_deref().unwrap_or("$LATEST")
+    }
+
+    /// What a call is told to name.
+    pub(crate) fn called_arn(&self) -> String {
+        self.version.as_ref().map_or_else(|| self.arn.clone(), |version| format!("{}:{version}", self.arn))
+    }
+
+    /// Changes the configuration, and waits until calls are served with it.
+    pub(crate) fn update(&mut self, change: Value) {
+        self.call("update_function_configuration", change).expect("update");
+        self.wait("function_updated_v2");
+        if self.version.is_some() {
+            self.version = Some(self.publish_active());
+        }
     }
 
     /// Publishes the function as it is; its version, which may still be pending.
@@ -168,8 +224,15 @@ impl Deployed {
 
     /// Sends an invocation without waiting for its answer.
     pub(crate) fn begin(&self, event: &Value) -> Call {
-        let payload = bytes(event.to_string().as_bytes());
-        let args = json!({ "FunctionName": self.name, "Payload": payload, "LogType": "Tail" });
+        self.begin_with(json!({ "Payload": bytes(event.to_string().as_bytes()), "LogType": "Tail" }))
+    }
+
+    /// Sends an invocation with these arguments without waiting for its answer.
+    pub(crate) fn begin_with(&self, mut args: Value) -> Call {
+        args["FunctionName"] = self.name.as_str().into();
+        if let Some(version) = &self.version {
+            args["Qualifier"] = version.as_str().into();
+        }
         self.client.begin("invoke", args)
     }
 }

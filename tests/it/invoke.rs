@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::client::bytes;
-use crate::functions::{Function, Invocation};
+use crate::functions::{Function, Invocation, Life, in_both_lives};
 use crate::node::Node;
 
 /// Lambda's limit of an event, in bytes.
@@ -16,47 +16,63 @@ const MAX_EVENT_LEN: usize = 6 * 1024 * 1024;
 /// Lambda's limit of a response, in bytes, as its error message has it.
 const MAX_RESPONSE_LEN: usize = 6_291_556;
 
-#[test]
-fn an_event_comes_back_with_what_the_context_says() {
+in_both_lives! {
+    an_event_comes_back_with_what_the_context_says,
+    the_tail_of_the_log_has_the_lines_that_users_look_for,
+    a_log_is_only_sent_to_who_asks,
+    a_client_context_reaches_the_function,
+    an_exception_is_the_functions_error,
+    the_largest_event_and_the_largest_response_pass,
+    a_response_past_the_limit_is_an_error_of_the_function,
+    a_warm_sandbox_is_used_again_and_never_by_another_function,
+    concurrent_calls_run_in_microvms_of_their_own,
+    more_memory_brings_more_processors,
+    temporary_storage_has_the_size_that_was_asked_for,
+}
+
+fn an_event_comes_back_with_what_the_context_says(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").deploy(&shared.node.client());
+    let function = Function::python("hello").deploy_in(life, &shared.node.client());
     let event = json!({ "text": "grüße, 世界", "deep": { "list": [1, 2.5, null, true] } });
     let invocation = function.invoke(event.clone());
-    assert_eq!((invocation.status, invocation.executed_version.as_deref()), (200, Some("$LATEST")));
+    assert_eq!(
+        (invocation.status, invocation.executed_version.as_deref()),
+        (200, Some(function.called_version()))
+    );
     let answer = invocation.json();
     assert_eq!(answer["event"], event);
     assert_eq!(answer["function_name"], function.name);
-    assert_eq!(answer["function_version"], "$LATEST");
-    assert_eq!(answer["invoked_function_arn"], function.arn);
+    assert_eq!(answer["function_version"], function.called_version());
+    assert_eq!(answer["invoked_function_arn"], function.called_arn());
 }
 
-#[test]
-fn the_tail_of_the_log_has_the_lines_that_users_look_for() {
+fn the_tail_of_the_log_has_the_lines_that_users_look_for(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").deploy(&shared.node.client());
+    let function = Function::python("hello").deploy_in(life, &shared.node.client());
     let invocation = function.invoke(json!({}));
     let log = invocation.log.clone().expect("the tail was asked for");
     let id = invocation.json()["request_id"].as_str().expect("a request id").to_owned();
     let position = |what: String| log.find(&what).unwrap_or_else(|| panic!("no `{what}` in the log:\n{log}"));
-    let start = position(format!("START RequestId: {id} Version: $LATEST"));
+    let start = position(format!("START RequestId: {id} Version: {}", function.called_version()));
     let line = position(format!("hello from {}", function.name));
     let end = position(format!("END RequestId: {id}"));
     let report = position(format!("REPORT RequestId: {id}"));
     assert!(start < line && line < end && end < report, "{log}");
-    for part in
-        ["Duration: ", "Billed Duration: ", "Memory Size: 192 MB", "Max Memory Used: ", "Init Duration: "]
-    {
+    let cold = match life {
+        Life::Booted => "Init Duration: ",
+        Life::Restored => "Restore Duration: ",
+    };
+    for part in ["Duration: ", "Billed Duration: ", "Memory Size: 192 MB", "Max Memory Used: ", cold] {
         assert!(log[report..].contains(part), "no `{part}` in the report:\n{log}");
     }
     let warm = function.invoke(json!({})).log.expect("the tail was asked for");
-    assert!(!warm.contains("Init Duration"), "a warm invocation reports an init:\n{warm}");
+    assert!(!warm.contains(cold), "a warm invocation reports a cold start:\n{warm}");
 }
 
-#[test]
-fn a_log_is_only_sent_to_who_asks() {
+fn a_log_is_only_sent_to_who_asks(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").deploy(&shared.node.client());
-    let answer = function.call("invoke", json!({ "Payload": bytes(b"{}") })).expect("invoke");
+    let function = Function::python("hello").deploy_in(life, &shared.node.client());
+    let answer = function.begin_with(json!({ "Payload": bytes(b"{}") })).end().expect("invoke");
     assert_eq!(answer.get("LogResult"), None);
     assert_eq!(answer.get("FunctionError"), None);
 }
@@ -70,13 +86,12 @@ fn a_dry_run_checks_and_runs_nothing() {
     assert_eq!(Invocation::parse(&answer).payload, b"");
 }
 
-#[test]
-fn a_client_context_reaches_the_function() {
+fn a_client_context_reaches_the_function(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").deploy(&shared.node.client());
+    let function = Function::python("hello").deploy_in(life, &shared.node.client());
     let context = STANDARD.encode(json!({ "custom": { "colour": "green" } }).to_string());
     let args = json!({ "Payload": bytes(b"{}"), "ClientContext": context });
-    let answer = Invocation::parse(&function.call("invoke", args).expect("invoke"));
+    let answer = Invocation::parse(&function.begin_with(args).end().expect("invoke"));
     assert_eq!(answer.json()["custom"], json!({ "colour": "green" }));
 }
 
@@ -92,10 +107,9 @@ fn a_qualifier_names_the_version() {
     assert_eq!((error.code.as_str(), error.status), ("ResourceNotFoundException", 404));
 }
 
-#[test]
-fn an_exception_is_the_functions_error() {
+fn an_exception_is_the_functions_error(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").deploy(&shared.node.client());
+    let function = Function::python("hello").deploy_in(life, &shared.node.client());
     let failed = function.invoke(json!({ "raise": "lamp" }));
     assert_eq!((failed.status, failed.function_error.as_deref()), (200, Some("Unhandled")));
     assert_eq!(failed.error(), ("KeyError".into(), "'lamp'".into()));
@@ -104,10 +118,9 @@ fn an_exception_is_the_functions_error() {
     assert_eq!(function.answer(json!({ "after": 1 }))["event"], json!({ "after": 1 }));
 }
 
-#[test]
-fn the_largest_event_and_the_largest_response_pass() {
+fn the_largest_event_and_the_largest_response_pass(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").with("MemorySize", 512).deploy(&shared.node.client());
+    let function = Function::python("hello").with("MemorySize", 512).deploy_in(life, &shared.node.client());
     // A JSON string has two quotes.
     let response = function.invoke(json!({ "answer_bytes": MAX_RESPONSE_LEN - 2 }));
     assert_eq!(response.function_error, None, "{:?}", response.log);
@@ -118,10 +131,9 @@ fn the_largest_event_and_the_largest_response_pass() {
     assert_eq!(function.answer(event), "x");
 }
 
-#[test]
-fn a_response_past_the_limit_is_an_error_of_the_function() {
+fn a_response_past_the_limit_is_an_error_of_the_function(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").with("MemorySize", 512).deploy(&shared.node.client());
+    let function = Function::python("hello").with("MemorySize", 512).deploy_in(life, &shared.node.client());
     let refused = function.invoke(json!({ "answer_bytes": MAX_RESPONSE_LEN - 1 }));
     let (kind, message) = refused.error();
     assert_eq!(kind, "Function.ResponseSizeTooLarge");
@@ -129,21 +141,22 @@ fn a_response_past_the_limit_is_an_error_of_the_function() {
     assert_eq!(function.answer(json!({ "after": 1 }))["event"], json!({ "after": 1 }));
 }
 
-#[test]
-fn a_warm_sandbox_is_used_again_and_never_by_another_function() {
+fn a_warm_sandbox_is_used_again_and_never_by_another_function(life: Life) {
     let shared = Node::shared();
     let client = shared.node.client();
-    let (one, other) = (Function::python("hello").deploy(&client), Function::python("hello").deploy(&client));
+    let (one, other) = (
+        Function::python("hello").deploy_in(life, &client),
+        Function::python("hello").deploy_in(life, &client),
+    );
     let first = one.answer(json!({}))["sandbox"].clone();
     assert_eq!(one.answer(json!({}))["sandbox"], first);
     assert_ne!(other.answer(json!({}))["sandbox"], first);
     assert_eq!(one.answer(json!({}))["sandbox"], first);
 }
 
-#[test]
-fn concurrent_calls_run_in_microvms_of_their_own() {
+fn concurrent_calls_run_in_microvms_of_their_own(life: Life) {
     let shared = Node::alone();
-    let function = Function::python("hello").deploy(&shared.node.client());
+    let function = Function::python("hello").deploy_in(life, &shared.node.client());
     // Long enough that all three run at once even when their microVMs boot one after the other.
     let calls: Vec<_> = (0..3).map(|_| function.begin(&json!({ "hold_s": 20 }))).collect();
     let answers: Vec<Value> =
@@ -154,21 +167,21 @@ fn concurrent_calls_run_in_microvms_of_their_own() {
     assert!(sandboxes.contains(&warm), "none of three warm sandboxes was used again");
 }
 
-#[test]
-fn more_memory_brings_more_processors() {
+fn more_memory_brings_more_processors(life: Life) {
     let shared = Node::alone();
-    let function = Function::python("inspect").with("MemorySize", 1800).deploy(&shared.node.client());
+    let function =
+        Function::python("inspect").with("MemorySize", 1800).deploy_in(life, &shared.node.client());
     let seen = function.answer(json!({}));
     assert_eq!(seen["cpus"], 2);
     assert_eq!(seen["environment"]["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"], "1800");
 }
 
-#[test]
-fn temporary_storage_has_the_size_that_was_asked_for() {
+fn temporary_storage_has_the_size_that_was_asked_for(life: Life) {
     let shared = Node::shared();
     let client = shared.node.client();
-    let function =
-        Function::python("inspect").with("EphemeralStorage", json!({ "Size": 1024 })).deploy(&client);
+    let function = Function::python("inspect")
+        .with("EphemeralStorage", json!({ "Size": 1024 }))
+        .deploy_in(life, &client);
     let bytes = function.answer(json!({}))["tmp_bytes"].as_u64().expect("a number");
     // The file system takes a few per cent for itself.
     assert!((900 << 20..=1024 << 20).contains(&bytes), "{bytes}");

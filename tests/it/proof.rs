@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::functions::{Deployed, Function, MEMORY_MIB};
+use crate::functions::{Deployed, Function, Life, MEMORY_MIB, in_both_lives};
 use crate::node::Node;
 use crate::setting;
 
@@ -36,10 +36,18 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}"))
 }
 
-#[test]
-fn a_function_runs_on_our_guest_kernel_and_not_on_the_appliances() {
+in_both_lives! {
+    a_function_runs_on_our_guest_kernel_and_not_on_the_appliances,
+    the_machine_below_a_function_is_a_virtual_one,
+    a_function_sees_its_own_processes_under_our_pid_1_and_nothing_else,
+    a_function_has_three_disks_a_loopback_and_no_shell,
+    a_function_has_no_rights_beyond_its_own_files,
+    a_function_is_told_what_lambda_tells_and_no_secret_of_the_node,
+}
+
+fn a_function_runs_on_our_guest_kernel_and_not_on_the_appliances(life: Life) {
     let shared = Node::shared();
-    let seen = inspect(&Function::python("inspect").deploy(&shared.node.client()));
+    let seen = inspect(&Function::python("inspect").deploy_in(life, &shared.node.client()));
     let release = guest_kernel_release();
     assert_eq!(text(&seen["uname"], "release"), release);
     // The appliance's kernel is Debian's, and it is another one.
@@ -53,10 +61,9 @@ fn a_function_runs_on_our_guest_kernel_and_not_on_the_appliances() {
     assert_eq!(text(&seen, "modules"), "errno 2", "the guest kernel has modules");
 }
 
-#[test]
-fn the_machine_below_a_function_is_a_virtual_one() {
+fn the_machine_below_a_function_is_a_virtual_one(life: Life) {
     let shared = Node::shared();
-    let seen = inspect(&Function::python("inspect").deploy(&shared.node.client()));
+    let seen = inspect(&Function::python("inspect").deploy_in(life, &shared.node.client()));
     let flags =
         text(&seen, "cpuinfo").lines().find(|line| line.starts_with("flags")).expect("cpuinfo has flags");
     assert!(flags.split_whitespace().any(|flag| flag == "hypervisor"), "{flags}");
@@ -74,10 +81,9 @@ fn the_machine_below_a_function_is_a_virtual_one() {
     assert!(total_kib / 1024 <= u64::from(MEMORY_MIB) + 128, "{total_kib} KiB");
 }
 
-#[test]
-fn a_function_sees_its_own_processes_under_our_pid_1_and_nothing_else() {
+fn a_function_sees_its_own_processes_under_our_pid_1_and_nothing_else(life: Life) {
     let shared = Node::shared();
-    let seen = inspect(&Function::python("inspect").deploy(&shared.node.client()));
+    let seen = inspect(&Function::python("inspect").deploy_in(life, &shared.node.client()));
     let processes: BTreeMap<String, String> =
         serde_json::from_value(seen["processes"].clone()).expect("processes by number");
     for name in processes.values() {
@@ -91,10 +97,9 @@ fn a_function_sees_its_own_processes_under_our_pid_1_and_nothing_else() {
     assert!(expected.contains(&pid_1) || pid_1.starts_with("errno"), "PID 1 is {pid_1}");
 }
 
-#[test]
-fn a_function_has_three_disks_a_loopback_and_no_shell() {
+fn a_function_has_three_disks_a_loopback_and_no_shell(life: Life) {
     let shared = Node::shared();
-    let seen = inspect(&Function::python("inspect").deploy(&shared.node.client()));
+    let seen = inspect(&Function::python("inspect").deploy_in(life, &shared.node.client()));
     let mut disks: BTreeMap<String, String> = BTreeMap::new();
     for disk in seen["disks"].as_object().expect("disks by name").values() {
         disks.insert(text(disk, "serial").to_owned(), text(disk, "ro").to_owned());
@@ -110,10 +115,9 @@ fn a_function_has_three_disks_a_loopback_and_no_shell() {
     assert_eq!(seen["shells"], json!([]));
 }
 
-#[test]
-fn a_function_has_no_rights_beyond_its_own_files() {
+fn a_function_has_no_rights_beyond_its_own_files(life: Life) {
     let shared = Node::shared();
-    let seen = inspect(&Function::python("inspect").deploy(&shared.node.client()));
+    let seen = inspect(&Function::python("inspect").deploy_in(life, &shared.node.client()));
     assert_eq!((&seen["uid"], &seen["gid"]), (&FUNCTION_UID.into(), &FUNCTION_GID.into()));
     let status = text(&seen, "status");
     let field = |name: &str| {
@@ -132,20 +136,23 @@ fn a_function_has_no_rights_beyond_its_own_files() {
     assert_eq!(text(&seen, "cwd"), "/var/task");
 }
 
-#[test]
-fn a_function_is_told_what_lambda_tells_and_no_secret_of_the_node() {
+fn a_function_is_told_what_lambda_tells_and_no_secret_of_the_node(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("inspect").deploy(&shared.node.client());
+    let function = Function::python("inspect").deploy_in(life, &shared.node.client());
     let seen = inspect(&function);
     let environment = &seen["environment"];
+    let initialization = match life {
+        Life::Booted => "on-demand",
+        Life::Restored => "snap-start",
+    };
     let expected = [
         ("_HANDLER", "app.handler"),
         ("AWS_REGION", "us-east-1"),
         ("AWS_DEFAULT_REGION", "us-east-1"),
         ("AWS_LAMBDA_FUNCTION_NAME", function.name.as_str()),
-        ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+        ("AWS_LAMBDA_FUNCTION_VERSION", function.called_version()),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "192"),
-        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", initialization),
         ("LAMBDA_TASK_ROOT", "/var/task"),
         ("LAMBDA_RUNTIME_DIR", "/var/runtime"),
     ];

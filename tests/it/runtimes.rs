@@ -2,13 +2,17 @@
 
 use serde_json::{Value, json};
 
-use crate::functions::Function;
+use crate::functions::{Function, Life, in_both_lives};
 use crate::node::Node;
 
-#[test]
-fn a_rust_function_answers_through_awss_own_client() {
+in_both_lives! {
+    a_rust_function_answers_through_awss_own_client,
+    a_rust_function_reports_its_errors,
+}
+
+fn a_rust_function_answers_through_awss_own_client(life: Life) {
     let shared = Node::shared();
-    let function = Function::rust().deploy(&shared.node.client());
+    let function = Function::rust().deploy_in(life, &shared.node.client());
     let invocation = function.invoke(json!({ "from": "Rust" }));
     assert_eq!(invocation.function_error, None, "{invocation:?}");
     let answer = invocation.json();
@@ -17,10 +21,9 @@ fn a_rust_function_answers_through_awss_own_client() {
     assert!(invocation.log.is_some_and(|log| log.contains("hello from Rust")));
 }
 
-#[test]
-fn a_rust_function_reports_its_errors() {
+fn a_rust_function_reports_its_errors(life: Life) {
     let shared = Node::shared();
-    let function = Function::rust().deploy(&shared.node.client());
+    let function = Function::rust().deploy_in(life, &shared.node.client());
     let failed = function.invoke(json!({ "fail": "no wick" }));
     assert_eq!((failed.status, failed.function_error.as_deref()), (200, Some("Unhandled")));
     assert!(failed.error().1.contains("no wick"), "{failed:?}");

@@ -2,10 +2,12 @@
 
 import os
 import time
-import uuid
 
-# Made once a sandbox: two answers with the same one came from the same sandbox.
-SANDBOX = str(uuid.uuid4())
+
+def sandbox():
+    """Names this sandbox: two answers with the same name came from the same one, be it booted or a clone."""
+    with open("/run/tinderbox/instance-id") as file:
+        return file.read().strip()
 
 
 def handler(event, context):
@@ -20,7 +22,7 @@ def handler(event, context):
     return {
         "event": event,
         "variable": os.environ.get("VARIABLE"),
-        "sandbox": SANDBOX,
+        "sandbox": sandbox(),
         "function_name": context.function_name,
         "function_version": context.function_version,
         "invoked_function_arn": context.invoked_function_arn,
