@@ -80,6 +80,12 @@ pub(crate) fn vm_driver() -> String {
     PUSHED.get_or_init(|| pushed("TINDERBOX_VM_DRIVER", "vm-driver")).clone()
 }
 
+/// The function of the proof that is in Rust, on the host.
+pub(crate) fn unique_rust() -> String {
+    static PUSHED: OnceLock<String> = OnceLock::new();
+    PUSHED.get_or_init(|| pushed("TINDERBOX_UNIQUE_RUST", "unique-rust")).clone()
+}
+
 fn pushed(variable: &str, name: &str) -> String {
     let path = format!("{FOLDER}/{name}");
     push(&setting(variable), &path);

@@ -8,6 +8,7 @@
 
 mod guest;
 mod proof;
+mod subject;
 mod vm;
 
 use std::env;

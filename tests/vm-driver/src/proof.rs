@@ -1,8 +1,8 @@
-//! The proof of uniqueness: one snapshot of a Python function that has drawn from every generator, many clones of it, and
-//! nothing that two of them share.
+//! The proof of uniqueness: one snapshot of a function that has drawn from every generator, many clones of it, and nothing
+//! that two of them share.
 //!
-//! `vm-driver prove LIB INITRD CLONES`: LIB is a payload, INITRD holds the guest-init under proof. Ends with an error that
-//! names what clones had in common.
+//! `vm-driver prove LIB INITRD CLONES [BOOTSTRAP]`: LIB is a payload, INITRD holds the guest-init under proof; BOOTSTRAP is
+//! the function in Rust, in place of the one in Python. Ends with an error that names what clones had in common.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -22,10 +22,10 @@ use vmm_api::{
 };
 
 use crate::guest::Guest;
+use crate::subject::{self, Subject};
 use crate::vm::Vm;
 use crate::{GUEST_CID, Snapshot, key};
 
-const FUNCTION: &str = include_str!("../../functions/unique/app.py");
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k";
 const SHAPE: Shape = Shape { vcpu_count: 1, mem_size_mib: 256 };
 const MEMORY_MIB: u32 = 192;
@@ -39,40 +39,27 @@ const AT_ONCE: usize = 4;
 /// told of.
 const MAX_LOST: usize = 2;
 
-/// What a sample has that every clone must have for itself.
-const DISTINCT: &[&str] = &[
-    "getrandom",
-    "urandom",
-    "kernel_uuid",
-    "boot_id",
-    "machine_id",
-    "hostname",
-    "etc_hostname",
-    "instance_id",
-    "generation",
-    "uuid4",
-    "uuid1",
-    "secrets",
-    "random",
-    "openssl",
-    "tls_client_random",
-    "openssl_of_older_process",
-];
-
 /// What the clones are made from.
 struct Stage<'a> {
+    subject: &'static Subject,
     lib: &'a Path,
     folder: &'a Path,
     code: PathBuf,
 }
 
 pub(crate) fn run(arguments: &[String], folder: &Path) -> Result<()> {
-    let [lib, initrd, clones] = arguments else { bail!("usage: vm-driver prove LIB INITRD CLONES") };
-    let stage = Stage { lib: Path::new(lib), folder, code: code_image(folder)? };
+    let (lib, initrd, clones, bootstrap) = match arguments {
+        [lib, initrd, clones] => (lib, initrd, clones, None),
+        [lib, initrd, clones, bootstrap] => (lib, initrd, clones, Some(Path::new(bootstrap))),
+        _ => bail!("usage: vm-driver prove LIB INITRD CLONES [BOOTSTRAP]"),
+    };
+    let subject = if bootstrap.is_some() { &subject::RUST } else { &subject::PYTHON };
+    let code = subject::code_image(folder, bootstrap)?;
+    let stage = Stage { subject, lib: Path::new(lib), folder, code };
     let scratch = scratch_image(folder)?;
     let snapshot = stage.snapshot(Path::new(initrd), &scratch)?;
     let clones: usize = clones.parse()?;
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict::of(subject);
     let (mut met, mut lost) = (0, 0);
     while met < clones {
         let batch = AT_ONCE.min(clones - met);
@@ -114,7 +101,7 @@ impl Stage<'_> {
     fn initialise(&self, vm: &mut Vm) -> Result<Snapshot> {
         let mut guest = Guest::new(vm.connection()?);
         guest.expect("hello", |message| matches!(message, GuestMessage::Hello(_)).then_some(()))?;
-        guest.send(&HostMessage::Start(start()?))?;
+        guest.send(&HostMessage::Start(start(self.subject)?))?;
         guest.expect("init done", |message| matches!(message, GuestMessage::InitDone(_)).then_some(()))?;
         ensure!(guest.log().contains("INIT_REPORT Init Duration: "), "no INIT_REPORT: {}", guest.log());
         guest.send(&HostMessage::Freeze)?;
@@ -173,7 +160,8 @@ impl Stage<'_> {
 
     fn files(&self, scratch: &Path) -> Result<[File; 3]> {
         let scratch = File::options().read(true).write(true).open(scratch)?;
-        Ok([File::open(self.lib.join("runtimes/python3.13.erofs"))?, File::open(&self.code)?, scratch])
+        let runtime = format!("runtimes/{}.erofs", self.subject.runtime);
+        Ok([File::open(self.lib.join(runtime))?, File::open(&self.code)?, scratch])
     }
 }
 
@@ -231,13 +219,17 @@ fn one_line(clock: bool, report: &GateReport, began: Instant) -> String {
 }
 
 /// What was seen so far, and by how many.
-#[derive(Default)]
 struct Verdict {
+    distinct: &'static [&'static str],
     seen: BTreeMap<String, BTreeSet<String>>,
     shared: BTreeMap<String, usize>,
 }
 
 impl Verdict {
+    fn of(subject: &'static Subject) -> Self {
+        Self { distinct: subject.distinct, seen: BTreeMap::new(), shared: BTreeMap::new() }
+    }
+
     fn take(&mut self, answer: &Value) -> Result<()> {
         ensure!(answer["restored"] == true, "the hooks did not run: {answer}");
         let mut note = |name: &str, value: String| {
@@ -245,7 +237,7 @@ impl Verdict {
                 *self.shared.entry(name.to_owned()).or_default() += 1;
             }
         };
-        for name in DISTINCT {
+        for name in self.distinct {
             let value = &answer["after"][name];
             ensure!(!value.is_null(), "no {name} in {answer}");
             note(name, value.to_string());
@@ -280,11 +272,11 @@ fn drives(first: usize) -> Vec<DriveConfig> {
     ]
 }
 
-fn start() -> Result<Start> {
+fn start(subject: &Subject) -> Result<Start> {
     Ok(Start {
         function_name: "unique".into(),
         function_version: "1".into(),
-        handler: "app.handler".into(),
+        handler: subject.handler.into(),
         memory_mib: MEMORY_MIB,
         init_timeout_ms: 130_000,
         timeout_ms: 60_000,
@@ -294,7 +286,7 @@ fn start() -> Result<Start> {
         wall_clock_unix_ns: now_ns(),
         entropy: random()?,
         environment: vec![],
-        platform_environment: vec![("AWS_EXECUTION_ENV".into(), "AWS_Lambda_python3.13".into())],
+        platform_environment: vec![("AWS_EXECUTION_ENV".into(), format!("AWS_Lambda_{}", subject.runtime))],
         credentials: Some(credentials()),
         initialization_type: InitializationType::SnapStart,
     })
@@ -337,15 +329,6 @@ fn random<const LEN: usize>() -> Result<[u8; LEN]> {
     let mut bytes = [0; LEN];
     getrandom::fill(&mut bytes).context("draw random bytes")?;
     Ok(bytes)
-}
-
-fn code_image(folder: &Path) -> Result<PathBuf> {
-    let (source, image) = (folder.join("code"), folder.join("code.erofs"));
-    fs::create_dir(&source)?;
-    fs::write(source.join("app.py"), FUNCTION)?;
-    let made = Command::new("mkfs.erofs").args(["--quiet", "--all-root"]).args([&image, &source]).status()?;
-    ensure!(made.success(), "mkfs.erofs");
-    Ok(image)
 }
 
 fn scratch_image(folder: &Path) -> Result<PathBuf> {

@@ -23,6 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("rust-hello", &[]),
     ("snapshot", &[]),
     ("tests", LIBRARIES),
+    ("unique-rust", &[]),
     ("vm-driver", LIBRARIES),
     ("vmm", &["chunk-store", "devices", "jail", "snapshot", "vmm-api"]),
     ("vmm-api", &[]),
