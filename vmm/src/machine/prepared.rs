@@ -7,6 +7,7 @@
 //!  devices plugged in                        (they may touch memory)
 //!  all done ◄─────────────────────────────── done
 //!  interrupt controllers, clock: after the APICs and TSCs they depend on
+//!  interrupts that were on their way
 //!  generation: its interrupt waits in the controllers
 //!  run ───────────────────────────────────► first instruction
 //! ```
@@ -20,6 +21,7 @@ use snapshot::{Fingerprint, FormatError, PageIndex, StateReader};
 use vmm_api::{DriveAccess, Refusal};
 
 use super::assembly::{Assembly, Fittings, Saved};
+use super::devices::lock;
 use super::error::{MachineError, kvm_failed};
 use super::frame::{Crew, Frame, FreshMsrs, Shape};
 use super::save::IRQCHIPS;
@@ -204,6 +206,9 @@ impl Prepared {
             restored.recv().map_err(|_| LoadError::Ended)?.map_err(LoadError::Cpu)?;
         }
         restore_platform(&frame, &platform)?;
+        for device in &fittings.attached {
+            lock(&device.transport).repeat_interrupt().map_err(MachineError::Events)?;
+        }
         // Before the first instruction of the guest, after everything that the interrupt goes through.
         fittings.generation.as_mut().map_or(Ok(()), |generation| generation.renew(id))?;
         Ok(Machine { vcpus, frame, crew, fittings, pager: Some(pager) })

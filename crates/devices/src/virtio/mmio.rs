@@ -136,6 +136,16 @@ impl MmioTransport {
         if self.registers.status & DRIVER_OK != 0 { self.interrupt.signal_config() } else { Ok(()) }
     }
 
+    /// Raises the interrupt again whose cause the driver has not acknowledged: it may have been on its way, and in no
+    /// interrupt controller, when the machine was saved. For a restored machine, when its controllers are restored, too: what
+    /// is raised before is lost when they are.
+    ///
+    /// # Errors
+    /// When the wire is gone.
+    pub fn repeat_interrupt(&self) -> io::Result<()> {
+        self.interrupt.repeat()
+    }
+
     fn read_register(&self, register: Register) -> u32 {
         let regs = &self.registers;
         match register {

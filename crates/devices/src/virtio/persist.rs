@@ -94,8 +94,6 @@ impl Persist for MmioTransport {
         if runs {
             transport.hand_over(queues);
         }
-        // An interrupt on its way when the state was saved may not have reached the interrupt controller.
-        transport.interrupt.repeat().map_err(|_| RestoreError::Eventfd)?;
         Ok(transport)
     }
 }

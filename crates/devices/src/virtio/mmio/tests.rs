@@ -227,6 +227,20 @@ fn a_saved_transport_goes_on_where_it_was() {
 }
 
 #[test]
+fn an_interrupt_that_may_not_have_arrived_is_raised_again_when_there_is_something_to_raise_it_in() {
+    for (interrupt_status, raised) in [(1, true), (0, false)] {
+        let wire = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        let interrupt = Box::new(wire.try_clone().unwrap());
+        let resources = TransportResources { interrupt, ..resources(Rng::new().unwrap()) };
+        let state = TransportState { interrupt_status, ..saved() };
+        let restored = MmioTransport::restore(resources, &state).unwrap();
+        assert!(wire.read().is_err(), "nothing is raised in controllers that are restored later");
+        restored.repeat_interrupt().unwrap();
+        assert_eq!(wire.read().is_ok(), raised);
+    }
+}
+
+#[test]
 fn hostile_states_are_refused() {
     type Spoil = fn(&mut TransportState);
     let cases: [(Spoil, RestoreError); 9] = [
