@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Folder of the cache with everything about the host: key, sockets, logs, state disk, record.
 const DIR: &str = "dev";
@@ -123,6 +123,18 @@ impl Host {
         let record = dir.join(RECORD);
         let text = fs::read(&record).with_context(|| format!("read {}", record.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("understand {}", record.display())).map(Some)
+    }
+
+    /// When a host that came up after `since` ended without being told to, and what to say of it.
+    pub(crate) fn lost(ctx: &Context, since: SystemTime) -> Result<Option<(SystemTime, String)>> {
+        let dir = ctx.cache.dir(&folder())?;
+        let Ok(record) = fs::metadata(dir.join(RECORD)) else { return Ok(None) };
+        if record.modified()? < since || qemu::is_running(&dir) {
+            return Ok(None);
+        }
+        // Its sockets went with it: the last change of the folder.
+        let ended = fs::metadata(&dir)?.modified()?;
+        Ok(Some((ended, format!("the test host in {} ended by itself", dir.display()))))
     }
 
     fn required(ctx: &Context) -> Result<Host> {

@@ -17,6 +17,7 @@ mod hash;
 mod image;
 mod kernel;
 mod lambda;
+mod lost;
 mod node;
 mod payload;
 mod progress;

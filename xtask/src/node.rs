@@ -4,6 +4,7 @@
 use crate::context::Context;
 use crate::image::{self, Netboot, Profile};
 use crate::lambda::Endpoint;
+use crate::lost;
 use crate::payload::Payload;
 use crate::qemu::accel::Accelerator;
 use crate::qemu::{Boot, Credential, Forward, Lifetime, Machine, Process};
@@ -11,6 +12,8 @@ use anyhow::{Context as _, Result, bail};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Where the agent listens inside the machine, and sshd in a devtools image.
@@ -208,8 +211,20 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     let ready = serde_json::json!({ "endpoint": node.endpoint.url(), "serial_log": node.serial_log });
     let mut output = std::io::stdout();
     writeln!(output, "{ready}").and_then(|()| output.flush()).context("say where the node is")?;
-    node.process.drain_serial()?;
+    let note = lost::note(&state);
+    let words =
+        format!("the machine of {} ended by itself, see {}", state.display(), node.serial_log.display());
+    let cut = Arc::new(AtomicBool::new(false));
+    let is_cut = Arc::clone(&cut);
+    node.process.drain_serial(move || {
+        if !is_cut.load(Ordering::SeqCst) {
+            eprintln!("{words}");
+            // Without the note its tests fail, and nothing worse.
+            let _ = std::fs::write(note, words);
+        }
+    })?;
     std::io::stdin().read_to_end(&mut Vec::new()).context("wait for the end of standard input")?;
+    cut.store(true, Ordering::SeqCst);
     node.process.kill()
 }
 

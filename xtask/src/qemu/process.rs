@@ -116,12 +116,16 @@ impl Process {
         self.relay.ports()
     }
 
-    /// Keeps the serial line empty from now on: a full one would hold up the machine that writes to it.
-    pub(crate) fn drain_serial(&self) -> Result<()> {
+    /// Keeps the serial line empty from now on: a full one would hold up the machine that writes to it. `ended` is called
+    /// when the machine is gone.
+    pub(crate) fn drain_serial(&self, ended: impl FnOnce() + Send + 'static) -> Result<()> {
         let mut serial = self.serial.get_ref().try_clone().context("share the serial line")?;
         serial.set_read_timeout(None).context("unlimit reads")?;
-        // Ends with the machine, which closes its end.
-        std::thread::spawn(move || std::io::copy(&mut serial, &mut std::io::sink()));
+        std::thread::spawn(move || {
+            // Ends with the machine, which closes its end.
+            let _ = std::io::copy(&mut serial, &mut std::io::sink());
+            ended();
+        });
         Ok(())
     }
 
