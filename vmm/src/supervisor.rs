@@ -33,17 +33,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    fn reset() -> Self {
-        Self::GuestEnded { exit: Exit::Reset, detail: "reset or power off".into() }
-    }
-
-    /// A guest that asked for its end and still ran has reset itself, however its vCPU ended; a failure of the VMM
+    /// A guest that asked for its end has reset itself, however another of its vCPUs ended meanwhile; a failure of the VMM
     /// stays one.
     fn of(report: Report, end_was_asked: bool) -> Self {
-        match report.exit {
-            Exit::Crashed | Exit::Reset if end_was_asked => Self::reset(),
-            exit => Self::GuestEnded { exit, detail: report.detail },
-        }
+        let exit = if end_was_asked && report.exit == Exit::Crashed { Exit::Reset } else { report.exit };
+        Self::GuestEnded { exit, detail: report.detail }
     }
 }
 
@@ -109,11 +103,10 @@ enum Token {
     Control,
     Devices,
     VcpuEnded,
-    GuestEnded,
 }
 
 impl Token {
-    const ALL: [Self; 4] = [Self::Control, Self::Devices, Self::VcpuEnded, Self::GuestEnded];
+    const ALL: [Self; 3] = [Self::Control, Self::Devices, Self::VcpuEnded];
 
     fn from_event(event: &EpollEvent) -> Option<Self> {
         usize::try_from(event.data()).ok().and_then(|index| Self::ALL.get(index)).copied()
@@ -151,7 +144,6 @@ impl Supervisor {
             Token::Control => self.control.as_ref().map(|control| control.as_fd().as_raw_fd()),
             Token::Devices => machine.map(|machine| machine.devices().as_raw_fd()),
             Token::VcpuEnded => machine.map(Machine::vcpu_ended_fd),
-            Token::GuestEnded => machine.map(Machine::guest_ended_fd),
         }
     }
 
@@ -190,7 +182,6 @@ impl Supervisor {
             (Token::VcpuEnded, Some(machine)) => {
                 Ok(machine.report().map(|report| Outcome::of(report, machine.end_was_asked())))
             }
-            (Token::GuestEnded, Some(_)) => Ok(Some(Outcome::reset())),
             _ => Ok(None),
         }
     }
@@ -274,8 +265,7 @@ impl Supervisor {
 
     fn adopt(&mut self, machine: Machine) -> Result<(), RunError> {
         self.machine = Some(machine);
-        self.watch(Token::VcpuEnded)?;
-        self.watch(Token::GuestEnded)
+        self.watch(Token::VcpuEnded)
     }
 
     fn resume(&self) -> Result<(), RunError> {

@@ -25,6 +25,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::cpu::state::{self, VcpuState};
 use crate::cpu::{CpuError, FreshCpu};
 use crate::kick::{Kicker, KickerError};
+use crate::power::GuestEnd;
 
 /// The run loop calls a few levels deep and allocates nothing on the stack; pages beyond are never touched.
 const STACK_LEN: usize = 256 * 1024;
@@ -37,6 +38,7 @@ pub(crate) type Shared = Arc<Mutex<dyn BusDevice>>;
 pub(crate) struct Buses {
     pub(crate) ports: Bus<Shared>,
     pub(crate) mmio: Bus<Shared>,
+    pub(crate) end: GuestEnd,
 }
 
 /// Exits over all vCPUs.
@@ -220,6 +222,9 @@ impl Vcpu {
             Ok(VcpuExit::IoOut(port, data)) => {
                 count(&counters.pio);
                 write_port(&buses.ports, port, data);
+                if buses.end.is_asked() {
+                    return Step::Ended(Exit::Reset, "reset or power off".into());
+                }
                 Step::Continue
             }
             Ok(VcpuExit::IoIn(port, data)) => {

@@ -1,33 +1,35 @@
 //! The reset line of a keyboard controller (i8042): the port a PC guest writes to reboot. No keyboard.
 
+use std::convert::Infallible;
+
 use vm_superio::{I8042Device, Trigger};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::BusDevice;
 
 /// Ports 0x60 to 0x64.
 pub const RESET_PORT_REGION_SIZE: u64 = 5;
 
-/// Makes an eventfd readable when the guest asks for a reset.
+/// Tells when the guest asks for a reset.
 pub struct ResetPort {
     controller: I8042Device<ResetLine>,
 }
 
-struct ResetLine(EventFd);
+struct ResetLine(Box<dyn Fn() + Send>);
 
 impl Trigger for ResetLine {
-    type E = std::io::Error;
+    type E = Infallible;
 
-    fn trigger(&self) -> std::io::Result<()> {
-        self.0.write(1)
+    fn trigger(&self) -> Result<(), Infallible> {
+        (self.0)();
+        Ok(())
     }
 }
 
 impl ResetPort {
-    /// `reset` is what the VMM waits on.
+    /// `reset` is called on the thread of the vCPU that asks.
     #[must_use]
-    pub fn new(reset: EventFd) -> Self {
-        Self { controller: I8042Device::new(ResetLine(reset)) }
+    pub fn new(reset: impl Fn() + Send + 'static) -> Self {
+        Self { controller: I8042Device::new(ResetLine(Box::new(reset))) }
     }
 }
 
@@ -41,7 +43,7 @@ impl BusDevice for ResetPort {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         if let (Ok(offset), &[byte]) = (u8::try_from(offset), data) {
-            // The eventfd's counter can only overflow when the VMM has ignored 2^64 - 2 resets.
+            // Only a reset could fail.
             let _ = self.controller.write(offset, byte);
         }
     }
@@ -49,18 +51,24 @@ impl BusDevice for ResetPort {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     #[test]
     fn only_the_reset_command_resets() {
-        let reset = EventFd::new(libc::EFD_NONBLOCK).unwrap();
-        let mut port = ResetPort::new(reset.try_clone().unwrap());
+        let resets = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&resets);
+        let mut port = ResetPort::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
         for (offset, data) in [(0u64, &[0xfe][..]), (4, &[0xff]), (4, &[0xfe, 0]), (u64::MAX, &[0xfe])] {
             port.write(offset, data);
         }
-        assert!(reset.read().is_err());
+        assert_eq!(resets.load(Ordering::Relaxed), 0);
         port.write(4, &[0xfe]);
-        assert_eq!(reset.read().unwrap(), 1);
+        assert_eq!(resets.load(Ordering::Relaxed), 1);
         let mut status = [0xff];
         port.read(4, &mut status);
         assert_eq!(status, [0], "a driver waits until the input buffer is empty");

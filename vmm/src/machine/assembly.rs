@@ -22,8 +22,9 @@ use super::new_event;
 use crate::acpi::{self, MmioSlot};
 use crate::boot::{self, Entry};
 use crate::config::{Cmdline, DriveId, SerialOutput, Vsock};
+use crate::layout;
+use crate::power::{self, GuestEnd};
 use crate::vcpu::{Buses, Shared};
-use crate::{layout, power};
 
 /// Where guests look for their generation.
 const GENERATION_PLACE: GenerationPlace =
@@ -38,7 +39,6 @@ pub(super) struct Assembly<'a> {
     serial: Option<Arc<Mutex<Serial>>>,
     generation: Option<Generation>,
     slots: Vec<MmioSlot>,
-    guest_ended: EventFd,
 }
 
 /// Everything that is plugged in.
@@ -48,7 +48,7 @@ pub(super) struct Fittings {
     pub(super) attached: Vec<Attached>,
     pub(super) serial: Option<Arc<Mutex<Serial>>>,
     pub(super) generation: Option<Generation>,
-    pub(super) guest_ended: EventFd,
+    pub(super) end: GuestEnd,
 }
 
 impl<'a> Assembly<'a> {
@@ -62,14 +62,14 @@ impl<'a> Assembly<'a> {
             serial: None,
             generation: None,
             slots: Vec::new(),
-            guest_ended: new_event()?,
         })
     }
 
     /// The end: what answers the vCPUs, and what the I/O thread serves.
     pub(super) fn finish(self) -> (Arc<Buses>, Fittings) {
-        let Self { frame: _, buses, devices, attached, serial, generation, slots: _, guest_ended } = self;
-        (Arc::new(buses), Fittings { devices, attached, serial, generation, guest_ended })
+        let Self { frame: _, buses, devices, attached, serial, generation, slots: _ } = self;
+        let end = buses.end.clone();
+        (Arc::new(buses), Fittings { devices, attached, serial, generation, end })
     }
 
     /// The serial port, as saved or as after a reset.
@@ -100,7 +100,8 @@ impl<'a> Assembly<'a> {
     }
 
     pub(super) fn attach_reset_port(&mut self) -> Result<(), MachineError> {
-        let port = ResetPort::new(self.guest_ended.try_clone().map_err(MachineError::Events)?);
+        let end = self.buses.end.clone();
+        let port = ResetPort::new(move || end.ask());
         let port: Shared = Arc::new(Mutex::new(port));
         self.buses
             .ports
@@ -109,7 +110,7 @@ impl<'a> Assembly<'a> {
     }
 
     pub(super) fn attach_power_ports(&mut self) -> Result<(), MachineError> {
-        let ports = power::PowerPorts::new(self.guest_ended.try_clone().map_err(MachineError::Events)?);
+        let ports = power::PowerPorts::new(self.buses.end.clone());
         let ports: Shared = Arc::new(Mutex::new(ports));
         self.buses
             .ports

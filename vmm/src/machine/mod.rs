@@ -141,11 +141,6 @@ impl Machine {
         self.crew.vcpu_ended.as_raw_fd()
     }
 
-    /// Readable when the guest has reset itself or powered off.
-    pub(crate) fn guest_ended_fd(&self) -> RawFd {
-        self.fittings.guest_ended.as_raw_fd()
-    }
-
     /// Writes out the last, unfinished line of the console.
     pub(crate) fn flush_serial(&self) {
         if let Some(serial) = &self.fittings.serial {
@@ -153,10 +148,10 @@ impl Machine {
         }
     }
 
-    /// Whether the guest has asked for a reset or to be powered off. A guest whose request is not served at once goes on
-    /// to a triple fault, its last way to reset: what counts then is that it asked.
+    /// Whether the guest has asked for a reset or to be powered off. A vCPU other than the one that asked may have gone on:
+    /// what counts is that it was asked.
     pub(crate) fn end_was_asked(&self) -> bool {
-        self.fittings.guest_ended.read().is_ok()
+        self.fittings.end.is_asked()
     }
 
     /// Why a vCPU has ended.

@@ -66,11 +66,6 @@ impl Guest {
         self.out(I8042_COMMAND, 0xfe).spin()
     }
 
-    /// Keyboard controller reset, then at once a triple fault, as Linux does when it is still running after its request.
-    pub(crate) fn reset_and_fault(self) -> Self {
-        self.out(I8042_COMMAND, 0xfe).triple_fault()
-    }
-
     /// ACPI S5, then wait.
     pub(crate) fn power_off(self) -> Self {
         self.out(SLEEP_CONTROL, 0x34).spin()
@@ -89,6 +84,12 @@ impl Guest {
     /// `jmp $`
     pub(crate) fn spin(self) -> Self {
         self.raw(&[0xeb, 0xfe])
+    }
+
+    /// Without the last `jmp $`.
+    pub(crate) fn without_its_end(mut self) -> Self {
+        self.code.truncate(self.code.len() - 2);
+        self
     }
 
     /// Prints `x` and a newline for ever.
