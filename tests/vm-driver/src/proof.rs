@@ -34,9 +34,9 @@ const SCRATCH_BYTES: u64 = 16 << 20;
 /// Clones that run at once: what a small host has memory for.
 const AT_ONCE: usize = 4;
 
-/// Clones that may never say a word, or whose guest may crash before it is unique: each was seen once, under QEMU's
-/// emulated SVM, and not in most runs of 64; the cause is not known. The agent destroys such a clone and serves the
-/// request by another one, and so does this; each is told of.
+/// Clones that may never say a word. Seen once, under QEMU's emulated SVM, and not in runs of 64 before and after; the
+/// cause is not known. The agent destroys such a clone and serves the request by another one, and so does this; each is
+/// told of. One that crashes is a failure.
 const MAX_LOST: usize = 2;
 
 /// What the clones are made from.
@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &[String], folder: &Path) -> Result<()> {
         samples.iter().flatten().try_for_each(|sample| verdict.take(sample))?;
         let silent = samples.iter().filter(|sample| sample.is_none()).count();
         (met, lost) = (met + batch - silent, lost + silent);
-        ensure!(lost <= MAX_LOST, "{lost} clones never said a word or crashed");
+        ensure!(lost <= MAX_LOST, "{lost} clones never said a word");
     }
     verdict.tell(clones)
 }
@@ -165,7 +165,7 @@ impl Stage<'_> {
     }
 }
 
-/// Makes a resumed guest unique and asks it what it drew. `None` when the guest does not come back, or crashes.
+/// Makes a resumed guest unique and asks it what it drew. `None` when the guest does not come back.
 fn meet(mut vm: Vm, generation: [u8; 16], began: Instant) -> Result<Option<Value>> {
     let connection = match vm.connection() {
         Ok(connection) => connection,
@@ -178,15 +178,8 @@ fn meet(mut vm: Vm, generation: [u8; 16], began: Instant) -> Result<Option<Value
     match become_unique(connection, generation, began) {
         Ok(answer) => vm.stop().map(|()| Some(answer)),
         Err(error) => {
-            // A guest that answered wrongly is still there.
-            let crashed = vm.has_crashed();
             let condition = vm.condition();
-            let error = error.context(format!("vmm: {condition}; console: {}", vm.last_words()));
-            if !crashed {
-                return Err(error);
-            }
-            println!("driver: clone lost: {error:#}");
-            Ok(None)
+            Err(error.context(format!("vmm: {condition}; console: {}", vm.last_words())))
         }
     }
 }

@@ -9,16 +9,13 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use vmm_api::{Client, Exit, MAX_PACKET_LEN, Request, Response};
+use vmm_api::{Client, MAX_PACKET_LEN, Request, Response};
 
 /// How long a guest may take for anything, ms: what a loaded, emulated machine needs, and no test waits longer.
 const PATIENCE_MS: u16 = 60_000;
 
 /// How long a console says nothing before it is taken to have ended, ms.
 const SILENCE_MS: u16 = 2_000;
-
-/// `vmm`'s exit code when its guest has crashed.
-const CODE_CRASHED: i32 = 2;
 
 /// One process.
 pub(crate) struct Vm {
@@ -100,14 +97,6 @@ impl Vm {
         let first = metrics();
         let came = poll(&mut [PollFd::new(self.broker.as_fd(), PollFlags::POLLIN)], SILENCE_MS);
         format!("{first:?}, then connections {came:?} and {:?}", metrics())
-    }
-
-    /// Whether the guest has crashed, as the VMM says or as its exit code does.
-    pub(crate) fn has_crashed(&mut self) -> bool {
-        match self.child.try_wait() {
-            Ok(Some(status)) => status.code() == Some(CODE_CRASHED),
-            _ => matches!(self.client.call(&Request::Metrics, &[]), Ok(Response::Exited(Exit::Crashed))),
-        }
     }
 
     /// What the guest's console says until it falls silent, for an error.
