@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use crate::failures::depends_on;
 use crate::setting;
 
 /// Where the tests put files on the host.
@@ -19,6 +20,7 @@ pub(crate) struct Finished {
 
 /// The host runs, with the programs that are tested. It stays for the next run when it was there before this one.
 fn ensure() {
+    depends_on("host");
     static READY: OnceLock<()> = OnceLock::new();
     READY.get_or_init(|| {
         for action in ["up", "swap"] {

@@ -9,6 +9,7 @@ use std::sync::{OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde_json::Value;
 
 use crate::client::Client;
+use crate::failures::depends_on;
 use crate::setting;
 
 /// For how many sandboxes the shared node has room.
@@ -17,6 +18,9 @@ pub(crate) const ROOM: usize = 8;
 /// What it may give to them, MiB: functions of [`crate::functions::MEMORY_MIB`] with what the platform adds to each,
 /// 64 MiB in the guest and the VMM's own few.
 const SANDBOX_MEMORY_MIB: u32 = ROOM as u32 * (crate::functions::MEMORY_MIB + 64 + 32);
+
+/// The state disk of the shared node.
+const SHARED_STATE: &str = "shared.img";
 
 /// How a node starts.
 #[derive(Clone, Copy)]
@@ -50,6 +54,7 @@ pub(crate) struct Use<Guard> {
 impl Node {
     /// The shared node, beside other tests.
     pub(crate) fn shared() -> Use<RwLockReadGuard<'static, ()>> {
+        depends_on(SHARED_STATE);
         let shared = shared();
         // A test that failed while it had the node leaves nothing behind that others depend on.
         let guard = shared.use_of.read().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -58,6 +63,7 @@ impl Node {
 
     /// The shared node, while no other test uses it.
     pub(crate) fn alone() -> Use<RwLockWriteGuard<'static, ()>> {
+        depends_on(SHARED_STATE);
         let shared = shared();
         let guard = shared.use_of.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         Use { node: &shared.node, _guard: guard }
@@ -65,6 +71,7 @@ impl Node {
 
     /// A node of the test's own, on the state disk at `state` (made when absent).
     pub(crate) fn boot(boot: Boot, state: &Path) -> Self {
+        depends_on(state.file_name().and_then(|name| name.to_str()).expect("a state disk has a name"));
         let mut process = Command::new(setting("TINDERBOX_XTASK"))
             .arg("node")
             .args(["--boot", if matches!(boot, Boot::Uefi) { "uefi" } else { "direct" }])
@@ -122,7 +129,7 @@ impl Drop for Node {
 fn shared() -> &'static Shared {
     static SHARED: OnceLock<Shared> = OnceLock::new();
     SHARED.get_or_init(|| {
-        let state = setting("TINDERBOX_TEST_STATE").join("shared.img");
+        let state = setting("TINDERBOX_TEST_STATE").join(SHARED_STATE);
         let node = Node::boot(Boot::Direct, &state);
         name_serial_log_on_panic(node.serial_log.clone());
         Shared { node, use_of: RwLock::new(()) }

@@ -135,8 +135,8 @@ fn tests_of_lost_machines(ctx: &Context, tested: &Round) -> Result<Option<Vec<St
     if !Accelerator::detect(ctx)?.0.is_slow() {
         return Ok(None);
     }
-    let hosts: Vec<_> = Host::lost(ctx, tested.began)?.into_iter().collect();
-    let Some(lost) = lost::find(&tested.folder, failed, &hosts)? else { return Ok(None) };
+    let host = Host::lost(ctx, tested.began)?;
+    let Some(lost) = lost::find(&tested.folder, failed, host)? else { return Ok(None) };
     for machine in &lost.machines {
         ctx.progress.say(format!("WARNING: {machine}"));
     }
