@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
-pub(crate) use process::{Lifetime, Process, is_running, quit};
+pub(crate) use process::{Lifetime, Process, is_running, put_down, quit};
 
 pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 /// Debian's UEFI firmware: code, and the variables every machine needs a copy of.

@@ -16,6 +16,11 @@ use std::time::{Duration, Instant};
 /// Lines of the serial log that a failed boot shows.
 const LAST_LINES: usize = 30;
 
+/// How long QEMU's monitor may think about an answer.
+const MONITOR_PATIENCE: Duration = Duration::from_secs(10);
+/// Its greeting, two answers, and events between them.
+const MONITOR_ANSWERS: usize = 16;
+
 /// Who ends the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lifetime {
@@ -48,7 +53,8 @@ impl Machine {
         };
         let messages = File::create(self.qemu_log()).context("create QEMU's log")?;
         let (frames, uplink) = UnixStream::pair().context("create the machine's network")?;
-        let relay = Relay::start(frames, &self.forwards, messages.try_clone()?)
+        let control = Machine::control_socket(&self.dir);
+        let relay = Relay::start(frames, &self.forwards, &control, messages.try_clone()?)
             .with_context(|| format!("reach the machine; {} says more", self.qemu_log().display()))?;
         // Only now: QEMU shall have this descriptor, and the relay must not, or it would never see QEMU's end.
         fcntl_setfd(&uplink, FdFlags::empty()).context("hand the network to QEMU")?;
@@ -204,6 +210,33 @@ pub(crate) fn quit(dir: &Path, limit: Duration) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Kills the QEMU that listens at `control`; what it says of its processors before, as far as it still answers.
+pub(crate) fn put_down(control: &Path) -> Result<String> {
+    let stream = UnixStream::connect(control).with_context(|| format!("connect to {}", control.display()))?;
+    let owner = rustix::net::sockopt::socket_peercred(&stream).context("ask whose socket it is")?.pid;
+    let said = processors(&stream).unwrap_or_else(|error| format!("its QEMU does not say why: {error}"));
+    // The connection keeps the number from being another process's, as far as it was QEMU's until now.
+    rustix::process::kill_process(owner, rustix::process::Signal::KILL).context("kill QEMU")?;
+    Ok(said)
+}
+
+/// The registers of all processors, in the words of QEMU's monitor.
+fn processors(mut stream: &UnixStream) -> std::io::Result<String> {
+    stream.set_read_timeout(Some(MONITOR_PATIENCE))?;
+    stream.write_all(b"{\"execute\":\"qmp_capabilities\"}\n")?;
+    let question = br#"{"execute":"human-monitor-command","arguments":{"command-line":"info registers -a"}}"#;
+    stream.write_all(question)?;
+    stream.write_all(b"\n")?;
+    let answers = BufReader::new(stream).lines();
+    for answer in answers.take(MONITOR_ANSWERS) {
+        let answer: serde_json::Value = serde_json::from_str(&answer?)?;
+        if let Some(text) = answer["return"].as_str() {
+            return Ok(text.replace("\r\n", "\n"));
+        }
+    }
+    Err(std::io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub(super) struct Link {
     readable: bool,
     writable: bool,
     closed: bool,
+    /// Whether anything came since somebody asked.
+    heard: bool,
     /// Read, not yet understood.
     incoming: VecDeque<u8>,
     /// To be written.
@@ -35,7 +37,7 @@ impl Link {
     pub(super) fn new(socket: UnixStream) -> Result<Link> {
         socket.set_nonblocking(true).context("set up the socket to QEMU")?;
         let (incoming, outgoing) = Default::default();
-        Ok(Link { socket, readable: true, writable: true, closed: false, incoming, outgoing })
+        Ok(Link { socket, readable: true, writable: true, closed: false, heard: false, incoming, outgoing })
     }
 
     pub(super) fn socket(&self) -> &UnixStream {
@@ -45,6 +47,11 @@ impl Link {
     /// Whether QEMU is gone.
     pub(super) fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// Whether anything came since the last call.
+    pub(super) fn take_heard(&mut self) -> bool {
+        std::mem::take(&mut self.heard)
     }
 
     /// Whether nothing more is sent before QEMU has read some.
@@ -63,7 +70,10 @@ impl Link {
         if self.readable {
             match self.socket.read(&mut chunk) {
                 Ok(0) => self.closed = true,
-                Ok(len) => self.incoming.extend(&chunk[..len]),
+                Ok(len) => {
+                    self.heard = true;
+                    self.incoming.extend(&chunk[..len]);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // It died with frames unread.

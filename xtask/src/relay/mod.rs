@@ -16,12 +16,14 @@ mod client;
 mod command;
 mod lease;
 mod link;
+mod pulse;
 #[cfg(test)]
 mod tests;
 
 use anyhow::{Context as _, Result};
 use client::{Client, Fate};
 use link::Link;
+use pulse::Pulse;
 use rustix::event::{Timespec, epoll};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -54,6 +56,9 @@ const OTHER_DESCRIPTORS: u64 = 64;
 const BUFFER_LEN: usize = 128 * 1024;
 /// Ports that connections to the machine come from, in turn: a port is used again only after all others.
 const FIRST_PORT: u16 = 1024;
+/// How long a machine may send nothing at all, asked or not, before it counts as stuck: many times what an emulated one took
+/// to answer on a machine that was busy with everything else.
+const PATIENCE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(120);
 /// Events of one wake-up.
 const EVENTS: usize = 256;
 /// Numbers of what is not a client among the events.
@@ -80,7 +85,17 @@ struct Network {
     clients: HashMap<u16, Client>,
     max_clients: usize,
     next_port: u16,
+    pulse: Pulse,
     began: std::time::Instant,
+}
+
+/// Why a relay's work is over.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// QEMU closed its end.
+    Gone,
+    /// The machine is there and answers nothing.
+    Stuck,
 }
 
 /// Listens at every port of the host's loopback that is asked for; where none is named (0), at a free one.
@@ -107,7 +122,7 @@ fn raise_descriptors() -> usize {
 }
 
 impl Network {
-    fn new(frames: UnixStream, ports: Vec<Port>) -> Result<Network> {
+    fn new(frames: UnixStream, ports: Vec<Port>, patience: smoltcp::time::Duration) -> Result<Network> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("make an epoll")?;
         let mut link = Link::new(frames)?;
         watch(&epoll, link.socket(), LINK_EVENT)?;
@@ -133,17 +148,21 @@ impl Network {
             clients: HashMap::new(),
             max_clients: raise_descriptors(),
             next_port: FIRST_PORT,
+            pulse: Pulse::new(patience),
             began: std::time::Instant::now(),
         })
     }
 
-    /// Works until the machine is gone.
-    fn run(mut self) -> Result<()> {
+    /// Works until the machine is gone or stuck.
+    fn run(mut self) -> Result<End> {
         let mut events = Vec::with_capacity(EVENTS);
         loop {
             let more = self.turn()?;
             if self.link.is_closed() {
-                return Ok(());
+                return Ok(End::Gone);
+            }
+            if self.pulse.check(self.now(), &mut self.link) {
+                return Ok(End::Stuck);
             }
             let delay = if more { Some(smoltcp::time::Duration::ZERO) } else { self.delay() };
             let delay = delay.map(|delay| Timespec {
@@ -165,6 +184,9 @@ impl Network {
     fn turn(&mut self) -> Result<bool> {
         self.accept()?;
         let mut more = self.link.read().context("read the machine's frames")?;
+        if self.link.take_heard() {
+            self.pulse.heard(self.now());
+        }
         for client in self.clients.values_mut() {
             client.carry(self.sockets.get_mut(client.handle()));
         }
@@ -190,7 +212,9 @@ impl Network {
     /// How long nothing has to be done unless something happens.
     fn delay(&mut self) -> Option<smoltcp::time::Duration> {
         // A stack that has frames to send and no room for them waits for the room, not for the clock.
-        if self.link.is_full() { None } else { self.interface.poll_delay(self.now(), &self.sockets) }
+        let stack =
+            if self.link.is_full() { None } else { self.interface.poll_delay(self.now(), &self.sockets) };
+        stack.into_iter().chain(self.pulse.delay(self.now())).min()
     }
 
     fn now(&self) -> Instant {

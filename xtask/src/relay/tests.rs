@@ -17,13 +17,17 @@ const SEATS: usize = 1024;
 struct World {
     served: u16,
     not_served: u16,
-    relay: JoinHandle<Result<()>>,
+    relay: JoinHandle<Result<End>>,
     /// Its end is the machine's.
     power: UnixStream,
 }
 
 impl World {
     fn new() -> World {
+        World::with_patience(PATIENCE)
+    }
+
+    fn with_patience(patience: smoltcp::time::Duration) -> World {
         let forward = |guest| Forward { host: 0, guest };
         let ports = listen(&[forward(SERVED), forward(NOT_SERVED)]).unwrap();
         let number = |at: usize| -> u16 {
@@ -34,7 +38,7 @@ impl World {
         let (frames, card) = UnixStream::pair().unwrap();
         let power = card.try_clone().unwrap();
         std::thread::spawn(move || machine(card));
-        let relay = std::thread::spawn(move || Network::new(frames, ports)?.run());
+        let relay = std::thread::spawn(move || Network::new(frames, ports, patience)?.run());
         World { served, not_served, relay, power }
     }
 
@@ -45,7 +49,7 @@ impl World {
     /// Cuts the power and waits for the relay to end.
     fn end(self) {
         self.power.shutdown(Shutdown::Both).unwrap();
-        self.relay.join().unwrap().unwrap();
+        assert_eq!(self.relay.join().unwrap().unwrap(), End::Gone);
     }
 }
 
@@ -153,4 +157,36 @@ fn clients_of_a_machine_that_ends_are_told() {
     world.end();
     // Either way of ending is one: what counts is that nobody waits.
     assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+}
+
+#[test]
+fn a_machine_that_has_nothing_to_say_is_not_stuck() {
+    let patience = smoltcp::time::Duration::from_millis(600);
+    let world = World::with_patience(patience);
+    let mut client = world.client();
+    client.write_all(b"well").unwrap();
+    client.read_exact(&mut [0; 4]).unwrap();
+    std::thread::sleep(3 * std::time::Duration::from(patience));
+    client.write_all(b"well").unwrap();
+    client.read_exact(&mut [0; 4]).unwrap();
+    world.end();
+}
+
+#[test]
+fn a_machine_that_stops_answering_is_stuck() {
+    let (frames, mut card) = UnixStream::pair().unwrap();
+    let patience = smoltcp::time::Duration::from_millis(600);
+    let relay = std::thread::spawn(move || Network::new(frames, vec![], patience)?.run());
+    // While it has not said anything it may be booting.
+    std::thread::sleep(2 * std::time::Duration::from(patience));
+    assert!(!relay.is_finished());
+    let mut frame = [0; 64];
+    frame[..4].copy_from_slice(&60_u32.to_be_bytes());
+    card.write_all(&frame).unwrap();
+    assert_eq!(relay.join().unwrap().unwrap(), End::Stuck);
+    // Who was asked, and how often.
+    let mut heard = Vec::new();
+    card.read_to_end(&mut heard).unwrap();
+    let questions = heard.windows(8).filter(|bytes| **bytes == [0, 1, 8, 0, 6, 4, 0, 1]).count();
+    assert!((5..=12).contains(&questions), "{questions} questions");
 }
