@@ -25,13 +25,18 @@ pub(crate) fn depends_on(machine: &str) {
     MACHINE.with_borrow_mut(|name| machine.clone_into(name));
 }
 
+/// What this thread's test depends on; empty when nobody said.
+pub(crate) fn machine() -> String {
+    MACHINE.with_borrow(String::clone)
+}
+
 fn write_down() {
     let file = setting("TINDERBOX_TEST_STATE").join(FILE);
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let (thread, machine) = (std::thread::current(), MACHINE.with_borrow(String::clone));
+        let (thread, machine) = (std::thread::current(), machine());
         let line = format!("{} {machine} {}\n", now.as_millis(), thread.name().unwrap_or("unnamed"));
         // A failure that is not written down is not run again.
         let file = OpenOptions::new().create(true).append(true).open(&file);

@@ -4,23 +4,25 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::Value;
 
 use crate::client::Client;
-use crate::failures::depends_on;
+use crate::failures::{depends_on, machine};
 use crate::setting;
 
-/// For how many sandboxes the shared node has room.
+/// For how many sandboxes a node has room.
 pub(crate) const ROOM: usize = 8;
 
 /// What it may give to them, MiB: functions of [`crate::functions::MEMORY_MIB`] with what the platform adds to each,
 /// 64 MiB in the guest and the VMM's own few.
 const SANDBOX_MEMORY_MIB: u32 = ROOM as u32 * (crate::functions::MEMORY_MIB + 64 + 32);
 
-/// The state disk of the shared node.
-const SHARED_STATE: &str = "shared.img";
+/// Nodes that tests share: one for each test thread that a machine with two processors has, as an emulated node has one
+/// processor.
+const NODES: usize = 2;
 
 /// How a node starts.
 #[derive(Clone, Copy)]
@@ -39,34 +41,42 @@ pub(crate) struct Node {
     input: Option<ChildStdin>,
 }
 
-/// The node that most tests use.
+/// A node that most tests use, booted for the first one that does.
 struct Shared {
-    node: Node,
+    /// The name of its state disk.
+    state: &'static str,
+    node: OnceLock<Node>,
     use_of: RwLock<()>,
+    /// Tests that use it or wait for it.
+    tests: AtomicUsize,
 }
 
-/// The shared node, in use by one test among others or by one alone.
+static SHARED: [Shared; NODES] = [Shared::new("shared-1.img"), Shared::new("shared-2.img")];
+
+/// A shared node, in use by one test among others or by one alone.
 pub(crate) struct Use<Guard> {
     pub(crate) node: &'static Node,
     _guard: Guard,
+    _seat: Seat,
 }
 
+/// A test's place at a shared node.
+struct Seat(&'static Shared);
+
 impl Node {
-    /// The shared node, beside other tests.
+    /// A shared node, beside other tests.
     pub(crate) fn shared() -> Use<RwLockReadGuard<'static, ()>> {
-        depends_on(SHARED_STATE);
-        let shared = shared();
+        let seat = Seat::take();
         // A test that failed while it had the node leaves nothing behind that others depend on.
-        let guard = shared.use_of.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Use { node: &shared.node, _guard: guard }
+        let guard = seat.0.use_of.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Use { node: seat.0.node(), _guard: guard, _seat: seat }
     }
 
-    /// The shared node, while no other test uses it.
+    /// A shared node, while no other test uses it.
     pub(crate) fn alone() -> Use<RwLockWriteGuard<'static, ()>> {
-        depends_on(SHARED_STATE);
-        let shared = shared();
-        let guard = shared.use_of.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Use { node: &shared.node, _guard: guard }
+        let seat = Seat::take();
+        let guard = seat.0.use_of.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Use { node: seat.0.node(), _guard: guard, _seat: seat }
     }
 
     /// A node of the test's own, on the state disk at `state` (made when absent).
@@ -126,21 +136,53 @@ impl Drop for Node {
     }
 }
 
-fn shared() -> &'static Shared {
-    static SHARED: OnceLock<Shared> = OnceLock::new();
-    SHARED.get_or_init(|| {
-        let state = setting("TINDERBOX_TEST_STATE").join(SHARED_STATE);
-        let node = Node::boot(Boot::Direct, &state);
-        name_serial_log_on_panic(node.serial_log.clone());
-        Shared { node, use_of: RwLock::new(()) }
-    })
+impl Shared {
+    const fn new(state: &'static str) -> Self {
+        Self { state, node: OnceLock::new(), use_of: RwLock::new(()), tests: AtomicUsize::new(0) }
+    }
+
+    /// Whether its machine ended by itself: `xtask node` leaves a note then.
+    fn has_ended(&self) -> bool {
+        setting("TINDERBOX_TEST_STATE").join(self.state).with_extension("img.ended").exists()
+    }
+
+    fn node(&'static self) -> &'static Node {
+        self.node.get_or_init(|| {
+            let node = Node::boot(Boot::Direct, &setting("TINDERBOX_TEST_STATE").join(self.state));
+            name_serial_log_on_panic(self.state, node.serial_log.clone());
+            node
+        })
+    }
 }
 
-/// A failed test says where the machine's own words are.
-fn name_serial_log_on_panic(serial_log: PathBuf) {
+impl Seat {
+    /// At the node with the fewest tests among those that have not ended: on one that has, every test fails at once.
+    fn take() -> Self {
+        static CHOOSING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = CHOOSING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let shared = SHARED
+            .iter()
+            .min_by_key(|shared| (shared.has_ended(), shared.tests.load(Ordering::SeqCst)))
+            .expect("there are nodes");
+        shared.tests.fetch_add(1, Ordering::SeqCst);
+        depends_on(shared.state);
+        Self(shared)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.tests.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A failed test says where its machine's own words are.
+fn name_serial_log_on_panic(state: &'static str, serial_log: PathBuf) {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
-        eprintln!("serial log of the shared node: {}", serial_log.display());
+        if machine() == state {
+            eprintln!("serial log of {state}: {}", serial_log.display());
+        }
     }));
 }

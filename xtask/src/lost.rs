@@ -1,8 +1,8 @@
 //! Machines of the tests that ended by themselves, and the tests that they took with them.
 //!
-//! Under QEMU's emulation with a thread for each processor a node's own kernel breaks at times (README, known gaps). The tests
-//! that were waiting for an answer fail for it, and what they would have found stays hidden: they are run again, a few times
-//! at most, with a message that cannot be overlooked. On hardware there is no second run.
+//! Under QEMU's emulation a node's own kernel broke at times (docs/adr/0010), and may again. The tests that were waiting for
+//! an answer fail for it, and what they would have found stays hidden: they are run again, a few times at most, with a message
+//! that cannot be overlooked. On hardware there is no second run.
 //!
 //! `xtask node` writes a note beside the state disk of a machine that ends before it is to; the tests write down when which
 //! of them failed on which machine. Only when every failure came with the end of its own machine, and every failure is
