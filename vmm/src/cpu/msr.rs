@@ -58,6 +58,9 @@ pub(crate) type MsrIndices = Arc<[u32]>;
 const TSC: u32 = 0x10;
 /// `IA32_TSC_DEADLINE`: arms a timer relative to the TSC.
 const TSC_DEADLINE: u32 = 0x6e0;
+/// `MSR_KVM_WALL_CLOCK`, old and new: setting it makes KVM write the time to guest memory, once. A guest that wants to know
+/// again sets it again.
+const KVM_WALL_CLOCK: [u32; 2] = [0x11, 0x4b56_4d00];
 /// Memory types (SDM 3A §12.11): variable ranges, fixed ranges, default. KVM keeps them and older versions do not list them.
 const MTRRS: [std::ops::RangeInclusive<u32>; 5] =
     [0x200..=0x20f, 0x250..=0x250, 0x258..=0x259, 0x268..=0x26f, 0x2ff..=0x2ff];
@@ -79,7 +82,8 @@ pub(crate) fn indices(kvm: &Kvm) -> Result<MsrIndices, kvm_ioctls::Error> {
 /// The TSC first and the deadline last: a deadline is turned into a timer when it is set, by the TSC of that moment.
 fn in_order(listed: &[u32]) -> MsrIndices {
     let more = MTRRS.into_iter().flatten().chain(MACHINE_CHECK_BANKS);
-    let mut all: Vec<u32> = listed.iter().copied().chain(more).filter(|&index| index != TSC).collect();
+    let left_out = |index: &u32| *index == TSC || KVM_WALL_CLOCK.contains(index);
+    let mut all: Vec<u32> = listed.iter().copied().chain(more).filter(|index| !left_out(index)).collect();
     all.sort_unstable_by_key(|&index| (index == TSC_DEADLINE, index));
     all.dedup();
     std::iter::once(TSC).chain(all).collect()
@@ -183,10 +187,10 @@ mod tests {
 
     #[test]
     fn the_deadline_comes_last_and_the_tsc_first() {
-        let order = in_order(&[TSC_DEADLINE, 0xc000_0080, TSC, 0x2ff, 0x1a0]);
+        let order = in_order(&[TSC_DEADLINE, 0xc000_0080, TSC, 0x2ff, 0x11, 0x1a0]);
         assert_eq!((order.first(), order.last()), (Some(&TSC), Some(&TSC_DEADLINE)));
         assert_eq!(order.iter().filter(|&&index| index == 0x2ff).count(), 1);
-        assert!(order.contains(&0x403) && order.contains(&0xc000_0080));
+        assert!(order.contains(&0x403) && order.contains(&0xc000_0080) && !order.contains(&0x11));
     }
 
     #[test]
