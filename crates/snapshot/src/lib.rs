@@ -28,7 +28,7 @@ pub use key::{ChunkSealer, Key, Salt, Tag};
 pub use layout::{MAX_SECTION_LEN, MAX_SECTIONS, MAX_STATE_LEN, VERSION};
 pub use pages::{Chunk, MAX_CHUNK_PAGES, MAX_PAGES, PAGE_LEN, PageIndex, PageMask, runs};
 pub use reader::StateReader;
-pub use writer::StateWriter;
+pub use writer::{StateWriter, seal};
 
 /// Plain data that a snapshot section holds. All fields are public and mean nothing until [`Persist::restore`] has
 /// checked them.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::layout::{AT_ARCHITECTURE, AT_CHECKSUM, AT_LEN, AT_VERSION, HEADER_LEN, TAG_LEN, checksum};
+use crate::layout::{AT_ARCHITECTURE, AT_LEN, AT_VERSION, HEADER_LEN, TAG_LEN};
 
 const SALT: Salt = [7; 16];
 
@@ -42,11 +42,7 @@ fn refusal(file: &[u8]) -> FormatError {
 
 /// What an attacker with the key, or a program with a bug, would write.
 fn resealed(mut file: Vec<u8>) -> Vec<u8> {
-    let sum = checksum(&file);
-    file[AT_CHECKSUM..AT_CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
-    let end = file.len() - TAG_LEN;
-    let tag = key(1).tag_state(&SALT, &file[..end]);
-    file[end..].copy_from_slice(&tag);
+    seal(&mut file, &key(1));
     file
 }
 
@@ -224,8 +220,6 @@ proptest! {
         file[14] = count;
         file.extend_from_slice(&body);
         file.resize(file.len() + TAG_LEN, 0);
-        let len = file.len() as u64;
-        file[AT_LEN..AT_LEN + 8].copy_from_slice(&len.to_le_bytes());
         if let Ok(reader) = StateReader::open(&resealed(file), &key(1)) {
             let _ = reader.get::<DialState>(0);
         }

@@ -8,7 +8,7 @@ use crate::key::{Key, Salt};
 use crate::layout::{
     ARCHITECTURE, AT_ARCHITECTURE, AT_CHECKSUM, AT_KEY_CHECK, AT_LEN, AT_SALT, AT_SECTION_INSTANCE,
     AT_SECTION_LEN, AT_SECTION_VERSION, AT_SECTIONS, AT_VERSION, HEADER_LEN, MAGIC, MAX_SECTION_LEN,
-    MAX_SECTIONS, SECTION_HEADER_LEN, SECTION_NAME_LEN, TAG_LEN, VERSION, checksum,
+    MAX_SECTIONS, SECTION_HEADER_LEN, SECTION_NAME_LEN, TAG_LEN, VERSION, array_at, checksum,
 };
 
 /// A state file being put together. Sections may be added in any order; they are written in theirs.
@@ -67,9 +67,7 @@ impl StateWriter {
         put(&mut file, AT_VERSION, &VERSION.to_le_bytes());
         put(&mut file, AT_ARCHITECTURE, &ARCHITECTURE.to_le_bytes());
         put(&mut file, AT_SECTIONS, &(self.sections.len() as u16).to_le_bytes());
-        put(&mut file, AT_LEN, &(len as u64).to_le_bytes());
         put(&mut file, AT_SALT, salt);
-        put(&mut file, AT_KEY_CHECK, &key.check(salt));
         for ((name, instance), (version, bytes)) in self.sections {
             let mut header = [0; SECTION_HEADER_LEN];
             put(&mut header, 0, name.as_bytes());
@@ -80,12 +78,24 @@ impl StateWriter {
             file.extend_from_slice(&bytes);
         }
         file.resize(len, 0);
-        let sum = checksum(&file);
-        put(&mut file, AT_CHECKSUM, &sum.to_le_bytes());
-        let tag = key.tag_state(salt, &file[..len - TAG_LEN]);
-        put(&mut file, len - TAG_LEN, &tag);
+        seal(&mut file, key);
         file
     }
+}
+
+/// Fills in what a file's header and end say of the file itself: length, key check, checksum, tag. The last bytes are the
+/// tag's room. A file shorter than header and tag stays as it is.
+///
+/// Tests of readers use this on files that no writer makes: what is behind the tag must hold without it.
+pub fn seal(file: &mut [u8], key: &Key) {
+    let (len, Some(salt)) = (file.len(), array_at(file, AT_SALT)) else { return };
+    let Some(end) = len.checked_sub(TAG_LEN).filter(|end| *end >= HEADER_LEN) else { return };
+    put(file, AT_LEN, &(len as u64).to_le_bytes());
+    put(file, AT_KEY_CHECK, &key.check(&salt));
+    let sum = checksum(file);
+    put(file, AT_CHECKSUM, &sum.to_le_bytes());
+    let tag = key.tag_state(&salt, file.get(..end).unwrap_or_default());
+    put(file, end, &tag);
 }
 
 fn put(file: &mut [u8], at: usize, bytes: &[u8]) {

@@ -1,12 +1,15 @@
 //! Snapshots: a machine goes on where it was, in another process, as often as one likes.
 
+mod content;
+mod hostile;
+
 use std::fs::File;
 use std::io::{PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vmm_api::{
-    Identity, Key, LoadConfig, LoadReport, Refusal, Request, Response, SerialConfig, Shape, SnapshotConfig,
-    SnapshotKind, SnapshotReport, Source,
+    Identity, Key, LoadConfig, LoadReport, MachineConfig, Refusal, Request, Response, SerialConfig, Shape,
+    SnapshotConfig, SnapshotKind, SnapshotReport, Source,
 };
 
 use crate::guest::Guest;
@@ -203,4 +206,39 @@ fn a_refused_load_says_why_and_a_better_one_is_taken() {
     assert_eq!(other.call(&Request::Prepare(Shape { vcpu_count: 2, mem_size_mib: 128 })), Response::Ok);
     assert!(snapshot.refusal(&other, load_config()).message.contains("prepared for another"));
     snapshot.clone_in(&vmm);
+}
+
+#[test]
+fn sixteen_vcpus_are_saved_and_restored() {
+    let config = MachineConfig { vcpu_count: 16, ..machine() };
+    let (vmm, mut console) = Vmm::run(config, &Guest::new().count_for_ever(COUNTER), &[]);
+    let mut printed = vec![0; 10 * RECORD_LEN];
+    console.read_exact(&mut printed).unwrap();
+    assert_eq!(vmm.call(&Request::Pause), Response::Ok);
+    let snapshot = Snapshot::take(&vmm);
+    assert_eq!(vmm.call(&Request::Stop), Response::Ok);
+    console.read_to_end(&mut printed).unwrap();
+    let vmm = Vmm::spawn();
+    let (_, mut console) = snapshot.clone_in(&vmm);
+    read_more(&mut printed, &mut console);
+    assert_counts(&printed);
+}
+
+#[test]
+fn requests_out_of_order_are_refused() {
+    let (snapshot, _) = Snapshot::of_counter();
+    let vmm = prepared();
+    let refused = |request: &Request| match vmm.call(request) {
+        Response::Refused(refusal) => refusal.message,
+        other => panic!("not refused: {other:?}"),
+    };
+    assert_eq!(refused(&Request::Start), "start: the machine is prepared and not loaded yet");
+    assert_eq!(refused(&shape()), "prepare: the machine is prepared and not loaded yet");
+    assert_eq!(
+        refused(&Request::Snapshot(snapshot_config())),
+        "snapshot: the machine is prepared and not loaded yet"
+    );
+    snapshot.clone_in(&vmm);
+    assert_eq!(refused(&Request::Snapshot(snapshot_config())), "snapshot: the machine is running");
+    assert_eq!(refused(&Request::Load(load_config())), "load: the machine is running");
 }

@@ -1,0 +1,76 @@
+//! What is in the files of a snapshot, by `docs/snapshot-format.md`: sections that can be changed and sealed again.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use snapshot::StateWriter;
+
+use super::key;
+
+const HEADER_LEN: usize = 64;
+const SECTION_HEADER_LEN: usize = 40;
+const TAG_LEN: usize = 16;
+const AT_SALT: usize = 32;
+
+/// One section of a state file.
+#[derive(Clone)]
+pub(super) struct Section {
+    pub(super) name: &'static str,
+    pub(super) instance: u32,
+    pub(super) version: u32,
+    /// Where it begins in the file, with its header.
+    pub(super) at: usize,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Section {
+    /// With its header.
+    pub(super) fn len(&self) -> usize {
+        SECTION_HEADER_LEN + self.bytes.len()
+    }
+}
+
+/// The sections of a file, in its order.
+pub(super) fn sections(file: &[u8]) -> Vec<Section> {
+    let mut found = Vec::new();
+    let mut at = HEADER_LEN;
+    while at < file.len() - TAG_LEN {
+        let header = &file[at..at + SECTION_HEADER_LEN];
+        let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap());
+        let name = std::str::from_utf8(&header[..24]).unwrap().trim_end_matches('\0');
+        let len = word(32) as usize;
+        let bytes = file[at + SECTION_HEADER_LEN..at + SECTION_HEADER_LEN + len].to_vec();
+        // The writer wants names that live as long as the program, as this test does.
+        let name = Box::leak(name.to_owned().into_boxed_str());
+        found.push(Section { name, instance: word(24), version: word(28), at, bytes });
+        at += SECTION_HEADER_LEN + len;
+    }
+    found
+}
+
+/// A file of these sections with the salt of `original`, as somebody with the key would write it.
+pub(super) fn sealed(original: &[u8], sections: &[Section]) -> Vec<u8> {
+    let mut writer = StateWriter::new();
+    for section in sections {
+        let Section { name, instance, version, at: _, bytes } = section.clone();
+        writer.add_bytes(name, instance, version, bytes).unwrap();
+    }
+    writer.finish(&file_key(), original[AT_SALT..AT_SALT + 16].try_into().unwrap())
+}
+
+pub(super) fn file_key() -> snapshot::Key {
+    snapshot::Key::new(*key().bytes())
+}
+
+/// All of a file.
+pub(super) fn bytes_of(file: &File) -> Vec<u8> {
+    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+/// Replaces all of a file.
+pub(super) fn write_over(file: &File, bytes: &[u8]) {
+    file.set_len(0).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+}
