@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 
 use devices::Memory;
 use snapshot::{Chunk, ChunkSealer, FormatError, PAGE_LEN, PageIndex, PageMask, runs};
+use vm_memory::bitmap::BitmapSlice;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress, VolatileSlice};
 
 use crate::memory::{self, MemoryError};
@@ -151,7 +152,7 @@ impl Writer<'_> {
         &mut self,
         number: u32,
         wanted: PageMask,
-        place: &VolatileSlice<'_>,
+        place: &VolatileSlice<'_, impl BitmapSlice>,
     ) -> Result<(), MemoryFileError> {
         let (mut mask, mut used): (PageMask, usize) = (0, 0);
         for page in runs(wanted).flatten() {

@@ -7,31 +7,27 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use vm_memory::VolatileSlice;
+use vm_memory::bitmap::Bitmap;
+
+use crate::Slice;
 
 /// Pieces handed to one system call; Linux takes 1,024 (IOV_MAX), this keeps the array small on the stack.
 const BATCH: usize = 128;
 
 /// Reads at `offset` of a file until every piece is full.
-pub(crate) fn read_exact_at(
-    file: BorrowedFd<'_>,
-    offset: u64,
-    pieces: &[VolatileSlice<'_>],
-) -> io::Result<()> {
+pub(crate) fn read_exact_at(file: BorrowedFd<'_>, offset: u64, pieces: &[Slice<'_>]) -> io::Result<()> {
+    // Whatever comes of it: a page too many in a snapshot is no harm.
+    mark_dirty(pieces);
     transfer(offset, pieces, io::ErrorKind::UnexpectedEof, |iovecs, offset| {
         // SAFETY: preadv needs an open descriptor (borrowed, so it is) and `iovcnt` iovecs that are writable for
-        // their length: each was made from a VolatileSlice, which keeps its mapping alive for the whole call, and
+        // their length: each was made from a Slice, which keeps its mapping alive for the whole call, and
         // guest memory may change under the kernel's hands without harm.
         unsafe { libc::preadv(file.as_raw_fd(), iovecs.as_ptr(), count(iovecs), offset) }
     })
 }
 
 /// Writes every piece at `offset` of a file.
-pub(crate) fn write_all_at(
-    file: BorrowedFd<'_>,
-    offset: u64,
-    pieces: &[VolatileSlice<'_>],
-) -> io::Result<()> {
+pub(crate) fn write_all_at(file: BorrowedFd<'_>, offset: u64, pieces: &[Slice<'_>]) -> io::Result<()> {
     transfer(offset, pieces, io::ErrorKind::WriteZero, |iovecs, offset| {
         // SAFETY: as for preadv above, with iovecs that only have to be readable.
         unsafe { libc::pwritev(file.as_raw_fd(), iovecs.as_ptr(), count(iovecs), offset) }
@@ -39,7 +35,7 @@ pub(crate) fn write_all_at(
 }
 
 /// Sends from the pieces without waiting; returns how much the socket took.
-pub(crate) fn send(socket: BorrowedFd<'_>, pieces: &[VolatileSlice<'_>]) -> io::Result<usize> {
+pub(crate) fn send(socket: BorrowedFd<'_>, pieces: &[Slice<'_>]) -> io::Result<usize> {
     let (mut iovecs, used) = iovecs(pieces, 0);
     // SAFETY: msghdr is plain data for which all zeros (no address, no control data) is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -48,13 +44,14 @@ pub(crate) fn send(socket: BorrowedFd<'_>, pieces: &[VolatileSlice<'_>]) -> io::
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     retry(|| {
         // SAFETY: sendmsg needs an open socket (borrowed) and a message whose `msg_iovlen` iovecs are readable: they
-        // are the first `used` of `iovecs`, which outlives the call, each made from a VolatileSlice of live memory.
+        // are the first `used` of `iovecs`, which outlives the call, each made from a Slice of live memory.
         unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) }
     })
 }
 
 /// Receives into the pieces without waiting; returns how much came, 0 at the end of the stream.
-pub(crate) fn receive(socket: BorrowedFd<'_>, pieces: &[VolatileSlice<'_>]) -> io::Result<usize> {
+pub(crate) fn receive(socket: BorrowedFd<'_>, pieces: &[Slice<'_>]) -> io::Result<usize> {
+    mark_dirty(pieces);
     let (mut iovecs, used) = iovecs(pieces, 0);
     // SAFETY: msghdr is plain data for which all zeros (no address, no control data) is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -62,7 +59,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, pieces: &[VolatileSlice<'_>]) -> i
     message.msg_iovlen = used;
     let received = retry(|| {
         // SAFETY: recvmsg needs an open socket (borrowed) and a message whose `msg_iovlen` iovecs are writable: they
-        // are the first `used` of `iovecs`, which outlives the call, each made from a VolatileSlice of live memory.
+        // are the first `used` of `iovecs`, which outlives the call, each made from a Slice of live memory.
         unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) }
     })?;
     Ok(received)
@@ -80,7 +77,7 @@ pub(crate) fn fill_random(bytes: &mut [u8]) -> io::Result<usize> {
 /// Calls until all bytes of all pieces have moved.
 fn transfer(
     mut offset: u64,
-    pieces: &[VolatileSlice<'_>],
+    pieces: &[Slice<'_>],
     early_end: io::ErrorKind,
     mut call: impl FnMut(&[libc::iovec], libc::off_t) -> libc::ssize_t,
 ) -> io::Result<()> {
@@ -108,10 +105,15 @@ fn transfer(
     Ok(())
 }
 
+/// Remembers that the kernel writes to `pieces`, which [`Memory`](crate::Memory) does not see.
+fn mark_dirty(pieces: &[Slice<'_>]) {
+    for piece in pieces {
+        piece.bitmap().mark_dirty(0, piece.len());
+    }
+}
+
 /// The first pieces as iovecs, without the first `skip` bytes of the first; and how many.
-///
-/// Marks nothing dirty: [`Memory`](crate::Memory) tracks no writes of the host.
-fn iovecs(pieces: &[VolatileSlice<'_>], skip: usize) -> ([libc::iovec; BATCH], usize) {
+fn iovecs(pieces: &[Slice<'_>], skip: usize) -> ([libc::iovec; BATCH], usize) {
     let mut iovecs = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
     let mut used = 0;
     let mut skip = skip;
@@ -141,5 +143,45 @@ fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+
+    use super::*;
+    use crate::Memory;
+
+    /// Which of eight pages a call on the third and on half of the fifth and sixth marks.
+    fn marked(call: impl FnOnce(&[Slice<'_>])) -> Vec<usize> {
+        let memory = Memory::from_ranges(&[(GuestAddress(0), 8 << 12)]).unwrap();
+        let piece = |at, len| memory.get_slice(GuestAddress(at), len).unwrap();
+        call(&[piece(2 << 12, 1 << 12), piece((4 << 12) + 2048, 1 << 12)]);
+        let region = memory.find_region(GuestAddress(0)).unwrap();
+        (0..8).filter(|page| region.bitmap().dirty_at(page << 12)).collect()
+    }
+
+    #[test]
+    fn what_the_kernel_writes_to_guest_memory_is_remembered() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 16).unwrap();
+        assert_eq!(marked(|pieces| read_exact_at(file.as_fd(), 0, pieces).unwrap()), [2, 4, 5]);
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(&[1; 2 << 12]).unwrap();
+        let received = |pieces: &[Slice<'_>]| assert_eq!(receive(ours.as_fd(), pieces).unwrap(), 2 << 12);
+        assert_eq!(marked(received), [2, 4, 5]);
+    }
+
+    #[test]
+    fn what_it_reads_is_not() {
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(marked(|pieces| write_all_at(file.as_fd(), 0, pieces).unwrap()), [0; 0]);
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert_eq!(marked(|pieces| assert!(send(ours.as_fd(), pieces).unwrap() > 0)), [0; 0]);
     }
 }

@@ -46,5 +46,9 @@ pub use virtio::service::DeviceError;
 pub use virtio::state::{QueueState, RestoreError, TransportState};
 pub use vsock::{Accepted, Broker, SocketBroker, Vsock, VsockRestoreError, VsockState};
 
-/// Guest memory as every device sees it.
-pub type Memory = vm_memory::GuestMemoryMmap<()>;
+/// Guest memory as every device sees it. It remembers which pages the host writes, for incremental snapshots: KVM does so
+/// for the guest's writes only.
+pub type Memory = vm_memory::GuestMemoryMmap<vm_memory::bitmap::AtomicBitmap>;
+
+/// A piece of it.
+pub(crate) type Slice<'m> = vm_memory::VolatileSlice<'m, vm_memory::bitmap::MS<'m, Memory>>;

@@ -56,6 +56,7 @@ impl ReadVolatile for PositionedFile<'_> {
         let count = unsafe { libc::pread(fd, guard.as_ptr().cast(), buffer.len(), position) };
         let count =
             usize::try_from(count).map_err(|_| VolatileMemoryError::IOError(io::Error::last_os_error()))?;
+        buffer.bitmap().mark_dirty(0, count);
         self.position += count as u64;
         Ok(count)
     }

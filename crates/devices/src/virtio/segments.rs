@@ -3,28 +3,28 @@
 //! Devices must not assume how a driver cuts a message into descriptors (virtio 1.3 §2.7.4), so they take bytes off
 //! the front and never look at the pieces.
 
-use vm_memory::VolatileSlice;
+use crate::Slice;
 
 /// Pieces of guest memory, in order, none empty.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Segments<'m> {
-    pieces: Vec<VolatileSlice<'m>>,
+    pieces: Vec<Slice<'m>>,
 }
 
 impl<'m> Segments<'m> {
-    pub(crate) fn push(&mut self, piece: VolatileSlice<'m>) {
+    pub(crate) fn push(&mut self, piece: Slice<'m>) {
         if !piece.is_empty() {
             self.pieces.push(piece);
         }
     }
 
     /// The pieces, for a vectored system call.
-    pub(crate) fn pieces(&self) -> &[VolatileSlice<'m>] {
+    pub(crate) fn pieces(&self) -> &[Slice<'m>] {
         &self.pieces
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.pieces.iter().map(VolatileSlice::len).sum()
+        self.pieces.iter().map(Slice::len).sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -82,12 +82,24 @@ impl<'m> Segments<'m> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-    fn over<'m>(memory: &'m mut [u8], cuts: &[usize]) -> Segments<'m> {
+    use super::*;
+    use crate::Memory;
+
+    /// Room for all of a test's bytes.
+    const LEN: usize = 128;
+
+    fn memory(bytes: &[u8]) -> Memory {
+        let memory = Memory::from_ranges(&[(GuestAddress(0), LEN)]).unwrap();
+        memory.write_slice(bytes, GuestAddress(0)).unwrap();
+        memory
+    }
+
+    fn over<'m>(memory: &'m Memory, len: usize, cuts: &[usize]) -> Segments<'m> {
         let mut segments = Segments::default();
-        let mut rest = VolatileSlice::from(memory);
+        let mut rest = memory.get_slice(GuestAddress(0), len).unwrap();
         for &cut in cuts {
             let cut = cut.min(rest.len());
             segments.push(rest.subslice(0, cut).unwrap());
@@ -100,12 +112,12 @@ mod tests {
     proptest! {
         #[test]
         fn cuts_do_not_show(
-            mut bytes in prop::collection::vec(any::<u8>(), 0..100),
+            expected in prop::collection::vec(any::<u8>(), 0..100),
             cuts in prop::collection::vec(0usize..30, 0..8),
             at in 0usize..120,
         ) {
-            let expected = bytes.clone();
-            let segments = over(&mut bytes, &cuts);
+            let memory = memory(&expected);
+            let segments = over(&memory, expected.len(), &cuts);
             prop_assert_eq!(segments.len(), expected.len());
             let mut front = vec![0; at];
             match segments.take_into(&mut front) {
@@ -125,8 +137,10 @@ mod tests {
             cuts in prop::collection::vec(0usize..30, 0..8),
             source in prop::collection::vec(1u8..255, 0..120),
         ) {
+            let memory = memory(&[]);
+            let filled = over(&memory, len, &cuts).fill_from(&source);
             let mut bytes = vec![0; len];
-            let filled = over(&mut bytes, &cuts).fill_from(&source);
+            memory.read_slice(&mut bytes, GuestAddress(0)).unwrap();
             prop_assert_eq!(filled, len.min(source.len()));
             prop_assert_eq!(&bytes[..filled], &source[..filled]);
             prop_assert!(bytes[filled..].iter().all(|&byte| byte == 0));
