@@ -141,6 +141,8 @@ fn io_filter(role: Role) -> SyscallFilter {
         allow!(SYS_pwrite64, "snapshot: both files"),
         allow!(SYS_ioctl, arg 1 = KVM_GET_IRQCHIP, "snapshot: interrupt controllers"),
         allow!(SYS_ioctl, arg 1 = KVM_GET_CLOCK, "snapshot: the guest's clock"),
+        allow!(SYS_ioctl, arg 1 = KVM_SET_USER_MEMORY_REGION, "snapshot and load: begin and end to log which pages change"),
+        allow!(SYS_ioctl, arg 1 = KVM_GET_DIRTY_LOG, "snapshot: which pages have changed"),
     ]);
     if role == Role::Load {
         rules.extend([

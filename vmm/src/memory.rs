@@ -12,9 +12,12 @@
 use std::ops::Range;
 
 use devices::Memory;
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MemoryRegionAddress, MmapRegion,
+};
 
 use crate::layout;
 
@@ -38,6 +41,14 @@ pub(crate) enum MemoryError {
     /// KVM refused the slot.
     #[error("give KVM the guest memory at {start:#x}")]
     Slot {
+        /// Guest address.
+        start: u64,
+        /// Why not.
+        source: kvm_ioctls::Error,
+    },
+    /// Which pages changed.
+    #[error("read the log of written pages at {start:#x}")]
+    DirtyLog {
         /// Guest address.
         start: u64,
         /// Why not.
@@ -86,16 +97,31 @@ pub(crate) fn host_ranges(memory: &Memory) -> Result<Vec<Range<usize>>, MemoryEr
         .collect()
 }
 
-/// Makes the regions the memory slots of `vm`.
+/// Whether KVM remembers which pages the guest writes; each page's first write then costs a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tracking {
+    On,
+    Off,
+}
+
+impl Tracking {
+    /// On when there is something that changes are relative to.
+    pub(crate) fn since<T>(base: Option<T>) -> Self {
+        if base.is_some() { Self::On } else { Self::Off }
+    }
+}
+
+/// Makes the regions the memory slots of `vm`, or changes whether they are tracked: no vCPU runs. Nothing counts as written
+/// then.
 ///
 /// # Errors
 /// KVM's.
-pub(crate) fn register(vm: &VmFd, memory: &Memory) -> Result<(), MemoryError> {
+pub(crate) fn register(vm: &VmFd, memory: &Memory, tracking: Tracking) -> Result<(), MemoryError> {
     for (slot, (region, host)) in (0..).zip(memory.iter().zip(host_ranges(memory)?)) {
         let start = region.start_addr().0;
         let slot = kvm_userspace_memory_region {
             slot,
-            flags: 0,
+            flags: if tracking == Tracking::On { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
             guest_phys_addr: start,
             memory_size: region.len(),
             userspace_addr: host.start as u64,
@@ -103,8 +129,36 @@ pub(crate) fn register(vm: &VmFd, memory: &Memory) -> Result<(), MemoryError> {
         // SAFETY: KVM writes to the host range for as long as the VM lives. The range is a whole mapping of `memory`,
         // regions do not overlap, and `Machine` holds a clone of `memory` (reference counted) beside the VM.
         unsafe { vm.set_user_memory_region(slot) }.map_err(|source| MemoryError::Slot { start, source })?;
+        written_by_host(region).reset();
     }
     Ok(())
+}
+
+/// The pages of a region that devices and the loader have written.
+fn written_by_host(region: &GuestRegionMmap<AtomicBitmap>) -> &AtomicBitmap {
+    let mapping: &MmapRegion<AtomicBitmap> = region;
+    mapping.bitmap()
+}
+
+/// Pages that were written: one bit each, by region.
+pub(crate) type WrittenPages = Vec<Vec<u64>>;
+
+/// Pages that guest (KVM's log, which has KVM's own writes too) or host have written since tracking began or this was last
+/// asked. A page that the pager has put in place is not among them: it is as it was saved.
+///
+/// # Errors
+/// KVM's.
+pub(crate) fn take_dirty(vm: &VmFd, memory: &Memory) -> Result<WrittenPages, MemoryError> {
+    let take = |(slot, region): (u32, &GuestRegionMmap<AtomicBitmap>)| {
+        let start = region.start_addr().0;
+        let by_guest = vm.get_dirty_log(slot, region.len() as usize);
+        let mut dirty = by_guest.map_err(|source| MemoryError::DirtyLog { start, source })?;
+        for (word, by_host) in dirty.iter_mut().zip(written_by_host(region).get_and_reset()) {
+            *word |= by_host;
+        }
+        Ok(dirty)
+    };
+    (0..).zip(memory.iter()).map(take).collect()
 }
 
 #[cfg(test)]

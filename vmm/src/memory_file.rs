@@ -45,8 +45,18 @@ pub(crate) enum MemoryFileError {
 /// What was written.
 #[derive(Debug)]
 pub(crate) struct Written {
+    /// Of all of memory.
     pub(crate) index: PageIndex,
+    /// To the file.
     pub(crate) bytes: u64,
+}
+
+impl Written {
+    /// Pages that are not listed.
+    pub(crate) fn zero_pages(&self) -> u64 {
+        let listed: u32 = self.index.chunks().iter().map(|chunk| chunk.mask.count_ones()).sum();
+        u64::from(self.index.pages()) - u64::from(listed)
+    }
 }
 
 /// `/proc/self/pagemap`, opened before the jail closes.
@@ -123,6 +133,42 @@ pub(crate) fn write_full(
     Ok(writer.written)
 }
 
+/// Brings `file`, a copy of the memory file that `base` is the index of, up to date with the pages that are `dirty`. Those
+/// that have become zeros are left in the file; nobody reads a page that the index does not list.
+pub(crate) fn write_diff(
+    memory: &Memory,
+    base: &PageIndex,
+    dirty: &[Vec<u64>],
+    sealer: &ChunkSealer,
+    file: &File,
+) -> Result<Written, MemoryFileError> {
+    let chunk_pages = base.chunk_pages();
+    let index = PageIndex::new(base.pages(), chunk_pages)?;
+    let buffer = vec![0; chunk_pages as usize * PAGE_LEN];
+    let mut writer = Writer { sealer, file, buffer, written: Written { index, bytes: 0 } };
+    let mut number = 0;
+    for (region, dirty) in memory.iter().zip(dirty) {
+        let chunk_len = chunk_pages as usize * PAGE_LEN;
+        for offset in (0..region.len() as usize).step_by(chunk_len) {
+            let bit = offset / PAGE_LEN;
+            // A chunk has a power of two of up to 64 pages, so it lies in one word.
+            let word = dirty.get(bit / 64).copied().unwrap_or(0) >> (bit % 64);
+            let changed = word & u64::MAX >> (u64::BITS - chunk_pages);
+            let saved = base.find(number);
+            if changed != 0 {
+                let len = chunk_len.min(region.len() as usize - offset);
+                let place = region.get_slice(MemoryRegionAddress(offset as u64), len);
+                let wanted = changed | saved.map_or(0, |chunk| chunk.mask);
+                writer.write(number, wanted, &place.map_err(MemoryFileError::Read)?)?;
+            } else if let Some(chunk) = saved {
+                writer.written.index.push(*chunk)?;
+            }
+            number += 1;
+        }
+    }
+    Ok(writer.written)
+}
+
 /// Pages of an index whose chunks may have another length.
 struct SavedPages<'a>(&'a PageIndex);
 
@@ -185,4 +231,93 @@ impl Writer<'_> {
 /// A cache line at a time, so that it is a few vector instructions and ends early.
 fn is_zero(page: &[u8]) -> bool {
     page.chunks(64).all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kvm_ioctls::Kvm;
+    use proptest::prelude::*;
+    use snapshot::{Key, MAX_CHUNK_PAGES};
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::*;
+    use crate::memory::Tracking;
+    use crate::pager::{LocalFile, PageSource};
+
+    const PAGES: u64 = 128;
+
+    /// Pages by number, and what they are filled with; zeros are a page that is written and still, or again, all zeros.
+    fn writes() -> impl Strategy<Value = Vec<(u64, u8)>> {
+        prop::collection::vec((0..PAGES, 0u8..3), 0..20)
+    }
+
+    fn fill(memory: &Memory, writes: &[(u64, u8)]) {
+        for (page, byte) in writes {
+            let place = GuestAddress(page * PAGE_LEN as u64);
+            memory.write_slice(&[*byte; PAGE_LEN], place).expect("inside of memory");
+        }
+    }
+
+    /// All of memory, as a clone would find it.
+    fn restored(file: &File, written: &Written, sealer: &ChunkSealer) -> Vec<u8> {
+        let chunk_pages = written.index.chunk_pages();
+        let file = file.try_clone().expect("a descriptor");
+        let mut source = LocalFile::new(file, Arc::new(written.index.clone()), sealer.clone());
+        let mut all = vec![0; PAGES as usize * PAGE_LEN];
+        let mut content = vec![0; MAX_CHUNK_PAGES as usize * PAGE_LEN];
+        for (number, place) in (0..).zip(all.chunks_mut(chunk_pages as usize * PAGE_LEN)) {
+            let mask = source.fetch(number, &mut content).expect("a good tag");
+            for (page, content) in runs(mask).flatten().zip(content.chunks(PAGE_LEN)) {
+                place[page as usize * PAGE_LEN..][..PAGE_LEN].copy_from_slice(content);
+            }
+        }
+        all
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        #[test]
+        fn changes_over_the_file_before_are_what_a_full_snapshot_is(
+            before in writes(),
+            rounds in prop::collection::vec(writes(), 1..4),
+            shift in 0u32..7,
+        ) {
+            let vm = Kvm::new().and_then(|kvm| kvm.create_vm()).expect("these tests need /dev/kvm");
+            let memory = memory::create(PAGES * PAGE_LEN as u64).expect("memory");
+            let pagemap = Pagemap::open().expect("page map");
+            let sealer = Key::new([1; 32]).chunk_sealer(&[2; 16]);
+            let full = |file: &File| write_full(&memory, &pagemap, None, &sealer, 1 << shift, file).expect("written");
+            fill(&memory, &before);
+            let file = tempfile::tempfile().expect("a file");
+            let mut last = full(&file);
+            memory::register(&vm, &memory, Tracking::On).expect("tracked");
+            for writes in rounds {
+                fill(&memory, &writes);
+                let dirty = memory::take_dirty(&vm, &memory).expect("a log");
+                last = write_diff(&memory, &last.index, &dirty, &sealer, &file).expect("written");
+                let whole = full(&tempfile::tempfile().expect("a file"));
+                prop_assert_eq!(&last.index, &whole.index);
+                prop_assert_eq!(last.zero_pages(), whole.zero_pages());
+                prop_assert!(last.bytes <= whole.bytes);
+                let mut now = vec![0; PAGES as usize * PAGE_LEN];
+                memory.read_slice(&mut now, GuestAddress(0)).expect("inside of memory");
+                prop_assert!(restored(&file, &last, &sealer) == now);
+            }
+        }
+    }
+
+    #[test]
+    fn without_changes_nothing_is_written() {
+        let memory = memory::create(PAGES * PAGE_LEN as u64).expect("memory");
+        fill(&memory, &[(3, 1), (100, 2)]);
+        let (pagemap, sealer) =
+            (Pagemap::open().expect("page map"), Key::new([1; 32]).chunk_sealer(&[2; 16]));
+        let file = tempfile::tempfile().expect("a file");
+        let full = write_full(&memory, &pagemap, None, &sealer, 16, &file).expect("written");
+        let diff = write_diff(&memory, &full.index, &[vec![0; 2]], &sealer, &file).expect("written");
+        assert_eq!((diff.bytes, diff.index), (0, full.index));
+    }
 }

@@ -4,8 +4,9 @@
 use std::mem::size_of;
 
 use kvm_bindings::{
-    kvm_clock_data, kvm_cpuid2, kvm_debugregs, kvm_ioeventfd, kvm_irqchip, kvm_irqfd, kvm_lapic_state,
-    kvm_mp_state, kvm_msrs, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    kvm_clock_data, kvm_cpuid2, kvm_debugregs, kvm_dirty_log, kvm_ioeventfd, kvm_irqchip, kvm_irqfd,
+    kvm_lapic_state, kvm_mp_state, kvm_msrs, kvm_regs, kvm_sregs, kvm_userspace_memory_region,
+    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 
 /// Types of `_IOC`: KVM's and userfaultfd's.
@@ -53,6 +54,8 @@ pub(crate) const KVM_SET_XSAVE: u32 = write::<kvm_xsave>(KVM, 0xa5);
 pub(crate) const KVM_GET_XCRS: u32 = read::<kvm_xcrs>(KVM, 0xa6);
 pub(crate) const KVM_SET_XCRS: u32 = write::<kvm_xcrs>(KVM, 0xa7);
 
+pub(crate) const KVM_GET_DIRTY_LOG: u32 = write::<kvm_dirty_log>(KVM, 0x42);
+pub(crate) const KVM_SET_USER_MEMORY_REGION: u32 = write::<kvm_userspace_memory_region>(KVM, 0x46);
 pub(crate) const KVM_GET_IRQCHIP: u32 = both::<kvm_irqchip>(KVM, 0x62);
 /// The header says "read" though the kernel is given the data; it has stayed so.
 pub(crate) const KVM_SET_IRQCHIP: u32 = read::<kvm_irqchip>(KVM, 0x63);

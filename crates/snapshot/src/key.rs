@@ -27,7 +27,7 @@ const FOR_STATE: &[u8] = b"tinderbox snapshot 1: state";
 const FOR_MEMORY: &[u8] = b"tinderbox snapshot 1: memory";
 
 /// The secret that snapshots are authenticated with.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Key([u8; KEY_LEN]);
 
 impl Key {

@@ -25,6 +25,7 @@ use crate::layout::{
 pub struct StateReader<'a> {
     sections: Vec<Section<'a>>,
     sealer: ChunkSealer,
+    salt: Salt,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,13 +51,19 @@ impl<'a> StateReader<'a> {
         if !same(&array_at(tag, 0).unwrap_or_default(), &key.tag_state(&salt, content)) {
             return Err(FormatError::Forged);
         }
-        Ok(Self { sections: sections(content)?, sealer: key.chunk_sealer(&salt) })
+        Ok(Self { sections: sections(content)?, sealer: key.chunk_sealer(&salt), salt })
     }
 
     /// Checks the tags of this snapshot's memory.
     #[must_use]
     pub fn chunk_sealer(&self) -> &ChunkSealer {
         &self.sealer
+    }
+
+    /// What its keys are derived with.
+    #[must_use]
+    pub fn salt(&self) -> Salt {
+        self.salt
     }
 
     /// How many sections there are of a name.

@@ -71,9 +71,9 @@ pub struct SnapshotConfig {
     /// Written from the start, cut to its new length.
     pub state: Source,
     /// For [`SnapshotKind::Full`]: whatever it holds is replaced. For [`SnapshotKind::Diff`]: a copy of the machine's last
-    /// memory file, brought up to date in place.
+    /// memory file, brought up to date in place; never that file itself, which clones may be reading.
     pub memory: Source,
-    /// Authenticates both files.
+    /// Authenticates both files. That of the last snapshot for [`SnapshotKind::Diff`].
     pub key: Key,
     /// All of memory or what changed.
     pub kind: SnapshotKind,
@@ -93,7 +93,8 @@ pub enum SnapshotKind {
     /// Every page that is not zeros.
     Full,
     /// Pages that changed since the machine's last snapshot, or since it was loaded; refused unless that one asked for
-    /// `track_changes`.
+    /// `track_changes`. A snapshot that fails, which is not one that is refused, ends the tracking: only a full one can
+    /// follow.
     Diff,
 }
 

@@ -15,6 +15,7 @@ use super::new_event;
 use crate::config::{MemSize, VcpuCount};
 use crate::cpu::cpuid::{self, DeadlineTimer, Topology};
 use crate::cpu::{self, FreshCpu, baseline};
+use crate::memory::Tracking;
 use crate::vcpu::{Buses, Counters, Report, Reporter, Vcpu};
 use crate::{layout, memory};
 
@@ -58,7 +59,7 @@ impl Frame {
         let kvm = open_kvm()?;
         let vm = kvm.create_vm().map_err(kvm_failed("create a virtual machine"))?;
         let memory = memory::create(shape.memory.bytes())?;
-        memory::register(&vm, &memory)?;
+        memory::register(&vm, &memory, Tracking::Off)?;
         create_interrupt_controllers(&vm)?;
         let cpus = create_cpus(&kvm, &vm, shape.vcpus, msrs)?;
         let fingerprint = baseline::fingerprint(cpus.first().map_or(&[], |cpu| cpu.fresh.cpuid.as_slice()));

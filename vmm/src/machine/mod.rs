@@ -13,13 +13,15 @@ pub(crate) mod state;
 
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
+use snapshot::{Key, PageIndex, Salt};
 use vmm_api::{DriveAccess, ExitCounts};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::config::Config;
 use crate::confine::Filters;
+use crate::memory::Tracking;
 use crate::pager::Pager;
 use crate::vcpu::{Report, Vcpu, VcpuError, VcpuHandle};
 use crate::{cpu, memory};
@@ -28,7 +30,7 @@ pub(crate) use devices::{DeviceSet, lock};
 pub(crate) use error::MachineError;
 use frame::{Crew, FreshMsrs};
 pub(crate) use frame::{Frame, Shape, bare_machine};
-pub(crate) use prepared::{Connections, Prepared, States};
+pub(crate) use prepared::{Connections, Prepared, SavedMemory, States};
 
 /// A machine whose vCPUs have no threads yet.
 pub(crate) struct Built {
@@ -46,6 +48,17 @@ pub(crate) struct Machine {
     fittings: Fittings,
     /// Of a machine that was loaded: what fills its memory.
     pager: Option<Pager>,
+    /// The snapshot that changes are tracked since.
+    base: Option<Base>,
+    /// What KVM was told.
+    tracking: Tracking,
+}
+
+/// A snapshot that an incremental one can follow.
+pub(crate) struct Base {
+    pub(crate) key: Key,
+    pub(crate) salt: Salt,
+    pub(crate) index: Arc<PageIndex>,
 }
 
 /// Builds what `config` says. Nothing runs yet.
@@ -87,7 +100,15 @@ impl Built {
     /// Starts the vCPU threads, paused, each under its filter.
     pub(crate) fn spawn_vcpus(self, filters: &Filters) -> Result<Machine, VcpuError> {
         let Self { vcpus, frame, crew, fittings } = self;
-        Ok(Machine { vcpus: spawn(vcpus, filters)?, frame, crew, fittings, pager: None })
+        Ok(Machine {
+            vcpus: spawn(vcpus, filters)?,
+            frame,
+            crew,
+            fittings,
+            pager: None,
+            base: None,
+            tracking: Tracking::Off,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  I/O thread                               vCPU threads              pager
+//!  changes tracked, when that is wanted
 //!  pages of the snapshot registered ───────────────────────────────► serves faults from here on
 //!  states handed over ────────────────────► registers, APIC, MSRs
 //!  devices plugged in                        (they may touch memory)
@@ -26,11 +27,12 @@ use super::error::{MachineError, kvm_failed};
 use super::frame::{Crew, Frame, FreshMsrs, Shape};
 use super::save::IRQCHIPS;
 use super::state::{DeviceKind, MachineState, PlatformState};
-use super::{Machine, spawn};
+use super::{Base, Machine, spawn};
 use crate::config::{Drive, DriveId, SerialOutput, Vsock};
 use crate::confine::Filters;
 use crate::cpu::state::VcpuState;
 use crate::cpu::{CpuError, baseline};
+use crate::memory::{self, Tracking};
 use crate::pager::{LastWords, PageSource, Pager, PagerError, Userfault};
 use crate::vcpu::{Buses, Vcpu, VcpuError, VcpuHandle};
 
@@ -50,6 +52,14 @@ pub(crate) struct Connections {
     pub(crate) serial: SerialOutput,
     /// Tells it from every other clone.
     pub(crate) generation: [u8; 16],
+}
+
+/// The memory of a snapshot.
+pub(crate) struct SavedMemory {
+    pub(crate) index: Arc<PageIndex>,
+    pub(crate) source: Box<dyn PageSource>,
+    /// Itself, when changes since are to be tracked.
+    pub(crate) base: Option<Base>,
 }
 
 /// The sections of a snapshot, decoded.
@@ -192,13 +202,18 @@ impl Prepared {
         self,
         states: States,
         connections: Connections,
-        index: Arc<PageIndex>,
-        source: Box<dyn PageSource>,
+        saved: SavedMemory,
     ) -> Result<Machine, LoadError> {
         let Self { vcpus, frame, crew, pager } = self;
         let States { machine: _, fingerprint: _, platform, vcpus: vcpu_states, serial, generation, devices } =
             states;
         let id = connections.generation;
+        let SavedMemory { index, source, base } = saved;
+        let tracking = Tracking::since(base.as_ref());
+        if tracking == Tracking::On {
+            // Before anything is written: the generation is, and what vCPUs are set to may make KVM write.
+            memory::register(&frame.vm, &frame.memory, tracking).map_err(MachineError::Memory)?;
+        }
         pager.serve(&frame.memory, index, source)?;
         let restored = restore_vcpus(&vcpus, vcpu_states);
         let mut fittings = plug_in(&frame, &vcpus, connections, (&serial, &generation), &devices)?;
@@ -211,7 +226,7 @@ impl Prepared {
         }
         // Before the first instruction of the guest, after everything that the interrupt goes through.
         fittings.generation.as_mut().map_or(Ok(()), |generation| generation.renew(id))?;
-        Ok(Machine { vcpus, frame, crew, fittings, pager: Some(pager) })
+        Ok(Machine { vcpus, frame, crew, fittings, pager: Some(pager), base, tracking })
     }
 }
 

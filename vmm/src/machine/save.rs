@@ -7,10 +7,11 @@ use devices::Memory;
 use kvm_bindings::{KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_irqchip};
 use snapshot::{FormatError, PageIndex, Persist, StateWriter};
 
-use super::Machine;
 use super::devices::{Kind, lock};
 use super::state::{DeviceKind, MachineState, PlatformState};
+use super::{Base, Machine};
 use crate::cpu::{CpuError, Raw, baseline};
+use crate::memory::{self, MemoryError, Tracking, WrittenPages};
 use crate::pager::Pager;
 
 /// KVM's interrupt controllers, in the order in which they are saved and put back.
@@ -107,5 +108,33 @@ impl Machine {
     /// Guest memory, and which of its pages may still be where this machine was loaded from.
     pub(crate) fn memory(&self) -> (&Memory, Option<&PageIndex>) {
         (&self.frame.memory, self.pager.as_ref().and_then(Pager::index))
+    }
+
+    /// The snapshot that changes are tracked since, if they are.
+    pub(crate) fn base(&self) -> Option<&Base> {
+        self.base.as_ref()
+    }
+
+    /// Pages written since the base. They are told once: whatever comes of them, nothing is a base any more until
+    /// [`Machine::track`] says so.
+    pub(crate) fn take_changes(&mut self) -> Result<WrittenPages, MemoryError> {
+        self.base = None;
+        memory::take_dirty(&self.frame.vm, &self.frame.memory)
+    }
+
+    /// From now on changes since `base`, which memory is as of this moment, are tracked; or none at all. None when this
+    /// fails. The machine is paused.
+    pub(crate) fn track(&mut self, base: Option<Base>) -> Result<(), MemoryError> {
+        self.base = None;
+        let tracking = Tracking::since(base.as_ref());
+        if tracking != self.tracking {
+            memory::register(&self.frame.vm, &self.frame.memory, tracking)?;
+            self.tracking = tracking;
+        } else if tracking == Tracking::On {
+            // What was written before is part of the base.
+            memory::take_dirty(&self.frame.vm, &self.frame.memory)?;
+        }
+        self.base = base;
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use snapshot::{FormatError, Key, MAX_STATE_LEN, PAGE_LEN, PageIndex, StateReader, StateWriter};
+use snapshot::{FormatError, Key, MAX_STATE_LEN, PAGE_LEN, PageIndex, Salt, StateReader, StateWriter};
 use vmm_api::{
     Exit, Identity, LoadConfig, LoadReport, LoadTimings, Refusal, Response, SnapshotConfig, SnapshotKind,
     SnapshotReport,
@@ -22,7 +22,8 @@ use crate::confine::{self, Role};
 use crate::describe::describe;
 use crate::lifecycle::Lifecycle;
 use crate::machine::state::IdentityState;
-use crate::machine::{Machine, Prepared, Shape, States};
+use crate::machine::{Base, Machine, Prepared, SavedMemory, Shape, States};
+use crate::memory_file::{Pagemap, Written};
 use crate::pager::{self, LastWords, LocalFile};
 use crate::{memory_file, random};
 
@@ -92,8 +93,10 @@ impl Supervisor {
         let Some(prepared) = self.prepared.take() else {
             return Ok(Err(refuse("state", "no machine is prepared")));
         };
-        let Opened { shape: _, states, files, source, index, identity } = snapshot;
-        let machine = prepared.load(states, files, index, Box::new(source));
+        let Opened { shape: _, states, files, source, index, salt, identity } = snapshot;
+        let base = || Base { key: Key::new(*wanted.key.bytes()), salt, index: Arc::clone(&index) };
+        let base = wanted.track_changes.then(base);
+        let machine = prepared.load(states, files, SavedMemory { index, source: Box::new(source), base });
         self.adopt(machine.map_err(|error| RunError::Load(Box::new(error)))?)?;
         timings.restore_us = micros(restoring);
         if wanted.resume {
@@ -105,56 +108,104 @@ impl Supervisor {
 
     /// Writes a paused machine to files.
     pub(super) fn snapshot(
-        &self,
+        &mut self,
         wanted: &SnapshotConfig,
         fds: Vec<OwnedFd>,
     ) -> Result<SnapshotReport, Refusal> {
         let began = Instant::now();
-        if wanted.kind == SnapshotKind::Diff {
-            return Err(refuse("kind", "changes are not tracked: take a full snapshot"));
-        }
         let files = SnapshotFiles::new(wanted, fds)?;
-        let Some(machine) = &self.machine else { return Err(refuse("snapshot", "no machine")) };
-        let mut report = self.write(machine, wanted, &files).map_err(|error| Refusal {
-            field: None,
-            message: format!("take the snapshot: {}", describe(error.as_ref())),
+        let Some(machine) = &mut self.machine else { return Err(refuse("snapshot", "there is no machine")) };
+        let written = take(machine, &self.pagemap, wanted, &files);
+        let mut report = written.map_err(|error| match error {
+            TakeError::Refused(refusal) => refusal,
+            TakeError::Failed(error) => {
+                // If KVM does not listen either, its log goes on for nobody; there is no base that it would count for.
+                let _ = machine.track(None);
+                let message = format!("take the snapshot: {}", describe(error.as_ref()));
+                Refusal { field: None, message }
+            }
         })?;
         report.pause_us = micros(began);
         Ok(report)
     }
+}
 
-    fn write(
-        &self,
-        machine: &Machine,
-        wanted: &SnapshotConfig,
-        files: &SnapshotFiles,
-    ) -> Result<SnapshotReport, Box<dyn std::error::Error>> {
-        let (key, salt) = (Key::new(*wanted.key.bytes()), random::bytes()?);
-        let mut writer = StateWriter::new();
-        machine.save(&mut writer)?;
-        let (memory, source) = machine.memory();
-        let sealer = key.chunk_sealer(&salt);
-        let written = memory_file::write_full(
-            memory,
-            &self.pagemap,
-            source,
-            &sealer,
-            pager::CHUNK_PAGES,
-            &files.memory,
-        )?;
-        writer.add_bytes(PageIndex::NAME, 0, PageIndex::VERSION, written.index.encode())?;
-        let entries = wanted.identity.0.clone().into_iter().collect();
-        writer.add(0, &IdentityState { entries })?;
-        let state = writer.finish(&key, &salt);
-        files.state.set_len(0)?;
-        files.state.write_all_at(&state, 0)?;
-        Ok(SnapshotReport {
-            pause_us: 0,
-            state_bytes: state.len() as u64,
-            memory_bytes: written.bytes,
-            zero_pages: u64::from(written.index.pages()) - written.bytes / PAGE_LEN as u64,
-        })
+/// A snapshot that was not taken.
+enum TakeError {
+    /// Nothing has been done.
+    Refused(Refusal),
+    /// The files are of no use. The machine is as before, but its changes are not tracked any more.
+    Failed(Box<dyn std::error::Error>),
+}
+
+impl<E: Into<Box<dyn std::error::Error>>> From<E> for TakeError {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
     }
+}
+
+fn take(
+    machine: &mut Machine,
+    pagemap: &Pagemap,
+    wanted: &SnapshotConfig,
+    files: &SnapshotFiles,
+) -> Result<SnapshotReport, TakeError> {
+    let key = Key::new(*wanted.key.bytes());
+    let mut writer = StateWriter::new();
+    machine.save(&mut writer)?;
+    let (salt, written) = match wanted.kind {
+        SnapshotKind::Full => {
+            let salt: Salt = random::bytes()?;
+            let (memory, source) = machine.memory();
+            let sealer = key.chunk_sealer(&salt);
+            let file = &files.memory;
+            (salt, memory_file::write_full(memory, pagemap, source, &sealer, pager::CHUNK_PAGES, file)?)
+        }
+        SnapshotKind::Diff => take_changes(machine, &key, &files.memory)?,
+    };
+    writer.add_bytes(PageIndex::NAME, 0, PageIndex::VERSION, written.index.encode())?;
+    writer.add(0, &IdentityState { entries: wanted.identity.0.clone().into_iter().collect() })?;
+    let state = writer.finish(&key, &salt);
+    files.state.set_len(0)?;
+    files.state.write_all_at(&state, 0)?;
+    let report = SnapshotReport {
+        pause_us: 0,
+        state_bytes: state.len() as u64,
+        memory_bytes: written.bytes,
+        zero_pages: written.zero_pages(),
+    };
+    let base = Base { key, salt, index: Arc::new(written.index) };
+    machine.track(wanted.track_changes.then_some(base))?;
+    Ok(report)
+}
+
+/// Chunks that did not change keep their tags, so the salt stays that of the snapshot before.
+fn take_changes(machine: &mut Machine, key: &Key, file: &File) -> Result<(Salt, Written), TakeError> {
+    let (salt, index) = check_base(machine.base(), key, file)?;
+    let changes = machine.take_changes()?;
+    let sealer = key.chunk_sealer(&salt);
+    Ok((salt, memory_file::write_diff(machine.memory().0, &index, &changes, &sealer, file)?))
+}
+
+/// What of `base` is needed, if `file` can be what changes since are written over. Another file of its length is not found
+/// out here, but by whoever loads the result: its chunks do not have these tags.
+fn check_base(base: Option<&Base>, key: &Key, file: &File) -> Result<(Salt, Arc<PageIndex>), TakeError> {
+    let refused = |field, message: String| Err(TakeError::Refused(refuse(field, message)));
+    let Some(base) = base else {
+        let message = "changes are not tracked: ask the snapshot before, or the load, to track_changes";
+        return refused("kind", message.into());
+    };
+    if base.key != *key {
+        return refused("key", "not that of the snapshot before".into());
+    }
+    let (len, expected) = (file.metadata()?.len(), u64::from(base.index.pages()) * PAGE_LEN as u64);
+    if len != expected {
+        return refused(
+            "memory",
+            format!("{len} bytes, expected {expected}: a copy of the memory file before"),
+        );
+    }
+    Ok((base.salt, Arc::clone(&base.index)))
 }
 
 /// A snapshot that can be loaded here, as far as that can be known.
@@ -164,6 +215,7 @@ struct Opened {
     files: crate::machine::Connections,
     source: LocalFile,
     index: Arc<PageIndex>,
+    salt: Salt,
     identity: Identity,
 }
 
@@ -195,7 +247,7 @@ impl Opened {
         }
         states.check(&connections)?;
         let source = LocalFile::new(memory, Arc::clone(&index), reader.chunk_sealer().clone());
-        Ok(Self { shape, states, files: connections, source, index, identity })
+        Ok(Self { shape, states, files: connections, source, index, salt: reader.salt(), identity })
     }
 }
 

@@ -101,10 +101,43 @@ impl Guest {
 
     /// Counts in memory at `address` and prints each number and a newline, for ever: `inc dword [address]` first.
     pub(crate) fn count_for_ever(self, address: u32) -> Self {
-        let body =
-            Self::new().raw(&[0xff, 0x05]).raw(&address.to_le_bytes()).load(address).print_eax().print("\n");
-        let back = -i8::try_from(body.code.len() + 2).expect("a short loop");
-        self.raw(&body.code).raw(&[0xeb, back as u8])
+        self.count_for_ever_with(address, &Self::new())
+    }
+
+    /// `mov ecx, register; mov eax, value; xor edx, edx; wrmsr`
+    pub(crate) fn write_msr(self, register: u32, value: u32) -> Self {
+        self.raw(&[0xb9])
+            .raw(&register.to_le_bytes())
+            .raw(&[0xb8])
+            .raw(&value.to_le_bytes())
+            .raw(&[0x31, 0xd2, 0x0f, 0x30])
+    }
+
+    /// `inc word [address]`
+    pub(crate) fn increment_half(self, address: u32) -> Self {
+        self.raw(&[0x66, 0xff, 0x05]).raw(&address.to_le_bytes())
+    }
+
+    /// Waits until two halves are equal: `mov ax, [one]; cmp ax, [other]; jne` back.
+    pub(crate) fn await_equal_halves(self, one: u32, other: u32) -> Self {
+        self.raw(&[0x66, 0xa1])
+            .raw(&one.to_le_bytes())
+            .raw(&[0x66, 0x3b, 0x05])
+            .raw(&other.to_le_bytes())
+            .raw(&[0x75, 0xf1])
+    }
+
+    /// `body` again and again, between two numbers: it counts as [`Guest::count_for_ever`] does.
+    pub(crate) fn count_for_ever_with(self, address: u32, body: &Self) -> Self {
+        let body = Self::new()
+            .raw(&body.code)
+            .raw(&[0xff, 0x05])
+            .raw(&address.to_le_bytes())
+            .load(address)
+            .print_eax()
+            .print("\n");
+        let back = -i32::try_from(body.code.len() + 5).expect("a short loop");
+        self.raw(&body.code).raw(&[0xe9]).raw(&back.to_le_bytes())
     }
 
     /// The guest as a kernel file.

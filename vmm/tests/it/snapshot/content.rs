@@ -1,11 +1,13 @@
-//! What is in the files of a snapshot, by `docs/snapshot-format.md`: sections that can be changed and sealed again.
+//! What is in the files of a snapshot, by `docs/snapshot-format.md`: sections that can be changed and sealed again, pages that
+//! can be compared.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use snapshot::StateWriter;
+use snapshot::{Chunk, PAGE_LEN, PageIndex, StateReader, StateWriter, runs};
 
-use super::key;
+use super::{Snapshot, key};
 
 const HEADER_LEN: usize = 64;
 const SECTION_HEADER_LEN: usize = 40;
@@ -62,6 +64,17 @@ pub(super) fn file_key() -> snapshot::Key {
     snapshot::Key::new(*key().bytes())
 }
 
+/// Pages that are not zeros, by number.
+pub(super) type Pages = BTreeMap<u32, Vec<u8>>;
+
+/// Says which pages differ.
+#[track_caller]
+pub(super) fn assert_same_memory(ours: &Pages, theirs: &Pages) {
+    let numbers: BTreeSet<u32> = ours.keys().chain(theirs.keys()).copied().collect();
+    let different: Vec<u32> = numbers.into_iter().filter(|page| ours.get(page) != theirs.get(page)).collect();
+    assert!(different.is_empty(), "pages {different:#x?} differ");
+}
+
 /// All of a file.
 pub(super) fn bytes_of(file: &File) -> Vec<u8> {
     let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
@@ -73,4 +86,37 @@ pub(super) fn bytes_of(file: &File) -> Vec<u8> {
 pub(super) fn write_over(file: &File, bytes: &[u8]) {
     file.set_len(0).unwrap();
     file.write_all_at(bytes, 0).unwrap();
+}
+
+impl Snapshot {
+    /// Chunks by number.
+    pub(super) fn chunks(&self) -> BTreeMap<u32, Chunk> {
+        let (index, _) = self.index();
+        index.chunks().iter().map(|chunk| (chunk.number, *chunk)).collect()
+    }
+
+    fn index(&self) -> (PageIndex, snapshot::ChunkSealer) {
+        let state = bytes_of(&self.state);
+        let reader = StateReader::open(&state, &file_key()).unwrap();
+        let index = reader.bytes(PageIndex::NAME, 0, PageIndex::VERSION).and_then(PageIndex::decode);
+        (index.unwrap(), reader.chunk_sealer().clone())
+    }
+
+    /// Guest memory as it would be restored: every page that is not zeros, by number. Fails when a tag is wrong.
+    pub(super) fn pages(&self) -> Pages {
+        let (index, sealer) = self.index();
+        let mut pages = Pages::new();
+        for chunk in index.chunks() {
+            let mut content = Vec::new();
+            for page in runs(chunk.mask).flatten() {
+                let number = chunk.number * index.chunk_pages() + page;
+                let mut bytes = vec![0; PAGE_LEN];
+                self.memory.read_exact_at(&mut bytes, u64::from(number) * PAGE_LEN as u64).unwrap();
+                content.extend_from_slice(&bytes);
+                pages.insert(number, bytes);
+            }
+            assert_eq!(sealer.tag(chunk.number, chunk.mask, &content), chunk.tag, "chunk {}", chunk.number);
+        }
+        pages
+    }
 }

@@ -1,10 +1,11 @@
 //! Snapshots: a machine goes on where it was, in another process, as often as one likes.
 
+mod changes;
 mod content;
 mod hostile;
 
 use std::fs::File;
-use std::io::{PipeReader, Read};
+use std::io::{PipeReader, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vmm_api::{
@@ -63,12 +64,24 @@ fn load_config() -> LoadConfig {
 
 impl Snapshot {
     fn take(vmm: &Vmm) -> Self {
-        let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        Self::take_as(vmm, snapshot_config(), tempfile::tempfile().unwrap())
+    }
+
+    fn take_as(vmm: &Vmm, config: SnapshotConfig, memory: File) -> Self {
+        let state = tempfile::tempfile().unwrap();
         let fds = [state.as_fd(), memory.as_fd()];
-        match vmm.client.call(&Request::Snapshot(snapshot_config()), &fds).unwrap() {
+        match vmm.client.call(&Request::Snapshot(config), &fds).unwrap() {
             Response::Snapshotted(report) => Self { state, memory, report },
             other => panic!("no snapshot: {other:?}"),
         }
+    }
+
+    /// What a [`SnapshotKind::Diff`] is written over.
+    fn copy_of_memory(&self) -> File {
+        let (mut from, mut to) = (self.memory.try_clone().unwrap(), tempfile::tempfile().unwrap());
+        from.seek(SeekFrom::Start(0)).unwrap();
+        std::io::copy(&mut from, &mut to).unwrap();
+        to
     }
 
     /// Of a guest that counts, and the bytes that it printed before.
