@@ -21,6 +21,7 @@ mod persistence;
 mod proof;
 mod refusals;
 mod runtimes;
+mod snapshots;
 mod snapstart;
 mod uniqueness;
 

@@ -1,8 +1,9 @@
 //! Takes snapshots of Linux guests and clones them, on a booted test host, and holds every clone to what its guest says.
 //!
-//! `vm-driver VMM KERNEL INITRD VCPUS MIB CLONES`: boots `tests/guest-probe` in its ticking mode, takes a snapshot after some
-//! ticks, resumes so many clones at once and follows each for some more. Prints what the VMM reports of its times; any gap
-//! or complaint is an error. Called by `tests/it`.
+//! `vm-driver VMM KERNEL INITRD VCPUS MIB CLONES KIND`: boots `tests/guest-probe` in its ticking mode, takes a snapshot after
+//! some ticks, resumes so many clones at once and follows each for some more. With KIND `diff` the original runs on after
+//! its full snapshot, and the clones are of the changes since. Prints what the VMM reports of its times; any gap or complaint
+//! is an error. Called by `tests/it`.
 //!
 //! `vm-driver prove …`: see `proof`.
 
@@ -36,17 +37,23 @@ struct Plan {
     initrd: PathBuf,
     shape: Shape,
     clones: usize,
+    kind: SnapshotKind,
 }
 
 impl Plan {
     fn from_arguments() -> Result<Self> {
         let arguments: Vec<String> = env::args().skip(1).collect();
-        let [vmm, kernel, initrd, vcpus, mib, clones] = arguments.as_slice() else {
-            bail!("usage: vm-driver VMM KERNEL INITRD VCPUS MIB CLONES");
+        let [vmm, kernel, initrd, vcpus, mib, clones, kind] = arguments.as_slice() else {
+            bail!("usage: vm-driver VMM KERNEL INITRD VCPUS MIB CLONES full|diff");
+        };
+        let kind = match kind.as_str() {
+            "full" => SnapshotKind::Full,
+            "diff" => SnapshotKind::Diff,
+            other => bail!("{other} is no kind of snapshot"),
         };
         let shape = Shape { vcpu_count: vcpus.parse()?, mem_size_mib: mib.parse()? };
         let (vmm, kernel, initrd) = (vmm.into(), kernel.into(), initrd.into());
-        Ok(Self { vmm, kernel, initrd, shape, clones: clones.parse()? })
+        Ok(Self { vmm, kernel, initrd, shape, clones: clones.parse()?, kind })
     }
 }
 
@@ -68,7 +75,14 @@ fn run(plan: &Plan, folder: &Path) -> Result<()> {
     ensure!(first.greeting()? == "hello 1");
     let mut ticks = Ticks::default();
     ticks.follow(&mut first, TICKS, &format!("cpus={} first=11/8", plan.shape.vcpu_count))?;
-    let snapshot = Snapshot::take(&first, folder)?;
+    let taken = if plan.kind == SnapshotKind::Diff { Take::Base } else { Take::Full };
+    let mut snapshot = Snapshot::take(&first, folder, taken)?;
+    if plan.kind == SnapshotKind::Diff {
+        first.call(&Request::Resume, &[])?;
+        ticks.follow(&mut first, TICKS, &format!("cpus={} first=11/8", plan.shape.vcpu_count))?;
+        // Over the full one's files, which nobody uses.
+        snapshot = Snapshot::take(&first, folder, Take::Changes)?;
+    }
     // What was printed and not read yet; the last line may be cut in two, its other half is the clones'.
     first.stop()?;
     let mut clones = Vec::new();
@@ -90,7 +104,7 @@ fn run(plan: &Plan, folder: &Path) -> Result<()> {
         ticks.follow(clone, TICKS, &format!("cpus={} first=22/16", plan.shape.vcpu_count))?;
     }
     let vm = clones.pop().context("at least one clone")?;
-    let again = Snapshot::take(&vm, folder)?;
+    let again = Snapshot::take(&vm, folder, Take::Full)?;
     println!("driver: again {:?}", again.file_bytes()?);
     clones.into_iter().try_for_each(Vm::stop)
 }
@@ -129,14 +143,25 @@ struct Snapshot {
     memory: File,
 }
 
+/// What is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Take {
+    /// All of memory.
+    Full,
+    /// All of memory, and what changes from here on is tracked.
+    Base,
+    /// What has changed, over the files of the base.
+    Changes,
+}
+
 fn key() -> Key {
     Key::new([0x5a; 32])
 }
 
 impl Snapshot {
-    fn take(vm: &Vm, folder: &Path) -> Result<Self> {
+    fn take(vm: &Vm, folder: &Path, what: Take) -> Result<Self> {
         let create = |name: String| {
-            File::options().read(true).write(true).create(true).truncate(true).open(folder.join(name))
+            File::options().read(true).write(true).create(true).truncate(false).open(folder.join(name))
         };
         let (state, memory) =
             (create(format!("state-{}", vm.pid()))?, create(format!("memory-{}", vm.pid()))?);
@@ -145,9 +170,9 @@ impl Snapshot {
             state: Source::Fd(0),
             memory: Source::Fd(1),
             key: key(),
-            kind: SnapshotKind::Full,
+            kind: if what == Take::Changes { SnapshotKind::Diff } else { SnapshotKind::Full },
             identity: Identity::default(),
-            track_changes: false,
+            track_changes: what == Take::Base,
         };
         match vm.call(&Request::Snapshot(config), &[&state, &memory])? {
             Response::Snapshotted(report) => println!("driver: snapshot {}", serde_json::to_string(&report)?),

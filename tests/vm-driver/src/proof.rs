@@ -24,7 +24,7 @@ use vmm_api::{
 use crate::guest::Guest;
 use crate::subject::{self, Subject};
 use crate::vm::Vm;
-use crate::{GUEST_CID, Snapshot, key};
+use crate::{GUEST_CID, Snapshot, Take, key};
 
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k";
 const SHAPE: Shape = Shape { vcpu_count: 1, mem_size_mib: 256 };
@@ -110,7 +110,7 @@ impl Stage<'_> {
             _ => None,
         })?;
         println!("driver: frozen {:?}", frozen.steps);
-        Snapshot::take(vm, self.folder)
+        Snapshot::take(vm, self.folder, Take::Full)
     }
 
     /// So many clones at once; what each of them sampled, if it ever said a word.
