@@ -24,8 +24,11 @@ use crate::{
     invoke::Retired,
 };
 
+mod tally;
 #[cfg(test)]
 mod tests;
+
+use tally::{State, Tally};
 
 /// Names one request for a sandbox; the caller numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,15 +91,6 @@ pub(crate) enum Action {
     },
 }
 
-/// A sandbox's place in its life. `Starting` keeps whether it still counts against [`Limits::max_starting`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Starting { holds_slot: bool },
-    Busy,
-    Idle { since: Instant },
-    Stopping,
-}
-
 /// Whether a sandbox may be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tenure {
@@ -128,41 +122,6 @@ pub(crate) struct Pool {
     queue: VecDeque<Queued>,
     last_id: u64,
     tally: Tally,
-}
-
-/// Sums over `entries`, kept so that a warm request costs no scan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    /// Memory of sandboxes that are starting, busy or idle.
-    live_mib: u64,
-    /// Memory of sandboxes that are going away.
-    stopping_mib: u64,
-    /// Memory promised to queued requests.
-    queued_mib: u64,
-    /// Sandboxes that count against `max_starting`.
-    slots: usize,
-    /// Sandboxes that are starting or busy: each serves one request.
-    serving: usize,
-}
-
-impl Tally {
-    fn add(&mut self, state: State, mib: u64) {
-        match state {
-            State::Stopping => self.stopping_mib += mib,
-            _ => self.live_mib += mib,
-        }
-        self.slots += usize::from(matches!(state, State::Starting { holds_slot: true }));
-        self.serving += usize::from(matches!(state, State::Starting { .. } | State::Busy));
-    }
-
-    fn remove(&mut self, state: State, mib: u64) {
-        match state {
-            State::Stopping => self.stopping_mib -= mib,
-            _ => self.live_mib -= mib,
-        }
-        self.slots -= usize::from(matches!(state, State::Starting { holds_slot: true }));
-        self.serving -= usize::from(matches!(state, State::Starting { .. } | State::Busy));
-    }
 }
 
 impl Pool {

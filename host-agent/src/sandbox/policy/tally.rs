@@ -1,0 +1,49 @@
+//! The states of sandboxes, and sums over them, so that no request costs a scan of all.
+
+use std::time::Instant;
+
+/// A sandbox's place in its life. `Starting` keeps whether it still counts against `Limits::max_starting`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Starting { holds_slot: bool },
+    Busy,
+    Idle { since: Instant },
+    Stopping,
+}
+
+/// Sums over `entries`, kept so that a warm request costs no scan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Memory of sandboxes that are starting, busy or idle.
+    pub(super) live_mib: u64,
+    /// Memory of sandboxes that are going away.
+    pub(super) stopping_mib: u64,
+    /// Memory promised to queued requests.
+    pub(super) queued_mib: u64,
+    /// Sandboxes that count against `max_starting`.
+    pub(super) slots: usize,
+    /// Sandboxes that are starting or busy: each serves one request.
+    pub(super) serving: usize,
+}
+
+impl Tally {
+    /// A sandbox is in that state from now on.
+    pub(super) fn add(&mut self, state: State, mib: u64) {
+        match state {
+            State::Stopping => self.stopping_mib += mib,
+            _ => self.live_mib += mib,
+        }
+        self.slots += usize::from(matches!(state, State::Starting { holds_slot: true }));
+        self.serving += usize::from(matches!(state, State::Starting { .. } | State::Busy));
+    }
+
+    /// A sandbox is no longer in that state.
+    pub(super) fn remove(&mut self, state: State, mib: u64) {
+        match state {
+            State::Stopping => self.stopping_mib -= mib,
+            _ => self.live_mib -= mib,
+        }
+        self.slots -= usize::from(matches!(state, State::Starting { holds_slot: true }));
+        self.serving -= usize::from(matches!(state, State::Starting { .. } | State::Busy));
+    }
+}
