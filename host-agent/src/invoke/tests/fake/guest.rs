@@ -1,0 +1,274 @@
+//! What the fake's guest says, and how it misbehaves.
+
+use std::{
+    env,
+    fs::File,
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+    process,
+};
+
+use guest_protocol::{
+    BodyChunk, Fate, FrameReader, FreezeReport, FunctionError, GateReport, GateStep, GuestMessage, Hello,
+    HostMessage, InitFailure, InitReport, InitializationType, InvocationReport, Invoke, LogChunk, LogSource,
+    MAX_CHUNK_LEN, Outcome, PROTOCOL_VERSION, ResponseHead, RestoreFailure, RestoreReport, ResumeHello,
+    SEED_LEN, StepOutcome, encode, generation_counter,
+};
+use vmm_api::{Request, Response, SnapshotReport};
+
+use super::{DIR, Fake, GATE};
+
+/// A connected guest.
+pub(super) struct Guest {
+    pub(super) stream: UnixStream,
+    pub(super) frames: FrameReader,
+    pub(super) fake: Fake,
+    pub(super) broker: Vec<OwnedFd>,
+}
+
+impl Guest {
+    /// One that was booted.
+    pub(super) fn run(mut self) {
+        let protocol_version = PROTOCOL_VERSION + u32::from(self.fake.is("wrong version"));
+        let kernel_release = "6.12".into();
+        self.send(&GuestMessage::Hello(Hello {
+            protocol_version,
+            kernel_release,
+            kernel_boot_us: 1,
+            guest_init_us: 1,
+        }));
+        let HostMessage::Start(start) = self.receive() else { panic!("no start") };
+        assert!(start.entropy != [0; 32] && start.wall_clock_unix_ns > 1_700_000_000_000_000_000);
+        if self.fake.is("die in init") {
+            process::exit(4);
+        }
+        if self.fake.is("hang in init") {
+            self.receive();
+        }
+        self.log(b"initialised\n");
+        if self.fake.is("fail init") {
+            let error = FunctionError::new("Runtime.ImportModuleError", "no module");
+            self.send(&GuestMessage::InitFailed(InitFailure { error, duration_us: 1 }));
+        } else {
+            self.send(&GuestMessage::InitDone(InitReport { duration_us: 1 }));
+        }
+        if start.initialization_type == InitializationType::SnapStart {
+            assert_eq!(start.init_timeout_ms, 130_000);
+            return self.freeze();
+        }
+        self.serve();
+    }
+
+    fn serve(&mut self) {
+        loop {
+            match self.receive() {
+                HostMessage::Invoke(invoke) => self.invoke(invoke),
+                other => panic!("{other:?} while idle"),
+            }
+        }
+    }
+
+    /// Becomes a snapshot.
+    fn freeze(mut self) {
+        assert_eq!(self.receive(), HostMessage::Freeze);
+        if self.fake.is("die in freeze") {
+            process::exit(7);
+        }
+        self.log(b"frozen\n");
+        self.send(&GuestMessage::Frozen(FreezeReport { steps: vec![] }));
+        assert_eq!(self.fake.request().0, Request::Pause);
+        if self.fake.is("die in pause") {
+            process::exit(8);
+        }
+        self.fake.answer(&Response::Ok);
+        let (Request::Snapshot(config), fds) = self.fake.request() else { panic!("no snapshot") };
+        assert_eq!((fds.len(), config.identity.0.len()), (2, 6));
+        if self.fake.is("refuse snapshot") {
+            self.fake.refuse("memory");
+        }
+        for (fd, content) in fds.into_iter().zip(["state", "memory"]) {
+            File::from(fd).write_all(content.as_bytes()).unwrap();
+            if self.fake.is("die in snapshot") {
+                process::exit(9);
+            }
+        }
+        self.fake.answer(&Response::Snapshotted(SnapshotReport::default()));
+        self.fake.request();
+    }
+
+    /// Goes through the gate, or not.
+    pub(super) fn resume(mut self, generation: &[u8; 16]) {
+        let counter = generation_counter(generation) ^ u64::from(self.fake.is("wrong generation"));
+        let protocol_version = PROTOCOL_VERSION + u32::from(self.fake.is("wrong version after load"));
+        self.send(&GuestMessage::Resumed(ResumeHello {
+            protocol_version,
+            generation_counter: Some(counter),
+        }));
+        let HostMessage::MakeUnique(unique) = self.receive() else { panic!("no gate") };
+        assert_eq!((&unique.generation, unique.generation_counter), (generation, counter));
+        assert!(
+            unique.elapsed_us > 0 && unique.entropy.bytes() != &[0; SEED_LEN] && unique.hostname.len() < 64
+        );
+        if self.fake.is("hang in gate") {
+            self.receive();
+        }
+        if self.fake.is("die in gate") {
+            process::exit(10);
+        }
+        let failed = self.fake.is("fail gate");
+        let outcome = if failed { StepOutcome::Failed("no entropy".into()) } else { StepOutcome::Done };
+        let report = GateReport {
+            steps: vec![GateStep { name: "rekey".into(), duration_us: 1, outcome }],
+            duration_us: 1,
+        };
+        if failed {
+            self.send(&GuestMessage::GateFailed(report.clone()));
+            self.receive();
+        }
+        self.send(&GuestMessage::Unique(report));
+        if self.fake.is("die in hooks") {
+            process::exit(11);
+        }
+        for (mode, timed_out) in [("fail hooks", false), ("late hooks", true)] {
+            if self.fake.is(mode) {
+                let error = FunctionError::new("ValueError", "hook");
+                self.send(&GuestMessage::RestoreFailed(RestoreFailure { error, timed_out, duration_us: 1 }));
+                self.receive();
+            }
+        }
+        self.log(b"restored\n");
+        self.send(&GuestMessage::RestoreDone(RestoreReport { duration_us: 1 }));
+        self.serve();
+    }
+
+    fn invoke(&mut self, invoke: Invoke) {
+        if self.fake.is("end before the event") {
+            self.send(&GuestMessage::Ended(FunctionError::new("Runtime.ExitError", "idle")));
+            self.receive_all();
+        }
+        let mut event = Vec::new();
+        loop {
+            let HostMessage::Body(chunk) = self.receive() else { panic!("no body") };
+            event.extend(chunk.bytes);
+            if chunk.last {
+                break;
+            }
+        }
+        assert_eq!(event.len(), invoke.event_len as usize);
+        let request_id = invoke.request_id;
+        match event.as_slice() {
+            b"\"how\"" => {
+                self.respond(&request_id, if self.fake.cloned.get() { b"\"cloned\"" } else { b"\"booted\"" })
+            }
+            b"\"pid\"" => self.respond(&request_id, process::id().to_string().as_bytes()),
+            b"\"hold\"" => {
+                // Opening a pipe for reading waits for its writer.
+                drop(File::open(Path::new(&env::var(DIR).unwrap()).join(GATE)).unwrap());
+                self.respond(&request_id, process::id().to_string().as_bytes());
+            }
+            b"\"die\"" => {
+                let _ = self.fake.is("die in run");
+                process::exit(5)
+            }
+            b"\"never\"" => self.receive_all(),
+            b"\"garbage\"" => {
+                self.write(&[0xff; 4096]);
+                self.receive_all();
+            }
+            b"\"oversize\"" => {
+                self.begin(&request_id);
+                for _ in 0..64 {
+                    self.body(&[b'x'; MAX_CHUNK_LEN], false);
+                }
+                self.receive_all();
+            }
+            b"\"unanswered\"" => self.done(&request_id, Outcome::Succeeded, Fate::Reusable),
+            b"\"error\"" => {
+                let error = FunctionError::new("ValueError", "wrong");
+                self.done(&request_id, Outcome::Failed(error), Fate::Reusable);
+            }
+            b"\"exit\"" => {
+                let error = FunctionError::of_request(&request_id, "Runtime.ExitError", "exit status 1");
+                self.done(&request_id, Outcome::Exited(error), Fate::Ended);
+            }
+            b"\"time out\"" => self.done(&request_id, Outcome::TimedOut, Fate::Ended),
+            b"\"log\"" => {
+                (0..100).for_each(|n| self.log(format!("{n:099}\n").as_bytes()));
+                self.respond(&request_id, b"null");
+            }
+            b"\"connect\"" => {
+                let refused = vmm_api::send(self.broker[5].as_fd(), b"{\"port\":1024}", &[]).is_err();
+                self.respond(&request_id, refused.to_string().as_bytes());
+            }
+            event => self.respond(&request_id, event),
+        }
+    }
+
+    fn respond(&mut self, request_id: &str, bytes: &[u8]) {
+        self.begin(request_id);
+        let mut pieces = bytes.chunks(MAX_CHUNK_LEN).peekable();
+        while let Some(piece) = pieces.next() {
+            self.body(piece, pieces.peek().is_none());
+        }
+        self.done(request_id, Outcome::Succeeded, Fate::Reusable);
+    }
+
+    fn begin(&mut self, request_id: &str) {
+        let content_type = "application/json".into();
+        self.send(&GuestMessage::Response(ResponseHead { request_id: request_id.into(), content_type }));
+    }
+
+    fn body(&mut self, bytes: &[u8], last: bool) {
+        self.send(&GuestMessage::Body(BodyChunk { bytes: bytes.into(), last }));
+    }
+
+    fn done(&mut self, request_id: &str, outcome: Outcome, fate: Fate) {
+        self.send(&GuestMessage::Done(InvocationReport {
+            request_id: request_id.into(),
+            outcome,
+            fate,
+            duration_us: 1,
+            max_memory_used_mib: 1,
+        }));
+    }
+
+    fn log(&mut self, bytes: &[u8]) {
+        self.send(&GuestMessage::Log(LogChunk { source: LogSource::Function, bytes: bytes.into() }));
+    }
+
+    fn send(&mut self, message: &GuestMessage) {
+        self.write(&encode(message).unwrap());
+    }
+
+    /// The agent may have had enough and be gone.
+    fn write(&mut self, bytes: &[u8]) {
+        if self.stream.write_all(bytes).is_err() {
+            process::exit(0);
+        }
+    }
+
+    fn receive(&mut self) -> HostMessage {
+        loop {
+            if let Some(message) = self.frames.next_message().unwrap() {
+                return message;
+            }
+            let mut buffer = [0; 65536];
+            let len = self.stream.read(&mut buffer).unwrap_or(0);
+            if len == 0 {
+                process::exit(0);
+            }
+            self.frames.push(&buffer[..len]);
+        }
+    }
+
+    /// Does nothing until the agent ends the connection.
+    fn receive_all(&mut self) -> ! {
+        loop {
+            self.receive();
+        }
+    }
+}
