@@ -33,7 +33,7 @@ use crate::{
         guest::Init,
         machine,
     },
-    snapshots::{Draft, HostIdentity, Owner},
+    snapshots::{Draft, HostIdentity, Owner, Snapshot},
 };
 
 /// How often a snapshot is tried: a machine may be lost to bad luck once.
@@ -58,6 +58,18 @@ impl Making {
     /// None yet, on a node with its programs in `lib_dir`.
     pub(super) fn new(lib_dir: PathBuf) -> Self {
         Self { identity: HostIdentity::new(lib_dir), jobs: Mutex::default() }
+    }
+
+    /// Whether a snapshot can be resumed with what the node has of its runtime.
+    pub(super) async fn fits(&self, snapshot: &Snapshot, runtime: &str) -> bool {
+        match self.identity.has_runtime_of(snapshot.identity(), runtime).await {
+            Ok(fits) => fits,
+            // The boot that follows names what is missing to whom it concerns.
+            Err(error) => {
+                tracing::warn!(runtime, "its image cannot be read: {error}");
+                false
+            }
+        }
     }
 
     /// What is retired is made in vain.

@@ -15,7 +15,7 @@ use super::{
     prepare,
 };
 use crate::{
-    functions::model::StartKind,
+    functions::model::{FunctionConfig, StartKind},
     sandbox::{
         SandboxId,
         boot::{Sandbox, SandboxError},
@@ -52,7 +52,7 @@ pub(super) async fn bring_up(
     let version = match function.start_kind() {
         StartKind::Boot => None,
         StartKind::Snapshot | StartKind::SnapshotWhenReady => {
-            shared.snapshots.find(&Owner::version(function))
+            fitting(shared, function, shared.snapshots.find(&Owner::version(function))).await
         }
     };
     let missing = version.is_none() && function.start_kind() == StartKind::Snapshot;
@@ -146,6 +146,16 @@ async fn boot(
             Err(error)
         }
     }
+}
+
+/// The version's snapshot, if it can be resumed with what the node has.
+async fn fitting(
+    shared: &Shared,
+    function: &FunctionConfig,
+    snapshot: Option<Arc<Snapshot>>,
+) -> Option<Arc<Snapshot>> {
+    let snapshot = snapshot?;
+    shared.making.fits(&snapshot, &function.runtime).await.then_some(snapshot)
 }
 
 /// Waits for user code that computes under its start slot; code that takes this long mostly waits for something, and

@@ -24,6 +24,9 @@ use crate::{
 /// Raised when the agent bakes something else into a guest before its snapshot.
 const BAKED: &str = "1";
 
+/// Name of the part that is the runtime's image.
+const RUNTIME: &str = "runtime";
+
 /// What a snapshot is of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum Owner {
@@ -71,19 +74,25 @@ impl Host {
 
     /// The identity of a snapshot that would be made now: `code` names what the function is, if there is one.
     pub(crate) async fn identity(&self, runtime: &str, code: Option<&str>) -> io::Result<Identity> {
-        let runtime = format!("runtimes/{runtime}.erofs");
-        let files = [
-            ("vmm", "vmm"),
-            ("kernel", "guest/vmlinux"),
-            ("initrd", "guest/initrd.cpio"),
-            ("runtime", &runtime),
-        ];
+        let files = [("vmm", "vmm"), ("kernel", "guest/vmlinux"), ("initrd", "guest/initrd.cpio")];
         let mut parts = vec![("baked".to_owned(), BAKED.to_owned())];
         for (name, file) in files {
             parts.push((name.into(), self.hash(&self.lib_dir.join(file)).await?));
         }
+        parts.push((RUNTIME.into(), self.runtime(runtime).await?));
         parts.extend(code.map(|code| ("code".into(), code.into())));
         Ok(Identity(parts.into_iter().collect()))
+    }
+
+    /// Whether a snapshot can be resumed with the image that the runtime has now. Kernel, initrd and VMM of another time
+    /// are in its memory, or the VMM refuses it; of the image there is only the one that the node has, and a guest that
+    /// remembers another one's blocks would read it wrong and not notice.
+    pub(crate) async fn has_runtime_of(&self, snapshot: &Identity, runtime: &str) -> io::Result<bool> {
+        Ok(snapshot.0.get(RUNTIME) == Some(&self.runtime(runtime).await?))
+    }
+
+    async fn runtime(&self, name: &str) -> io::Result<String> {
+        self.hash(&self.lib_dir.join("runtimes").join(format!("{name}.erofs"))).await
     }
 
     /// Programs and images do not change under a running agent, so each is read once.

@@ -180,6 +180,18 @@ async fn a_new_identity_is_made_while_the_old_one_serves() {
 }
 
 #[tokio::test]
+async fn a_snapshot_is_not_resumed_with_another_runtime_image() {
+    let node = node("");
+    node.prepare(version("f")).await.unwrap();
+    std::fs::write(node.dir.path().join("lib/runtimes/python3.13.erofs"), "other blocks").unwrap();
+    let node = node.restarted().await;
+    assert_eq!(node.how(version("f")).await, "booted", "its guest remembers blocks that are no more");
+    node.prepare(version("f")).await.unwrap();
+    let node = node.restarted().await;
+    assert_eq!(node.how(version("f")).await, "cloned");
+}
+
+#[tokio::test]
 async fn a_deleted_version_takes_its_snapshot_with_it_even_one_that_is_being_made() {
     let node = Arc::new(node(""));
     node.prepare(version("f")).await.unwrap();
