@@ -105,6 +105,8 @@ pub(crate) struct Config {
     pub(crate) restore_timeout: Duration,
     /// How long an idle sandbox is kept.
     pub(crate) idle_timeout: Duration,
+    /// Whether first starts of functions resume snapshots of their runtimes.
+    pub(crate) runtime_snapshots: bool,
     /// `mkfs.erofs` that makes code images.
     pub(crate) mkfs_erofs: PathBuf,
 }
@@ -124,6 +126,7 @@ struct RawConfig {
     init_timeout_ms: u64,
     restore_timeout_ms: u64,
     idle_timeout_s: u64,
+    runtime_snapshots: bool,
     mkfs_erofs: PathBuf,
 }
 
@@ -141,6 +144,7 @@ impl Default for RawConfig {
             init_timeout_ms: 10_000,
             restore_timeout_ms: 10_000,
             idle_timeout_s: 600,
+            runtime_snapshots: true,
             mkfs_erofs: "/usr/bin/mkfs.erofs".into(),
         }
     }
@@ -214,6 +218,7 @@ impl RawConfig {
             init_timeout: Duration::from_millis(self.init_timeout_ms),
             restore_timeout: Duration::from_millis(self.restore_timeout_ms),
             idle_timeout: Duration::from_secs(self.idle_timeout_s),
+            runtime_snapshots: self.runtime_snapshots,
             mkfs_erofs: self.mkfs_erofs,
         })
     }
@@ -264,6 +269,7 @@ mod tests {
         assert_eq!(config.listen, "127.0.0.1:9000".parse().unwrap());
         assert_eq!(config.account_id, "000000000000");
         assert_eq!(config.auth, AuthMode::Required);
+        assert!(config.runtime_snapshots);
     }
 
     #[test]
@@ -297,6 +303,7 @@ mod tests {
             ("init_timeout_ms = 0", "init_timeout_ms"),
             ("restore_timeout_ms = 0", "restore_timeout_ms"),
             ("auth = 'maybe'", "maybe"),
+            ("runtime_snapshots = 'many'", "runtime_snapshots"),
             ("[[keys]]\naccess_key_id = ''\nsecret_access_key = 's'", "keys"),
         ] {
             let error = load(file, "").unwrap_err();

@@ -20,6 +20,7 @@ mod node;
 mod persistence;
 mod proof;
 mod refusals;
+mod runtime_snapshots;
 mod runtimes;
 mod snapshots;
 mod snapstart;

@@ -79,11 +79,22 @@ impl Node {
         Use { node: seat.0.node(), _guard: guard, _seat: seat }
     }
 
-    /// A node of the test's own, on the state disk at `state` (made when absent).
+    /// A node of the test's own, on the state disk at `state` (made when absent). Its functions are booted when no
+    /// snapshot of their own is there.
     pub(crate) fn boot(boot: Boot, state: &Path) -> Self {
+        Self::start(boot, state, &["--no-runtime-snapshots"])
+    }
+
+    /// The same with snapshots of runtimes, as nodes have them unless they are told otherwise.
+    pub(crate) fn that_keeps_runtimes(state: &Path) -> Self {
+        Self::start(Boot::Direct, state, &[])
+    }
+
+    fn start(boot: Boot, state: &Path, extra: &[&str]) -> Self {
         depends_on(state.file_name().and_then(|name| name.to_str()).expect("a state disk has a name"));
         let mut process = Command::new(setting("TINDERBOX_XTASK"))
             .arg("node")
+            .args(extra)
             .args(["--boot", if matches!(boot, Boot::Uefi) { "uefi" } else { "direct" }])
             .arg("--state")
             .arg(state)

@@ -58,6 +58,8 @@ pub(crate) struct Spec {
     pub(crate) memory_mib: u32,
     /// What the agent may give to sandboxes; what it finds free when absent.
     pub(crate) sandbox_memory_mib: Option<u32>,
+    /// Whether functions may start as clones of their runtimes; tests and figures of boots want none.
+    pub(crate) runtime_snapshots: bool,
     pub(crate) auth: Auth,
     pub(crate) state: PathBuf,
     /// Public key that may log in to a devtools image, reachable at a free port.
@@ -79,6 +81,7 @@ impl Spec {
             port: None,
             memory_mib: DEFAULT_MEMORY_MIB,
             sandbox_memory_mib: None,
+            runtime_snapshots: true,
             auth: Auth::Required,
             state: state.to_owned(),
             ssh_key: None,
@@ -170,6 +173,9 @@ fn agent_config(spec: &Spec, accelerator: Accelerator) -> Result<String> {
     if let Some(memory) = spec.sandbox_memory_mib {
         config.insert("memory_mib".into(), i64::from(memory).into());
     }
+    if !spec.runtime_snapshots {
+        config.insert("runtime_snapshots".into(), false.into());
+    }
     if accelerator.is_slow() {
         config.insert("init_timeout_ms".into(), i64::from(EMULATED_INIT_TIMEOUT_MS).into());
         config.insert("restore_timeout_ms".into(), i64::from(EMULATED_INIT_TIMEOUT_MS).into());
@@ -199,14 +205,21 @@ pub(crate) struct Args {
     /// Memory the agent may give to sandboxes, MiB.
     #[arg(long)]
     sandbox_memory_mib: Option<u32>,
+    /// Boot every function that has no snapshot of its own.
+    #[arg(long)]
+    no_runtime_snapshots: bool,
 }
 
 /// Boots, says where in one line of JSON, and cuts the power at the end of standard input.
 pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     let state = std::path::absolute(&args.state).context("resolve the state disk's path")?;
     let dir = ctx.cache.process_dir("node")?;
-    let spec =
-        Spec { way: args.boot, sandbox_memory_mib: args.sandbox_memory_mib, ..Spec::new(&state, &dir) };
+    let spec = Spec {
+        way: args.boot,
+        sandbox_memory_mib: args.sandbox_memory_mib,
+        runtime_snapshots: !args.no_runtime_snapshots,
+        ..Spec::new(&state, &dir)
+    };
     let node = boot(ctx, &spec)?;
     let ready = serde_json::json!({ "endpoint": node.endpoint.url(), "serial_log": node.serial_log });
     let mut output = std::io::stdout();
@@ -241,7 +254,10 @@ mod tests {
         assert_eq!(config["keys"][0]["access_key_id"].as_str(), Some("test"));
         assert_eq!(config["memory_mib"].as_integer(), Some(2048));
         assert_eq!(config["init_timeout_ms"].as_integer(), Some(60_000));
-        assert!(!config.contains_key("auth"));
+        assert!(!config.contains_key("auth") && !config.contains_key("runtime_snapshots"));
+        let spec = Spec { runtime_snapshots: false, ..spec };
+        let config: toml::Table = agent_config(&spec, Accelerator::Emulated).unwrap().parse().unwrap();
+        assert_eq!(config["runtime_snapshots"].as_bool(), Some(false));
     }
 
     #[test]

@@ -151,9 +151,9 @@ fn respond(answer: Answer) -> Response {
     response
 }
 
-/// `queue;dur=0.1, run;dur=3.2`: milliseconds.
+/// `way;desc=boot, queue;dur=0.1, run;dur=3.2`: how the sandbox came to be, and milliseconds.
 fn server_timing(timing: &Timing) -> String {
-    let Timing { queue, place, boot, load, unique, hooks, init, run } = *timing;
+    let Timing { way, queue, place, boot, load, unique, hooks, init, run } = *timing;
     let parts: [(&str, Option<Duration>); 8] = [
         ("queue", queue),
         ("place", place),
@@ -164,7 +164,7 @@ fn server_timing(timing: &Timing) -> String {
         ("init", init),
         ("run", run),
     ];
-    let mut text = String::new();
+    let mut text = way.map(|way| format!("way;desc={way}")).unwrap_or_default();
     for (name, duration) in parts {
         if let Some(duration) = duration {
             let separator = if text.is_empty() { "" } else { ", " };
@@ -200,5 +200,7 @@ mod tests {
             ..Timing::default()
         };
         assert_eq!(server_timing(&timing), "queue;dur=1.500, run;dur=2000.000");
+        let cold = Timing { way: Some("boot"), ..timing };
+        assert_eq!(server_timing(&cold), "way;desc=boot, queue;dur=1.500, run;dur=2000.000");
     }
 }

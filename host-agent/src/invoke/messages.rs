@@ -7,9 +7,9 @@ use guest_protocol::{
     Credentials, InitializationType, Invoke, SEED_LEN, Seed, Start, Unique, generation_counter,
 };
 
-use super::{CodeImage, Invocation};
+use super::{CodeImage, Invocation, runtimes::Pair};
 use crate::{
-    functions::model::FunctionConfig,
+    functions::model::{FunctionConfig, FunctionId},
     sandbox::{VersionKey, boot::Spec, machine, policy::Demand},
 };
 
@@ -28,6 +28,9 @@ fn no_credentials() -> Credentials {
         expiration: "2037-12-31T23:59:59Z".into(),
     }
 }
+
+/// Size of the /tmp that stands in for a function's: Lambda's default, so that the node has a template of it.
+const PLACEHOLDER_MIB: u32 = 512;
 
 /// Prefix of the runtimes that bring no language: Lambda tells those no `AWS_EXECUTION_ENV`.
 const OS_ONLY: &str = "provided";
@@ -65,6 +68,28 @@ pub(super) fn snapshot_demand(function: &FunctionConfig) -> Demand {
         deployment_id: format!("{} (snapshot)", function.deployment_id),
     };
     Demand { key: key.into(), charge_mib: machine::charge_mib(function.memory_mib) }
+}
+
+/// As [`demand`], for a guest that is nobody's yet.
+pub(super) fn nobodys_demand(pair: &Pair) -> Demand {
+    let key = VersionKey {
+        // No function has an empty name.
+        function: FunctionId { region: String::new(), name: String::new() },
+        version: pair.runtime.clone(),
+        deployment_id: String::new(),
+    };
+    Demand { key: key.into(), charge_mib: machine::charge_mib(pair.memory_mib) }
+}
+
+/// As [`spec`], for a guest that is nobody's yet.
+pub(super) fn nobodys_spec(pair: &Pair) -> Spec {
+    Spec {
+        function: format!("({})", pair.runtime),
+        memory_mib: pair.memory_mib,
+        ephemeral_storage_mib: PLACEHOLDER_MIB,
+        runtime: pair.runtime.clone(),
+        code: None,
+    }
 }
 
 /// What a sandbox for the function is made from.

@@ -20,6 +20,7 @@ mod call;
 mod messages;
 mod node;
 mod prepare;
+mod runtimes;
 mod settings;
 mod start;
 #[cfg(test)]
@@ -72,6 +73,8 @@ pub(crate) struct Answer {
 /// Parts of an invocation's time; absent when the part did not happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Timing {
+    /// How the sandbox came to be, in a word of `sandbox::way`; absent for a warm one.
+    pub(crate) way: Option<&'static str>,
     /// Waiting for room on the node.
     pub(crate) queue: Option<Duration>,
     /// Choosing a sandbox.

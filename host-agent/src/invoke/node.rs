@@ -1,8 +1,8 @@
 //! The node's invoker: gives each invocation a sandbox, warm or new, and turns what happens there into an answer.
 //!
-//! `sandbox::policy` decides, this file carries its decisions out; `prepare` makes snapshots beside that. One lock guards the pool and the mailboxes; it is
-//! held for the decision alone and never across an await. Each invocation runs in a task of its own, so that it goes
-//! on when its client goes away.
+//! `sandbox::policy` decides, this file carries its decisions out; `prepare` and `runtimes` make snapshots beside that. One
+//! lock guards the pool and the mailboxes; it is held for the decision alone and never across an await. Each invocation
+//! runs in a task of its own, so that it goes on when its client goes away.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,11 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     InvokeError, Retired, Throttle,
     prepare::Making,
+    runtimes::{self, Runtimes},
     settings::Settings,
     worker::{Command, Commands},
 };
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) snapshots: Arc<SnapshotStore>,
     pub(super) making: Making,
+    pub(super) runtimes: Runtimes,
     state: Mutex<State>,
     /// A sandbox became idle: there may be something to expire.
     became_idle: Arc<Notify>,
@@ -75,6 +77,7 @@ impl Shared {
         let host = Host::new(lib_dir, scratch_dir.clone(), *boot_timeout, *blank_limit, Arc::clone(disk))?;
         let snapshots = Arc::new(SnapshotStore::open(&settings.state_dir)?);
         let making = Making::new(lib_dir.clone());
+        let runtimes = Runtimes::new(settings.runtime_snapshots);
         let state = State {
             pool: Pool::new(settings.limits.clone()),
             workers: HashMap::new(),
@@ -87,12 +90,14 @@ impl Shared {
             settings,
             snapshots,
             making,
+            runtimes,
             state: Mutex::new(state),
             became_idle: Arc::default(),
             population: watch::Sender::new(0),
             eased: watch::Sender::new(()),
             force: watch::Sender::new(false),
         });
+        tokio::spawn(runtimes::take_stock(Arc::downgrade(&shared)));
         tokio::spawn(expire_idle(Arc::downgrade(&shared), Arc::clone(&shared.became_idle)));
         Ok(shared)
     }
@@ -123,6 +128,25 @@ impl Shared {
         Ok((grant, Some(waits_from.elapsed())))
     }
 
+    /// A sandbox for something that can wait, if there is room for it now. It is to end when it is told so, or when its
+    /// channel closes.
+    pub(super) fn spare(
+        &self,
+        demand: Demand,
+    ) -> Result<Option<(SandboxId, mpsc::Receiver<Command>)>, InvokeError> {
+        let mut state = self.state();
+        if state.closing {
+            return Err(InvokeError::ShuttingDown);
+        }
+        let spare = state.pool.spare(demand).map(|sandbox| {
+            let (commands, inbox) = mpsc::channel(1);
+            state.workers.insert(sandbox, commands);
+            (sandbox, inbox)
+        });
+        self.count(&state);
+        Ok(spare)
+    }
+
     /// A new sandbox is ready and runs the request that it was started for.
     pub(super) fn started(&self, sandbox: SandboxId, commands: Commands) {
         self.update(|state| {
@@ -143,9 +167,12 @@ impl Shared {
         self.eased.send_replace(());
     }
 
-    /// The disk is full: what idle sandboxes have of it is of more use to others.
-    pub(super) fn evict_idle(&self) {
+    /// The disk is full: what idle sandboxes and snapshots of runtimes have of it is of more use to others. `len`: what
+    /// there was no room for.
+    pub(super) fn ease_disk(&self, len: u64) {
         self.update(|state| state.pool.evict_idle());
+        let (snapshots, disk) = (Arc::clone(&self.snapshots), Arc::clone(&self.settings.disk));
+        tokio::spawn(async move { snapshots.make_room(&disk, len).await });
     }
 
     /// A sandbox takes no more events.
@@ -158,7 +185,10 @@ impl Shared {
 
     /// A sandbox is gone.
     pub(super) fn ended(&self, sandbox: SandboxId) {
-        self.update(|state| state.pool.ended(sandbox));
+        self.update(|state| {
+            state.workers.remove(&sandbox);
+            state.pool.ended(sandbox)
+        });
         self.eased.send_replace(());
     }
 

@@ -18,6 +18,7 @@ use std::{
 };
 
 use guest_protocol::InitializationType;
+use vmm_api::Identity;
 
 use super::{
     CodeImage, Invocation, InvokeError, PrepareError, Retired, messages,
@@ -32,8 +33,9 @@ use crate::{
         describe,
         guest::Init,
         machine,
+        resume::FREEZE_TIMEOUT,
     },
-    snapshots::{Draft, HostIdentity, Owner, Snapshot},
+    snapshots::{Content, Draft, HostIdentity, Owner, Snapshot},
 };
 
 /// How often a snapshot is tried: a machine may be lost to bad luck once.
@@ -58,6 +60,11 @@ impl Making {
     /// None yet, on a node with its programs in `lib_dir`.
     pub(super) fn new(lib_dir: PathBuf) -> Self {
         Self { identity: HostIdentity::new(lib_dir), jobs: Mutex::default() }
+    }
+
+    /// The identity of a snapshot that would be made now.
+    pub(super) async fn identity(&self, runtime: &str, content: Content<'_>) -> std::io::Result<Identity> {
+        self.identity.identity(runtime, content).await
     }
 
     /// Whether a snapshot can be resumed with what the node has of its runtime.
@@ -109,7 +116,8 @@ pub(super) async fn version(
     let owner = Owner::version(&function);
     let job = shared.making.job(&owner);
     let _turn = job.turn.lock().await;
-    let identity = shared.making.identity.identity(&function.runtime, Some(&function.content())).await;
+    let content = function.content();
+    let identity = shared.making.identity(&function.runtime, Content::Function(&content)).await;
     let identity = identity.map_err(|error| PrepareError::Node(error.to_string()))?;
     let shape = machine::shape(function.memory_mib);
     if shared.snapshots.find(&owner).is_some_and(|snapshot| *snapshot.identity() == identity) {
@@ -174,12 +182,12 @@ async fn make(
     function: &FunctionConfig,
     code: &CodeImage,
     draft: &Draft,
-    identity: vmm_api::Identity,
+    identity: Identity,
 ) -> Result<(), MakeError> {
     // Machine and /tmp at most; most of both are holes.
     let len =
         u64::from(machine::shape(function.memory_mib).mem_size_mib + function.ephemeral_storage_mib) << 20;
-    let room = shared.settings.disk.check(len);
+    let room = shared.snapshots.make_room(&shared.settings.disk, len).await;
     room.map_err(|full| MakeError::Refused(PrepareError::Node(describe(&full))))?;
     let id = room_for(shared, function).await.map_err(MakeError::Refused)?;
     let mut forced = shared.forced();
@@ -198,7 +206,7 @@ async fn in_room(
     function: &FunctionConfig,
     code: &CodeImage,
     draft: &Draft,
-    identity: vmm_api::Identity,
+    identity: Identity,
 ) -> Result<(), MakeError> {
     let (mut sandbox, boot) = shared.host.boot(id, &messages::spec(function, code)).await?;
     let made = {
@@ -227,12 +235,14 @@ async fn initialise_and_save(
     sandbox: &mut Sandbox,
     function: &FunctionConfig,
     draft: &Draft,
-    identity: vmm_api::Identity,
+    identity: Identity,
 ) -> Result<vmm_api::SnapshotReport, MakeError> {
     let limit: Duration = messages::snapshot_init_timeout(function);
     let moment = start::moment(limit).map_err(SandboxError::from)?;
     match sandbox.init(messages::start(function, moment, InitializationType::SnapStart)).await? {
-        Init::Done => Ok(sandbox.save(draft, shared.snapshots.key().clone(), identity).await?),
+        Init::Done => {
+            Ok(sandbox.save(draft, shared.snapshots.key().clone(), identity, FREEZE_TIMEOUT).await?)
+        }
         Init::Failed(error) => Err(MakeError::Refused(PrepareError::Init(error))),
     }
 }

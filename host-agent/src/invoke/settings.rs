@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     disk::Disk,
     sandbox::{machine, policy::Limits},
+    snapshots::MAX_RUNTIME_SNAPSHOTS,
 };
 
 /// Lambda's default for an account: requests in flight.
@@ -61,6 +62,8 @@ pub(super) struct Settings {
     pub(super) restore_timeout: Duration,
     /// Most machines that wait for what they will be.
     pub(super) blank_limit: usize,
+    /// Most snapshots of runtimes that are kept; none: none are made either.
+    pub(super) runtime_snapshots: usize,
     /// How long running invocations may take to end when the node is shut down.
     pub(super) drain_timeout: Duration,
 }
@@ -91,6 +94,7 @@ impl Settings {
             init_timeout: config.init_timeout,
             restore_timeout: config.restore_timeout,
             blank_limit,
+            runtime_snapshots: if config.runtime_snapshots { MAX_RUNTIME_SNAPSHOTS } else { 0 },
             drain_timeout: DRAIN_TIMEOUT,
         })
     }

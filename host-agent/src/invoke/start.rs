@@ -1,4 +1,5 @@
-//! Bringing up a sandbox for one invocation: cloned or booted, up to the moment when it takes the event.
+//! Bringing up a sandbox for one invocation: cloned from its version or its runtime, or booted, up to the moment when it
+//! takes the event.
 
 use std::{
     sync::Arc,
@@ -12,7 +13,7 @@ use super::{
     Invocation, Timing,
     messages::{self, Chance},
     node::Shared,
-    prepare,
+    prepare, runtimes,
 };
 use crate::{
     functions::model::{FunctionConfig, StartKind},
@@ -20,7 +21,7 @@ use crate::{
         SandboxId,
         boot::{Sandbox, SandboxError},
         guest::Restored,
-        resume::Rebirth,
+        resume::{Rebirth, ResumeTiming, Tmp},
         way::{Losses, Way, choose},
     },
     snapshots::{Owner, Snapshot},
@@ -32,6 +33,9 @@ pub(super) enum StartError {
     /// It was to be a clone; another one may have more luck.
     #[error("resume a clone")]
     Clone(#[source] SandboxError),
+    /// It was to be a clone of its runtime's snapshot.
+    #[error("resume a clone of the runtime")]
+    Runtime(#[source] SandboxError),
     /// It was to be booted.
     #[error("boot a guest")]
     Boot(#[from] SandboxError),
@@ -56,16 +60,26 @@ pub(super) async fn bring_up(
         }
     };
     let missing = version.is_none() && function.start_kind() == StartKind::Snapshot;
-    match choose(losses, version, None) {
-        Way::Clone(snapshot) | Way::Runtime(snapshot) => {
-            clone(shared, id, invocation, &snapshot, timing).await
-        }
+    let runtime = match version {
+        Some(_) => None,
+        None => runtimes::find(shared, function).await,
+    };
+    let way = choose(losses, version, runtime);
+    timing.way = Some(way.name());
+    if missing && losses == Losses::default() {
+        // It should have had one: the next invocation shall.
+        prepare::beside(shared, invocation);
+    }
+    match way {
+        Way::Clone(snapshot) => clone(shared, id, invocation, &snapshot, timing).await,
+        Way::Runtime(snapshot) => clone_runtime(shared, id, invocation, &snapshot, timing).await,
         Way::Boot => {
-            if missing {
-                // It should have had one: the next invocation shall.
-                prepare::beside(shared, invocation);
+            let booted = boot(shared, id, invocation, timing).await?;
+            if losses.runtimes > 0 {
+                // What was lost as a clone works like this: it was not the function.
+                runtimes::failed(shared, function);
             }
-            boot(shared, id, invocation, timing).await.map_err(StartError::Boot)
+            Ok(booted)
         }
     }
 }
@@ -78,25 +92,18 @@ async fn clone(
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
     let limit = shared.settings.restore_timeout;
-    let unique = chance().map_err(|error| StartError::Clone(error.into()))?;
-    // Not the sandbox's id: the agent counts those from its start.
-    let instance = uuid::Uuid::new_v4().to_string();
-    let unique = messages::unique(instance, wall_clock_unix_ns(), &unique, limit);
-    let spec = messages::spec(&invocation.function, &invocation.code);
-    let rebirth = Rebirth { snapshot, key: shared.snapshots.key(), unique, limit };
-    let (mut sandbox, resumed) = match shared.host.resume(id, &spec, rebirth).await {
+    let (mut sandbox, resumed) = match resume(shared, id, invocation, snapshot, Tmp::AsSaved, timing).await {
         Ok(resumed) => resumed,
         Err(error) => {
             if error.is_unusable_snapshot() {
-                tracing::warn!(function = spec.function, "its snapshot is of no use and is made again");
+                let arn = invocation.function.version_arn();
+                tracing::warn!(function = arn, "its snapshot is of no use and is made again");
                 shared.snapshots.discard(snapshot);
                 prepare::beside(shared, invocation);
             }
             return Err(StartError::Clone(error));
         }
     };
-    (timing.place, timing.load, timing.unique) =
-        (Some(resumed.place), Some(resumed.load), Some(resumed.unique));
     let began = Instant::now();
     let restored = {
         let restoring = std::pin::pin!(sandbox.restored(limit.saturating_sub(resumed.total())));
@@ -116,6 +123,54 @@ async fn clone(
     }
 }
 
+/// A clone of what the function's runtime was before anybody's code was in it, told after its gate which function it is.
+async fn clone_runtime(
+    shared: &Arc<Shared>,
+    id: SandboxId,
+    invocation: &Arc<Invocation>,
+    snapshot: &Arc<Snapshot>,
+    timing: &mut Timing,
+) -> Result<Sandbox, StartError> {
+    let function = &invocation.function;
+    let resumed = resume(shared, id, invocation, snapshot, Tmp::Empty, timing).await;
+    let started = match resumed {
+        Ok((sandbox, _)) => initialise(shared, id, sandbox, function, timing).await,
+        Err(error) => Err(error),
+    };
+    match started {
+        Ok(sandbox) => {
+            runtimes::worked(shared, function);
+            Ok(sandbox)
+        }
+        Err(error) => {
+            runtimes::lost(shared, snapshot, &error);
+            Err(StartError::Runtime(error))
+        }
+    }
+}
+
+/// Resumes a clone up to the end of its gate.
+async fn resume(
+    shared: &Shared,
+    id: SandboxId,
+    invocation: &Invocation,
+    snapshot: &Snapshot,
+    tmp: Tmp,
+    timing: &mut Timing,
+) -> Result<(Sandbox, ResumeTiming), SandboxError> {
+    let limit = shared.settings.restore_timeout;
+    snapshot.use_now();
+    // Not the sandbox's id: the agent counts those from its start.
+    let instance = uuid::Uuid::new_v4().to_string();
+    let unique = messages::unique(instance, wall_clock_unix_ns(), &chance()?, limit);
+    let spec = messages::spec(&invocation.function, &invocation.code);
+    let rebirth = Rebirth { snapshot, key: shared.snapshots.key(), tmp, unique, limit };
+    let (sandbox, resumed) = shared.host.resume(id, &spec, rebirth).await?;
+    (timing.place, timing.load, timing.unique) =
+        (Some(resumed.place), Some(resumed.load), Some(resumed.unique));
+    Ok((sandbox, resumed))
+}
+
 async fn boot(
     shared: &Arc<Shared>,
     id: SandboxId,
@@ -123,8 +178,19 @@ async fn boot(
     timing: &mut Timing,
 ) -> Result<Sandbox, SandboxError> {
     let function = &invocation.function;
-    let (mut sandbox, boot) = shared.host.boot(id, &messages::spec(function, &invocation.code)).await?;
+    let (sandbox, boot) = shared.host.boot(id, &messages::spec(function, &invocation.code)).await?;
     (timing.place, timing.boot) = (Some(boot.place), Some(boot.boot));
+    initialise(shared, id, sandbox, function, timing).await
+}
+
+/// Tells a guest which function it is, and waits for the end of its init.
+async fn initialise(
+    shared: &Shared,
+    id: SandboxId,
+    mut sandbox: Sandbox,
+    function: &FunctionConfig,
+    timing: &mut Timing,
+) -> Result<Sandbox, SandboxError> {
     let moment = match moment(shared.settings.init_timeout) {
         Ok(moment) => moment,
         Err(error) => {

@@ -10,6 +10,7 @@ use crate::sandbox::machine;
 mod fake;
 mod harness;
 mod killed;
+mod runtimes;
 mod snapshots;
 
 use harness::{MEMORY_MIB, function, is_alive, node, node_with, number, within};

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!            policy::Pool            which sandbox, a new one, or a refusal; values in, values out
-//!            way                     how a new one comes to be: cloned or booted
+//!            way                     how a new one comes to be: cloned from version or runtime, or booted
 //!                 │
 //!   boot, resume ─┼── spawn           fork and exec of `vmm`, one inherited descriptor
 //!                 ├── blanks          processes with a machine reserved, waiting for the snapshot that they become

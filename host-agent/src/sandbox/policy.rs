@@ -7,9 +7,13 @@
 //! The only queue is that of admitted requests whose sandbox may not start *yet*: its memory is promised already, so
 //! it is never longer than the node's memory, and starts go on at a bounded rate ([`Limits::max_starting`]).
 //!
+//! What can be made at any time (a runtime's snapshot) is made in a *spare* sandbox: of room that nobody asks for, and the
+//! first to go when somebody does.
+//!
 //! ```text
 //!  request ─► queued ─► Starting ─► Busy ◄──► Idle ─► Stopping ─► (gone)
 //!                          └──────────┴─────────────────▲   memory is free when the process is reaped, not before
+//!  spare ───────────────────────────────────────────────┘
 //! ```
 
 use std::{
@@ -157,6 +161,18 @@ impl Pool {
         Ok(actions)
     }
 
+    /// A sandbox for something that can wait, unless there is anything else to do with what it takes: it is the only one,
+    /// nobody waits for a start, one more start would find a slot beside all that is being served, and its memory is free
+    /// without ending anything. Report [`Pool::ended`] when it is gone.
+    pub(crate) fn spare(&mut self, demand: Demand) -> Option<SandboxId> {
+        let Tally { live_mib, stopping_mib, queued_mib, serving, .. } = self.tally;
+        let taken_mib = live_mib + stopping_mib + queued_mib;
+        let fits = taken_mib + demand.charge_mib <= self.limits.memory_mib;
+        let calm = self.queue.is_empty() && serving < self.limits.max_starting;
+        (fits && calm && self.spares().next().is_none())
+            .then(|| self.add(demand, State::Spare, Tenure::Current))
+    }
+
     /// The sandbox is up and runs the request it was started for.
     pub(crate) fn started(&mut self, sandbox: SandboxId) -> Vec<Action> {
         if self.state_is(sandbox, |state| matches!(state, State::Starting { .. })) {
@@ -233,9 +249,9 @@ impl Pool {
         self.stop_all(old)
     }
 
-    /// Stops everything that is idle: something else than memory has run out.
+    /// Stops everything that serves nobody: something else than memory has run out.
     pub(crate) fn evict_idle(&mut self) -> Vec<Action> {
-        let idle = self.idle_by_age().map(|(_, id)| id).collect();
+        let idle = self.spares().chain(self.idle_by_age().map(|(_, id)| id)).collect();
         self.stop_all(idle)
     }
 
@@ -256,14 +272,14 @@ impl Pool {
         let mut unused = Vec::new();
         for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| matches(&entry.demand.key)) {
             entry.tenure = Tenure::Retired;
-            if matches!(entry.state, State::Idle { .. }) {
+            if matches!(entry.state, State::Idle { .. } | State::Spare) {
                 unused.push(*id);
             }
         }
         self.stop_all(unused)
     }
 
-    /// The idle sandboxes to evict so that `charge_mib` can be promised: none when it fits, `None` when it cannot.
+    /// What to evict so that `charge_mib` can be promised: none when it fits, `None` when it cannot.
     fn victims(&self, charge_mib: u64) -> Option<Vec<SandboxId>> {
         let promised = self.tally.live_mib + self.tally.queued_mib;
         let mut excess = (promised + charge_mib).saturating_sub(self.limits.memory_mib);
@@ -273,7 +289,7 @@ impl Pool {
         let mut idle: Vec<_> = self.idle_by_age().collect();
         idle.sort_unstable();
         let mut victims = Vec::new();
-        for (_, id) in idle {
+        for id in self.spares().chain(idle.into_iter().map(|(_, id)| id)) {
             victims.push(id);
             excess = excess.saturating_sub(self.entries.get(&id)?.demand.charge_mib);
             if excess == 0 {
@@ -281,6 +297,12 @@ impl Pool {
             }
         }
         None
+    }
+
+    /// A scan, but only when room is short.
+    fn spares(&self) -> impl Iterator<Item = SandboxId> {
+        let spare = self.entries.iter().filter(|(_, entry)| entry.state == State::Spare);
+        spare.map(|(id, _)| *id)
     }
 
     fn idle_by_age(&self) -> impl Iterator<Item = (Instant, SandboxId)> {
@@ -312,14 +334,18 @@ impl Pool {
                 return;
             }
             let Some(Queued { ticket, demand, tenure }) = self.queue.pop_front() else { return };
-            self.last_id += 1;
-            let sandbox = SandboxId(self.last_id);
-            let state = State::Starting { holds_slot: true };
             self.tally.queued_mib -= demand.charge_mib;
-            self.tally.add(state, demand.charge_mib);
-            self.entries.insert(sandbox, Entry { demand, state, tenure });
+            let sandbox = self.add(demand, State::Starting { holds_slot: true }, tenure);
             actions.push(Action::Start { ticket, sandbox });
         }
+    }
+
+    fn add(&mut self, demand: Demand, state: State, tenure: Tenure) -> SandboxId {
+        self.last_id += 1;
+        let sandbox = SandboxId(self.last_id);
+        self.tally.add(state, demand.charge_mib);
+        self.entries.insert(sandbox, Entry { demand, state, tenure });
+        sandbox
     }
 
     fn state_is(&self, sandbox: SandboxId, predicate: impl Fn(State) -> bool) -> bool {

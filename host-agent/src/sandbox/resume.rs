@@ -34,7 +34,10 @@ use crate::snapshots::{Draft, Snapshot};
 
 /// How long a guest may take to stand still: its function's threads are frozen in milliseconds, what is in its page
 /// cache is written to a file of ours.
-const FREEZE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const FREEZE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The same for a guest that is nobody yet: it starts its runtime first, for which it gives itself a minute.
+pub(crate) const PRELOAD_TIMEOUT: Duration = Duration::from_secs(60 + FREEZE_TIMEOUT.as_secs());
 
 /// How long the parts of a resume took.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +57,15 @@ impl ResumeTiming {
     }
 }
 
+/// The /tmp of a clone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tmp {
+    /// As it was when the snapshot was taken: its guest has it mounted.
+    AsSaved,
+    /// Empty and of the function's size: its guest looks at it when it is told its function.
+    Empty,
+}
+
 /// Who a clone is going to be, and from what.
 #[derive(Debug)]
 pub(crate) struct Rebirth<'a> {
@@ -61,6 +73,8 @@ pub(crate) struct Rebirth<'a> {
     pub(crate) snapshot: &'a Snapshot,
     /// The key that it was made with.
     pub(crate) key: &'a Key,
+    /// Its /tmp.
+    pub(crate) tmp: Tmp,
     /// What makes the clone unique; the time that it took until then is filled in.
     pub(crate) unique: Unique,
     /// How long it may take to be unique and restored, hooks included.
@@ -76,10 +90,13 @@ impl Host {
         rebirth: Rebirth<'_>,
     ) -> Result<(Sandbox, ResumeTiming), SandboxError> {
         let began = Instant::now();
-        let Rebirth { snapshot, key, unique, limit } = rebirth;
+        let Rebirth { snapshot, key, tmp, unique, limit } = rebirth;
         let (state, memory) = (snapshot.state()?, snapshot.memory()?);
         let (runtime, code) = self.drives(spec)?;
-        let scratch = self.scratch.copy_of(snapshot.scratch()).await?;
+        let scratch = match tmp {
+            Tmp::AsSaved => self.scratch.copy_of(snapshot.scratch()).await?,
+            Tmp::Empty => self.scratch.image(spec.ephemeral_storage_mib).await?,
+        };
         let (broker, their_broker) = PacketSocket::pair()?;
         let (serial_in, serial_out) = pipe::pipe()?;
         let serial = Captured::from(serial_out, id, Stream::Serial);
@@ -183,14 +200,14 @@ impl Sandbox {
             .unwrap_or(Err(SandboxError::TimedOut { what: "restore its function", limit }))
     }
 
-    /// Freezes the guest and writes its machine into `draft`. It is of no further use then.
+    /// Freezes the guest, which may take it `limit`, and writes its machine into `draft`. It is of no further use then.
     pub(crate) async fn save(
         &mut self,
         draft: &Draft,
         key: Key,
         identity: Identity,
+        limit: Duration,
     ) -> Result<SnapshotReport, SandboxError> {
-        let limit = FREEZE_TIMEOUT;
         let frozen = timeout(limit, self.guest.freeze(&mut self.logs)).await;
         let report = frozen.map_err(|_| SandboxError::TimedOut { what: "freeze", limit })??;
         tracing::debug!(?report, id = %self.id, "a guest stands still");

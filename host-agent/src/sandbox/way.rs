@@ -12,8 +12,10 @@ pub(crate) const MAX_LOST: usize = 2;
 /// What one request has lost so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Losses {
-    /// Clones that did not become unique, or died before the event.
+    /// Clones of the version that did not become unique, or died before the event.
     pub(crate) clones: usize,
+    /// Clones of its runtime, likewise.
+    pub(crate) runtimes: usize,
     /// Booted and warm sandboxes that died before the event.
     pub(crate) others: usize,
 }
@@ -36,6 +38,17 @@ pub(crate) enum Way<S> {
     Boot,
 }
 
+impl<S> Way<S> {
+    /// What answers call it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Clone(_) => "snapshot",
+            Self::Runtime(_) => "runtime-snapshot",
+            Self::Boot => "boot",
+        }
+    }
+}
+
 /// The way for a request that has lost so much, with the snapshots that there are.
 pub(crate) fn choose<S>(losses: Losses, version: Option<S>, runtime: Option<S>) -> Way<S> {
     if losses.clones >= MAX_LOST_CLONES {
@@ -44,7 +57,7 @@ pub(crate) fn choose<S>(losses: Losses, version: Option<S>, runtime: Option<S>) 
     match (version, runtime) {
         (Some(snapshot), _) => Way::Clone(snapshot),
         // A runtime's snapshot saves less: one loss is enough.
-        (None, Some(snapshot)) if losses.clones == 0 => Way::Runtime(snapshot),
+        (None, Some(snapshot)) if losses.clones + losses.runtimes == 0 => Way::Runtime(snapshot),
         _ => Way::Boot,
     }
 }
@@ -71,8 +84,8 @@ mod tests {
                         losses.clones += 1;
                     }
                     Way::Runtime(name) => {
-                        prop_assert!(!version && runtime && name == "r" && losses.clones == 0);
-                        losses.clones += 1;
+                        prop_assert!(!version && runtime && name == "r" && losses == Losses::default());
+                        losses.runtimes += 1;
                     }
                     Way::Boot => {
                         booted = true;
@@ -93,8 +106,11 @@ mod tests {
         assert_eq!(choose(none, Some(1), Some(2)), Way::Clone(1));
         assert_eq!(choose(none, None, Some(2)), Way::Runtime(2));
         assert_eq!(choose::<u8>(none, None, None), Way::Boot);
-        assert_eq!(choose(Losses { clones: 1, others: 0 }, Some(1), None), Way::Clone(1));
-        assert_eq!(choose(Losses { clones: 1, others: 0 }, None, Some(2)), Way::Boot);
-        assert_eq!(choose(Losses { clones: 2, others: 0 }, Some(1), Some(2)), Way::Boot);
+        let lost = |clones, runtimes| Losses { clones, runtimes, others: 0 };
+        assert_eq!(choose(lost(1, 0), Some(1), None), Way::Clone(1));
+        assert_eq!(choose(lost(1, 0), None, Some(2)), Way::Boot);
+        assert_eq!(choose(lost(0, 1), None, Some(2)), Way::Boot);
+        assert_eq!(choose(lost(0, 1), Some(1), Some(2)), Way::Clone(1), "it has been made meanwhile");
+        assert_eq!(choose(lost(2, 0), Some(1), Some(2)), Way::Boot);
     }
 }

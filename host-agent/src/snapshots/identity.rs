@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    env::consts::ARCH,
     fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
-use vmm_api::Identity;
+use vmm_api::{Identity, Shape};
 
 use crate::{
     code::{blocking, hex},
@@ -48,6 +49,26 @@ pub(crate) enum Owner {
     },
 }
 
+/// What is in a guest beside what each of its runtime has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content<'a> {
+    /// An initialised function: what names it and its settings.
+    Function(&'a str),
+    /// Nothing yet, in a machine of that shape.
+    Nobody(Shape),
+}
+
+impl Content<'_> {
+    fn part(self) -> (String, String) {
+        match self {
+            Self::Function(content) => ("code".into(), content.into()),
+            Self::Nobody(Shape { vcpu_count, mem_size_mib }) => {
+                ("machine".into(), format!("{ARCH}, {vcpu_count} vCPUs, {mem_size_mib} MiB"))
+            }
+        }
+    }
+}
+
 impl Owner {
     /// The owner that a function's record is.
     pub(crate) fn version(config: &FunctionConfig) -> Self {
@@ -72,15 +93,14 @@ impl Host {
         Self { lib_dir, hashes: Mutex::default() }
     }
 
-    /// The identity of a snapshot that would be made now: `code` names what the function is, if there is one.
-    pub(crate) async fn identity(&self, runtime: &str, code: Option<&str>) -> io::Result<Identity> {
+    /// The identity of a snapshot that would be made now.
+    pub(crate) async fn identity(&self, runtime: &str, content: Content<'_>) -> io::Result<Identity> {
         let files = [("vmm", "vmm"), ("kernel", "guest/vmlinux"), ("initrd", "guest/initrd.cpio")];
-        let mut parts = vec![("baked".to_owned(), BAKED.to_owned())];
+        let mut parts = vec![("baked".to_owned(), BAKED.to_owned()), content.part()];
         for (name, file) in files {
             parts.push((name.into(), self.hash(&self.lib_dir.join(file)).await?));
         }
         parts.push((RUNTIME.into(), self.runtime(runtime).await?));
-        parts.extend(code.map(|code| ("code".into(), code.into())));
         Ok(Identity(parts.into_iter().collect()))
     }
 

@@ -16,9 +16,11 @@
 
 mod identity;
 mod key;
+mod shelf;
 mod store;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use identity::{Host as HostIdentity, Owner};
+pub(crate) use identity::{Content, Host as HostIdentity, Owner};
+pub(crate) use shelf::MAX_SNAPSHOTS as MAX_RUNTIME_SNAPSHOTS;
 pub(crate) use store::{Draft, Snapshot, SnapshotError, SnapshotStore};

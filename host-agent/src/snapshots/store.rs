@@ -4,9 +4,13 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs::{self, File},
     io::{self, Read as _},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +39,12 @@ const NEW: &str = "new-";
 /// Prefix of a directory that is being deleted.
 const GONE: &str = "gone-";
 
+/// What a snapshot consists of.
+const FILES: [&str; 4] = ["state", "memory", "scratch", "meta.json"];
+
+/// Unit of a file's `blocks`.
+const BLOCK: u64 = 512;
+
 /// Why a snapshot could not be kept or read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {attempted} {}", path.display())]
@@ -60,9 +70,46 @@ struct Meta {
 pub(crate) struct Snapshot {
     dir: PathBuf,
     meta: Meta,
+    /// When it was last cloned or made, milliseconds since the Unix epoch. Known as long as the agent runs.
+    used_ms: AtomicI64,
 }
 
 impl Snapshot {
+    fn new(dir: PathBuf, meta: Meta) -> Arc<Self> {
+        let used_ms = AtomicI64::new(meta.made_ms);
+        Arc::new(Self { dir, meta, used_ms })
+    }
+
+    /// What it is of.
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.meta.owner
+    }
+
+    /// How long ago it was made; nothing when the clock was put back since.
+    pub(crate) fn age(&self) -> Duration {
+        Duration::from_millis(u64::try_from(now_ms() - self.meta.made_ms).unwrap_or_default())
+    }
+
+    /// It is about to be cloned.
+    pub(crate) fn use_now(&self) {
+        self.used_ms.store(now_ms(), Ordering::Relaxed);
+    }
+
+    /// It was cloned then, for tests.
+    #[cfg(test)]
+    pub(super) fn used_at(&self, ms: i64) {
+        self.used_ms.store(ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn used_ms(&self) -> i64 {
+        self.used_ms.load(Ordering::Relaxed)
+    }
+
+    /// What it takes of the disk, bytes: memory is sparse, most of it was never touched.
+    pub(super) fn disk_len(&self) -> io::Result<u64> {
+        FILES.iter().try_fold(0, |sum, name| Ok(sum + fs::metadata(self.dir.join(name))?.blocks() * BLOCK))
+    }
+
     /// What it was made from.
     pub(crate) fn identity(&self) -> &Identity {
         &self.meta.identity
@@ -135,7 +182,7 @@ impl SnapshotStore {
             let unfinished = name.starts_with(NEW) || name.starts_with(GONE);
             match read_meta(&path) {
                 Ok(meta) if !unfinished && meta.id() == name => {
-                    index.insert(name, Arc::new(Snapshot { dir: path, meta }));
+                    index.insert(name, Snapshot::new(path, meta));
                     continue;
                 }
                 Ok(_) | Err(_) if unfinished => {}
@@ -209,11 +256,28 @@ impl SnapshotStore {
 
     /// Deletes a snapshot that turned out to be of no use.
     pub(crate) fn discard(self: &Arc<Self>, snapshot: &Arc<Snapshot>) {
-        let mut index = self.index();
-        let mut gone = Vec::new();
-        index.retain(|_, other| !Arc::ptr_eq(other, snapshot) || !take_name(&self.dir, other, &mut gone));
-        drop(index);
+        let gone = self.take(snapshot);
         self.delete(gone);
+    }
+
+    /// As [`Self::discard`], and waits until the disk has its room back.
+    pub(super) async fn discard_now(self: &Arc<Self>, snapshot: &Arc<Snapshot>) {
+        let gone = self.take(snapshot);
+        // What is left is told, and goes at the next start.
+        blocking(|| delete_all(gone)).await;
+    }
+
+    /// All snapshots of runtimes.
+    pub(crate) fn of_runtimes(&self) -> Vec<Arc<Snapshot>> {
+        let of_runtime = |snapshot: &&Arc<Snapshot>| matches!(snapshot.meta.owner, Owner::Runtime { .. });
+        self.index().values().filter(of_runtime).cloned().collect()
+    }
+
+    fn take(&self, snapshot: &Arc<Snapshot>) -> Vec<PathBuf> {
+        let mut gone = Vec::new();
+        self.index()
+            .retain(|_, other| !Arc::ptr_eq(other, snapshot) || !take_name(&self.dir, other, &mut gone));
+        gone
     }
 
     fn remove(self: &Arc<Self>, unwanted: impl Fn(&Owner) -> bool) {
@@ -229,16 +293,9 @@ impl SnapshotStore {
         if gone.is_empty() {
             return;
         }
-        let work = move || {
-            for path in gone {
-                if let Err(error) = fs::remove_dir_all(&path) {
-                    tracing::warn!("{} is left until the next start: {error}", path.display());
-                }
-            }
-        };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(work)),
-            Err(_) => work(),
+            Ok(runtime) => drop(runtime.spawn_blocking(|| delete_all(gone))),
+            Err(_) => delete_all(gone),
         }
     }
 
@@ -253,7 +310,7 @@ impl SnapshotStore {
             serde_json::to_vec(&meta).map_err(io::Error::other).map_err(failed("describe", &draft.dir))?;
         let path = draft.dir.join("meta.json");
         fs::write(&path, text).map_err(failed("write", &path))?;
-        for name in ["state", "memory", "scratch", "meta.json"] {
+        for name in FILES {
             let path = draft.dir.join(name);
             File::open(&path).and_then(|file| file.sync_all()).map_err(failed("sync", &path))?;
         }
@@ -265,7 +322,7 @@ impl SnapshotStore {
         }
         let place = self.dir.join(&id);
         if place.exists() {
-            let old = Snapshot { dir: place.clone(), meta: meta.clone() };
+            let old = Snapshot::new(place.clone(), meta.clone());
             take_name(&self.dir, &old, &mut gone);
         }
         fs::rename(&draft.dir, &place).map_err(failed("publish", &draft.dir))?;
@@ -274,7 +331,7 @@ impl SnapshotStore {
         index.retain(|other, snapshot| {
             snapshot.meta.owner != meta.owner || (*other != id && !take_name(&self.dir, snapshot, &mut gone))
         });
-        let snapshot = Arc::new(Snapshot { dir: place, meta });
+        let snapshot = Snapshot::new(place, meta);
         index.insert(id, Arc::clone(&snapshot));
         Ok((Some(snapshot), gone))
     }
@@ -304,6 +361,14 @@ fn take_name(dir: &Path, snapshot: &Snapshot, gone: &mut Vec<PathBuf>) -> bool {
         }
     }
     true
+}
+
+fn delete_all(gone: Vec<PathBuf>) {
+    for path in gone {
+        if let Err(error) = fs::remove_dir_all(&path) {
+            tracing::warn!("{} is left until the next start: {error}", path.display());
+        }
+    }
 }
 
 fn read_meta(dir: &Path) -> Result<Meta, String> {

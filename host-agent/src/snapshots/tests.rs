@@ -8,10 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use vmm_api::Identity;
+use vmm_api::{Identity, Shape};
 
 use super::*;
-use crate::{functions::model::FunctionId, invoke::Retired};
+use crate::{disk::Disk, functions::model::FunctionId, invoke::Retired};
 
 fn function(name: &str) -> FunctionId {
     FunctionId { region: "us-east-1".into(), name: name.into() }
@@ -179,12 +179,58 @@ async fn an_identity_is_what_the_node_has() {
         fs::write(path, file).unwrap();
     }
     let host = HostIdentity::new(dir.path().to_owned());
-    let identity = async |runtime, code| host.identity(runtime, code).await.unwrap();
-    let plain = identity("a", None).await;
-    assert_eq!(plain, identity("a", None).await);
-    assert_ne!(plain, identity("b", None).await);
-    assert_ne!(plain, identity("a", Some("c")).await);
-    assert!(host.identity("missing", None).await.unwrap_err().to_string().contains("missing.erofs"));
-    fs::write(dir.path().join("guest/vmlinux"), "updated").unwrap();
-    assert_ne!(plain, HostIdentity::new(dir.path().to_owned()).identity("a", None).await.unwrap());
+    let shape = |vcpu_count, mem_size_mib| Content::Nobody(Shape { vcpu_count, mem_size_mib });
+    let small = shape(1, 192);
+    let identity = async |runtime, content| host.identity(runtime, content).await.unwrap();
+    let plain = identity("a", small).await;
+    assert_eq!(plain, identity("a", small).await);
+    for (runtime, content) in [
+        ("b", small),
+        ("a", Content::Function("c")),
+        ("a", Content::Function("d")),
+        ("a", shape(2, 192)),
+        ("a", shape(1, 256)),
+    ] {
+        assert_ne!(plain, identity(runtime, content).await, "{runtime} {content:?}");
+    }
+    assert!(plain.0["machine"].contains("x86_64"), "{plain:?}");
+    assert!(host.identity("missing", small).await.unwrap_err().to_string().contains("missing.erofs"));
+    for file in ["guest/vmlinux", "guest/initrd.cpio", "vmm", "runtimes/a.erofs"] {
+        fs::write(dir.path().join(file), "updated").unwrap();
+        let updated = HostIdentity::new(dir.path().to_owned());
+        assert_ne!(plain, updated.identity("a", small).await.unwrap(), "{file}");
+        let usable = file != "runtimes/a.erofs";
+        assert_eq!(updated.has_runtime_of(&plain, "a").await.unwrap(), usable, "{file}");
+        fs::write(dir.path().join(file), file).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn runtimes_share_a_shelf_on_which_the_least_recently_used_goes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let owner_of = |memory_mib| Owner::Runtime { runtime: "python3.13".into(), memory_mib };
+    for (memory_mib, then) in [(128, 1), (256, 2), (512, 3)] {
+        publish(&store, &owner_of(memory_mib), "k", "x").await.used_at(then);
+    }
+    let version = owner("f", "1", "d1");
+    publish(&store, &version, "k", "x").await;
+    let left = || [128, 256, 512].map(|memory_mib| u8::from(store.find(&owner_of(memory_mib)).is_some()));
+    store.shed(3).await;
+    assert_eq!(left(), [1, 1, 1]);
+    store.find(&owner_of(128)).unwrap().use_now();
+    store.shed(2).await;
+    assert_eq!(left(), [1, 0, 1]);
+
+    // It is full however much goes: all of it goes, and it is told.
+    let disk = Disk::pretended(0);
+    store.make_room(&disk, 1).await.unwrap_err();
+    assert_eq!(left(), [0, 0, 0]);
+    assert!(store.find(&version).is_some(), "it is no cache");
+    publish(&store, &owner_of(128), "k", "x").await;
+    disk.pretend(1 << 30);
+    store.make_room(&disk, 1).await.unwrap();
+    assert_eq!(left(), [1, 0, 0]);
+    store.shed(0).await;
+    assert_eq!((left(), settled(dir.path()).await), ([0, 0, 0], 1));
 }

@@ -51,6 +51,8 @@ fn measure_in(ctx: &Context, accelerator: Accelerator, dir: &Path) -> Result<Vec
         accelerator: Some(accelerator),
         memory_mib: MEMORY_MIB,
         auth: Auth::Optional,
+        // Cold starts are boots here, and nothing is made beside what is measured.
+        runtime_snapshots: false,
         extra: Some(extra),
         ..Spec::new(&dir.join("state.img"), dir)
     };

@@ -20,6 +20,7 @@ use crate::{
         settings::Settings,
     },
     sandbox::{machine, policy::Limits},
+    snapshots::MAX_RUNTIME_SNAPSHOTS,
 };
 
 /// How long anything may take on a busy machine.
@@ -55,10 +56,11 @@ pub(super) fn node(mode: &str) -> Node {
 pub(super) fn node_with(mode: &str, adjust: impl FnOnce(&mut Settings)) -> Node {
     let dir = tempfile::tempdir().unwrap();
     let lib_dir = dir.path().join("lib");
-    for file in ["guest/vmlinux", "guest/initrd.cpio", "runtimes/python3.13.erofs", "code.erofs"] {
+    let runtimes = ["runtimes/python3.13.erofs", "runtimes/provided.al2023.erofs"];
+    for file in ["guest/vmlinux", "guest/initrd.cpio", "code.erofs"].into_iter().chain(runtimes) {
         let path = lib_dir.join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        File::create(path).unwrap();
+        std::fs::write(path, file).unwrap();
     }
     fake::install(&lib_dir.join("vmm"), mode, dir.path());
     for pipe in [GATE, STOPPED] {
@@ -71,9 +73,19 @@ pub(super) fn node_with(mode: &str, adjust: impl FnOnce(&mut Settings)) -> Node 
     Node { dir, invoker, settings }
 }
 
+/// A node that keeps snapshots of runtimes, and no blanks: how it starts a guest follows from how its `vmm` behaves now.
+pub(super) fn node_with_runtimes(mode: &str) -> Node {
+    node_with(mode, keep_runtimes)
+}
+
+pub(super) fn keep_runtimes(settings: &mut Settings) {
+    (settings.runtime_snapshots, settings.blank_limit) = (MAX_RUNTIME_SNAPSHOTS, 0);
+}
+
 /// Another node in the directory of one that no longer runs.
-pub(super) fn adopt(dir: &Path) -> Node {
-    let settings = settings(dir);
+pub(super) fn adopt(dir: &Path, adjust: impl FnOnce(&mut Settings)) -> Node {
+    let mut settings = settings(dir);
+    adjust(&mut settings);
     let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings.clone()).unwrap() });
     Node { dir: Home { path: dir.to_owned(), _own: None }, invoker, settings }
 }
@@ -95,6 +107,7 @@ fn settings(dir: &Path) -> Settings {
         init_timeout: PATIENCE,
         restore_timeout: PATIENCE,
         blank_limit: 2,
+        runtime_snapshots: 0,
         drain_timeout: PATIENCE,
     }
 }
@@ -155,8 +168,14 @@ impl Node {
 
     /// The same node after a restart, with its programs as they are now.
     pub(super) async fn restarted(self) -> Self {
-        let Self { dir, invoker, settings } = self;
+        self.restarted_with(|_| {}).await
+    }
+
+    /// The same with other settings.
+    pub(super) async fn restarted_with(self, adjust: impl FnOnce(&mut Settings)) -> Self {
+        let Self { dir, invoker, mut settings } = self;
         within(invoker.shutdown()).await;
+        adjust(&mut settings);
         let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings.clone()).unwrap() });
         Self { dir, invoker, settings }
     }
@@ -174,7 +193,7 @@ impl Node {
         within(self.invoker.invoke(self.invocation(function, event))).await
     }
 
-    /// `cloned` or `booted`: what answers for a version.
+    /// `cloned`, `runtime` or `booted`: what answers for a version.
     pub(super) async fn how(&self, function: FunctionConfig) -> String {
         let answer = self.invoke_version(function, "\"how\"").await.unwrap();
         serde_json::from_slice(&answer.payload).unwrap()
@@ -191,6 +210,16 @@ impl Node {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Waits until there are so many snapshots.
+    pub(super) async fn snapshots_become(&self, expected: usize) {
+        within(async {
+            while self.snapshots().await != expected {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     /// Waits until so many machines wait.

@@ -15,30 +15,49 @@ use tokio::{io::AsyncReadExt as _, net::unix::pipe};
 
 use super::{
     fake::STOPPED,
-    harness::{Node, adopt, node, version, within},
+    harness::{Node, adopt, function, keep_runtimes, node, node_with_runtimes, version, within},
 };
 
 /// Names the directory of the agent that will be killed.
 const DIR: &str = "KILLED_AGENT_DIR";
 
+/// What it is about.
+const COURSE: &str = "KILLED_AGENT_COURSE";
+const VERSION: &str = "version";
+const RUNTIME: &str = "runtime";
+
 /// Where the agent that will be killed begins; in the test process itself it has nothing to do.
 #[tokio::test]
 async fn agent() {
     if let Ok(dir) = env::var(DIR) {
-        let node = adopt(Path::new(&dir));
-        node.prepare(version("f")).await.unwrap();
-        drop(node.invoke_version(version("f"), "\"die\"").await);
+        match env::var(COURSE).unwrap().as_str() {
+            VERSION => {
+                let node = adopt(Path::new(&dir), |_| {});
+                node.prepare(version("f")).await.unwrap();
+                drop(node.invoke_version(version("f"), "\"die\"").await);
+            }
+            RUNTIME => {
+                let node = adopt(Path::new(&dir), keep_runtimes);
+                if node.snapshots().await == 0 {
+                    assert_eq!(node.how(function("f")).await, "booted");
+                    node.snapshots_become(1).await;
+                }
+                drop(node.invoke_version(function("g"), "\"die\"").await);
+            }
+            other => panic!("{other}"),
+        }
     }
 }
 
 /// Starts an agent in the directory of `node`, which no longer runs, and kills it when its `vmm` has come to where it
 /// stands still.
-async fn kill_there(node: &Node, step: &str) {
+async fn kill_there(node: &Node, course: &str, step: &str) {
     let dir = node.dir.path();
     let mut stopped = pipe::OpenOptions::new().read_write(true).open_receiver(dir.join(STOPPED)).unwrap();
     let agent = Command::new(env::current_exe().unwrap())
         .args(["--exact", "invoke::tests::killed::agent", "--nocapture"])
         .env(DIR, dir)
+        .env(COURSE, course)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -101,7 +120,7 @@ async fn at_every_step_of_a_publication() {
     for step in steps {
         let node = node(&format!("stop: {step}"));
         node.stop().await;
-        kill_there(&node, step).await;
+        kill_there(&node, VERSION, step).await;
         node.behave("");
         let node = node.restarted().await;
         assert_eq!(node.snapshots().await, 0, "a half-made snapshot is left: {step}");
@@ -128,7 +147,7 @@ async fn at_every_step_of_a_resume() {
         let node = node(&format!("stop: {step}"));
         node.prepare(version("f")).await.unwrap_or_else(|error| panic!("{step}: {error}"));
         node.stop().await;
-        kill_there(&node, step).await;
+        kill_there(&node, VERSION, step).await;
         assert_eq!(node.snapshots().await, 1, "{step}");
         node.behave("");
         let node = node.restarted().await;
@@ -137,5 +156,41 @@ async fn at_every_step_of_a_resume() {
         node.prepare(version("f")).await.unwrap_or_else(|error| panic!("{step}: {error}"));
         assert_eq!(node.how(version("f")).await, "cloned", "{step}");
         assert_eq!((node.snapshots().await, files(&node)), (1, expected.clone()), "{step}");
+    }
+}
+
+#[tokio::test]
+async fn at_every_step_of_making_a_runtimes_snapshot() {
+    let expected = undisturbed().await;
+    for step in ["die as nobody", "die in freeze", "die in pause", "refuse snapshot", "die in snapshot"] {
+        let node = node_with_runtimes(&format!("stop: {step}"));
+        node.stop().await;
+        kill_there(&node, RUNTIME, step).await;
+        node.behave("");
+        let node = node.restarted().await;
+        assert_eq!(node.snapshots().await, 0, "a half-made snapshot is left: {step}");
+        assert_eq!(node.how(function("f")).await, "booted", "{step}");
+        node.snapshots_become(1).await;
+        assert_eq!(node.how(function("g")).await, "runtime", "{step}");
+        assert_eq!(files(&node), expected, "{step}");
+    }
+}
+
+#[tokio::test]
+async fn at_every_step_of_resuming_a_runtimes_snapshot() {
+    let expected = undisturbed().await;
+    for step in ["refuse load", "die in load", "hang after load", "hang in gate", "die in init", "die in run"]
+    {
+        let node = node_with_runtimes("");
+        node.how(function("f")).await;
+        node.snapshots_become(1).await;
+        node.stop().await;
+        node.behave(&format!("stop: {step}"));
+        kill_there(&node, RUNTIME, step).await;
+        assert_eq!(node.snapshots().await, 1, "{step}");
+        node.behave("");
+        let node = node.restarted().await;
+        assert_eq!(node.how(function("h")).await, "runtime", "{step}");
+        assert_eq!(files(&node), expected, "{step}");
     }
 }

@@ -5,16 +5,22 @@ use std::time::Instant;
 /// A sandbox's place in its life. `Starting` keeps whether it still counts against `Limits::max_starting`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    Starting { holds_slot: bool },
+    Starting {
+        holds_slot: bool,
+    },
     Busy,
-    Idle { since: Instant },
+    Idle {
+        since: Instant,
+    },
+    /// Serves nobody: something is made in it that can as well be made later.
+    Spare,
     Stopping,
 }
 
 /// Sums over `entries`, kept so that a warm request costs no scan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    /// Memory of sandboxes that are starting, busy or idle.
+    /// Memory of sandboxes that are starting, busy, idle or spare.
     pub(super) live_mib: u64,
     /// Memory of sandboxes that are going away.
     pub(super) stopping_mib: u64,

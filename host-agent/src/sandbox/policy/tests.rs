@@ -33,6 +33,7 @@ struct World {
     slots: HashSet<SandboxId>,
     busy: Vec<SandboxId>,
     idle: Vec<SandboxId>,
+    spare: Vec<SandboxId>,
     stopping: Vec<SandboxId>,
     retired: HashSet<SandboxId>,
     waiting: HashMap<Ticket, Demand>,
@@ -50,6 +51,7 @@ impl World {
             slots: HashSet::new(),
             busy: Vec::new(),
             idle: Vec::new(),
+            spare: Vec::new(),
             stopping: Vec::new(),
             retired: HashSet::new(),
             waiting: HashMap::new(),
@@ -101,15 +103,22 @@ impl World {
                     self.slots.insert(sandbox);
                 }
                 Action::Stop { sandbox } => {
-                    let was = self.idle.len() + self.busy.len();
-                    self.idle.retain(|id| *id != sandbox);
-                    self.busy.retain(|id| *id != sandbox);
-                    assert_eq!(was, self.idle.len() + self.busy.len() + 1, "stops what is unused, once");
+                    let count = |world: &Self| world.idle.len() + world.busy.len() + world.spare.len();
+                    let was = count(self);
+                    for list in [&mut self.idle, &mut self.busy, &mut self.spare] {
+                        list.retain(|id| *id != sandbox);
+                    }
+                    assert_eq!(was, count(self) + 1, "stops what is unused, once");
                     self.stopping.push(sandbox);
                 }
             }
         }
-        let all = self.starting.iter().chain(&self.busy).chain(&self.idle).chain(&self.stopping);
+        self.check_bounds();
+    }
+
+    fn check_bounds(&self) {
+        let live = self.starting.iter().chain(&self.busy).chain(&self.idle).chain(&self.spare);
+        let all = live.chain(&self.stopping);
         assert!(all.map(|id| self.charges[id]).sum::<u64>() <= MEMORY_MIB, "more memory than there is");
         assert!(self.slots.len() <= self.pool.limits.max_starting, "too many starts at once");
     }
@@ -132,8 +141,22 @@ impl World {
         self.apply(&actions);
     }
 
+    fn spare(&mut self, charge_mib: u64) -> Option<SandboxId> {
+        let waits = !self.waiting.is_empty();
+        let serving = self.starting.len() + self.busy.len();
+        let demand = demand(u8::MAX, charge_mib);
+        let sandbox = self.pool.spare(demand.clone())?;
+        assert!(self.spare.is_empty(), "one at a time");
+        assert!(!waits && serving < self.pool.limits.max_starting, "in somebody's way");
+        assert!(self.keys.insert(sandbox, demand.key).is_none(), "names are used once");
+        self.charges.insert(sandbox, charge_mib);
+        self.spare.push(sandbox);
+        self.check_bounds();
+        Some(sandbox)
+    }
+
     fn lost(&mut self, sandbox: SandboxId) {
-        for list in [&mut self.starting, &mut self.busy, &mut self.idle] {
+        for list in [&mut self.starting, &mut self.busy, &mut self.idle, &mut self.spare] {
             list.retain(|id| *id != sandbox);
         }
         self.slots.remove(&sandbox);
@@ -150,7 +173,12 @@ impl World {
 
     /// Runs everything in flight to its end; nobody may be left waiting.
     fn settle(&mut self) {
-        while !(self.starting.is_empty() && self.busy.is_empty() && self.stopping.is_empty()) {
+        while !(self.starting.is_empty()
+            && self.busy.is_empty()
+            && self.spare.is_empty()
+            && self.stopping.is_empty())
+        {
+            self.stopping.append(&mut self.spare);
             while !self.stopping.is_empty() {
                 self.ended(0);
             }
@@ -173,6 +201,7 @@ enum Step {
     Released(prop::sample::Index),
     Lost(prop::sample::Index),
     Ended(prop::sample::Index),
+    Spare { charge_mib: u64 },
     Retire { function: u8 },
     Pass { seconds: u64 },
 }
@@ -186,6 +215,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => index().prop_map(Step::Released),
         1 => index().prop_map(Step::Lost),
         2 => index().prop_map(Step::Ended),
+        1 => (100..300u64).prop_map(|charge_mib| Step::Spare { charge_mib }),
         1 => (0..4u8).prop_map(|function| Step::Retire { function }),
         1 => (0..90u64).prop_map(|seconds| Step::Pass { seconds }),
     ];
@@ -207,12 +237,14 @@ fn play(world: &mut World, step: &Step) {
         }
         Step::Released(at) if !world.busy.is_empty() => world.released(at.index(world.busy.len())),
         Step::Lost(at) => {
-            let live: Vec<_> = world.starting.iter().chain(&world.busy).chain(&world.idle).copied().collect();
+            let live = world.starting.iter().chain(&world.busy).chain(&world.idle).chain(&world.spare);
+            let live: Vec<_> = live.copied().collect();
             if !live.is_empty() {
                 world.lost(live[at.index(live.len())]);
             }
         }
         Step::Ended(at) if !world.stopping.is_empty() => world.ended(at.index(world.stopping.len())),
+        Step::Spare { charge_mib } => drop(world.spare(*charge_mib)),
         Step::Retire { function } => {
             let name = id(*function);
             let actions = world.pool.retire(&name, Retired::Function);
@@ -294,6 +326,39 @@ fn the_least_recently_used_idle_sandbox_makes_room() {
     assert!(world.starting.is_empty(), "the victim's memory is not free before it has ended");
     world.ended(0);
     assert_eq!(world.starting.len(), 1);
+}
+
+#[test]
+fn a_spare_sandbox_takes_what_nobody_wants_and_is_the_first_to_go() {
+    let mut world = World::new(limits());
+    for function in 0..2 {
+        world.request(&demand(function, 300)).unwrap();
+    }
+    assert_eq!(world.spare(100), None, "both slots are taken");
+    world.started(0);
+    world.started(0);
+    assert_eq!(world.spare(100), None, "two requests are being served");
+    world.released(0);
+    assert_eq!(world.spare(500), None, "nothing is ended for it");
+    let spare = world.spare(300).expect("there is room");
+    assert_eq!(world.spare(100), None, "there is one");
+    world.request(&demand(2, 200)).unwrap();
+    assert_eq!((&world.stopping[..], world.idle.len()), (&[spare][..], 1));
+    assert_eq!(world.starting.len(), 0, "its memory is not free before it has ended");
+    assert_eq!(world.spare(100), None, "somebody waits");
+    world.ended(0);
+    assert_eq!(world.starting.len(), 1);
+}
+
+#[test]
+fn a_spare_sandbox_does_not_expire_but_goes_with_the_node_and_with_the_disk() {
+    for end in [Pool::retire_all, Pool::evict_idle] {
+        let mut world = World::new(limits());
+        let spare = world.spare(100).expect("there is room");
+        assert_eq!((world.pool.next_expiry(), world.pool.population()), (None, 1));
+        assert_eq!(world.pool.expire(world.now + 2 * IDLE), []);
+        assert_eq!(end(&mut world.pool), [Action::Stop { sandbox: spare }]);
+    }
 }
 
 #[test]

@@ -16,18 +16,19 @@ use guest_protocol::{
     BodyChunk, Fate, FrameReader, FreezeReport, FunctionError, GateReport, GateStep, GuestMessage, Hello,
     HostMessage, InitFailure, InitReport, InitializationType, InvocationReport, Invoke, LogChunk, LogSource,
     MAX_CHUNK_LEN, Outcome, PROTOCOL_VERSION, ResponseHead, RestoreFailure, RestoreReport, ResumeHello,
-    SEED_LEN, StepOutcome, encode, generation_counter,
+    SEED_LEN, Start, StepOutcome, encode, generation_counter,
 };
 use vmm_api::{Request, Response, SnapshotReport};
 
-use super::{DIR, Fake, GATE};
+use super::{BOOTED, DIR, Fake, GATE, RUNTIME, check_identity, read};
 
 /// A connected guest.
 pub(super) struct Guest {
     pub(super) stream: UnixStream,
     pub(super) frames: FrameReader,
     pub(super) fake: Fake,
-    pub(super) broker: Vec<OwnedFd>,
+    pub(super) fds: Vec<OwnedFd>,
+    pub(super) start: Option<Start>,
 }
 
 impl Guest {
@@ -41,8 +42,26 @@ impl Guest {
             kernel_boot_us: 1,
             guest_init_us: 1,
         }));
-        let HostMessage::Start(start) = self.receive() else { panic!("no start") };
+        match self.receive() {
+            HostMessage::Start(start) => self.initialise(start),
+            HostMessage::Freeze => {
+                if self.fake.is("die as nobody") {
+                    process::exit(12);
+                }
+                if self.fake.is("hang as nobody") {
+                    self.receive();
+                }
+                self.freeze("nobody's ");
+            }
+            other => panic!("{other:?} to one that is nobody"),
+        }
+    }
+
+    fn initialise(mut self, start: Start) {
         assert!(start.entropy != [0; 32] && start.wall_clock_unix_ns > 1_700_000_000_000_000_000);
+        let snap_start = start.initialization_type == InitializationType::SnapStart;
+        assert!(!snap_start || (start.init_timeout_ms, self.fake.way.get()) == (130_000, BOOTED));
+        self.start = Some(start);
         if self.fake.is("die in init") {
             process::exit(4);
         }
@@ -56,9 +75,9 @@ impl Guest {
         } else {
             self.send(&GuestMessage::InitDone(InitReport { duration_us: 1 }));
         }
-        if start.initialization_type == InitializationType::SnapStart {
-            assert_eq!(start.init_timeout_ms, 130_000);
-            return self.freeze();
+        if snap_start {
+            assert_eq!(self.receive(), HostMessage::Freeze);
+            return self.freeze("");
         }
         self.serve();
     }
@@ -72,9 +91,8 @@ impl Guest {
         }
     }
 
-    /// Becomes a snapshot.
-    fn freeze(mut self) {
-        assert_eq!(self.receive(), HostMessage::Freeze);
+    /// Becomes a snapshot whose files begin with that.
+    fn freeze(mut self, whose: &str) {
         if self.fake.is("die in freeze") {
             process::exit(7);
         }
@@ -86,12 +104,13 @@ impl Guest {
         }
         self.fake.answer(&Response::Ok);
         let (Request::Snapshot(config), fds) = self.fake.request() else { panic!("no snapshot") };
-        assert_eq!((fds.len(), config.identity.0.len()), (2, 6));
+        assert_eq!(fds.len(), 2);
+        check_identity(&config.identity, !whose.is_empty());
         if self.fake.is("refuse snapshot") {
             self.fake.refuse("memory");
         }
         for (fd, content) in fds.into_iter().zip(["state", "memory"]) {
-            File::from(fd).write_all(content.as_bytes()).unwrap();
+            File::from(fd).write_all(format!("{whose}{content}").as_bytes()).unwrap();
             if self.fake.is("die in snapshot") {
                 process::exit(9);
             }
@@ -130,6 +149,11 @@ impl Guest {
             self.receive();
         }
         self.send(&GuestMessage::Unique(report));
+        if self.fake.way.get() == RUNTIME {
+            let HostMessage::Start(start) = self.receive() else { panic!("no start behind the gate") };
+            assert_eq!(start.initialization_type, InitializationType::OnDemand);
+            return self.initialise(start);
+        }
         if self.fake.is("die in hooks") {
             process::exit(11);
         }
@@ -161,8 +185,13 @@ impl Guest {
         assert_eq!(event.len(), invoke.event_len as usize);
         let request_id = invoke.request_id;
         match event.as_slice() {
-            b"\"how\"" => {
-                self.respond(&request_id, if self.fake.cloned.get() { b"\"cloned\"" } else { b"\"booted\"" })
+            b"\"how\"" => self.respond(&request_id, format!("{:?}", self.fake.way.get()).as_bytes()),
+            b"\"who\"" => {
+                let start = self.start.as_ref().unwrap();
+                let tmp_mib = File::from(self.fds[4].try_clone().unwrap()).metadata().unwrap().len() >> 20;
+                let drives = (read(&self.fds[2]), read(&self.fds[3]), tmp_mib);
+                let who = (&start.function_name, &start.environment, drives);
+                self.respond(&request_id, &serde_json::to_vec(&who).unwrap());
             }
             b"\"pid\"" => self.respond(&request_id, process::id().to_string().as_bytes()),
             b"\"hold\"" => {
@@ -201,7 +230,7 @@ impl Guest {
                 self.respond(&request_id, b"null");
             }
             b"\"connect\"" => {
-                let refused = vmm_api::send(self.broker[5].as_fd(), b"{\"port\":1024}", &[]).is_err();
+                let refused = vmm_api::send(self.fds[5].as_fd(), b"{\"port\":1024}", &[]).is_err();
                 self.respond(&request_id, refused.to_string().as_bytes());
             }
             event => self.respond(&request_id, event),
