@@ -220,14 +220,14 @@ fn one_line(clock: bool, report: &GateReport, began: Instant) -> String {
 
 /// What was seen so far, and by how many.
 struct Verdict {
-    distinct: &'static [&'static str],
+    subject: &'static Subject,
     seen: BTreeMap<String, BTreeSet<String>>,
     shared: BTreeMap<String, usize>,
 }
 
 impl Verdict {
     fn of(subject: &'static Subject) -> Self {
-        Self { distinct: subject.distinct, seen: BTreeMap::new(), shared: BTreeMap::new() }
+        Self { subject, seen: BTreeMap::new(), shared: BTreeMap::new() }
     }
 
     fn take(&mut self, answer: &Value) -> Result<()> {
@@ -237,7 +237,7 @@ impl Verdict {
                 *self.shared.entry(name.to_owned()).or_default() += 1;
             }
         };
-        for name in self.distinct {
+        for name in self.subject.distinct() {
             let value = &answer["after"][name];
             ensure!(!value.is_null(), "no {name} in {answer}");
             note(name, value.to_string());

@@ -14,24 +14,35 @@ pub(crate) struct Subject {
     /// Identifier of its runtime.
     pub(crate) runtime: &'static str,
     pub(crate) handler: &'static str,
+    /// What its language draws, by the names that a sample has.
+    pub(crate) draws: &'static [&'static str],
+}
+
+/// What every sample has from the guest's kernel and files.
+const SYSTEM: &[&str] = &[
+    "getrandom",
+    "urandom",
+    "kernel_uuid",
+    "boot_id",
+    "machine_id",
+    "hostname",
+    "etc_hostname",
+    "instance_id",
+    "generation",
+];
+
+impl Subject {
     /// What a sample of it has that every clone must have for itself.
-    pub(crate) distinct: &'static [&'static str],
+    pub(crate) fn distinct(&self) -> impl Iterator<Item = &'static str> {
+        SYSTEM.iter().chain(self.draws).copied()
+    }
 }
 
 /// `tests/functions/unique`.
 pub(crate) const PYTHON: Subject = Subject {
     runtime: "python3.13",
     handler: "app.handler",
-    distinct: &[
-        "getrandom",
-        "urandom",
-        "kernel_uuid",
-        "boot_id",
-        "machine_id",
-        "hostname",
-        "etc_hostname",
-        "instance_id",
-        "generation",
+    draws: &[
         "uuid4",
         "uuid1",
         "secrets",
@@ -43,23 +54,8 @@ pub(crate) const PYTHON: Subject = Subject {
 };
 
 /// `tests/functions/unique-rust`.
-pub(crate) const RUST: Subject = Subject {
-    runtime: "provided.al2023",
-    handler: "bootstrap",
-    distinct: &[
-        "getrandom",
-        "urandom",
-        "kernel_uuid",
-        "boot_id",
-        "machine_id",
-        "hostname",
-        "etc_hostname",
-        "instance_id",
-        "generation",
-        "rand",
-        "rand_of_older_thread",
-    ],
-};
+pub(crate) const RUST: Subject =
+    Subject { runtime: "provided.al2023", handler: "bootstrap", draws: &["rand", "rand_of_older_thread"] };
 
 /// The image of a subject's code: of the one in Rust, this program.
 pub(crate) fn code_image(folder: &Path, bootstrap: Option<&Path>) -> Result<PathBuf> {
