@@ -49,6 +49,9 @@ const MKFS_OPTIONS: [&str; 14] = [
 /// Where Debian has `mkfs.ext4`.
 const TOOL_PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 
+/// Extension of a template that is being made.
+const UNFINISHED: &str = "new";
+
 /// Longest piece of one copy, and the buffer of a copy that the file system cannot do by itself.
 const COPY_LEN: usize = 1024 * 1024;
 
@@ -116,9 +119,16 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Images in `dir`, which is made when it is not there.
+    /// Images in `dir`, which is made when it is not there. A template that an agent was making when it was killed is
+    /// removed: nobody may want one of that size again.
     pub(crate) fn new(dir: PathBuf, disk: Arc<Disk>) -> io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
+        for entry in std::fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+                std::fs::remove_file(&path)?;
+            }
+        }
         Ok(Self { dir, disk, templates: Mutex::default() })
     }
 
@@ -161,9 +171,9 @@ impl Scratch {
     }
 }
 
-/// Makes the template beside its place and moves it there when it is whole.
+/// Makes the template beside its place and moves it there when it is whole and on the disk.
 async fn make(path: &Path, size_mib: u32) -> Result<(), String> {
-    let unfinished = path.with_extension("new");
+    let unfinished = path.with_extension(UNFINISHED);
     let text = |error: io::Error| error.to_string();
     let file = File::create(&unfinished).map_err(text)?;
     file.set_len(u64::from(size_mib) * 1024 * 1024).map_err(text)?;
@@ -182,7 +192,7 @@ async fn make(path: &Path, size_mib: u32) -> Result<(), String> {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("mkfs.ext4 ended with {}: {}", output.status, said.trim()));
     }
-    std::fs::rename(&unfinished, path).map_err(text)
+    file.sync_all().and_then(|()| std::fs::rename(&unfinished, path)).map_err(text)
 }
 
 fn open(path: &Path) -> io::Result<Template> {
@@ -293,6 +303,23 @@ mod tests {
         assert!(
             scratch.copy_of(dir.path().join("missing")).await.unwrap_err().to_string().contains("missing")
         );
+    }
+
+    #[tokio::test]
+    async fn a_template_that_was_never_finished_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || {
+            let entries = std::fs::read_dir(dir.path()).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let new = || Scratch::new(dir.path().to_owned(), Disk::of(dir.path())).unwrap();
+        new().image(513).await.unwrap();
+        let made = names();
+        std::fs::write(dir.path().join(&made[0]).with_extension(UNFINISHED), "half a file system").unwrap();
+        std::fs::write(dir.path().join(format!("{FORMAT}-514.{UNFINISHED}")), "").unwrap();
+        let scratch = new();
+        assert_eq!(names(), made);
+        scratch.image(513).await.unwrap();
     }
 
     #[tokio::test]
