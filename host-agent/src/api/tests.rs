@@ -28,8 +28,8 @@ use crate::{
     disk::Disk,
     functions::model::{FunctionConfig, FunctionId},
     invoke::{
-        Answer, CodeImage, Invocation, InvokeError, InvokeFuture, PrepareError, PrepareFuture, Retired,
-        Throttle,
+        Answer, CodeImage, Invocation, InvokeError, InvokeFuture, NODE_FAILED, PrepareError, PrepareFuture,
+        Retired, Throttle,
     },
 };
 
@@ -88,7 +88,10 @@ impl Invoker for Echo {
             if stopping(&made) {
                 return Err(PrepareError::ShuttingDown);
             }
-            let error = |kind| PrepareError::Init(FunctionError::new(kind, "no module"));
+            let error = |kind| match kind {
+                NODE_FAILED => PrepareError::Node("its machine was lost".into()),
+                kind => PrepareError::Init(FunctionError::new(kind, "no module")),
+            };
             made[&name].map(error).map_or(Ok(()), Err)
         })
     }

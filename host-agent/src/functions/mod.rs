@@ -143,7 +143,7 @@ impl Functions {
     ) -> Result<Changed, ChangeError> {
         let key = Key::Latest(config.id.clone()).bytes();
         let version = match publish {
-            Publish::Yes => draft(&mut config, false, None, Finish::Later)?,
+            Publish::Yes => draft(&mut config, None, None, Finish::Later)?,
             Publish::No => None,
         };
         let put = Op::Put { key: key.clone(), value: serde_json::to_vec(&config)?, lease: None };
@@ -184,7 +184,7 @@ impl Functions {
             config.revision_id = new_id();
             let last = self.last_version(&config);
             let drafted = match publish {
-                Publish::Yes => draft(&mut config, last.is_some(), None, Finish::Later)?,
+                Publish::Yes => draft(&mut config, last.as_ref(), None, Finish::Later)?,
                 Publish::No => None,
             };
             let key = Key::Latest(id.clone()).bytes();

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     functions::view::Function,
-    invoke::{PrepareError, Retired},
+    invoke::{NODE_FAILED, PrepareError, Retired},
 };
 
 /// What a client wants published.
@@ -66,19 +66,20 @@ pub(super) struct Draft {
 }
 
 /// The version that publishing `latest` makes: notes it there and drafts its record. `None` if the last version is the
-/// same.
+/// same, unless it failed by no fault of the function: then whoever publishes again means another try.
 pub(super) fn draft(
     latest: &mut FunctionConfig,
-    last_exists: bool,
+    last: Option<&Function>,
     description: Option<String>,
     finish: Finish,
 ) -> Result<Option<Draft>, serde_json::Error> {
     let content = latest.content();
-    let last = latest.published.as_ref();
-    if last_exists && last.is_some_and(|published| published.content == content) {
+    let published = latest.published.as_ref();
+    let stands = last.is_some_and(|last| !is_nodes_failure(&last.config.state));
+    if stands && published.is_some_and(|published| published.content == content) {
         return Ok(None);
     }
-    let number = last.map_or(0, |published| published.version) + 1;
+    let number = published.map_or(0, |published| published.version) + 1;
     latest.published = Some(Published { version: number, content });
     let mut config = latest.clone();
     config.version = number.to_string();
@@ -96,8 +97,13 @@ pub(super) fn draft(
     Ok(Some(Draft { config, compare: Compare::Absent(key), op }))
 }
 
+/// Whether a version could not be finished for want of luck or room, and another one of the same content may be.
+fn is_nodes_failure(state: &State) -> bool {
+    matches!(state, State::Failed(failure) if failure.code == NODE_FAILED)
+}
+
 impl Functions {
-    /// Publishes `$LATEST`. The last version is the answer if nothing has changed since.
+    /// Publishes `$LATEST`. The last version is the answer if nothing has changed since and the node did not fail it.
     pub(crate) async fn publish(
         self: &Arc<Self>,
         id: &FunctionId,
@@ -114,7 +120,7 @@ impl Functions {
             }
             let last = self.last_version(&current.config);
             let mut latest = FunctionConfig::clone(&current.config);
-            let drafted = draft(&mut latest, last.is_some(), description.clone(), Finish::AtOnce);
+            let drafted = draft(&mut latest, last.as_ref(), description.clone(), Finish::AtOnce);
             let Some(draft) = drafted.map_err(ChangeError::from)? else {
                 return last.map(|last| last.config).ok_or(VersionError::Absent);
             };

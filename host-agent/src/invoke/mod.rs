@@ -127,6 +127,9 @@ pub(crate) enum InvokeError {
     ShuttingDown,
 }
 
+/// AWS's `StateReasonCode` of a version that the node failed: lost machines, no room.
+pub(crate) const NODE_FAILED: &str = "InternalError";
+
 /// Why a version cannot be resumed from a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrepareError {
@@ -150,7 +153,7 @@ impl PrepareError {
         match self {
             Self::Init(error) if error.error_type == INIT_TIMEOUT => "FunctionError.InitTimeout",
             Self::Init(_) => "FunctionError.RuntimeInitError",
-            _ => "InternalError",
+            _ => NODE_FAILED,
         }
     }
 }

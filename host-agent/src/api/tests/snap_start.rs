@@ -86,6 +86,27 @@ async fn a_failed_init_says_why() {
 }
 
 #[tokio::test]
+async fn a_version_that_the_node_failed_is_published_again_and_one_that_its_function_failed_is_not() {
+    let node = Node::snap_start().await;
+    let again = async || node.call("POST", VERSIONS, "{}").await.ok(201)["Version"].clone();
+    node.snapshots_end(Some(NODE_FAILED));
+    node.publish_next().await;
+    let failed = node.decided("1").await;
+    assert_eq!((&failed["State"], &failed["StateReasonCode"]), (&json!("Failed"), &json!("InternalError")));
+
+    node.snapshots_end(Some("Runtime.ImportModuleError"));
+    assert_eq!(again().await, "2");
+    assert_eq!(node.decided("2").await["State"], "Failed");
+    assert_eq!(again().await, "2", "nothing has changed");
+
+    node.snapshots_end(None);
+    node.publish_next().await;
+    assert_eq!(node.decided("3").await["State"], "Active");
+    assert_eq!(again().await, "3", "nothing has changed");
+    assert_eq!(node.decided("1").await["State"], "Failed", "it stays as it was");
+}
+
+#[tokio::test]
 async fn an_alias_serves_the_old_version_until_the_new_one_is_ready() {
     let node = Node::snap_start().await;
     node.snapshots_end(None);
