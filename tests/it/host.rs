@@ -1,7 +1,8 @@
 //! The test host: an appliance of the `devtools` profile that `cargo xtask dev` keeps, to run the VMM by hand in.
 
+use std::io::{BufRead as _, BufReader, Lines};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use crate::failures::depends_on;
@@ -44,6 +45,53 @@ pub(crate) fn run(command: &[&str]) -> Finished {
     }
 }
 
+/// A program that runs on the host until it ends by itself, or sees the end of its input when this is dropped.
+pub(crate) struct Running {
+    process: Child,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    /// Starts it.
+    pub(crate) fn start(command: &[&str]) -> Self {
+        ensure();
+        let mut process = xtask()
+            .args(["exec", "--"])
+            .args(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start xtask dev exec");
+        let output = process.stdout.take().expect("standard output is piped");
+        Self { process, output: BufReader::new(output).lines() }
+    }
+
+    /// Its next line; none when it has ended, which must have been well.
+    pub(crate) fn line(&mut self) -> Option<String> {
+        if let Some(line) = self.output.next() {
+            return Some(line.expect("a line of text"));
+        }
+        let status = self.process.wait().expect("wait for xtask dev exec");
+        assert!(status.success(), "{status}; its error is above");
+        None
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        drop(self.process.wait());
+    }
+}
+
+/// Where the host's agent serves.
+pub(crate) fn endpoint() -> String {
+    let status = dev(&["status"]);
+    let status = String::from_utf8_lossy(&status.stdout);
+    let endpoint = status.split_once("test host: ").and_then(|(_, rest)| rest.split_once(','));
+    endpoint.unwrap_or_else(|| panic!("no endpoint in {status:?}")).0.to_owned()
+}
+
 /// Writes a file on the host.
 pub(crate) fn write(path: &str, bytes: &[u8]) {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -82,6 +130,12 @@ pub(crate) fn vm_driver() -> String {
     PUSHED.get_or_init(|| pushed("TINDERBOX_VM_DRIVER", "vm-driver")).clone()
 }
 
+/// `tests/step-killer`, on the host.
+pub(crate) fn step_killer() -> String {
+    static PUSHED: OnceLock<String> = OnceLock::new();
+    PUSHED.get_or_init(|| pushed("TINDERBOX_STEP_KILLER", "step-killer")).clone()
+}
+
 /// The function of the proof that is in Rust, on the host.
 pub(crate) fn unique_rust() -> String {
     static PUSHED: OnceLock<String> = OnceLock::new();
@@ -106,5 +160,11 @@ fn dev(arguments: &[&str]) -> Output {
 }
 
 fn xtask_dev(arguments: &[&str]) -> Output {
-    Command::new(setting("TINDERBOX_XTASK")).arg("dev").args(arguments).output().expect("start xtask dev")
+    xtask().args(arguments).output().expect("start xtask dev")
+}
+
+fn xtask() -> Command {
+    let mut xtask = Command::new(setting("TINDERBOX_XTASK"));
+    xtask.arg("dev");
+    xtask
 }

@@ -171,6 +171,7 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_RUST_HELLO", programs.join("rust-hello")),
         ("TINDERBOX_UNIQUE_RUST", programs.join("unique-rust")),
         ("TINDERBOX_VM_DRIVER", programs.join("vm-driver")),
+        ("TINDERBOX_STEP_KILLER", programs.join("step-killer")),
         ("TINDERBOX_UNGATED_INITRD", ungated_initrd(ctx)?),
         ("TINDERBOX_TEST_VENV", venv(ctx)?),
     ])
@@ -179,8 +180,8 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
 /// The folder with the programs that run in guests and on the test host: static, as there are no libraries for them.
 fn programs(ctx: &Context) -> Result<PathBuf> {
     let step = ctx.progress.step("building the tests' guest programs");
-    let folder =
-        payload::build_static(ctx, &step, &["rust-hello", "unique-rust", "guest-probe", "vm-driver"])?;
+    let programs = ["rust-hello", "unique-rust", "guest-probe", "vm-driver", "step-killer"];
+    let folder = payload::build_static(ctx, &step, &programs)?;
     step.done();
     Ok(folder)
 }

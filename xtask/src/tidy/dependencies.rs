@@ -22,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("jail", &[]),
     ("rust-hello", &[]),
     ("snapshot", &[]),
+    ("step-killer", &[]),
     ("tests", LIBRARIES),
     ("unique-rust", &[]),
     ("vm-driver", LIBRARIES),

@@ -1,0 +1,97 @@
+//! The agent's service on this host: its processes, by its control group.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use nix::unistd::Pid;
+
+/// The unit.
+pub(crate) const UNIT: &str = "tinderbox-agent.service";
+const GROUP: &str = "/sys/fs/cgroup/system.slice/tinderbox-agent.service";
+/// Every service is a child of it.
+const SYSTEMD: i32 = 1;
+/// `cgroup.events` has two lines.
+const MAX_EVENTS_LEN: usize = 256;
+
+/// A process of the service.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: Pid,
+    parent: i32,
+    /// File name of its program; empty when it has ended.
+    pub(crate) program: String,
+}
+
+/// The processes of the service; none when it does not run.
+pub(crate) fn processes() -> Vec<Process> {
+    let text = fs::read_to_string(format!("{GROUP}/cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| Process::new(line.parse().ok()?)).collect()
+}
+
+/// The agent.
+pub(crate) fn agent() -> Result<Pid> {
+    let agent = processes().into_iter().find(|process| process.parent == SYSTEMD);
+    Ok(agent.context("the agent does not run")?.pid)
+}
+
+/// The `vmm` that runs a function's code: of several, the one that was started last. One that waits for what it will be
+/// has no code.
+pub(crate) fn vmm_with_code() -> Result<Pid> {
+    let running = processes().into_iter().filter(|process| process.program == "vmm" && process.has_code());
+    running.map(|process| process.pid).max().context("no vmm runs a function's code")
+}
+
+/// Whether a process is one of the service.
+pub(crate) fn has(pid: i32) -> bool {
+    let group = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    group.trim_end().ends_with(UNIT)
+}
+
+impl Process {
+    fn new(pid: i32) -> Option<Self> {
+        // The fields behind the name, which is in parentheses and may have any in itself: state, parent.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let program = program.file_name().map(|name| name.to_string_lossy().into_owned());
+        Some(Self { pid: Pid::from_raw(pid), parent, program: program.unwrap_or_default() })
+    }
+
+    fn has_code(&self) -> bool {
+        let Ok(files) = fs::read_dir(format!("/proc/{}/fd", self.pid)) else { return false };
+        let mut targets = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        targets.any(|target| target.parent().is_some_and(|dir| dir.ends_with("images")))
+    }
+}
+
+/// The end of all processes that the service has now.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// Becomes ready with `POLLPRI` when the group is empty.
+    pub(crate) events: File,
+    pids: Vec<Pid>,
+}
+
+impl End {
+    pub(crate) fn of(processes: &[Process]) -> Result<Self> {
+        let path = Path::new(GROUP).join("cgroup.events");
+        let events = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        Ok(Self { events, pids: processes.iter().map(|process| process.pid).collect() })
+    }
+
+    /// Whether all have ended. To be asked before each wait: it is what makes [`Self::events`] ready once more.
+    pub(crate) fn has_come(&self) -> io::Result<bool> {
+        let mut text = [0; MAX_EVENTS_LEN];
+        match self.events.read_at(&mut text, 0) {
+            Ok(len) if String::from_utf8_lossy(&text[..len]).contains("populated 0") => Ok(true),
+            // The next agent may be in the group already.
+            Ok(_) => Ok(!processes().iter().any(|process| self.pids.contains(&process.pid))),
+            // The group was removed.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
