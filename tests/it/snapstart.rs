@@ -114,7 +114,7 @@ fn an_answer_of_a_clone_says_where_its_milliseconds_went() {
     let version = function.publish_active();
     let answer = function.begin_as(&version, &json!({})).end().expect("invoke");
     let timing = answer["ResponseMetadata"]["HTTPHeaders"]["server-timing"].to_string();
-    for phase in ["place;dur=", "load;dur=", "unique;dur=", "hooks;dur=", "run;dur="] {
+    for phase in ["place;dur=", "load;dur=", "unique;dur=", "gate;dur=", "hooks;dur=", "run;dur="] {
         assert!(timing.contains(phase), "no {phase} in {timing}");
     }
     assert!(!timing.contains("boot;dur=") && !timing.contains("init;dur="), "{timing}");

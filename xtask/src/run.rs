@@ -162,6 +162,7 @@ fn meaning(name: &str) -> &'static str {
         "init" => "runtime start to ready for events",
         "load" => "a snapshot into a waiting VMM",
         "unique" => "a copy of the snapshot into a machine of its own",
+        "gate" => "of that, the guest's own steps",
         "hooks" => "the runtime's after-restore hooks",
         "run" => "the function itself",
         _ => "",

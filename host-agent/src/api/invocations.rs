@@ -153,13 +153,14 @@ fn respond(answer: Answer) -> Response {
 
 /// `way;desc=boot, queue;dur=0.1, run;dur=3.2`: how the sandbox came to be, and milliseconds.
 fn server_timing(timing: &Timing) -> String {
-    let Timing { way, queue, place, boot, load, unique, hooks, init, run } = *timing;
-    let parts: [(&str, Option<Duration>); 8] = [
+    let Timing { way, queue, place, boot, load, unique, gate, hooks, init, run } = *timing;
+    let parts: [(&str, Option<Duration>); 9] = [
         ("queue", queue),
         ("place", place),
         ("boot", boot),
         ("load", load),
         ("unique", unique),
+        ("gate", gate),
         ("hooks", hooks),
         ("init", init),
         ("run", run),

@@ -85,6 +85,8 @@ pub(crate) struct Timing {
     pub(crate) load: Option<Duration>,
     /// From there until the clone is unique.
     pub(crate) unique: Option<Duration>,
+    /// Part of `unique`: the steps of the gate, by the guest's clock.
+    pub(crate) gate: Option<Duration>,
     /// From there, through the runtime's hooks, until it asks for an event.
     pub(crate) hooks: Option<Duration>,
     /// From telling guest-init what to run to the runtime's first request.

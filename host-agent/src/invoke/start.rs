@@ -166,8 +166,9 @@ async fn resume(
     let spec = messages::spec(&invocation.function, &invocation.code);
     let rebirth = Rebirth { snapshot, key: shared.snapshots.key(), tmp, unique, limit };
     let (sandbox, resumed) = shared.host.resume(id, &spec, rebirth).await?;
-    (timing.place, timing.load, timing.unique) =
-        (Some(resumed.place), Some(resumed.load), Some(resumed.unique));
+    let ResumeTiming { place, load, unique, gate } = resumed;
+    (timing.place, timing.load, timing.unique, timing.gate) =
+        (Some(place), Some(load), Some(unique), Some(gate));
     Ok((sandbox, resumed))
 }
 

@@ -48,6 +48,8 @@ pub(crate) struct ResumeTiming {
     pub(crate) load: Duration,
     /// From there to the end of the gate.
     pub(crate) unique: Duration,
+    /// Of that, what the guest's own steps took, by its clock.
+    pub(crate) gate: Duration,
 }
 
 impl ResumeTiming {
@@ -124,8 +126,8 @@ impl Host {
             load(&vmm, config, fds).await?;
             let load = loading.elapsed();
             let waking = Instant::now();
-            let guest = wake(&vmm, &broker, unique, (began, limit), &mut logs).await?;
-            Ok((guest, ResumeTiming { place, load, unique: waking.elapsed() }))
+            let (guest, gate) = wake(&vmm, &broker, unique, (began, limit), &mut logs).await?;
+            Ok((guest, ResumeTiming { place, load, unique: waking.elapsed(), gate }))
         })
         .await;
         match up.unwrap_or(Err(SandboxError::TimedOut { what: "become unique", limit })) {
@@ -155,14 +157,14 @@ async fn load(
     Ok(())
 }
 
-/// From a running clone to a unique one.
+/// From a running clone to a unique one, and how long the guest says that its steps took.
 async fn wake(
     vmm: &Vmm,
     broker: &PacketSocket,
     mut unique: Unique,
     (began, limit): (Instant, Duration),
     logs: &mut Logs,
-) -> Result<Guest, SandboxError> {
+) -> Result<(Guest, Duration), SandboxError> {
     let waking = async {
         let mut guest = Guest::resumed(broker, generation_counter(&unique.generation)).await?;
         let elapsed = began.elapsed();
@@ -173,11 +175,11 @@ async fn wake(
         unique.hook_timeout_ms = unique.hook_timeout_ms.min(left_ms);
         let report = guest.make_unique(unique, logs).await?;
         tracing::debug!(?report, "a clone is unique");
-        Ok(guest)
+        Ok((guest, Duration::from_micros(report.duration_us)))
     };
     tokio::select! {
         biased;
-        guest = waking => guest.map_err(|error: GuestError| error.into()),
+        unique = waking => unique.map_err(|error: GuestError| error.into()),
         ended = vmm.ended() => Err(ended.into()),
     }
 }
