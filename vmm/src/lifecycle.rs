@@ -5,7 +5,7 @@
 //!   │                                  ▲────Resume─────┘ ▲
 //!   ├─Prepare─► prepared ─Load─┬───────┘                 │
 //!   └───────Load───────────────┴─────────────────────────┘
-//! Stop and Metrics: always
+//! Stop, Metrics and WorkingSet: always
 //! ```
 
 use vmm_api::{Refusal, Request};
@@ -37,7 +37,7 @@ impl Lifecycle {
             (Self::Paused, Request::Snapshot(_)) => Ok(Self::Paused),
             (Self::Ready, Request::Start) | (Self::Paused, Request::Resume) => Ok(Self::Running),
             (Self::Running, Request::Pause) => Ok(Self::Paused),
-            (_, Request::Stop | Request::Metrics) => Ok(self),
+            (_, Request::Stop | Request::Metrics | Request::WorkingSet) => Ok(self),
             _ => Err(self.refuse(request)),
         }
     }
@@ -53,6 +53,7 @@ impl Lifecycle {
             Request::Resume => "resume",
             Request::Stop => "stop",
             Request::Metrics => "metrics",
+            Request::WorkingSet => "working_set",
         };
         let state = match self {
             Self::Blank => "not configured yet",
@@ -70,11 +71,12 @@ mod tests {
     use proptest::prelude::*;
     use vmm_api::{
         Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape, SnapshotConfig, SnapshotKind, Source,
+        WorkingSet,
     };
 
     use super::*;
 
-    fn requests() -> [Request; 10] {
+    fn requests() -> [Request; 11] {
         let config = MachineConfig {
             vcpu_count: 1,
             mem_size_mib: 128,
@@ -95,6 +97,7 @@ mod tests {
             serial: SerialConfig::Null,
             generation: [0; 16],
             identity: None,
+            working_set: WorkingSet::default(),
             track_changes: false,
             resume: false,
         };
@@ -117,6 +120,7 @@ mod tests {
             Request::Resume,
             Request::Stop,
             Request::Metrics,
+            Request::WorkingSet,
         ]
     }
 

@@ -235,6 +235,7 @@ impl Supervisor {
             Request::Pause => self.pause().map(|()| Ok(Response::Ok))?,
             Request::Stop => Ok(Response::Ok),
             Request::Metrics => Ok(Response::Metrics(self.metrics()?)),
+            Request::WorkingSet => Ok(Response::WorkingSet(self.working_set())),
         };
         if done.is_ok() {
             self.lifecycle = next;

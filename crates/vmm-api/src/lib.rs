@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 pub use client::{Client, ClientError, receive, send};
 pub use packet::{DecodeError, EncodeError, decode, encode};
 pub use snapshot::{
-    Identity, KEY_LEN, Key, LoadConfig, LoadReport, LoadTimings, MAX_IDENTITIES, MAX_IDENTITY_LEN, Shape,
-    SnapshotConfig, SnapshotKind, SnapshotReport,
+    Identity, KEY_LEN, Key, LoadConfig, LoadReport, LoadTimings, MAX_IDENTITIES, MAX_IDENTITY_LEN,
+    MAX_WORKING_SET, Shape, SnapshotConfig, SnapshotKind, SnapshotReport, WorkingSet,
 };
 
 /// Longest packet in bytes.
@@ -52,6 +52,9 @@ pub enum Request {
     Stop,
     /// Counters since the process began.
     Metrics,
+    /// The chunks that a loaded machine had to wait for until now: those of its [`LoadConfig::working_set`] are not among
+    /// them, unless it was faster.
+    WorkingSet,
 }
 
 /// To the client.
@@ -64,6 +67,8 @@ pub enum Response {
     Refused(Refusal),
     /// Answer to [`Request::Metrics`].
     Metrics(Metrics),
+    /// Answer to [`Request::WorkingSet`].
+    WorkingSet(WorkingSet),
     /// Answer to [`Request::Load`].
     Loaded(LoadReport),
     /// Answer to [`Request::Snapshot`].

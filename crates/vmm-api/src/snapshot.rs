@@ -20,6 +20,9 @@ pub const MAX_IDENTITIES: usize = 16;
 /// Longest name and longest value of an [`Identity`]'s entry, bytes: twice a SHA-256 in hexadecimal.
 pub const MAX_IDENTITY_LEN: usize = 128;
 
+/// Most chunks of a [`WorkingSet`]: 64 MiB in chunks of 16 KiB.
+pub const MAX_WORKING_SET: usize = 4096;
+
 /// What a machine is reserved by before its snapshot is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +59,10 @@ pub struct LoadConfig {
     /// Refused unless the snapshot was taken with exactly this identity; not looked at when absent.
     #[serde(default)]
     pub identity: Option<Identity>,
+    /// Chunks of memory that are fetched before they are asked for, in this order. Numbers of chunks that there are not, or
+    /// that are zeros, are passed over: a wrong list costs time and nothing else.
+    #[serde(default)]
+    pub working_set: WorkingSet,
     /// Remember from the start which pages change, so that a [`SnapshotKind::Diff`] can follow.
     #[serde(default)]
     pub track_changes: bool,
@@ -103,6 +110,12 @@ pub enum SnapshotKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Identity(pub BTreeMap<String, String>);
+
+/// Chunks of a snapshot's memory by number, in the order in which a clone touched them first: at most
+/// [`MAX_WORKING_SET`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkingSet(pub Vec<u32>);
 
 /// Answer to [`Request::Load`](crate::Request::Load).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -154,7 +154,7 @@ async fn resume(
     shared: &Shared,
     id: SandboxId,
     invocation: &Invocation,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     tmp: Tmp,
     timing: &mut Timing,
 ) -> Result<(Sandbox, ResumeTiming), SandboxError> {

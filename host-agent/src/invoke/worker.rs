@@ -16,7 +16,7 @@ use crate::sandbox::{
     SandboxId,
     boot::{Sandbox, SandboxError},
     describe,
-    guest::{GuestError, Lost, ReplyResult},
+    guest::{Lost, ReplyResult},
 };
 
 /// An event and a stop at most: the pool hands over one event at a time.
@@ -57,7 +57,7 @@ pub(super) type Commands = mpsc::Sender<Command>;
 /// Whether a sandbox goes on after an event.
 enum Next {
     Wait,
-    Destroy(Option<GuestError>),
+    Destroy(Option<SandboxError>),
 }
 
 /// What happens to a sandbox that has no event.
@@ -95,7 +95,7 @@ impl Worker {
             match event {
                 Event::Told(Some(Command::Run(run))) => match self.run(run).await {
                     Next::Wait => {}
-                    Next::Destroy(error) => break error.map(SandboxError::from),
+                    Next::Destroy(error) => break error,
                 },
                 Event::Told(Some(Command::Stop) | None) => break None,
                 Event::Unusable(error) => break Some(error),
@@ -144,8 +144,10 @@ impl Worker {
                 tracing::warn!(id = %self.id, request = invocation.request_id, "a guest did not end a late event");
                 (RunEnd::Replied { result: ReplyResult::TimedOut, log_tail, run }, Next::Destroy(None))
             }
-            Err(Lost::Before(error)) => (RunEnd::Undelivered(describe(&error)), Next::Destroy(Some(error))),
-            Err(Lost::After(error)) => (RunEnd::Lost { log_tail, run }, Next::Destroy(Some(error))),
+            Err(Lost::Before(error)) => {
+                (RunEnd::Undelivered(describe(&error)), Next::Destroy(Some(error.into())))
+            }
+            Err(Lost::After(error)) => (RunEnd::Lost { log_tail, run }, Next::Destroy(Some(error.into()))),
         };
         match next {
             Next::Wait => self.shared.released(self.id),
@@ -153,6 +155,15 @@ impl Worker {
         }
         // Nobody may be listening: an invocation runs to its end without its client.
         drop(end.send(answer));
-        next
+        match next {
+            Next::Wait => match self.sandbox.report_working_set().await {
+                Ok(()) => Next::Wait,
+                Err(error) => {
+                    self.shared.stopping(self.id);
+                    Next::Destroy(Some(error))
+                }
+            },
+            destroy @ Next::Destroy(_) => destroy,
+        }
     }
 }

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     disk::{Disk, DiskError},
-    snapshots::SnapshotError,
+    snapshots::{Snapshot, SnapshotError},
 };
 
 /// How long after the guest's own limit the agent ends a sandbox: room for the guest to kill the function's processes
@@ -154,6 +154,8 @@ pub(crate) struct Sandbox {
     pub(super) guest: Guest,
     pub(super) logs: Logs,
     pub(super) init_failed: bool,
+    /// What this is a clone of, until it has told what it touched.
+    pub(super) origin: Option<Arc<Snapshot>>,
     /// The image behind /tmp, to be saved with the machine.
     pub(super) scratch: Image,
     pub(super) serial: Captured,
@@ -210,9 +212,10 @@ impl Host {
                 let timing = BootTiming { place: spawned - began, boot: spawned.elapsed() };
                 tracing::debug!(%id, kernel = hello.kernel_release, boot = ?timing.boot, "a guest is up");
                 let logs = Logs::new(id, spec.function.clone());
-                let _broker = broker;
-                let init_failed = false;
-                Ok((Sandbox { id, vmm, guest, logs, init_failed, scratch, serial, stderr, _broker }, timing))
+                let (init_failed, origin, _broker) = (false, None, broker);
+                let sandbox =
+                    Sandbox { id, vmm, guest, logs, init_failed, origin, scratch, serial, stderr, _broker };
+                Ok((sandbox, timing))
             }
             Err(error) => {
                 let status = vmm.destroy().await;

@@ -2,7 +2,7 @@
 
 use vmm_api::{
     DriveAccess, DriveConfig, Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape, SnapshotConfig,
-    SnapshotKind, Source, VsockConfig,
+    SnapshotKind, Source, VsockConfig, WorkingSet,
 };
 
 /// Guest memory beyond the function's own: kernel text and data, page tables, guest-init, the initrd in memory. The
@@ -90,7 +90,12 @@ pub(crate) fn shape(function_memory_mib: u32) -> Shape {
 }
 
 /// A clone that runs at once: the same devices, connected anew.
-pub(crate) fn load(key: Key, generation: [u8; 16], identity: Identity) -> LoadConfig {
+pub(crate) fn load(
+    key: Key,
+    generation: [u8; 16],
+    identity: Identity,
+    working_set: WorkingSet,
+) -> LoadConfig {
     LoadConfig {
         state: Source::Fd(STATE),
         memory: Source::Fd(MEMORY),
@@ -100,6 +105,7 @@ pub(crate) fn load(key: Key, generation: [u8; 16], identity: Identity) -> LoadCo
         serial: SerialConfig::Fd(Descriptor::Serial as usize),
         generation,
         identity: Some(identity),
+        working_set,
         track_changes: false,
         resume: true,
     }
@@ -167,7 +173,8 @@ mod tests {
 
     #[test]
     fn a_clone_has_the_devices_that_its_original_had() {
-        let (config, load) = (config(2048), load(Key::new([1; 32]), [2; 16], Identity::default()));
+        let load = load(Key::new([1; 32]), [2; 16], Identity::default(), WorkingSet::default());
+        let config = config(2048);
         assert_eq!((config.drives, config.vsock, config.serial), (load.drives, load.vsock, load.serial));
         assert_eq!(
             (config.vcpu_count, config.mem_size_mib),

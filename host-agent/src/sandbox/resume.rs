@@ -12,6 +12,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -38,6 +39,9 @@ pub(crate) const FREEZE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The same for a guest that is nobody yet: it starts its runtime first, for which it gives itself a minute.
 pub(crate) const PRELOAD_TIMEOUT: Duration = Duration::from_secs(60 + FREEZE_TIMEOUT.as_secs());
+
+/// The VMM copies a list.
+const WORKING_SET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the parts of a resume took.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +76,7 @@ pub(crate) enum Tmp {
 #[derive(Debug)]
 pub(crate) struct Rebirth<'a> {
     /// What is resumed.
-    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) snapshot: &'a Arc<Snapshot>,
     /// The key that it was made with.
     pub(crate) key: &'a Key,
     /// Its /tmp.
@@ -118,7 +122,8 @@ impl Host {
         };
         let stderr = Captured::from(stderr, id, Stream::VmmStderr);
         let mut logs = Logs::new(id, spec.function.clone());
-        let config = machine::load(key.clone(), unique.generation, snapshot.identity().clone());
+        let (identity, working_set) = (snapshot.identity().clone(), snapshot.working_set());
+        let config = machine::load(key.clone(), unique.generation, identity, working_set);
         let place = began.elapsed();
 
         let up = timeout(limit, async {
@@ -132,8 +137,10 @@ impl Host {
         .await;
         match up.unwrap_or(Err(SandboxError::TimedOut { what: "become unique", limit })) {
             Ok((guest, timing)) => {
-                let (init_failed, _broker) = (false, broker);
-                Ok((Sandbox { id, vmm, guest, logs, init_failed, scratch, serial, stderr, _broker }, timing))
+                let (init_failed, origin, _broker) = (false, Some(Arc::clone(snapshot)), broker);
+                let sandbox =
+                    Sandbox { id, vmm, guest, logs, init_failed, origin, scratch, serial, stderr, _broker };
+                Ok((sandbox, timing))
             }
             Err(error) => {
                 let status = vmm.destroy().await;
@@ -185,6 +192,16 @@ async fn wake(
 }
 
 impl Sandbox {
+    /// After a clone's first invocation: tells its snapshot what it had to wait for, so that the next ones need not.
+    pub(crate) async fn report_working_set(&mut self) -> Result<(), SandboxError> {
+        let Some(origin) = self.origin.take().filter(|origin| origin.is_learning()) else { return Ok(()) };
+        let (what, limit) = ("tell its working set", WORKING_SET_TIMEOUT);
+        let asked = timeout(limit, self.vmm.working_set()).await;
+        let faulted = asked.map_err(|_| SandboxError::TimedOut { what, limit })??;
+        origin.learn(faulted).await;
+        Ok(())
+    }
+
     /// Waits until the runtime of a unique clone asks for invocations; the guest ends a restore that takes longer than
     /// `limit`.
     pub(crate) async fn restored(&mut self, limit: Duration) -> Result<Restored, SandboxError> {

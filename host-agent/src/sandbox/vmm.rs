@@ -8,7 +8,7 @@ use std::{io, os::fd::BorrowedFd, process::ExitStatus};
 use tokio::process::{Child, ChildStderr};
 use vmm_api::{
     LoadConfig, LoadReport, MAX_PACKET_LEN, MachineConfig, Request, Response, Shape, SnapshotConfig,
-    SnapshotReport,
+    SnapshotReport, WorkingSet,
 };
 
 use super::{packet::PacketSocket, spawn::Spawner};
@@ -101,6 +101,14 @@ impl Vmm {
         }
     }
 
+    /// What the clone had to wait for.
+    pub(crate) async fn working_set(&self) -> Result<WorkingSet, VmmError> {
+        match self.call("working_set", &Request::WorkingSet, &[]).await? {
+            Response::WorkingSet(working_set) => Ok(working_set),
+            other => Err(VmmError::Unexpected(name(&other))),
+        }
+    }
+
     /// Waits for the end of the guest or the process. Cancel-safe.
     pub(crate) async fn ended(&self) -> VmmError {
         match self.receive().await {
@@ -175,6 +183,7 @@ fn name(response: &Response) -> &'static str {
         Response::Ok => "ok",
         Response::Refused(_) => "refused",
         Response::Metrics(_) => "metrics",
+        Response::WorkingSet(_) => "working_set",
         Response::Loaded(_) => "loaded",
         Response::Snapshotted(_) => "snapshotted",
         Response::Exited(_) => "exited",

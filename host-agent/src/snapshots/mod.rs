@@ -7,6 +7,7 @@
 //! STATE/snapshots/ID/memory     guest memory, sparse        ┘
 //! STATE/snapshots/ID/scratch    the guest's /tmp as it was then
 //! STATE/snapshots/ID/meta.json  what it is of, what it was made from
+//! STATE/snapshots/ID/working-set  what its clones touch first, once one has
 //! STATE/snapshots/new-*         being made   ┐ removed at the next start
 //! STATE/snapshots/gone-*        being deleted┘
 //! ```
@@ -17,10 +18,13 @@
 mod identity;
 mod key;
 mod shelf;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod working_set;
 
 pub(crate) use identity::{Content, Host as HostIdentity, Owner};
 pub(crate) use shelf::MAX_SNAPSHOTS as MAX_RUNTIME_SNAPSHOTS;
-pub(crate) use store::{Draft, Snapshot, SnapshotError, SnapshotStore};
+pub(crate) use snapshot::Snapshot;
+pub(crate) use store::{Draft, SnapshotError, SnapshotStore};

@@ -3,47 +3,29 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fs::{self, File},
-    io::{self, Read as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use vmm_api::{Identity, Key};
 
-use super::{Owner, key};
+use super::{
+    Owner, key,
+    snapshot::{FILES, Meta, Snapshot},
+};
 use crate::{
-    code::{blocking, hex},
-    functions::{
-        model::{FunctionId, LATEST},
-        now_ms,
-    },
+    code::blocking,
+    functions::model::{FunctionId, LATEST},
     invoke::Retired,
 };
-
-/// Shape of `meta.json`.
-const META_FORMAT: u32 = 1;
-
-/// Longest `meta.json`; ours have some hundred bytes.
-const MAX_META_LEN: u64 = 64 * 1024;
 
 /// Prefix of a directory that is being made.
 const NEW: &str = "new-";
 
 /// Prefix of a directory that is being deleted.
 const GONE: &str = "gone-";
-
-/// What a snapshot consists of.
-const FILES: [&str; 4] = ["state", "memory", "scratch", "meta.json"];
-
-/// Unit of a file's `blocks`.
-const BLOCK: u64 = 512;
 
 /// Why a snapshot could not be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -52,83 +34,6 @@ pub(crate) struct SnapshotError {
     attempted: &'static str,
     path: PathBuf,
     source: io::Error,
-}
-
-/// What is known of a snapshot without reading it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Meta {
-    format: u32,
-    owner: Owner,
-    identity: Identity,
-    /// Milliseconds since the Unix epoch.
-    made_ms: i64,
-}
-
-/// A snapshot in its place.
-#[derive(Debug)]
-pub(crate) struct Snapshot {
-    dir: PathBuf,
-    meta: Meta,
-    /// When it was last cloned or made, milliseconds since the Unix epoch. Known as long as the agent runs.
-    used_ms: AtomicI64,
-}
-
-impl Snapshot {
-    fn new(dir: PathBuf, meta: Meta) -> Arc<Self> {
-        let used_ms = AtomicI64::new(meta.made_ms);
-        Arc::new(Self { dir, meta, used_ms })
-    }
-
-    /// What it is of.
-    pub(crate) fn owner(&self) -> &Owner {
-        &self.meta.owner
-    }
-
-    /// How long ago it was made; nothing when the clock was put back since.
-    pub(crate) fn age(&self) -> Duration {
-        Duration::from_millis(u64::try_from(now_ms() - self.meta.made_ms).unwrap_or_default())
-    }
-
-    /// It is about to be cloned.
-    pub(crate) fn use_now(&self) {
-        self.used_ms.store(now_ms(), Ordering::Relaxed);
-    }
-
-    /// It was cloned then, for tests.
-    #[cfg(test)]
-    pub(super) fn used_at(&self, ms: i64) {
-        self.used_ms.store(ms, Ordering::Relaxed);
-    }
-
-    pub(super) fn used_ms(&self) -> i64 {
-        self.used_ms.load(Ordering::Relaxed)
-    }
-
-    /// What it takes of the disk, bytes: memory is sparse, most of it was never touched.
-    pub(super) fn disk_len(&self) -> io::Result<u64> {
-        FILES.iter().try_fold(0, |sum, name| Ok(sum + fs::metadata(self.dir.join(name))?.blocks() * BLOCK))
-    }
-
-    /// What it was made from.
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.meta.identity
-    }
-
-    /// vCPUs and devices, opened for one clone.
-    pub(crate) fn state(&self) -> Result<File, SnapshotError> {
-        open(&self.dir.join("state"))
-    }
-
-    /// Guest memory, opened for one clone.
-    pub(crate) fn memory(&self) -> Result<File, SnapshotError> {
-        open(&self.dir.join("memory"))
-    }
-
-    /// The guest's /tmp, to be copied.
-    pub(crate) fn scratch(&self) -> PathBuf {
-        self.dir.join("scratch")
-    }
 }
 
 /// A snapshot that is being made: removed when it is dropped before it is published.
@@ -180,7 +85,7 @@ impl SnapshotStore {
             let entry = entry.map_err(failed("list", &dir))?;
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             let unfinished = name.starts_with(NEW) || name.starts_with(GONE);
-            match read_meta(&path) {
+            match Meta::read(&path) {
                 Ok(meta) if !unfinished && meta.id() == name => {
                     index.insert(name, Snapshot::new(path, meta));
                     continue;
@@ -225,7 +130,7 @@ impl SnapshotStore {
         wanted: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<Option<Arc<Snapshot>>, SnapshotError> {
         let store = Arc::clone(self);
-        let meta = Meta { format: META_FORMAT, owner, identity, made_ms: now_ms() };
+        let meta = Meta::new(owner, identity);
         let (published, replaced) = blocking(move || store.put(&draft, meta, wanted)).await?;
         self.delete(replaced);
         Ok(published)
@@ -341,14 +246,6 @@ impl SnapshotStore {
     }
 }
 
-impl Meta {
-    /// The name of a snapshot's directory: what it is of and what it was made from.
-    fn id(&self) -> String {
-        // Strings and numbers: nothing in them can fail to be JSON.
-        hex(&Sha256::digest(serde_json::to_vec(&(&self.owner, &self.identity)).unwrap_or_default()))
-    }
-}
-
 /// Gives a snapshot's directory a name that is nobody's; whether it has lost its own.
 fn take_name(dir: &Path, snapshot: &Snapshot, gone: &mut Vec<PathBuf>) -> bool {
     let path = dir.join(format!("{GONE}{}", uuid::Uuid::new_v4()));
@@ -371,27 +268,11 @@ fn delete_all(gone: Vec<PathBuf>) {
     }
 }
 
-fn read_meta(dir: &Path) -> Result<Meta, String> {
-    let text = |error: io::Error| error.to_string();
-    let mut bytes = Vec::new();
-    let file = File::open(dir.join("meta.json")).map_err(text)?;
-    file.take(MAX_META_LEN).read_to_end(&mut bytes).map_err(text)?;
-    let meta: Meta = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    if meta.format != META_FORMAT {
-        return Err(format!("its format is {}, this agent's {META_FORMAT}", meta.format));
-    }
-    Ok(meta)
-}
-
-fn open(path: &Path) -> Result<File, SnapshotError> {
-    File::open(path).map_err(failed("open", path))
-}
-
 fn sync(dir: &Path) -> Result<(), SnapshotError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
 }
 
-fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
+pub(super) fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
     let path = path.to_owned();
     move |source| SnapshotError { attempted, path, source }
 }

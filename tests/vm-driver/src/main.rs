@@ -195,6 +195,7 @@ impl Snapshot {
             serial: SerialConfig::Fd(4),
             generation: [1; 16],
             identity: None,
+            working_set: vmm_api::WorkingSet::default(),
             track_changes: false,
             resume: true,
         };

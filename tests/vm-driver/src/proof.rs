@@ -132,6 +132,7 @@ impl Stage<'_> {
             serial: SerialConfig::Fd(6),
             generation,
             identity: None,
+            working_set: vmm_api::WorkingSet::default(),
             track_changes: false,
             resume: true,
         };

@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, mpsc};
 
 use snapshot::{Key, PageIndex, Salt};
-use vmm_api::{DriveAccess, ExitCounts};
+use vmm_api::{DriveAccess, ExitCounts, WorkingSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::config::Config;
@@ -145,6 +145,11 @@ impl Machine {
     /// Lets the devices that have something to do work.
     pub(crate) fn dispatch(&mut self) -> std::io::Result<()> {
         self.fittings.devices.dispatch()
+    }
+
+    /// Chunks that somebody had to wait for.
+    pub(crate) fn faulted(&self) -> WorkingSet {
+        self.pager.as_ref().map(Pager::faulted).unwrap_or_default()
     }
 
     pub(crate) fn exits(&self) -> ExitCounts {

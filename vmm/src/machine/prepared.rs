@@ -19,7 +19,7 @@ use std::sync::mpsc::{self, Receiver};
 use devices::{BlockState, GenerationError, GenerationState, SerialState, TransportState, VsockState};
 use kvm_bindings::{kvm_clock_data, kvm_irqchip};
 use snapshot::{Fingerprint, FormatError, PageIndex, StateReader};
-use vmm_api::{DriveAccess, Refusal};
+use vmm_api::{DriveAccess, Refusal, WorkingSet};
 
 use super::assembly::{Assembly, Fittings, Saved};
 use super::devices::lock;
@@ -58,6 +58,8 @@ pub(crate) struct Connections {
 pub(crate) struct SavedMemory {
     pub(crate) index: Arc<PageIndex>,
     pub(crate) source: Box<dyn PageSource>,
+    /// What of it is fetched first.
+    pub(crate) working_set: WorkingSet,
     /// Itself, when changes since are to be tracked.
     pub(crate) base: Option<Base>,
 }
@@ -208,13 +210,13 @@ impl Prepared {
         let States { machine: _, fingerprint: _, platform, vcpus: vcpu_states, serial, generation, devices } =
             states;
         let id = connections.generation;
-        let SavedMemory { index, source, base } = saved;
+        let SavedMemory { index, source, working_set, base } = saved;
         let tracking = Tracking::since(base.as_ref());
         if tracking == Tracking::On {
             // Before anything is written: the generation is, and what vCPUs are set to may make KVM write.
             memory::register(&frame.vm, &frame.memory, tracking).map_err(MachineError::Memory)?;
         }
-        pager.serve(&frame.memory, index, source)?;
+        pager.serve(&frame.memory, index, source, &working_set)?;
         let restored = restore_vcpus(&vcpus, vcpu_states);
         let mut fittings = plug_in(&frame, &vcpus, connections, (&serial, &generation), &devices)?;
         for _ in &vcpus {

@@ -64,13 +64,19 @@ impl Userfault {
         let fd = match File::open(DEVICE) {
             Ok(device) => {
                 // SAFETY: USERFAULTFD_IOC_NEW takes flags by value and touches no memory.
-                unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW.into(), libc::O_CLOEXEC) }
+                unsafe {
+                    libc::ioctl(
+                        device.as_raw_fd(),
+                        USERFAULTFD_IOC_NEW.into(),
+                        libc::O_CLOEXEC | libc::O_NONBLOCK,
+                    )
+                }
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             // A kernel older than the device.
             Err(_) => {
                 // SAFETY: the call takes flags by value and touches no memory.
-                let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+                let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK) };
                 fd as libc::c_int
             }
         };
@@ -92,13 +98,25 @@ impl Userfault {
 
     /// Waits for faults; their addresses.
     pub(super) fn wait(&self, addresses: &mut Vec<usize>) -> io::Result<()> {
+        let mut waits = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: `waits` is one structure, exclusively borrowed for the call.
+        if unsafe { libc::poll(&raw mut waits, 1, -1) } < 0 {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
+        }
+        self.take(addresses)
+    }
+
+    /// Addresses of the faults that there are, if any.
+    pub(super) fn take(&self, addresses: &mut Vec<usize>) -> io::Result<()> {
         let mut messages = [Message::default(); BATCH];
         let room = size_of_val(&messages);
         // SAFETY: read writes at most `room` bytes into `messages`, an array of plain integers that is exclusively ours.
         let len = unsafe { libc::read(self.0.as_raw_fd(), messages.as_mut_ptr().cast(), room) };
         let Ok(len) = usize::try_from(len) else {
             let error = io::Error::last_os_error();
-            return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
+            let none = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+            return if none { Ok(()) } else { Err(error) };
         };
         let read = messages.iter().take(len / size_of::<Message>());
         addresses.extend(read.filter(|m| m.event == EVENT_PAGEFAULT).map(|m| m.address as usize));

@@ -13,7 +13,7 @@ use std::time::Instant;
 use snapshot::{FormatError, Key, MAX_STATE_LEN, PAGE_LEN, PageIndex, Salt, StateReader, StateWriter};
 use vmm_api::{
     Exit, Identity, LoadConfig, LoadReport, LoadTimings, Refusal, Response, SnapshotConfig, SnapshotKind,
-    SnapshotReport,
+    SnapshotReport, WorkingSet,
 };
 
 use super::{RunError, Supervisor};
@@ -96,7 +96,9 @@ impl Supervisor {
         let Opened { shape: _, states, files, source, index, salt, identity } = snapshot;
         let base = || Base { key: Key::new(*wanted.key.bytes()), salt, index: Arc::clone(&index) };
         let base = wanted.track_changes.then(base);
-        let machine = prepared.load(states, files, SavedMemory { index, source: Box::new(source), base });
+        let working_set = wanted.working_set.clone();
+        let memory = SavedMemory { index, source: Box::new(source), working_set, base };
+        let machine = prepared.load(states, files, memory);
         self.adopt(machine.map_err(|error| RunError::Load(Box::new(error)))?)?;
         timings.restore_us = micros(restoring);
         if wanted.resume {
@@ -104,6 +106,11 @@ impl Supervisor {
         }
         timings.total_us = micros(began);
         Ok(Ok(LoadReport { identity, timings }))
+    }
+
+    /// What a loaded machine had to wait for; nothing of one that was booted.
+    pub(super) fn working_set(&self) -> WorkingSet {
+        self.machine.as_ref().map(Machine::faulted).unwrap_or_default()
     }
 
     /// Writes a paused machine to files.

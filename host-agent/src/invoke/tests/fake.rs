@@ -19,7 +19,7 @@ use std::{
 use guest_protocol::{CONTROL_PORT, FrameReader};
 use vmm_api::{
     Exit, Identity, LoadConfig, LoadReport, LoadTimings, MAX_PACKET_LEN, MachineConfig, Refusal, Request,
-    Response, VsockConnect,
+    Response, VsockConnect, WorkingSet,
 };
 
 mod guest;
@@ -29,6 +29,10 @@ use guest::Guest;
 const FD: &str = "FAKE_VMM_FD";
 const MODE: &str = "FAKE_VMM_MODE";
 const DIR: &str = "FAKE_VMM_DIR";
+/// What the last clone was to fetch first.
+pub(super) const WORKING_SET: &str = "wanted-working-set";
+/// Chunks that every clone says it had to wait for.
+const FAULTED: [u32; 3] = [7, 0, 3];
 
 /// Name of the pipe that a held event waits for.
 pub(super) const GATE: &str = "gate";
@@ -164,11 +168,25 @@ impl Fake {
         if self.is("fail after load") {
             self.answer(&Response::Exited(Exit::Failed));
         }
+        self.tell_working_set(&config.working_set);
         let (ours, theirs) = UnixStream::pair().unwrap();
         connect(fds[5].as_fd(), CONTROL_PORT, &theirs);
         drop(theirs);
         Guest { stream: ours, frames: FrameReader::default(), fake: self, fds, start: None }
             .resume(&config.generation);
+    }
+
+    /// Writes down what was to be fetched first, and says from now on what it had to wait for.
+    fn tell_working_set(&self, wanted: &WorkingSet) {
+        let list = wanted.0.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+        fs::write(Path::new(&env::var(DIR).unwrap()).join(WORKING_SET), list).unwrap();
+        let (control, mode) = (self.control.try_clone().unwrap(), self.mode.clone());
+        let fake = Fake { control, mode, way: Cell::new(self.way.get()) };
+        std::thread::spawn(move || {
+            while fake.request().0 == Request::WorkingSet {
+                fake.answer(&Response::WorkingSet(WorkingSet(FAULTED.into())));
+            }
+        });
     }
 
     /// Whether to misbehave so: always, or the first time only. One that is to stop here says so, and stands still until

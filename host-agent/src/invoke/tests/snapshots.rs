@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::{
-    harness::{version, within},
+    fake::WORKING_SET,
+    harness::{self, version, within},
     *,
 };
 use crate::functions::model::{SNAPSHOT_LATEST, SNAPSHOT_SETTING};
@@ -22,6 +23,19 @@ async fn a_prepared_version_is_cloned() {
     assert_eq!((boot, init), (None, None));
     let warm = node.invoke_version(version("f"), "1").await.unwrap();
     assert_eq!((warm.timing.load, warm.timing.boot), (None, None));
+}
+
+#[tokio::test]
+async fn what_the_first_clone_waited_for_the_next_ones_have() {
+    let node = node("");
+    node.prepare(version("f")).await.unwrap();
+    let wanted = |node: &harness::Node| std::fs::read_to_string(node.dir.path().join(WORKING_SET)).unwrap();
+    assert_eq!(node.how(version("f")).await, "cloned");
+    assert_eq!(wanted(&node), "");
+    // The list outlives the agent.
+    let node = node.restarted().await;
+    assert_eq!(node.how(version("f")).await, "cloned");
+    assert_eq!(wanted(&node), "7 0 3");
 }
 
 #[tokio::test(flavor = "multi_thread")]

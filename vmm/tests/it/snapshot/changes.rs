@@ -183,7 +183,7 @@ fn page_of(address: u32) -> u32 {
 #[track_caller]
 fn assert_only_changes_were_written(before: &Snapshot, after: &Snapshot) {
     use place::*;
-    let chunk_of = |address: u32| address >> 16;
+    let chunk_of = |address: u32| address >> 14;
     let (before, chunks) = (before.chunks(), after.chunks());
     let differs = |address: u32| before.get(&chunk_of(address)) != chunks.get(&chunk_of(address));
     for address in [COUNTER, AVAILABLE, USED, DATA, CLOCK, GENERATION] {

@@ -28,7 +28,7 @@ fn a_damaged_chunk_ends_the_machine_and_says_which() {
     }
     let (status, log) = vmm.wait();
     assert_eq!(status.code(), Some(1));
-    assert!(log.ends_with("chunk 32 of the memory file is not what was saved\n"), "{log}");
+    assert!(log.ends_with("chunk 128 of the memory file is not what was saved\n"), "{log}");
 }
 
 #[test]

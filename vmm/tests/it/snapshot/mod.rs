@@ -3,6 +3,7 @@
 mod changes;
 mod content;
 mod hostile;
+mod working_set;
 
 use std::fs::File;
 use std::io::{PipeReader, Read, Seek, SeekFrom};
@@ -57,6 +58,7 @@ fn load_config() -> LoadConfig {
         serial: SerialConfig::Fd(2),
         generation: [7; 16],
         identity: None,
+        working_set: vmm_api::WorkingSet::default(),
         track_changes: false,
         resume: true,
     }
