@@ -12,7 +12,11 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::{Figure, memory, plan::Plan, process::Probe};
+use crate::{
+    Figure, memory,
+    plan::Plan,
+    process::{Guest, Probe, until_it_speaks},
+};
 
 /// Memory of the probe guest, MiB: the smallest function's.
 const GUEST_MEMORY_MIB: u32 = 128;
@@ -28,10 +32,12 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     let mut ours = Samples::default();
     let mut peer = Samples::default();
     for _ in 0..plan.boots {
-        ours.push(boot(&plan.vmm, &["--config".into(), our_config(plan, &folder)?])?);
+        let config = our_config(plan, &folder)?;
+        ours.push(until_it_speaks(|| boot(&plan.vmm, &["--config".into(), config.clone()]))?);
         if let Some(firecracker) = &plan.firecracker {
             let config = peer_config(plan, &folder)?;
-            peer.push(boot(firecracker, &["--no-api".into(), "--config-file".into(), config])?);
+            let arguments = ["--no-api".into(), "--config-file".into(), config];
+            peer.push(until_it_speaks(|| boot(firecracker, &arguments))?);
         }
     }
     let mut figures = ours.figures(["boot_to_guest_init", "vmm_private_memory"]);
@@ -54,22 +60,22 @@ impl Samples {
     }
 
     fn figures(self, [boot, memory]: [&'static str; 2]) -> Vec<Figure> {
-        vec![
-            Figure { name: boot, unit: "ms", samples: self.boot_ms },
-            Figure { name: memory, unit: "bytes", samples: self.private_bytes },
-        ]
+        vec![Figure::new(boot, "ms", self.boot_ms), Figure::new(memory, "bytes", self.private_bytes)]
     }
 }
 
-/// One boot: milliseconds from spawning the VMM to [`UP_LINE`], and the VMM's private bytes at that moment.
-fn boot(vmm: &Path, arguments: &[PathBuf]) -> Result<(f64, f64)> {
+/// One boot: milliseconds from spawning the VMM to [`UP_LINE`], and the VMM's private bytes at that moment; none of a guest
+/// that fell silent.
+fn boot(vmm: &Path, arguments: &[PathBuf]) -> Result<Option<(f64, f64)>> {
     let started = Instant::now();
     let mut probe = Probe::spawn(vmm, arguments)?;
-    probe.wait_for_line(UP_LINE)?;
+    if probe.wait_for_line(UP_LINE)? == Guest::Silent {
+        return Ok(None);
+    }
     let boot_ms = started.elapsed().as_secs_f64() * 1e3;
     let private_bytes = memory::private_bytes_beyond_guest(probe.stop()?, GUEST_MEMORY_MIB)?;
     probe.finish()?;
-    Ok((boot_ms, private_bytes as f64))
+    Ok(Some((boot_ms, private_bytes as f64)))
 }
 
 fn our_config(plan: &Plan, folder: &Path) -> Result<PathBuf> {
@@ -97,7 +103,8 @@ fn peer_config(plan: &Plan, folder: &Path) -> Result<PathBuf> {
     write_config(folder.join("firecracker.json"), &config)
 }
 
-fn write_config(path: PathBuf, config: &serde_json::Value) -> Result<PathBuf> {
+/// Writes a VMM's configuration.
+pub(crate) fn write_config(path: PathBuf, config: &serde_json::Value) -> Result<PathBuf> {
     fs::write(&path, config.to_string()).with_context(|| format!("write {}", path.display()))?;
     Ok(path)
 }

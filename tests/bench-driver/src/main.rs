@@ -5,34 +5,50 @@
 //! plan from a file, prints the raw samples of each figure as a line of JSON and judges nothing; xtask makes the table.
 
 mod boot;
+mod entry;
 mod invoke;
 mod memory;
+mod node;
+mod ours;
+mod peer;
 mod plan;
 mod process;
+mod resume;
+mod snapshot;
+mod timing;
 
 use std::{env, fs};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use plan::Plan;
+use plan::{Part, Plan};
 
 /// What precedes a figure on the console, so that xtask finds it among the log.
 const FIGURE_MARK: &str = "bench-figure: ";
+/// What precedes a line for people.
+const NOTE_MARK: &str = "bench-note: ";
 /// The last line, when everything was measured.
 const DONE_MARK: &str = "bench-done";
 /// The last line when not; the error follows.
 const FAILURE_MARK: &str = "bench-failed: ";
 
 /// Raw samples of one figure.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
     /// Name in the table and in the JSON file; never reused for another meaning.
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// `ms`, `us`, `bytes`.
     pub(crate) unit: &'static str,
     /// In the order taken.
     pub(crate) samples: Vec<f64>,
+}
+
+impl Figure {
+    /// A figure's samples.
+    pub(crate) fn new(name: impl Into<String>, unit: &'static str, samples: Vec<f64>) -> Self {
+        Self { name: name.into(), unit, samples }
+    }
 }
 
 fn main() {
@@ -46,13 +62,32 @@ fn run() -> Result<()> {
     let path = env::args().nth(1).context("usage: bench-driver PLAN.json")?;
     let text = fs::read_to_string(&path).with_context(|| format!("read the plan {path}"))?;
     let plan: Plan = serde_json::from_str(&text).with_context(|| format!("parse the plan {path}"))?;
-    print(&boot::measure(&plan)?)?;
-    print(&invoke::measure(&plan)?)
+    for part in [Part::Boot, Part::Snapshot, Part::Invoke, Part::Resume] {
+        if plan.parts.contains(&part) {
+            measure(part, &plan)?;
+        }
+    }
+    Ok(())
 }
 
+fn measure(part: Part, plan: &Plan) -> Result<()> {
+    match part {
+        Part::Boot => print(&boot::measure(plan)?),
+        Part::Snapshot => print(&snapshot::measure(plan)?),
+        Part::Invoke => print(&invoke::measure(plan)?),
+        Part::Resume => resume::measure(plan),
+    }
+}
+
+/// Hands figures to xtask.
 fn print(figures: &[Figure]) -> Result<()> {
     for figure in figures {
         println!("{FIGURE_MARK}{}", serde_json::to_string(figure).context("write a figure")?);
     }
     Ok(())
+}
+
+/// Tells people of something that is not as it should be, and that the figures leave out.
+fn note(text: &str) {
+    println!("{NOTE_MARK}{text}");
 }

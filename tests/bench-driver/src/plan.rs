@@ -4,20 +4,42 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+/// What is measured together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Part {
+    /// Boots of a minimal guest.
+    Boot,
+    /// Snapshots and loads of one.
+    Snapshot,
+    /// Invocations of a warm function.
+    Invoke,
+    /// Cold starts of a function.
+    Resume,
+}
+
 /// The plan file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Plan {
+    /// What of it, in any order.
+    pub(crate) parts: Vec<Part>,
     /// Our VMM.
     pub(crate) vmm: PathBuf,
     /// Guest kernel, the same for both VMMs.
     pub(crate) kernel: PathBuf,
     /// Guest initrd, the same for both VMMs.
     pub(crate) initrd: PathBuf,
+    /// Initrd of a guest that rests, the same for both VMMs.
+    pub(crate) resting_initrd: PathBuf,
     /// The peer to boot the same guest with, when there is one.
     pub(crate) firecracker: Option<PathBuf>,
     /// Boots of each VMM, taken in turn.
     pub(crate) boots: u32,
+    /// Full snapshots of the resting guest by each VMM, taken in turn.
+    pub(crate) snapshots: u32,
+    /// Loads of the last one by each VMM, taken in turn.
+    pub(crate) loads: u32,
     /// Address of the node's Lambda API, `http://127.0.0.1:9000`.
     pub(crate) endpoint: String,
     /// Zip file of the function to create.
@@ -30,4 +52,14 @@ pub(crate) struct Plan {
     pub(crate) warm_invokes: u32,
     /// Warm invocations of each of the eight callers at concurrency 8; 0 leaves the figure out.
     pub(crate) warm_invokes_by_eight: u32,
+    /// Zip file of the same function behind `tests/functions/ends`.
+    pub(crate) resume_zip: PathBuf,
+    /// Cold starts of it that boot.
+    pub(crate) cold_boots: u32,
+    /// How many clones come at once, one figure after the other.
+    pub(crate) clones: Vec<usize>,
+    /// Whether all of them come with a dropped page cache, too.
+    pub(crate) dropped: bool,
+    /// Clones of each figure, at least; as many rounds as that takes.
+    pub(crate) clone_samples: u32,
 }

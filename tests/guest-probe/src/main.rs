@@ -1,8 +1,8 @@
 //! PID 1 of a test guest: prints what machine it finds and what its disks allow, a line each, then resets; or, with
-//! `probe=tick` on the command line, lives on (`tick`).
+//! `probe=tick` on the command line, lives on (`tick`), or, with `probe=rest`, does nothing for ever.
 //!
-//! The tests of the VMM boot it with the real guest kernel and read its lines from the serial port (`tests/it`). It is no
-//! guest-init: it knows no protocol and runs no function.
+//! The tests of the VMM boot it with the real guest kernel and read its lines from the serial port (`tests/it`), and the
+//! benchmark takes snapshots of it while it rests. It is no guest-init: it knows no protocol and runs no function.
 
 mod tick;
 
@@ -37,19 +37,30 @@ fn run() -> io::Result<()> {
     }
     let cpus = fs::read_to_string("/proc/cpuinfo")?.matches("processor\t").count();
     println!("probe: cpus {cpus}");
-    if fs::read_to_string("/proc/cmdline")?.split_whitespace().any(|word| word == "probe=tick") {
-        return tick::run(cpus);
+    let cmdline = fs::read_to_string("/proc/cmdline")?;
+    match cmdline.split_whitespace().find_map(|word| word.strip_prefix("probe=")) {
+        Some("tick") => return tick::run(cpus),
+        Some("rest") => rest(),
+        _ => {}
     }
     let memory = fs::read_to_string("/proc/meminfo")?;
     let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
     println!("probe: memory_kib {}", total.unwrap_or("unknown"));
-    println!("probe: cmdline {}", fs::read_to_string("/proc/cmdline")?.trim());
+    println!("probe: cmdline {}", cmdline.trim());
     let mut random = [0_u8; 16];
     match fs::File::open("/dev/hwrng").and_then(|mut file| file.read_exact(&mut random)) {
         Ok(()) => println!("probe: hwrng {}", if random == [0; 16] { "zeros" } else { "random" }),
         Err(error) => println!("probe: hwrng {error}"),
     }
     disks()?.iter().try_for_each(|disk| describe_disk(disk))
+}
+
+/// Never returns, and wakes for nothing.
+fn rest() -> ! {
+    println!("probe: resting");
+    loop {
+        nix::unistd::pause();
+    }
 }
 
 /// Names of the virtio disks, in order.

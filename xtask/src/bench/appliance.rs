@@ -9,7 +9,7 @@ use crate::payload::{self, Payload};
 use crate::qemu::accel::Accelerator;
 use crate::run;
 use anyhow::{Context as _, Result, bail};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,34 +19,81 @@ const PEER: &str = "FIRECRACKER";
 const BENCH_DIR: &str = "usr/lib/tinderbox/bench";
 const LIB_DIR: &str = "/usr/lib/tinderbox";
 const FUNCTION: &str = "image/examples/hello";
+/// Laid beside the function where its sandboxes have to end, or to be held.
+const ENDS: &str = "tests/functions/ends";
 /// Boots of each VMM: enough for a median.
 const BOOTS: u32 = 5;
+/// Full snapshots of each VMM.
+const SNAPSHOTS: u32 = 5;
+/// Loads by each VMM, from nothing and into a blank machine.
+const LOADS: u32 = 10;
 const WARM_INVOKES: u32 = 100;
 const WARM_INVOKES_BY_EIGHT: u32 = 10;
-/// Memory of the node: eight sandboxes and the system in the initrd.
-const MEMORY_MIB: u32 = 4096;
-/// Counted, the whole run takes some ten minutes of the host's time on a busy machine.
+/// Cold starts that boot: enough for a median.
+const COLD_BOOTS: u32 = 5;
+/// Clones at once.
+const CLONES: &[usize] = &[1, 8, 32];
+const ALONE: &[usize] = &[1];
+/// Clones of each figure.
+const CLONE_SAMPLES: u32 = 16;
+/// Memory of the node: thirty-two sandboxes and the system in the initrd.
+const MEMORY_MIB: u32 = 8192;
+/// Of the node's disk, which has room for the /tmp of all of them, 512 MiB each; the file is sparse.
+const STATE_BYTES: u64 = 32 << 30;
+/// Counted, the whole run takes some twenty minutes of the host's time on a busy machine.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// How the driver's lines begin.
 const DRIVER_LINES: &str = "bench-";
 const FIGURE: &str = "bench-figure: ";
+const NOTE: &str = "bench-note: ";
 const DONE: &str = "bench-done";
 const FAILED: &str = "bench-failed: ";
 
+/// What is measured together; the driver knows it by the same name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Part {
+    /// Boots of a minimal guest, and the VMM's memory.
+    Boot,
+    /// Snapshots and loads of a minimal guest.
+    Snapshot,
+    /// A function's first answer, and warm invocations.
+    Invoke,
+    /// Cold starts of a function, booted and resumed.
+    Resume,
+}
+
+/// How much of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent<'a> {
+    pub(super) parts: &'a [Part],
+    /// Cold starts in crowds, and with a dropped page cache. They take longer than all the rest and vary by more than a
+    /// comparison can allow.
+    pub(super) crowds: bool,
+}
+
 /// Boots, runs the driver, returns its samples.
-pub(super) fn measure(ctx: &Context, accelerator: Accelerator) -> Result<Vec<Samples>> {
+pub(super) fn measure(ctx: &Context, accelerator: Accelerator, extent: Extent<'_>) -> Result<Vec<Samples>> {
     let dir = ctx.cache.process_dir("bench")?;
-    let outcome = measure_in(ctx, accelerator, &dir);
+    let outcome = measure_in(ctx, accelerator, extent, &dir);
     if outcome.is_ok() {
         fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
     }
     outcome
 }
 
-fn measure_in(ctx: &Context, accelerator: Accelerator, dir: &Path) -> Result<Vec<Samples>> {
+fn measure_in(
+    ctx: &Context,
+    accelerator: Accelerator,
+    extent: Extent<'_>,
+    dir: &Path,
+) -> Result<Vec<Samples>> {
     let extra = dir.join("extra");
-    write_extra(ctx, &extra)?;
+    write_extra(ctx, extent, &extra)?;
+    let state = dir.join("state.img");
+    let disk = File::create(&state).with_context(|| format!("create {}", state.display()))?;
+    disk.set_len(STATE_BYTES).with_context(|| format!("size {}", state.display()))?;
     let spec = Spec {
         accelerator: Some(accelerator),
         memory_mib: MEMORY_MIB,
@@ -54,7 +101,7 @@ fn measure_in(ctx: &Context, accelerator: Accelerator, dir: &Path) -> Result<Vec
         // Cold starts are boots here, and nothing is made beside what is measured.
         runtime_snapshots: false,
         extra: Some(extra),
-        ..Spec::new(&dir.join("state.img"), dir)
+        ..Spec::new(&state, dir)
     };
     let mut node = node::boot(ctx, &spec)?;
     let step = ctx.progress.step(format!("measuring ({})", accelerator.name()));
@@ -66,6 +113,8 @@ fn measure_in(ctx: &Context, accelerator: Accelerator, dir: &Path) -> Result<Vec
             let figure: Samples = serde_json::from_str(json).context("read a figure of the driver")?;
             step.note(&figure.name);
             samples.push(figure);
+        } else if let Some((_, note)) = line.split_once(NOTE) {
+            ctx.progress.say(note);
         } else if let Some((_, error)) = line.split_once(FAILED) {
             bail!("the driver failed: {error}\n{}", node.process.last_words());
         } else if line.contains(DONE) {
@@ -78,14 +127,16 @@ fn measure_in(ctx: &Context, accelerator: Accelerator, dir: &Path) -> Result<Vec
 }
 
 /// The tree that is appended to the appliance's initrd: driver, plan, function, peer, and a unit that starts it all.
-fn write_extra(ctx: &Context, root: &Path) -> Result<()> {
+fn write_extra(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<()> {
     let bench = root.join(BENCH_DIR);
     fs::create_dir_all(&bench).with_context(|| format!("create {}", bench.display()))?;
     let copy = |from: &Path, name: &str| {
         fs::copy(from, bench.join(name)).with_context(|| format!("copy {}", from.display())).map(drop)
     };
     let step = ctx.progress.step("building the benchmark's driver");
-    copy(&payload::build_static(ctx, &step, &["bench-driver"])?.join("bench-driver"), "bench-driver")?;
+    let programs = payload::build_static(ctx, &step, &["bench-driver", "guest-probe"])?;
+    copy(&programs.join("bench-driver"), "bench-driver")?;
+    copy(&payload::ensure_initrd(ctx, &programs.join("guest-probe"))?, "resting.cpio")?;
     step.done();
     let peer = std::env::var_os(PEER).map(PathBuf::from);
     if let Some(peer) = &peer {
@@ -93,22 +144,44 @@ fn write_extra(ctx: &Context, root: &Path) -> Result<()> {
     }
     fs::write(bench.join("function.zip"), run::zip_of(ctx, &ctx.path(FUNCTION))?)
         .context("write the function")?;
+    let ending = dir_of_both(ctx, &root.with_file_name("ending"))?;
+    fs::write(bench.join("resume.zip"), run::zip_of(ctx, &ending)?)
+        .context("write the function that ends")?;
     let at = |name: &str| format!("/{BENCH_DIR}/{name}");
     let plan = serde_json::json!({
+        "parts": extent.parts,
         "vmm": format!("{LIB_DIR}/vmm"),
         "kernel": format!("{LIB_DIR}/guest/vmlinux"),
         "initrd": format!("{LIB_DIR}/guest/initrd.cpio"),
         "firecracker": peer.map(|_| at("firecracker")),
+        "resting_initrd": at("resting.cpio"),
         "boots": BOOTS,
+        "snapshots": SNAPSHOTS,
+        "loads": LOADS,
         "endpoint": "http://127.0.0.1:9000",
         "function_zip": at("function.zip"),
         "runtime": "python3.13",
         "handler": "app.handler",
         "warm_invokes": WARM_INVOKES,
         "warm_invokes_by_eight": WARM_INVOKES_BY_EIGHT,
+        "resume_zip": at("resume.zip"),
+        "cold_boots": COLD_BOOTS,
+        "clones": if extent.crowds { CLONES } else { ALONE },
+        "dropped": extent.crowds,
+        "clone_samples": CLONE_SAMPLES,
     });
     fs::write(bench.join("plan.json"), plan.to_string()).context("write the plan")?;
     write_units(root, &at("bench-driver"), &at("plan.json"))
+}
+
+/// The function and what stands in front of it, in one folder.
+fn dir_of_both(ctx: &Context, folder: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    for (from, name) in [(FUNCTION, "app.py"), (ENDS, "ends.py")] {
+        let from = ctx.path(from).join(name);
+        fs::copy(&from, folder.join(name)).with_context(|| format!("copy {}", from.display()))?;
+    }
+    Ok(folder.to_owned())
 }
 
 /// A unit for the driver, wanted by the agent's.

@@ -13,6 +13,8 @@ mod table;
 use crate::context::Context;
 use crate::qemu::accel::Accelerator;
 use anyhow::{Context as _, Result, bail};
+use appliance::{Extent, Part};
+use clap::ValueEnum as _;
 use figures::{Figure, Samples};
 use std::fs;
 use std::path::PathBuf;
@@ -33,7 +35,7 @@ pub(crate) enum Mode {
 pub(crate) enum History {
     /// Leave them alone.
     Ignore,
-    /// Fail when a figure is over 5 % worse.
+    /// Fail when a figure is over 5 % worse; leaves out what is not compared.
     Compare,
     /// Replace them by this run's: after a change that is meant.
     Record,
@@ -44,6 +46,9 @@ pub(crate) struct Args {
     /// Which clock.
     #[arg(long, value_enum, default_value = "auto")]
     mode: Mode,
+    /// Measure only these parts.
+    #[arg(long, value_enum, value_name = "PART", value_delimiter = ',')]
+    only: Vec<Part>,
     /// What to do with the figures recorded in configs/bench/counted.json.
     #[arg(long, value_enum, default_value = "ignore")]
     history: History,
@@ -57,7 +62,12 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     if args.history != History::Ignore && accelerator != Accelerator::Counted {
         bail!("only counted figures are recorded and compared: add --mode counted");
     }
-    let figures = measure(ctx, accelerator)?;
+    if args.history == History::Record && !args.only.is_empty() {
+        bail!("the record is of whole runs: leave out --only");
+    }
+    let parts = if args.only.is_empty() { Part::value_variants() } else { &args.only };
+    let crowds = args.history != History::Compare;
+    let figures = measure(ctx, accelerator, Extent { parts, crowds })?;
     println!("\n{}", table::render(&figures));
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&figures).context("write the figures")?;
@@ -72,7 +82,7 @@ pub(crate) fn compare(ctx: &Context) -> Result<()> {
         ctx.progress.say(format!("no figures are recorded in {}: nothing to compare with", recorded::FILE));
         return Ok(());
     }
-    run(&Args { mode: Mode::Counted, history: History::Compare, json: None }, ctx)
+    run(&Args { mode: Mode::Counted, history: History::Compare, only: Vec::new(), json: None }, ctx)
 }
 
 fn accelerator(mode: Mode, ctx: &Context) -> Result<Accelerator> {
@@ -86,8 +96,8 @@ fn accelerator(mode: Mode, ctx: &Context) -> Result<Accelerator> {
     }
 }
 
-fn measure(ctx: &Context, accelerator: Accelerator) -> Result<Vec<Figure>> {
-    let mut samples = appliance::measure(ctx, accelerator)?;
+fn measure(ctx: &Context, accelerator: Accelerator, extent: Extent<'_>) -> Result<Vec<Figure>> {
+    let mut samples = appliance::measure(ctx, accelerator, extent)?;
     samples.extend(appliance::sizes(ctx)?);
     Ok(figures::figures(&samples))
 }

@@ -1,7 +1,7 @@
 //! The figures of the last accepted counted run, kept in the repository, and whether a run is worse. Pure but for
 //! reading and writing that one file.
 
-use super::figures::Figure;
+use super::figures::{Figure, RATIO};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -12,8 +12,9 @@ pub(crate) const FILE: &str = "configs/bench/counted.json";
 /// A counted figure repeats within 1–2 %; more than this is a change of the product.
 const TOLERANCE: f64 = 0.05;
 
-/// Percentiles near the maximum are decided by one sample: they are shown, not compared.
-const NOT_COMPARED: &str = ".p99";
+/// Percentiles near the maximum are decided by one sample, a crowd by its order, and a disk's time is not counted: what has
+/// this in its name is shown, not compared.
+const NOT_COMPARED: &[&str] = &[".p99", "_dropped_", "_c8", "_c32"];
 
 /// One recorded figure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,10 +46,11 @@ pub(crate) fn read(root: &Path) -> Result<Vec<Recorded>> {
     serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))
 }
 
-/// Replaces the recorded figures by those of this run.
+/// Replaces the recorded figures by those of this run. Ratios are not recorded: the figures that they come of are.
 pub(crate) fn write(root: &Path, figures: &[Figure]) -> Result<()> {
     let recorded: Vec<Recorded> = figures
         .iter()
+        .filter(|figure| figure.unit != RATIO)
         .map(|figure| Recorded {
             name: figure.name.clone(),
             value: figure.value.round(),
@@ -66,7 +68,7 @@ pub(crate) fn write(root: &Path, figures: &[Figure]) -> Result<()> {
 pub(crate) fn regressions(recorded: &[Recorded], figures: &[Figure]) -> Vec<Regression> {
     recorded
         .iter()
-        .filter(|old| !old.name.ends_with(NOT_COMPARED))
+        .filter(|old| !NOT_COMPARED.iter().any(|part| old.name.contains(part)))
         .filter_map(|old| {
             let new = figures.iter().find(|figure| figure.name == old.name)?;
             let worse = new.value > old.value * (1.0 + TOLERANCE);
@@ -104,9 +106,18 @@ mod tests {
 
     #[test]
     fn better_and_new_figures_are_no_regressions() {
-        let old = [recorded("boot", 100.0), recorded("warm.p99", 1.0)];
-        let new = [figure("boot", 50.0), figure("more", 1.0), figure("warm.p99", 9.0)];
+        let old =
+            [recorded("boot", 100.0), recorded("warm.p99", 1.0), recorded("resume_dropped_c1.p50", 1.0)];
+        let new = ["boot", "more", "warm.p99", "resume_dropped_c1.p50"].map(|name| figure(name, 9.0));
         assert_eq!(regressions(&old, &new), []);
+    }
+
+    #[test]
+    fn a_ratio_is_not_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let ratio = Figure { unit: RATIO.to_owned(), ..figure("restore_of_boot", 0.2) };
+        write(dir.path(), &[figure("boot", 99.6), ratio]).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), [recorded("boot", 100.0)]);
     }
 
     #[test]

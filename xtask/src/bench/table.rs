@@ -1,9 +1,9 @@
 //! Figures as a table for people. Pure.
 
-use super::figures::Figure;
+use super::figures::{Figure, RATIO};
 use std::fmt::Write as _;
 
-/// Columns: name, value, spread, samples, peer or limit, ratio.
+/// Columns: name, value, spread, samples, peer or limit, ratio, which for a limit says when it is over 1.
 pub(crate) fn render(figures: &[Figure]) -> String {
     let rows: Vec<[String; 6]> = figures.iter().map(row).collect();
     let head = ["figure", "median", "min – max", "n", "against", "ratio"].map(str::to_owned);
@@ -38,7 +38,9 @@ fn row(figure: &Figure) -> [String; 6] {
         against.map_or(String::new(), |against| {
             format!("{} {}", against.name, with_unit(against.value, &figure.unit))
         }),
-        against.map_or(String::new(), |against| format!("{:.2}", against.ratio)),
+        against.map_or(String::new(), |against| {
+            format!("{:.2}{}", against.ratio, if against.is_missed() { " missed" } else { "" })
+        }),
     ]
 }
 
@@ -48,6 +50,7 @@ fn with_unit(value: f64, unit: &str) -> String {
         "bytes" => format!("{:.2} MiB", value / MIB),
         "us" if value >= 1000.0 => format!("{:.2} ms", value / 1000.0),
         "us" => format!("{value:.0} µs"),
+        RATIO => format!("{value:.3}"),
         _ => format!("{value:.1} {unit}"),
     }
 }
@@ -68,6 +71,19 @@ mod tests {
         assert_eq!(
             line.split_whitespace().collect::<Vec<_>>().join(" "),
             "boot 2.0 ms 1.0 ms – 9.0 ms 3 firecracker 4.0 ms 0.50"
+        );
+    }
+
+    #[test]
+    fn a_missed_limit_is_called_one() {
+        let samples =
+            |name: &str, value| Samples { name: name.into(), unit: "us".into(), samples: vec![value] };
+        let all = [samples("boot_to_first_byte", 4e6), samples("restore_to_first_byte_warm_c1", 1e6)];
+        let table = render(&figures(&all));
+        let line = table.lines().find(|line| line.starts_with("restore_of_boot")).unwrap();
+        assert_eq!(
+            line.split_whitespace().collect::<Vec<_>>().join(" "),
+            "restore_of_boot 0.250 0.250 – 0.250 1 limit 0.200 1.25 missed"
         );
     }
 }

@@ -1,0 +1,154 @@
+//! The node's Lambda API, as a client on a keep-alive connection sees it.
+
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
+use nix::{
+    sys::time::TimeSpec,
+    time::{ClockId, ClockNanosleepFlags, clock_nanosleep},
+};
+use serde_json::{Value, json};
+use ureq::Agent;
+
+use crate::{plan::Plan, timing::Timing};
+
+const FUNCTIONS: &str = "/2015-03-31/functions";
+/// Between two looks at a function that is not active yet: the node is at work for it, and a busy client would take
+/// the only processor of a counted node from it.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// A function to create.
+pub(crate) struct Function<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) zip: &'a Path,
+    pub(crate) handler: &'a str,
+    pub(crate) timeout_s: u32,
+}
+
+/// One answer.
+pub(crate) struct Answer {
+    /// From the request to the head of the response.
+    pub(crate) first_byte_us: f64,
+    /// From the request to the end of the response.
+    pub(crate) whole_us: f64,
+    pub(crate) timing: Timing,
+    /// Whether the function failed.
+    pub(crate) failed: bool,
+}
+
+/// One connection.
+pub(crate) struct Caller {
+    http: Agent,
+    endpoint: String,
+}
+
+impl Caller {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self { http: Agent::new_with_defaults(), endpoint: plan.endpoint.clone() }
+    }
+
+    /// Creates a function of the smallest size whose published versions are snapshotted, and waits until it is active.
+    pub(crate) fn create(&self, plan: &Plan, function: &Function<'_>) -> Result<()> {
+        let zip = fs::read(function.zip).context("read the function's zip")?;
+        let body = json!({
+            "FunctionName": function.name,
+            "Runtime": plan.runtime,
+            "Handler": function.handler,
+            "Role": "arn:aws:iam::000000000000:role/bench",
+            "MemorySize": 128,
+            "Timeout": function.timeout_s,
+            "SnapStart": { "ApplyOn": "PublishedVersions" },
+            "Code": { "ZipFile": BASE64.encode(&zip) },
+        });
+        let url = format!("{}{FUNCTIONS}", self.endpoint);
+        self.http.post(url).send(body.to_string().as_bytes()).context("create the function")?;
+        self.wait_until_active(function.name, None)
+    }
+
+    /// Deletes a function, and its idle sandboxes with it.
+    pub(crate) fn delete(&self, name: &str) -> Result<()> {
+        self.http
+            .delete(format!("{}{FUNCTIONS}/{name}", self.endpoint))
+            .call()
+            .context("delete the function")?;
+        Ok(())
+    }
+
+    /// Publishes a version and waits until it is active: its snapshot is there.
+    pub(crate) fn publish(&self, name: &str) -> Result<String> {
+        let url = format!("{}{FUNCTIONS}/{name}/versions", self.endpoint);
+        let text = self.http.post(url).send("{}")?.body_mut().read_to_string()?;
+        let published: Value = serde_json::from_str(&text).context("understand what was published")?;
+        let version = published["Version"].as_str().context("a version has a number")?.to_owned();
+        self.wait_until_active(name, Some(&version))?;
+        Ok(version)
+    }
+
+    /// Invokes a function and waits for the answer.
+    pub(crate) fn invoke(&self, name: &str, version: Option<&str>, event: &str) -> Result<Answer> {
+        let url = self.url(name, "invocations", version);
+        let started = Instant::now();
+        let mut response = self.http.post(url).send(event.as_bytes())?;
+        let first_byte_us = micros(started);
+        response.body_mut().read_to_vec().context("read the answer")?;
+        let whole_us = micros(started);
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let timing = Timing::parse(header("server-timing").unwrap_or_default());
+        Ok(Answer { first_byte_us, whole_us, timing, failed: header("x-amz-function-error").is_some() })
+    }
+
+    fn wait_until_active(&self, name: &str, version: Option<&str>) -> Result<()> {
+        let url = self.url(name, "configuration", version);
+        loop {
+            let text = self.http.get(&url).call()?.body_mut().read_to_string()?;
+            let configuration: Value = serde_json::from_str(&text)?;
+            match configuration["State"].as_str() {
+                Some("Active") => return Ok(()),
+                Some("Pending") => rest(LOOK_INTERVAL),
+                _ => bail!("the function cannot become active: {text}"),
+            }
+        }
+    }
+
+    fn url(&self, name: &str, what: &str, version: Option<&str>) -> String {
+        let qualifier = version.map(|version| format!("?Qualifier={version}")).unwrap_or_default();
+        format!("{}{FUNCTIONS}/{name}/{what}{qualifier}", self.endpoint)
+    }
+}
+
+/// What so many callers, each on a connection of its own, did at once.
+pub(crate) fn at_once<T: Send>(
+    plan: &Plan,
+    callers: usize,
+    work: impl Fn(&Caller) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..callers).map(|_| scope.spawn(|| work(&Caller::new(plan)))).collect();
+        let join = |caller: thread::ScopedJoinHandle<'_, Result<T>>| {
+            caller.join().map_err(|_| anyhow::anyhow!("a caller panicked"))?
+        };
+        running.into_iter().map(join).collect()
+    })
+}
+
+/// Keeps off the processor: what the node does meanwhile is not told to its clients, and nothing waits for its end but a
+/// measurement that it would be in the way of.
+pub(crate) fn rest(time: Duration) {
+    // Cut short by no signal: there is no handler.
+    let _ = clock_nanosleep(
+        ClockId::CLOCK_MONOTONIC,
+        ClockNanosleepFlags::empty(),
+        &TimeSpec::from_duration(time),
+    );
+}
+
+/// Microseconds since then.
+pub(crate) fn micros(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e6
+}
