@@ -24,13 +24,14 @@ use super::{
     logs::Logs,
     machine::{self, DESCRIPTORS},
     packet::PacketSocket,
+    resume::Origin,
     scratch::{Image, Scratch, ScratchError},
     spawn::Spawner,
     vmm::{LOAD, Vmm, VmmError},
 };
 use crate::{
     disk::{Disk, DiskError},
-    snapshots::{Snapshot, SnapshotError},
+    snapshots::SnapshotError,
 };
 
 /// How long after the guest's own limit the agent ends a sandbox: room for the guest to kill the function's processes
@@ -154,8 +155,8 @@ pub(crate) struct Sandbox {
     pub(super) guest: Guest,
     pub(super) logs: Logs,
     pub(super) init_failed: bool,
-    /// What this is a clone of, until it has told what it touched.
-    pub(super) origin: Option<Arc<Snapshot>>,
+    /// Of a clone that has not answered an event yet.
+    pub(super) origin: Option<Origin>,
     /// The image behind /tmp, to be saved with the machine.
     pub(super) scratch: Image,
     pub(super) serial: Captured,

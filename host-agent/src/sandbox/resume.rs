@@ -22,6 +22,7 @@ use vmm_api::{Identity, Key, SnapshotReport};
 
 use super::{
     SandboxId,
+    blanks::Starting,
     boot::{GRACE, Host, Sandbox, SandboxError, Spec, report},
     console::{Captured, Stream},
     guest::{Guest, GuestError, Restored},
@@ -87,6 +88,14 @@ pub(crate) struct Rebirth<'a> {
     pub(crate) limit: Duration,
 }
 
+/// What a clone is one of, until it has answered its first event.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    snapshot: Arc<Snapshot>,
+    /// It counts as being brought up.
+    _starting: Starting,
+}
+
 impl Host {
     /// Resumes a clone up to the end of the gate.
     pub(crate) async fn resume(
@@ -116,6 +125,7 @@ impl Host {
             their_broker,
             serial_in,
         ];
+        let starting = self.blanks.begin();
         let (vmm, stderr) = match self.blanks.take(machine::shape(spec.memory_mib)) {
             Some(blank) => blank,
             None => self.spawn().await?,
@@ -137,7 +147,8 @@ impl Host {
         .await;
         match up.unwrap_or(Err(SandboxError::TimedOut { what: "become unique", limit })) {
             Ok((guest, timing)) => {
-                let (init_failed, origin, _broker) = (false, Some(Arc::clone(snapshot)), broker);
+                let origin = Some(Origin { snapshot: Arc::clone(snapshot), _starting: starting });
+                let (init_failed, _broker) = (false, broker);
                 let sandbox =
                     Sandbox { id, vmm, guest, logs, init_failed, origin, scratch, serial, stderr, _broker };
                 Ok((sandbox, timing))
@@ -194,11 +205,14 @@ async fn wake(
 impl Sandbox {
     /// After a clone's first invocation: tells its snapshot what it had to wait for, so that the next ones need not.
     pub(crate) async fn report_working_set(&mut self) -> Result<(), SandboxError> {
-        let Some(origin) = self.origin.take().filter(|origin| origin.is_learning()) else { return Ok(()) };
+        let Some(Origin { snapshot, _starting }) = self.origin.take() else { return Ok(()) };
+        if !snapshot.is_learning() {
+            return Ok(());
+        }
         let (what, limit) = ("tell its working set", WORKING_SET_TIMEOUT);
         let asked = timeout(limit, self.vmm.working_set()).await;
         let faulted = asked.map_err(|_| SandboxError::TimedOut { what, limit })??;
-        origin.learn(faulted).await;
+        snapshot.learn(faulted).await;
         Ok(())
     }
 

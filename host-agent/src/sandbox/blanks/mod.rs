@@ -8,7 +8,9 @@ pub(crate) mod policy;
 
 use std::{
     collections::BTreeMap,
+    num::NonZero,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    thread::available_parallelism,
     time::{Duration, Instant},
 };
 
@@ -51,7 +53,9 @@ impl State {
 impl Blanks {
     /// Keeps at most `limit` blanks, from now on until the value is dropped.
     pub(super) fn start(spawner: Arc<Spawner>, limit: usize) -> Arc<Self> {
-        let state = State { policy: Policy::new(limit), blanks: BTreeMap::new(), closed: false };
+        let processors = available_parallelism().map_or(1, NonZero::get);
+        let policy = Policy::new(limit, processors);
+        let state = State { policy, blanks: BTreeMap::new(), closed: false };
         let changed: Arc<Notify> = Arc::default();
         let blanks = Self {
             spawner,
@@ -75,6 +79,12 @@ impl Blanks {
         };
         self.changed.notify_one();
         taken
+    }
+
+    /// A clone begins, and is on its way until the value is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> Starting {
+        let number = self.state().policy.begin(Instant::now());
+        Starting { blanks: Arc::downgrade(self), number }
     }
 
     /// A snapshot of that shape was made: somebody is about to ask.
@@ -148,6 +158,22 @@ impl Blanks {
         };
         if let Some((vmm, _)) = surplus {
             end(vmm).await;
+        }
+    }
+}
+
+/// A clone on its way up to the answer of its first event.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    blanks: Weak<Blanks>,
+    number: u64,
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(blanks) = self.blanks.upgrade() {
+            blanks.state().policy.end(self.number);
+            blanks.changed.notify_one();
         }
     }
 }

@@ -3,6 +3,9 @@
 //! A blank is worth having when the next clone comes before it could be made. So each shape that was asked for lately
 //! keeps one, and as many as were taken within the time of a burst; all of them together stay below a bound that the
 //! node's memory sets, the shape that was asked for last first.
+//!
+//! None is made as long as every processor has a clone to bring up: the next one would not come sooner for it, and those
+//! would come later.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,6 +19,9 @@ pub(crate) const BURST: Duration = Duration::from_secs(10);
 
 /// How long a shape that nobody asks for keeps a blank.
 pub(crate) const MEMORY: Duration = Duration::from_secs(600);
+
+/// A clone that takes longer than this to answer its first event is busy with the event, or waits for something.
+pub(crate) const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// Takes of one shape that are remembered: more blanks than this are never wanted.
 const MAX_REMEMBERED: usize = 64;
@@ -38,13 +44,29 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Policy {
     limit: usize,
+    processors: usize,
     takes: BTreeMap<Key, VecDeque<Instant>>,
+    /// Clones on their way up: their numbers and when they began.
+    starting: BTreeMap<u64, Instant>,
+    started: u64,
 }
 
 impl Policy {
-    /// With at most so many blanks.
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, takes: BTreeMap::new() }
+    /// With at most so many blanks, on so many processors.
+    pub(crate) fn new(limit: usize, processors: usize) -> Self {
+        Self { limit, processors, takes: BTreeMap::new(), starting: BTreeMap::new(), started: 0 }
+    }
+
+    /// A clone begins; its number.
+    pub(crate) fn begin(&mut self, now: Instant) -> u64 {
+        self.started += 1;
+        self.starting.insert(self.started, now);
+        self.started
+    }
+
+    /// A clone has answered its first event, or is lost.
+    pub(crate) fn end(&mut self, number: u64) {
+        self.starting.remove(&number);
     }
 
     /// A blank was asked for, whether or not there was one.
@@ -69,9 +91,17 @@ impl Policy {
         let wanted =
             self.takes.iter().filter(|(key, _)| missing(key)).max_by_key(|(_, takes)| takes.back().copied());
         match wanted {
-            Some((key, _)) => Step::Make(shape(*key)),
+            Some((key, _)) => self.busy_until(now).map_or(Step::Make(shape(*key)), |at| Step::Wait(Some(at))),
             None => Step::Wait(self.next_change(now)),
         }
+    }
+
+    /// When a processor has nothing to bring up any more, at the latest.
+    fn busy_until(&self, now: Instant) -> Option<Instant> {
+        let ends = self.starting.values().map(|began| *began + ON_ITS_WAY);
+        let mut ends: Vec<_> = ends.filter(|end| *end > now).collect();
+        ends.sort_unstable();
+        ends.len().checked_sub(self.processors).and_then(|surplus| ends.get(surplus).copied())
     }
 
     fn targets(&self, now: Instant) -> BTreeMap<Key, usize> {
@@ -138,7 +168,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_comes_to_rest_within_the_bound(takes in proptest::collection::vec((0..3u8, 0..400u64), 0..60)) {
-            let (mut policy, mut have, mut now) = (Policy::new(LIMIT), BTreeMap::new(), Instant::now());
+            let (mut policy, mut have, mut now) = (Policy::new(LIMIT, 1), BTreeMap::new(), Instant::now());
             for (index, seconds) in takes {
                 now += Duration::from_secs(seconds);
                 settle(&mut policy, &mut have, now);
@@ -159,7 +189,7 @@ mod tests {
 
     #[test]
     fn it_follows_a_burst_and_forgets_it() {
-        let (mut policy, mut have, now) = (Policy::new(LIMIT), BTreeMap::new(), Instant::now());
+        let (mut policy, mut have, now) = (Policy::new(LIMIT, 1), BTreeMap::new(), Instant::now());
         assert_eq!(policy.step(&have, now), Step::Wait(None));
         for _ in 0..3 {
             policy.taken(of(0), now);
@@ -173,8 +203,26 @@ mod tests {
     }
 
     #[test]
+    fn a_blank_waits_until_a_processor_is_free_or_a_clone_takes_too_long() {
+        let (mut policy, have, now) = (Policy::new(LIMIT, 2), BTreeMap::new(), Instant::now());
+        policy.taken(of(0), now);
+        let first = policy.begin(now);
+        assert_eq!(policy.step(&have, now), Step::Make(of(0)));
+        let later = now + ON_ITS_WAY / 2;
+        policy.begin(later);
+        policy.begin(later);
+        assert_eq!(policy.step(&have, later), Step::Wait(Some(later + ON_ITS_WAY)));
+        policy.end(first);
+        assert_eq!(policy.step(&have, later), Step::Wait(Some(later + ON_ITS_WAY)));
+        policy.end(first + 1);
+        assert_eq!(policy.step(&have, later), Step::Make(of(0)));
+        policy.begin(later);
+        assert_eq!(policy.step(&have, later + ON_ITS_WAY), Step::Make(of(0)));
+    }
+
+    #[test]
     fn no_room_is_no_blank() {
-        let mut policy = Policy::new(0);
+        let mut policy = Policy::new(0, 1);
         policy.taken(of(0), Instant::now());
         assert!(matches!(policy.step(&BTreeMap::new(), Instant::now()), Step::Wait(Some(_))));
     }
