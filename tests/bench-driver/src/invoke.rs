@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     Figure,
-    node::{Caller, Function, at_once},
+    node::{Caller, Function, SETTLE, at_once, rest},
     plan::Plan,
 };
 
@@ -16,11 +16,19 @@ const TIMEOUT_S: u32 = 60;
 /// Callers of the concurrent figure.
 const CALLERS: usize = 8;
 
-/// Creates the function, calls it cold, then warm, and deletes it: what comes next finds no idle sandboxes.
+/// Creates the function and calls it cold, some times over, then warm, and deletes it: what comes next finds no idle
+/// sandboxes.
 pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     let caller = Caller::new(plan);
-    let mut figures =
-        vec![Figure::new("create_to_first_answer", "ms", vec![create_and_call(plan, &caller)?])];
+    let mut first_answers = Vec::new();
+    for number in 1..=plan.creates {
+        first_answers.push(create_and_call(plan, &caller)?);
+        if number < plan.creates {
+            caller.delete(FUNCTION)?;
+            rest(SETTLE);
+        }
+    }
+    let mut figures = vec![Figure::new("create_to_first_answer", "ms", first_answers)];
     let agent = agent_pid()?;
     let cpu_before = cpu_ns(agent)?;
     let warm = (0..plan.warm_invokes).map(|_| invoke_us(&caller)).collect::<Result<Vec<_>>>()?;

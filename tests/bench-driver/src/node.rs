@@ -22,6 +22,8 @@ const FUNCTIONS: &str = "/2015-03-31/functions";
 /// Between two looks at a function that is not active yet: the node is at work for it, and a busy client would take
 /// the only processor of a counted node from it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+/// What the node does beside and after an answer (ends a sandbox, reserves the next blank machine) is over by then.
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 
 /// A function to create.
 pub(crate) struct Function<'a> {

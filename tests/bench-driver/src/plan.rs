@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) runtime: String,
     /// Its handler.
     pub(crate) handler: String,
+    /// How often the function is created.
+    pub(crate) creates: u32,
     /// Warm invocations at concurrency 1.
     pub(crate) warm_invokes: u32,
     /// Warm invocations of each of the eight callers at concurrency 8; 0 leaves the figure out.

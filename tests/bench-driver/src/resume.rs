@@ -4,13 +4,13 @@
 //! Every sample is a sandbox of its own. A call that comes alone ends its sandbox afterwards; of calls that come at once,
 //! each holds its sandbox until all have theirs, which is told apart from what is measured.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     Figure,
-    node::{Answer, Caller, Function, at_once, rest},
+    node::{Answer, Caller, Function, SETTLE, at_once, rest},
     note,
     plan::Plan,
     print,
@@ -20,8 +20,6 @@ use crate::{
 const FUNCTION: &str = "resume";
 /// A held call waits for all others.
 const TIMEOUT_S: u32 = 120;
-/// What the node does beside and after an answer (ends a sandbox, reserves the next blank machine) is over by then.
-const SETTLE: Duration = Duration::from_secs(1);
 /// Of a lone clone's time, for each of those that come at once: one after the other is 1.
 const HOLD_FACTOR: f64 = 1.5;
 /// Share of a cold start that its phases explain when nothing was lost on the way: what is left is HTTP.

@@ -27,6 +27,8 @@ const BOOTS: u32 = 5;
 const SNAPSHOTS: u32 = 5;
 /// Loads by each VMM, from nothing and into a blank machine.
 const LOADS: u32 = 10;
+/// Functions created: enough for a median.
+const CREATES: u32 = 5;
 const WARM_INVOKES: u32 = 100;
 const WARM_INVOKES_BY_EIGHT: u32 = 10;
 /// Cold starts that boot: enough for a median.
@@ -162,6 +164,7 @@ fn write_extra(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<()> {
         "function_zip": at("function.zip"),
         "runtime": "python3.13",
         "handler": "app.handler",
+        "creates": CREATES,
         "warm_invokes": WARM_INVOKES,
         "warm_invokes_by_eight": WARM_INVOKES_BY_EIGHT,
         "resume_zip": at("resume.zip"),
