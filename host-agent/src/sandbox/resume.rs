@@ -203,7 +203,8 @@ async fn wake(
 }
 
 impl Sandbox {
-    /// After a clone's first invocation: tells its snapshot what it had to wait for, so that the next ones need not.
+    /// After a version's clone's first invocation, before a runtime's clone is told its function: tells the snapshot what the
+    /// clone had to wait for, so that the next ones need not.
     pub(crate) async fn report_working_set(&mut self) -> Result<(), SandboxError> {
         let Some(Origin { snapshot, _starting }) = self.origin.take() else { return Ok(()) };
         if !snapshot.is_learning() {

@@ -1,8 +1,9 @@
 //! What clones of a snapshot touch first, learned from the first of them and kept beside the snapshot's files, so that the
 //! others have it before they ask.
 //!
-//! A list of numbers: whoever could forge it, a clone that has broken out of its VMM among them, makes other clones of the
-//! same snapshot slower, and nothing else.
+//! What is told of a runtime's snapshot, which all tenants share, ends before the clone is told whose it is. It is a list of
+//! numbers: whoever could forge it, a clone that has broken out of its VMM among them, makes other clones of the same
+//! snapshot slower, and nothing else.
 
 use std::{
     collections::HashSet,
