@@ -6,8 +6,8 @@
 //! protection keys, and whatever is not known here. A host may have less than the table; then so has its guest.
 //!
 //! Asynchronous page faults (bits 4, 10 and 14 of KVM's leaf) would let a guest run something else while the host fetches a
-//! page. Every first touch of a clone's memory is such a fault, and a guest of one processor pays two interrupts and two
-//! switches for each, to wait for what comes within microseconds. KVM lets it wait outside instead.
+//! page. Every first touch of a clone's memory is such a fault, and a guest of one processor pays an exception, an interrupt
+//! and two switches for each of its processes' ones, to wait for what comes within microseconds. KVM lets it wait outside instead.
 
 use kvm_bindings::kvm_cpuid_entry2;
 use snapshot::{Feature, FeatureWord, Fingerprint, Mismatch, Register};
