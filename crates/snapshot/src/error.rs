@@ -119,4 +119,7 @@ pub enum FormatError {
         /// Its number.
         chunk: u32,
     },
+    /// A prefetch file that is none, or not this snapshot's.
+    #[error("the prefetch file is of no use: {0}")]
+    Prefetch(&'static str),
 }

@@ -25,6 +25,10 @@ pub type Tag = [u8; 16];
 const FOR_CHECK: &[u8] = b"tinderbox snapshot 1: which key";
 const FOR_STATE: &[u8] = b"tinderbox snapshot 1: state";
 const FOR_MEMORY: &[u8] = b"tinderbox snapshot 1: memory";
+const FOR_PREFETCH: &[u8] = b"tinderbox snapshot 1: prefetch";
+
+/// Nonce of a prefetch file's head: no block has this number.
+const HEAD_NONCE: [u8; 12] = [0xff; 12];
 
 /// The secret that snapshots are authenticated with.
 #[derive(Clone, PartialEq, Eq)]
@@ -55,6 +59,12 @@ impl Key {
     #[must_use]
     pub fn chunk_sealer(&self, salt: &Salt) -> ChunkSealer {
         ChunkSealer(Box::new(Aes256GcmSiv::new(&self.derive(salt, FOR_MEMORY).into())))
+    }
+
+    /// Makes and checks the tags of a prefetch file with this salt, of the snapshot whose state file has that tag.
+    pub(crate) fn prefetch_sealer(&self, state_tag: &Tag, salt: &Salt) -> PrefetchSealer {
+        let purpose = [FOR_PREFETCH, state_tag].concat();
+        PrefetchSealer(Box::new(Aes256GcmSiv::new(&self.derive(salt, &purpose).into())))
     }
 
     fn derive(&self, salt: &Salt, purpose: &[u8]) -> [u8; 32] {
@@ -91,6 +101,30 @@ impl ChunkSealer {
 impl fmt::Debug for ChunkSealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ChunkSealer(..)")
+    }
+}
+
+/// Tags one prefetch file.
+#[derive(Clone)]
+pub(crate) struct PrefetchSealer(Box<Aes256GcmSiv>);
+
+impl PrefetchSealer {
+    /// The tag of everything before it in the head.
+    pub(crate) fn tag_head(&self, head: &[u8]) -> Tag {
+        tag(&self.0, HEAD_NONCE, head)
+    }
+
+    /// The tag of all of a block.
+    pub(crate) fn tag_block(&self, number: u64, content: &[u8]) -> Tag {
+        let mut nonce = [0; 12];
+        nonce.split_at_mut(8).0.copy_from_slice(&number.to_le_bytes());
+        tag(&self.0, nonce, content)
+    }
+}
+
+impl fmt::Debug for PrefetchSealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrefetchSealer(..)")
     }
 }
 

@@ -4,6 +4,7 @@
 //!   hostile input by `restore`. `devices` and `vmm` implement them.
 //! * [`StateWriter`] and [`StateReader`]: the state file, named sections under a checksum and a tag. Bytes in, bytes out.
 //! * [`PageIndex`] and [`ChunkSealer`]: which pages the memory file holds, and a tag for each chunk of them.
+//! * [`Prefetch`] and [`PrefetchWriter`]: the pages that clones want first, in a file of their own.
 //! * [`Fingerprint`]: the processor a snapshot needs.
 //!
 //! It knows no device, no KVM and no file descriptor. The format is described in `docs/snapshot-format.md`; everything
@@ -14,6 +15,7 @@ mod fingerprint;
 mod key;
 mod layout;
 mod pages;
+mod prefetch;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ pub use fingerprint::{Feature, FeatureWord, Fingerprint, Mismatch, Register};
 pub use key::{ChunkSealer, Key, Salt, Tag};
 pub use layout::{MAX_SECTION_LEN, MAX_SECTIONS, MAX_STATE_LEN, VERSION};
 pub use pages::{Chunk, MAX_CHUNK_PAGES, MAX_PAGES, PAGE_LEN, PageIndex, PageMask, runs};
+pub use prefetch::{BLOCK_PAGES, MAX_PREFETCH_PAGES, PREFETCH_START_LEN, Prefetch, PrefetchWriter};
 pub use reader::StateReader;
 pub use writer::{StateWriter, seal};
 

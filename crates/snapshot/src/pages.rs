@@ -5,7 +5,7 @@
 //! what is read and checked at once; one without any page is not listed.
 
 use crate::error::FormatError;
-use crate::key::Tag;
+use crate::key::{ChunkSealer, Tag};
 use crate::layout::{array_at, u32_at, u64_at};
 
 /// Bytes of a page.
@@ -34,6 +34,17 @@ pub struct Chunk {
     pub mask: PageMask,
     /// Over those pages.
     pub tag: Tag,
+}
+
+impl Chunk {
+    /// Whether `content`, the pages of the mask one after the other, is what was saved.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check(&self, sealer: &ChunkSealer, content: &[u8]) -> Result<(), FormatError> {
+        let tag = sealer.tag(self.number, self.mask, content);
+        if tag == self.tag { Ok(()) } else { Err(FormatError::Chunk { chunk: self.number }) }
+    }
 }
 
 /// All chunks of a memory file.

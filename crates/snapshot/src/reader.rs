@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 
 use crate::SavedState;
 use crate::error::FormatError;
-use crate::key::{ChunkSealer, Key, Salt};
+use crate::key::{ChunkSealer, Key, Salt, Tag};
 use crate::layout::{
     ARCHITECTURE, AT_ARCHITECTURE, AT_CHECKSUM, AT_KEY_CHECK, AT_LEN, AT_SALT, AT_SECTION_INSTANCE,
     AT_SECTION_LEN, AT_SECTION_VERSION, AT_SECTIONS, AT_VERSION, HEADER_LEN, MAGIC, MAX_SECTION_LEN,
@@ -26,6 +26,7 @@ pub struct StateReader<'a> {
     sections: Vec<Section<'a>>,
     sealer: ChunkSealer,
     salt: Salt,
+    tag: Tag,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,10 +49,11 @@ impl<'a> StateReader<'a> {
             return Err(FormatError::WrongKey);
         }
         let (content, tag) = file.split_at(file.len() - TAG_LEN);
-        if !same(&array_at(tag, 0).unwrap_or_default(), &key.tag_state(&salt, content)) {
+        let tag: Tag = array_at(tag, 0).unwrap_or_default();
+        if !same(&tag, &key.tag_state(&salt, content)) {
             return Err(FormatError::Forged);
         }
-        Ok(Self { sections: sections(content)?, sealer: key.chunk_sealer(&salt), salt })
+        Ok(Self { sections: sections(content)?, sealer: key.chunk_sealer(&salt), salt, tag })
     }
 
     /// Checks the tags of this snapshot's memory.
@@ -64,6 +66,12 @@ impl<'a> StateReader<'a> {
     #[must_use]
     pub fn salt(&self) -> Salt {
         self.salt
+    }
+
+    /// The tag of the whole file: no other state has it.
+    #[must_use]
+    pub fn tag(&self) -> Tag {
+        self.tag
     }
 
     /// How many sections there are of a name.

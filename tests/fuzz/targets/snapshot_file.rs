@@ -10,7 +10,7 @@ use devices::{
     Rng, Serial, SerialSink, SerialState, TransportState, VsockState,
 };
 use libfuzzer_sys::fuzz_target;
-use snapshot::{Fingerprint, Key, PageIndex, Persist, StateReader, StateWriter, runs, seal};
+use snapshot::{Fingerprint, Key, PageIndex, Persist, Prefetch, StateReader, StateWriter, runs, seal};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -28,6 +28,7 @@ type Section = (u8, u8, u8, Vec<u8>);
 fuzz_target!(|input: (Vec<u8>, u8, Vec<Section>)| {
     let (raw, count, sections) = input;
     let key = Key::new([1; 32]);
+    read_prefetch(&raw, &key);
     for file in [&raw, &sealed(&raw, count, &key)] {
         if let Ok(reader) = StateReader::open(file, &key) {
             read(&reader);
@@ -42,6 +43,15 @@ fuzz_target!(|input: (Vec<u8>, u8, Vec<Section>)| {
     let file = writer.finish(&key, &[2; 16]);
     read(&StateReader::open(&file, &key).expect("what was just written"));
 });
+
+/// As the pager does with a prefetch file; one that is forged gets no further than its head.
+fn read_prefetch(file: &[u8], key: &Key) {
+    let Some(start) = file.first_chunk() else { return };
+    let Ok(len) = Prefetch::head_len(start) else { return };
+    if let Some(prefetch) = file.get(..len).and_then(|head| Prefetch::open(head, key, &[0; 16], 1000).ok()) {
+        assert!((0..prefetch.blocks()).all(|number| prefetch.check(number, &[]).is_err()));
+    }
+}
 
 /// A file that says of itself what is true, with `body` for sections.
 fn sealed(body: &[u8], count: u8, key: &Key) -> Vec<u8> {
