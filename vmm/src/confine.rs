@@ -70,7 +70,7 @@ fn common_rules() -> Vec<SyscallRule> {
         allow!(SYS_mprotect, arg 2 without libc::PROT_EXEC, "the allocator extends a thread's heap"),
         allow!(SYS_munmap, "the allocator and ending threads unmap memory"),
         allow!(SYS_mremap, "the allocator grows a large block"),
-        allow!(SYS_madvise, "the allocator gives memory back"),
+        allow!(SYS_madvise, "the allocator gives memory back; guest memory in small pages"),
         allow!(SYS_rt_sigreturn, "return from the kick signal's handler"),
         allow!(SYS_rt_sigprocmask, "abort and thread exit block signals"),
         allow!(SYS_sigaltstack, "the standard library's stack guard of an ending thread"),
@@ -137,7 +137,7 @@ fn io_filter(role: Role) -> SyscallFilter {
         allow!(SYS_fcntl, arg 1 = libc::F_GETFL, "snapshot and load: what their descriptors may be used for"),
         allow!(SYS_statx, "snapshot and load: their descriptors are regular files of some length"),
         allow!(SYS_ftruncate, "snapshot: files are cut to their length, which leaves holes for zeros"),
-        allow!(SYS_pread64, "snapshot: which pages of memory exist; load: the state file"),
+        allow!(SYS_pread64, "snapshot: which pages of memory exist; load: the state file, pages that are wanted first"),
         allow!(SYS_pwrite64, "snapshot: both files"),
         allow!(SYS_ioctl, arg 1 = KVM_GET_IRQCHIP, "snapshot: interrupt controllers"),
         allow!(SYS_ioctl, arg 1 = KVM_GET_CLOCK, "snapshot: the guest's clock"),
@@ -164,7 +164,7 @@ fn io_filter(role: Role) -> SyscallFilter {
 fn pager_filter() -> SyscallFilter {
     let mut rules = common_rules();
     rules.extend([
-        allow!(SYS_pread64, "pages of the memory file"),
+        allow!(SYS_pread64, "pages of the memory file and of the prefetch file"),
         allow!(SYS_ioctl, arg 1 = UFFDIO_COPY, "pages into guest memory"),
         allow!(SYS_ioctl, arg 1 = UFFDIO_ZEROPAGE, "zeros into guest memory"),
         allow!(SYS_ioctl, arg 1 = UFFDIO_WAKE, "a second vCPU that waited for the same chunk"),

@@ -71,7 +71,6 @@ mod tests {
     use proptest::prelude::*;
     use vmm_api::{
         Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape, SnapshotConfig, SnapshotKind, Source,
-        WorkingSet,
     };
 
     use super::*;
@@ -97,7 +96,8 @@ mod tests {
             serial: SerialConfig::Null,
             generation: [0; 16],
             identity: None,
-            working_set: WorkingSet::default(),
+            prefetch: None,
+            learn: false,
             track_changes: false,
             resume: false,
         };

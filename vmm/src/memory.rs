@@ -14,9 +14,11 @@ use std::ops::Range;
 use devices::Memory;
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
+use snapshot::PAGE_LEN;
 use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::{
-    GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MemoryRegionAddress, MmapRegion,
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MemoryRegionAddress,
+    MmapRegion,
 };
 
 use crate::layout;
@@ -38,6 +40,12 @@ pub(crate) enum MemoryError {
     /// `madvise(MADV_DONTDUMP)`.
     #[error("keep guest memory out of core dumps")]
     Advise(#[source] std::io::Error),
+    /// `madvise(MADV_NOHUGEPAGE)`.
+    #[error("have guest memory in small pages")]
+    SmallPages(#[source] std::io::Error),
+    /// A page that there is not.
+    #[error("write page {0} of guest memory")]
+    Page(u32),
     /// KVM refused the slot.
     #[error("give KVM the guest memory at {start:#x}")]
     Slot {
@@ -95,6 +103,40 @@ pub(crate) fn host_ranges(memory: &Memory) -> Result<Vec<Range<usize>>, MemoryEr
             Ok(start..start + region.len() as usize)
         })
         .collect()
+}
+
+/// Lets `range`, all or part of one of [`host_ranges`], exist in small pages only: to write one does not make its neighbours
+/// exist, now or later.
+///
+/// # Errors
+/// The host's.
+pub(crate) fn by_small_pages(range: &Range<usize>) -> Result<(), MemoryError> {
+    // SAFETY: the caller's range is page-aligned and of a mapping of guest memory; MADV_NOHUGEPAGE changes no content.
+    let result =
+        unsafe { libc::madvise(range.start as *mut libc::c_void, range.len(), libc::MADV_NOHUGEPAGE) };
+    // EINVAL: a kernel without huge pages.
+    match std::io::Error::last_os_error() {
+        error if result != 0 && error.raw_os_error() != Some(libc::EINVAL) => {
+            Err(MemoryError::SmallPages(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes page `number`, regions counted one after the other.
+///
+/// # Errors
+/// There is no such page.
+pub(crate) fn write_page(memory: &Memory, number: u32, content: &[u8]) -> Result<(), MemoryError> {
+    let mut offset = u64::from(number) * PAGE_LEN as u64;
+    for region in memory.iter() {
+        if offset < region.len() {
+            let written = region.write_slice(content, MemoryRegionAddress(offset));
+            return written.map_err(|_| MemoryError::Page(number));
+        }
+        offset -= region.len();
+    }
+    Err(MemoryError::Page(number))
 }
 
 /// Whether KVM remembers which pages the guest writes; each page's first write then costs a fault.
@@ -163,8 +205,6 @@ pub(crate) fn take_dirty(vm: &VmFd, memory: &Memory) -> Result<WrittenPages, Mem
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::Bytes;
-
     use super::*;
 
     #[test]
@@ -175,5 +215,18 @@ mod tests {
         assert!(memory.write_obj(7u8, GuestAddress(last + 1)).is_err());
         assert!(memory.write_obj(7u8, GuestAddress(layout::HOLE_START)).is_err());
         assert_eq!(host_ranges(&memory).expect("addresses").len(), 2);
+    }
+
+    #[test]
+    fn pages_are_counted_across_the_hole() {
+        let memory = create(4 << 30).expect("mapped lazily");
+        for (page, address) in
+            [(0, 0), (0xc_0000 - 1, 0xbfff_f000), (0xc_0000, 1 << 32), (0xf_ffff, 0x1_3fff_f000)]
+        {
+            write_page(&memory, page, &[page as u8 | 1; PAGE_LEN]).expect("inside");
+            let end: u8 = memory.read_obj(GuestAddress(address + 4095)).expect("read");
+            assert_eq!(end, page as u8 | 1, "page {page:#x}");
+        }
+        assert!(write_page(&memory, 0x10_0000, &[1; PAGE_LEN]).is_err());
     }
 }

@@ -52,8 +52,8 @@ pub enum Request {
     Stop,
     /// Counters since the process began.
     Metrics,
-    /// The chunks that a loaded machine had to wait for until now: those of its [`LoadConfig::working_set`] are not among
-    /// them, unless it was faster.
+    /// The pages that a loaded machine had to wait for until now: those of its [`LoadConfig::prefetch`] are not among them,
+    /// unless it was faster. Every single one with [`LoadConfig::learn`] only.
     WorkingSet,
 }
 

@@ -20,8 +20,8 @@ pub const MAX_IDENTITIES: usize = 16;
 /// Longest name and longest value of an [`Identity`]'s entry, bytes: twice a SHA-256 in hexadecimal.
 pub const MAX_IDENTITY_LEN: usize = 128;
 
-/// Most chunks of a [`WorkingSet`]: 64 MiB in chunks of 16 KiB.
-pub const MAX_WORKING_SET: usize = 4096;
+/// Most pages of a [`WorkingSet`], 28 MiB: as many as fit into a packet, whatever their numbers.
+pub const MAX_WORKING_SET: usize = 7168;
 
 /// What a machine is reserved by before its snapshot is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,10 +59,14 @@ pub struct LoadConfig {
     /// Refused unless the snapshot was taken with exactly this identity; not looked at when absent.
     #[serde(default)]
     pub identity: Option<Identity>,
-    /// Chunks of memory that are fetched before they are asked for, in this order. Numbers of chunks that there are not, or
-    /// that are zeros, are passed over: a wrong list costs time and nothing else.
+    /// Pages that clones of this snapshot want first: a prefetch file. Some are in place before the machine runs, the others
+    /// follow. One that is damaged, forged or another snapshot's is not used, and the process's standard error says so.
     #[serde(default)]
-    pub working_set: WorkingSet,
+    pub prefetch: Option<Source>,
+    /// Serve page by page, so that [`Request::WorkingSet`](crate::Request::WorkingSet) tells which pages were asked for;
+    /// otherwise a page brings its neighbours. Costs a fault for each page.
+    #[serde(default)]
+    pub learn: bool,
     /// Remember from the start which pages change, so that a [`SnapshotKind::Diff`] can follow.
     #[serde(default)]
     pub track_changes: bool,
@@ -111,7 +115,7 @@ pub enum SnapshotKind {
 #[serde(transparent)]
 pub struct Identity(pub BTreeMap<String, String>);
 
-/// Chunks of a snapshot's memory by number, in the order in which a clone touched them first: at most
+/// Pages of a snapshot's memory by number, in the order in which a clone touched them first: at most
 /// [`MAX_WORKING_SET`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -205,7 +209,7 @@ impl<'de> Deserialize<'de> for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Request, decode, encode};
+    use crate::{Request, Response, decode, encode};
 
     #[test]
     fn a_key_is_hexadecimal_in_json_and_never_printed() {
@@ -230,5 +234,12 @@ mod tests {
         let Request::Load(config) = &request else { panic!("{request:?}") };
         assert!(!config.resume && config.drives.is_empty() && config.identity.is_none());
         assert_eq!(decode::<Request>(&encode(&request).expect("encode")).expect("decode"), request);
+    }
+
+    #[test]
+    fn the_longest_working_set_fits_a_packet() {
+        // The number of the last page of the largest guest has seven digits.
+        let longest = WorkingSet(vec![9_999_999; MAX_WORKING_SET]);
+        encode(&Response::WorkingSet(longest)).expect("fits");
     }
 }

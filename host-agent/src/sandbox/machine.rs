@@ -2,7 +2,7 @@
 
 use vmm_api::{
     DriveAccess, DriveConfig, Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape, SnapshotConfig,
-    SnapshotKind, Source, VsockConfig, WorkingSet,
+    SnapshotKind, Source, VsockConfig,
 };
 
 /// Guest memory beyond the function's own: kernel text and data, page tables, guest-init, the initrd in memory. The
@@ -89,12 +89,13 @@ pub(crate) fn shape(function_memory_mib: u32) -> Shape {
     }
 }
 
-/// A clone that runs at once: the same devices, connected anew.
+/// A clone that runs at once: the same devices, connected anew. With `prefetch` that file is the last of its descriptors.
 pub(crate) fn load(
     key: Key,
     generation: [u8; 16],
     identity: Identity,
-    working_set: WorkingSet,
+    prefetch: bool,
+    learn: bool,
 ) -> LoadConfig {
     LoadConfig {
         state: Source::Fd(STATE),
@@ -105,7 +106,8 @@ pub(crate) fn load(
         serial: SerialConfig::Fd(Descriptor::Serial as usize),
         generation,
         identity: Some(identity),
-        working_set,
+        prefetch: prefetch.then_some(Source::Fd(DESCRIPTORS)),
+        learn,
         track_changes: false,
         resume: true,
     }
@@ -173,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_clone_has_the_devices_that_its_original_had() {
-        let load = load(Key::new([1; 32]), [2; 16], Identity::default(), WorkingSet::default());
+        let load = load(Key::new([1; 32]), [2; 16], Identity::default(), true, false);
         let config = config(2048);
         assert_eq!((config.drives, config.vsock, config.serial), (load.drives, load.vsock, load.serial));
         assert_eq!(

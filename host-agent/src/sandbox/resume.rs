@@ -32,7 +32,7 @@ use super::{
     scratch::{self, ScratchError},
     vmm::Vmm,
 };
-use crate::snapshots::{Draft, Snapshot};
+use crate::snapshots::{Draft, Lesson, Snapshot};
 
 /// How long a guest may take to stand still: its function's threads are frozen in milliseconds, what is in its page
 /// cache is written to a file of ours.
@@ -91,7 +91,8 @@ pub(crate) struct Rebirth<'a> {
 /// What a clone is one of, until it has answered its first event.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    snapshot: Arc<Snapshot>,
+    /// What it is to tell of its snapshot, and the key to seal that with.
+    lesson: Option<(Lesson, Key)>,
     /// It counts as being brought up.
     _starting: Starting,
 }
@@ -125,6 +126,8 @@ impl Host {
             their_broker,
             serial_in,
         ];
+        let (prefetch, lesson) = (snapshot.prefetch()?, snapshot.lesson());
+        let learn = lesson.is_some();
         let starting = self.blanks.begin();
         let (vmm, stderr) = match self.blanks.take(machine::shape(spec.memory_mib)) {
             Some(blank) => blank,
@@ -132,8 +135,9 @@ impl Host {
         };
         let stderr = Captured::from(stderr, id, Stream::VmmStderr);
         let mut logs = Logs::new(id, spec.function.clone());
-        let (identity, working_set) = (snapshot.identity().clone(), snapshot.working_set());
-        let config = machine::load(key.clone(), unique.generation, identity, working_set);
+        let identity = snapshot.identity().clone();
+        let config = machine::load(key.clone(), unique.generation, identity, prefetch.is_some(), learn);
+        let fds = fds.into_iter().chain(prefetch.map(OwnedFd::from)).collect();
         let place = began.elapsed();
 
         let up = timeout(limit, async {
@@ -147,7 +151,8 @@ impl Host {
         .await;
         match up.unwrap_or(Err(SandboxError::TimedOut { what: "become unique", limit })) {
             Ok((guest, timing)) => {
-                let origin = Some(Origin { snapshot: Arc::clone(snapshot), _starting: starting });
+                let lesson = lesson.map(|lesson| (lesson, key.clone()));
+                let origin = Some(Origin { lesson, _starting: starting });
                 let (init_failed, _broker) = (false, broker);
                 let sandbox =
                     Sandbox { id, vmm, guest, logs, init_failed, origin, scratch, serial, stderr, _broker };
@@ -164,11 +169,7 @@ impl Host {
 
 /// Our copies of the descriptors are closed once the VMM has them, so that its end is the end of the broker and of
 /// the console.
-async fn load(
-    vmm: &Vmm,
-    config: vmm_api::LoadConfig,
-    fds: [OwnedFd; machine::DESCRIPTORS],
-) -> Result<(), SandboxError> {
+async fn load(vmm: &Vmm, config: vmm_api::LoadConfig, fds: Vec<OwnedFd>) -> Result<(), SandboxError> {
     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     let report = vmm.load(config, &borrowed).await?;
     tracing::debug!(timings = ?report.timings, "a snapshot is loaded");
@@ -204,16 +205,14 @@ async fn wake(
 
 impl Sandbox {
     /// After a version's clone's first invocation, before a runtime's clone is told its function: tells the snapshot what the
-    /// clone had to wait for, so that the next ones need not.
+    /// clone had to wait for, so that the next ones need not. Does not wait until they have it.
     pub(crate) async fn report_working_set(&mut self) -> Result<(), SandboxError> {
-        let Some(Origin { snapshot, _starting }) = self.origin.take() else { return Ok(()) };
-        if !snapshot.is_learning() {
-            return Ok(());
-        }
+        let Some(Origin { lesson, _starting }) = self.origin.take() else { return Ok(()) };
+        let Some((lesson, key)) = lesson else { return Ok(()) };
         let (what, limit) = ("tell its working set", WORKING_SET_TIMEOUT);
         let asked = timeout(limit, self.vmm.working_set()).await;
         let faulted = asked.map_err(|_| SandboxError::TimedOut { what, limit })??;
-        snapshot.learn(faulted).await;
+        lesson.tell(&faulted, key);
         Ok(())
     }
 

@@ -7,24 +7,26 @@
 //! STATE/snapshots/ID/memory     guest memory, sparse        ┘
 //! STATE/snapshots/ID/scratch    the guest's /tmp as it was then
 //! STATE/snapshots/ID/meta.json  what it is of, what it was made from
-//! STATE/snapshots/ID/working-set  what its clones touch first, once one has
+//! STATE/snapshots/ID/prefetch   the pages that its clones want first, once one has told
 //! STATE/snapshots/new-*         being made   ┐ removed at the next start
 //! STATE/snapshots/gone-*        being deleted┘
 //! ```
 //!
 //! Deleting is renaming first: whoever has the files open goes on with them, nobody opens them any more, and a crash
-//! leaves nothing that looks whole. What is in the files is the VMM's matter; nothing here parses them.
+//! leaves nothing that looks whole. What is in the files is the VMM's matter: only the making of a
+//! prefetch file reads the list of pages.
 
 mod identity;
 mod key;
+mod lessons;
+mod prefetch;
 mod shelf;
 mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
-mod working_set;
 
 pub(crate) use identity::{Content, Host as HostIdentity, Owner};
 pub(crate) use shelf::MAX_SNAPSHOTS as MAX_RUNTIME_SNAPSHOTS;
-pub(crate) use snapshot::Snapshot;
+pub(crate) use snapshot::{Lesson, Snapshot};
 pub(crate) use store::{Draft, SnapshotError, SnapshotStore};

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -14,17 +14,15 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use vmm_api::{Identity, WorkingSet};
+use vmm_api::{Identity, Key, WorkingSet};
 
 use super::{
     Owner,
+    lessons::Lessons,
+    prefetch,
     store::{SnapshotError, failed},
-    working_set::{self, Learned},
 };
-use crate::{
-    code::{blocking, hex},
-    functions::now_ms,
-};
+use crate::{code::hex, functions::now_ms};
 
 /// Shape of `meta.json`.
 const META_FORMAT: u32 = 1;
@@ -56,14 +54,23 @@ pub(crate) struct Snapshot {
     pub(super) meta: Meta,
     /// When it was last cloned or made, milliseconds since the Unix epoch. Known as long as the agent runs.
     used_ms: AtomicI64,
-    learned: Learned,
+    lessons: Lessons,
+    /// Held while the prefetch file is made.
+    making: Mutex<()>,
+}
+
+/// What a clone is to tell of its snapshot when it has been used. When it is dropped untold, another clone is to.
+#[derive(Debug)]
+pub(crate) struct Lesson {
+    snapshot: Arc<Snapshot>,
+    told: bool,
 }
 
 impl Snapshot {
     pub(super) fn new(dir: PathBuf, meta: Meta) -> Arc<Self> {
         let used_ms = AtomicI64::new(meta.made_ms);
-        let learned = Learned::read(&dir);
-        Arc::new(Self { dir, meta, used_ms, learned })
+        let lessons = if prefetch::is_in(&dir) { Lessons::over() } else { Lessons::default() };
+        Arc::new(Self { dir, meta, used_ms, lessons, making: Mutex::default() })
     }
 
     /// What it is of.
@@ -93,7 +100,12 @@ impl Snapshot {
 
     /// What it takes of the disk, bytes: memory is sparse, most of it was never touched.
     pub(super) fn disk_len(&self) -> io::Result<u64> {
-        FILES.iter().try_fold(0, |sum, name| Ok(sum + fs::metadata(self.dir.join(name))?.blocks() * BLOCK))
+        let blocks = |name: &str| Ok(fs::metadata(self.dir.join(name))?.blocks());
+        let prefetch = blocks(prefetch::FILE).or_else(|error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(0),
+            _ => Err(error),
+        })?;
+        FILES.iter().try_fold(prefetch * BLOCK, |sum, name| Ok(sum + blocks(name)? * BLOCK))
     }
 
     /// What it was made from.
@@ -111,27 +123,55 @@ impl Snapshot {
         open(&self.dir.join("memory"))
     }
 
-    /// What a clone is going to touch.
-    pub(crate) fn working_set(&self) -> WorkingSet {
-        self.learned.working_set()
+    /// Pages that clones want first, opened for one clone; nothing as long as none has told.
+    pub(crate) fn prefetch(&self) -> Result<Option<File>, SnapshotError> {
+        let path = self.dir.join(prefetch::FILE);
+        match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            file => file.map(Some).map_err(failed("open", &path)),
+        }
     }
 
-    /// Whether what a clone had to wait for is of interest.
-    pub(crate) fn is_learning(&self) -> bool {
-        self.learned.is_learning()
+    /// What a clone that is made now is to tell, if anything.
+    pub(crate) fn lesson(self: &Arc<Self>) -> Option<Lesson> {
+        self.lessons.begin().then(|| Lesson { snapshot: Arc::clone(self), told: false })
     }
 
-    /// A clone had to wait for these.
-    pub(crate) async fn learn(&self, faulted: WorkingSet) {
-        if let Some(working_set) = self.learned.learn(&faulted) {
-            let dir = self.dir.clone();
-            blocking(move || working_set::keep(dir, &working_set)).await;
+    /// Makes the prefetch file of all that is known.
+    fn make_prefetch(&self, key: &Key) {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is done for one that was deleted meanwhile.
+        if !self.dir.exists() {
+            return;
+        }
+        let key = snapshot::Key::new(*key.bytes());
+        if let Err(error) = prefetch::make(&self.dir, &key, self.lessons.pages()) {
+            tracing::warn!("there is no new prefetch file in {}: {error}", self.dir.display());
         }
     }
 
     /// The guest's /tmp, to be copied.
     pub(crate) fn scratch(&self) -> PathBuf {
         self.dir.join("scratch")
+    }
+}
+
+impl Lesson {
+    /// The clone had to wait for these. The clones that are made from some moment on have them.
+    pub(crate) fn tell(mut self, faulted: &WorkingSet, key: Key) {
+        self.told = true;
+        if self.snapshot.lessons.learn(faulted) {
+            let snapshot = Arc::clone(&self.snapshot);
+            drop(tokio::task::spawn_blocking(move || snapshot.make_prefetch(&key)));
+        }
+    }
+}
+
+impl Drop for Lesson {
+    fn drop(&mut self) {
+        if !self.told {
+            self.snapshot.lessons.give_back();
+        }
     }
 }
 

@@ -110,7 +110,8 @@ impl Vmm {
             serial: SerialConfig::Null,
             generation: [1; 16],
             identity: None,
-            working_set: vmm_api::WorkingSet::default(),
+            prefetch: None,
+            learn: false,
             track_changes: false,
             resume: true,
         };

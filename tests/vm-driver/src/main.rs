@@ -195,7 +195,8 @@ impl Snapshot {
             serial: SerialConfig::Fd(4),
             generation: [1; 16],
             identity: None,
-            working_set: vmm_api::WorkingSet::default(),
+            prefetch: None,
+            learn: false,
             track_changes: false,
             resume: true,
         };

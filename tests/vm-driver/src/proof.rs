@@ -132,7 +132,8 @@ impl Stage<'_> {
             serial: SerialConfig::Fd(6),
             generation,
             identity: None,
-            working_set: vmm_api::WorkingSet::default(),
+            prefetch: None,
+            learn: false,
             track_changes: false,
             resume: true,
         };

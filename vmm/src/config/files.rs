@@ -20,6 +20,8 @@ pub(crate) struct LoadFiles {
     pub state: File,
     /// Readable.
     pub memory: File,
+    /// Readable.
+    pub prefetch: Option<File>,
     /// Drives, sockets, console.
     pub connections: Connections,
 }
@@ -45,20 +47,26 @@ impl LoadFiles {
     pub(crate) fn new(wanted: &LoadConfig, fds: Vec<OwnedFd>) -> Result<Self, Refusal> {
         let mut descriptors = Descriptors::new(fds.len());
         let sources = wanted.drives.iter().map(|drive| &drive.source);
-        for source in [&wanted.state, &wanted.memory].into_iter().chain(sources) {
+        let files = [&wanted.state, &wanted.memory].into_iter().chain(&wanted.prefetch);
+        for source in files.chain(sources) {
             require_descriptor(source)?;
         }
         descriptors.check_source("state", &wanted.state)?;
         descriptors.check_source("memory", &wanted.memory)?;
+        if let Some(prefetch) = &wanted.prefetch {
+            descriptors.check_source("prefetch", prefetch)?;
+        }
         let drives = check::check_drives(wanted.drives.clone(), &mut descriptors)?;
         if let Some(vsock) = &wanted.vsock {
             check::check_vsock(vsock, &mut descriptors)?;
         }
         check::check_serial(&wanted.serial, &mut descriptors)?;
         let mut fds = Received::new(fds);
+        let mut open = |field, source: &Source| fds.open(field, source.clone(), DriveAccess::ReadOnly);
         Ok(Self {
-            state: fds.open("state", wanted.state.clone(), DriveAccess::ReadOnly)?,
-            memory: fds.open("memory", wanted.memory.clone(), DriveAccess::ReadOnly)?,
+            state: open("state", &wanted.state)?,
+            memory: open("memory", &wanted.memory)?,
+            prefetch: wanted.prefetch.as_ref().map(|source| open("prefetch", source)).transpose()?,
             connections: Connections {
                 generation: wanted.generation,
                 drives: open::open_drives(&mut fds, drives)?,

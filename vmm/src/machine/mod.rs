@@ -30,7 +30,7 @@ pub(crate) use devices::{DeviceSet, lock};
 pub(crate) use error::MachineError;
 use frame::{Crew, FreshMsrs};
 pub(crate) use frame::{Frame, Shape, bare_machine};
-pub(crate) use prepared::{Connections, Prepared, SavedMemory, States};
+pub(crate) use prepared::{Connections, Prepared, States};
 
 /// A machine whose vCPUs have no threads yet.
 pub(crate) struct Built {
@@ -147,7 +147,7 @@ impl Machine {
         self.fittings.devices.dispatch()
     }
 
-    /// Chunks that somebody had to wait for.
+    /// Pages that somebody had to wait for.
     pub(crate) fn faulted(&self) -> WorkingSet {
         self.pager.as_ref().map(Pager::faulted).unwrap_or_default()
     }

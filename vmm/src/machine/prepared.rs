@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  I/O thread                               vCPU threads              pager
-//!  changes tracked, when that is wanted
+//!  pages that clones want first written
 //!  pages of the snapshot registered ───────────────────────────────► serves faults from here on
+//!  changes tracked, when that is wanted
 //!  states handed over ────────────────────► registers, APIC, MSRs
 //!  devices plugged in                        (they may touch memory)
 //!  all done ◄─────────────────────────────── done
@@ -18,8 +19,8 @@ use std::sync::mpsc::{self, Receiver};
 
 use devices::{BlockState, GenerationError, GenerationState, SerialState, TransportState, VsockState};
 use kvm_bindings::{kvm_clock_data, kvm_irqchip};
-use snapshot::{Fingerprint, FormatError, PageIndex, StateReader};
-use vmm_api::{DriveAccess, Refusal, WorkingSet};
+use snapshot::{Fingerprint, FormatError, StateReader};
+use vmm_api::{DriveAccess, Refusal};
 
 use super::assembly::{Assembly, Fittings, Saved};
 use super::devices::lock;
@@ -33,7 +34,7 @@ use crate::confine::Filters;
 use crate::cpu::state::VcpuState;
 use crate::cpu::{CpuError, baseline};
 use crate::memory::{self, Tracking};
-use crate::pager::{LastWords, PageSource, Pager, PagerError, Userfault};
+use crate::pager::{LastWords, Pager, PagerError, SavedMemory, Userfault};
 use crate::vcpu::{Buses, Vcpu, VcpuError, VcpuHandle};
 
 /// A machine that can become any one of its shape.
@@ -52,16 +53,6 @@ pub(crate) struct Connections {
     pub(crate) serial: SerialOutput,
     /// Tells it from every other clone.
     pub(crate) generation: [u8; 16],
-}
-
-/// The memory of a snapshot.
-pub(crate) struct SavedMemory {
-    pub(crate) index: Arc<PageIndex>,
-    pub(crate) source: Box<dyn PageSource>,
-    /// What of it is fetched first.
-    pub(crate) working_set: WorkingSet,
-    /// Itself, when changes since are to be tracked.
-    pub(crate) base: Option<Base>,
 }
 
 /// The sections of a snapshot, decoded.
@@ -199,24 +190,25 @@ impl Prepared {
         })
     }
 
-    /// Becomes the machine of a snapshot, paused.
+    /// Becomes the machine of a snapshot, paused. `base` is the snapshot, when changes since are to be tracked.
     pub(crate) fn load(
         self,
         states: States,
         connections: Connections,
         saved: SavedMemory,
+        base: Option<Base>,
     ) -> Result<Machine, LoadError> {
         let Self { vcpus, frame, crew, pager } = self;
         let States { machine: _, fingerprint: _, platform, vcpus: vcpu_states, serial, generation, devices } =
             states;
         let id = connections.generation;
-        let SavedMemory { index, source, working_set, base } = saved;
+        pager.serve(&frame.memory, saved)?;
         let tracking = Tracking::since(base.as_ref());
         if tracking == Tracking::On {
-            // Before anything is written: the generation is, and what vCPUs are set to may make KVM write.
+            // After the snapshot's own pages, before anything else is written: the generation is, and what vCPUs are set to
+            // may make KVM write.
             memory::register(&frame.vm, &frame.memory, tracking).map_err(MachineError::Memory)?;
         }
-        pager.serve(&frame.memory, index, source, &working_set)?;
         let restored = restore_vcpus(&vcpus, vcpu_states);
         let mut fittings = plug_in(&frame, &vcpus, connections, (&serial, &generation), &devices)?;
         for _ in &vcpus {

@@ -1,39 +1,41 @@
-//! Fills the memory of a machine that was loaded, page by page as the guest touches it: one thread, one userfaultfd.
+//! Fills the memory of a machine that was loaded.
 //!
-//! Ranges that hold pages of the snapshot are registered; in between, long ranges of zeros are left to the host's kernel,
-//! which needs no help with them. A fault is answered with its whole chunk. Every copy is private to this machine: no page is
-//! shared with a file or with another clone.
+//! * The pages that its snapshot's prefetch file lists first are written before anything runs: bulk reading and checking, and no
+//!   fault.
+//! * Ranges that hold pages of the snapshot are registered with a userfaultfd then; in between, long ranges of zeros are left
+//!   to the host's kernel, which needs no help with them. One thread answers a fault with the page's whole chunk, and puts the
+//!   rest of the prefetch file in place while nobody waits.
+//!
+//! Every copy is private to this machine: no page is shared with a file or with another clone.
 //!
 //! A page that cannot be had is the end of the process, and it is this thread that ends it: the I/O thread may itself be
 //! waiting for a page, and a guest must neither hang nor read something else instead.
 
+mod pages;
+mod prefetch;
 mod source;
 mod uffd;
 
 use std::io;
-use std::ops::Range;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use devices::Memory;
 use jail::CompiledFilter;
-use snapshot::{PAGE_LEN, PageIndex, runs};
+use snapshot::{PAGE_LEN, PageIndex, PageMask, runs};
 use vmm_api::{MAX_WORKING_SET, WorkingSet};
 
 use crate::describe::describe;
 use crate::memory::{self, MemoryError};
+use pages::{Done, PageMap};
+pub(crate) use prefetch::{PrefetchFile, usable};
 pub(crate) use source::{LocalFile, PageSource, SourceError};
 pub(crate) use uffd::Userfault;
 
-/// Pages of a chunk in the snapshots that this program takes: 16 KiB. Read, verified and copied at once, so it is what a
-/// fault costs, and how many faults there are; a working set takes most of them away, and with it what counts is how much is
-/// copied that nobody asked for.
+/// Pages of a chunk in the snapshots that this program takes: 16 KiB. Read and verified at once, so it is what a fault costs,
+/// and how many faults there are where no prefetch file takes them away.
 pub(crate) const CHUNK_PAGES: u32 = 4;
-
-/// Chunks of a working set that are put in place before one that somebody waits for: 256 KiB. More of them make a restore hardly
-/// quicker (64: 2 %) and a fault four times as long.
-const AHEAD_OF_FAULT: usize = 16;
 
 /// Zeros between two registered ranges, 4 MiB: a range more costs a request and two mappings before the guest runs, 25 µs,
 /// so a gap has to be worth them. Smaller gaps are served like any other page.
@@ -115,35 +117,35 @@ impl Pager {
         Ok(Self { uffd, work, index: OnceLock::new(), faulted: Arc::default() })
     }
 
-    /// Fills `memory`, of which nothing has been touched, from `source` from now on: the working set's chunks one after the
-    /// other, whatever is asked for before them.
-    pub(crate) fn serve(
-        &self,
-        memory: &Memory,
-        index: Arc<PageIndex>,
-        source: Box<dyn PageSource>,
-        working_set: &WorkingSet,
-    ) -> Result<(), PagerError> {
+    /// Fills `memory`, of which nothing has been touched, from now on. Pages of `prefetch` are in place when this returns, as
+    /// far as there are any; whatever is touched from then on waits for its page.
+    pub(crate) fn serve(&self, memory: &Memory, mut saved: SavedMemory) -> Result<(), PagerError> {
+        let index = Arc::clone(&saved.index);
         let map = PageMap::new(memory)?;
-        let (saved, machine) = (u64::from(index.pages()), map.pages());
-        if saved != machine {
-            return Err(PagerError::Size { saved, machine });
+        let (pages, machine) = (u64::from(index.pages()), map.pages());
+        if pages != machine {
+            return Err(PagerError::Size { saved: pages, machine });
         }
-        for extent in index.extents(LEAST_GAP_PAGES) {
-            for range in map.host_ranges(&extent) {
-                let failed = |source| PagerError::Register { len: range.len(), source };
-                self.uffd.register(&range).map_err(failed)?;
+        let extents = index.extents(LEAST_GAP_PAGES);
+        let ranges: Vec<_> = extents.iter().flat_map(|extent| map.host_ranges(extent)).collect();
+        let mut done = Done::new(pages, extents);
+        if let Some(file) = &mut saved.prefetch {
+            for range in &ranges {
+                memory::by_small_pages(range)?;
             }
+            file.write_first(memory, &mut done)?;
         }
-        let ahead = working_set.0.iter().copied().take(MAX_WORKING_SET).collect();
-        let faulted = Arc::clone(&self.faulted);
-        let work = Work { map, index: Arc::clone(&index), source, ahead, faulted };
+        for range in ranges {
+            let failed = |source| PagerError::Register { len: range.len(), source };
+            self.uffd.register(&range).map_err(failed)?;
+        }
+        let work = Work::new(map, saved, done, Arc::clone(&self.faulted));
         // Set once: a machine is loaded once.
         let _ = self.index.set(index);
         self.work.send(work).map_err(|_| PagerError::Gone)
     }
 
-    /// The first [`MAX_WORKING_SET`] chunks that somebody had to wait for.
+    /// The first [`MAX_WORKING_SET`] pages that somebody had to wait for.
     pub(crate) fn faulted(&self) -> WorkingSet {
         WorkingSet(self.faulted.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
@@ -154,43 +156,14 @@ impl Pager {
     }
 }
 
-/// Where page numbers are in this process.
-struct PageMap {
-    /// First page and host addresses, ascending.
-    regions: Vec<(u32, Range<usize>)>,
-}
-
-impl PageMap {
-    fn new(memory: &Memory) -> Result<Self, MemoryError> {
-        let mut first = 0;
-        let mut regions = Vec::new();
-        for range in memory::host_ranges(memory)? {
-            let pages = (range.len() / PAGE_LEN) as u32;
-            regions.push((first, range));
-            first += pages;
-        }
-        Ok(Self { regions })
-    }
-
-    fn pages(&self) -> u64 {
-        self.regions.iter().map(|(_, range)| (range.len() / PAGE_LEN) as u64).sum()
-    }
-
-    fn page_of(&self, address: usize) -> Option<u32> {
-        let (first, range) = self.regions.iter().find(|(_, range)| range.contains(&address))?;
-        Some(first + ((address - range.start) / PAGE_LEN) as u32)
-    }
-
-    /// One range, or two around the device hole.
-    fn host_ranges(&self, pages: &Range<u32>) -> Vec<Range<usize>> {
-        let inside = |(first, range): &(u32, Range<usize>)| {
-            let end = first + (range.len() / PAGE_LEN) as u32;
-            let (from, to) = (pages.start.max(*first), pages.end.min(end));
-            let at = |page: u32| range.start + (page - first) as usize * PAGE_LEN;
-            (from < to).then(|| at(from)..at(to))
-        };
-        self.regions.iter().filter_map(inside).collect()
-    }
+/// The memory of a snapshot.
+pub(crate) struct SavedMemory {
+    pub(crate) index: Arc<PageIndex>,
+    pub(crate) source: Box<dyn PageSource>,
+    /// What of it is wanted first.
+    pub(crate) prefetch: Option<PrefetchFile>,
+    /// Whether every page that is asked for is to be told.
+    pub(crate) learn: bool,
 }
 
 /// A snapshot being served.
@@ -198,9 +171,13 @@ struct Work {
     map: PageMap,
     index: Arc<PageIndex>,
     source: Box<dyn PageSource>,
-    /// To be in place before they are asked for, where the index lists them.
-    ahead: Vec<u32>,
+    prefetch: Option<PrefetchFile>,
+    learn: bool,
+    done: Done,
     faulted: Arc<Mutex<Vec<u32>>>,
+    /// The last chunk that was fetched: its number, which of its pages there are, and these one after the other.
+    chunk: Option<(u32, PageMask)>,
+    content: Vec<u8>,
 }
 
 /// Why no more pages can be had.
@@ -217,6 +194,12 @@ enum FaultError {
 }
 
 impl Work {
+    fn new(map: PageMap, saved: SavedMemory, done: Done, faulted: Arc<Mutex<Vec<u32>>>) -> Self {
+        let SavedMemory { index, source, prefetch, learn } = saved;
+        let content = vec![0; index.chunk_pages() as usize * PAGE_LEN];
+        Self { map, index, source, prefetch, learn, done, faulted, chunk: None, content }
+    }
+
     fn serve(self, uffd: &Userfault, last_words: LastWords) {
         if let Err(error) = self.serve_faults(uffd) {
             last_words(format!("the guest's memory cannot be restored: {}", describe(&error)));
@@ -224,90 +207,83 @@ impl Work {
     }
 
     fn serve_faults(mut self, uffd: &Userfault) -> Result<(), FaultError> {
-        let index = Arc::clone(&self.index);
-        let mut pages = vec![0; index.chunk_pages() as usize * PAGE_LEN];
-        let mut done = Done::new(self.map.pages(), index.chunk_pages());
         let mut addresses = Vec::with_capacity(uffd::BATCH);
-        // Looked up here, not while a load waits.
-        let ahead = std::mem::take(&mut self.ahead).into_iter();
-        let mut ahead = ahead.filter(|chunk| index.find(*chunk).is_some());
         loop {
             addresses.clear();
-            uffd.take(&mut addresses).map_err(FaultError::Wait)?;
-            if addresses.is_empty() {
-                match ahead.next() {
-                    Some(chunk) if done.insert(chunk) => self.fill(uffd, chunk, &mut pages)?,
-                    Some(_) => {}
-                    None => uffd.wait(&mut addresses).map_err(FaultError::Wait)?,
+            if self.prefetch.is_none() {
+                uffd.wait(&mut addresses).map_err(FaultError::Wait)?;
+            } else {
+                uffd.take(&mut addresses).map_err(FaultError::Wait)?;
+                if addresses.is_empty() {
+                    self.put_next_block(uffd)?;
                 }
             }
             for &address in &addresses {
                 let page = self.map.page_of(address).ok_or(FaultError::Outside)?;
-                let chunk = page / index.chunk_pages();
-                if done.insert(chunk) {
-                    self.record(chunk);
-                    // Whoever waits here will want these next, and would wait for each.
-                    for next in ahead.by_ref().take(AHEAD_OF_FAULT) {
-                        if done.insert(next) {
-                            self.fill(uffd, next, &mut pages)?;
-                        }
-                    }
-                    self.fill(uffd, chunk, &mut pages)?;
-                } else {
+                if self.done.has(page) {
                     // Two vCPUs wanted the same chunk; the second may have slept through its arrival.
                     uffd.wake(&(address..address + PAGE_LEN)).map_err(FaultError::Fill)?;
+                } else {
+                    self.record(page);
+                    self.fill(uffd, page)?;
                 }
             }
         }
     }
 
-    fn record(&self, chunk: u32) {
+    fn record(&self, page: u32) {
         let mut faulted = self.faulted.lock().unwrap_or_else(PoisonError::into_inner);
         if faulted.len() < MAX_WORKING_SET {
-            faulted.push(chunk);
+            faulted.push(page);
         }
     }
 
-    /// Puts all of a chunk in place.
-    fn fill(&mut self, uffd: &Userfault, chunk: u32, pages: &mut [u8]) -> Result<(), FaultError> {
-        let mask = self.source.fetch(chunk, pages)?;
-        let chunk_pages = self.index.chunk_pages();
-        let first = chunk * chunk_pages;
-        let mut used = 0;
-        for run in runs(mask) {
-            let len = run.len() * PAGE_LEN;
-            let content = pages.get(used..used + len).unwrap_or_default();
-            for range in self.map.host_ranges(&(first + run.start..first + run.end)) {
+    /// Puts more of the prefetch file in place.
+    fn put_next_block(&mut self, uffd: &Userfault) -> Result<(), FaultError> {
+        let Some(file) = self.prefetch.as_mut().filter(|file| !file.is_over()) else {
+            self.prefetch = None;
+            return Ok(());
+        };
+        for (page, content) in file.next_block().filter(|(page, _)| self.done.insert(*page)) {
+            for range in self.map.host_ranges(&(page..page + 1)) {
                 uffd.copy(range.start, content).map_err(FaultError::Fill)?;
-            }
-            used += len;
-        }
-        let all = u64::MAX >> (u64::BITS - chunk_pages);
-        for run in runs(!mask & all) {
-            for range in self.map.host_ranges(&(first + run.start..first + run.end)) {
-                uffd.zero(range).map_err(FaultError::Fill)?;
             }
         }
         Ok(())
     }
-}
 
-/// Chunks that are in place, one bit each.
-struct Done(Vec<u64>);
-
-impl Done {
-    fn new(pages: u64, chunk_pages: u32) -> Self {
-        let chunks = pages.div_ceil(chunk_pages.into());
-        Self(vec![0; chunks.div_ceil(64) as usize])
+    /// Puts a page in place, and what of its chunk is missing with it: unless whoever asks for that is to be noticed, too.
+    fn fill(&mut self, uffd: &Userfault, page: u32) -> Result<(), FaultError> {
+        let chunk_pages = self.index.chunk_pages();
+        let (number, first) = (page / chunk_pages, page - page % chunk_pages);
+        let mask = self.fetch(number)?;
+        let all = u64::MAX >> (u64::BITS - chunk_pages);
+        let wanted = if self.learn { 1 << (page - first) } else { all & !self.done.mask(first, all) };
+        for run in runs(mask & wanted) {
+            let before = (mask & ((1 << run.start) - 1)).count_ones() as usize * PAGE_LEN;
+            let content = self.content.get(before..before + run.len() * PAGE_LEN).unwrap_or_default();
+            for range in self.map.host_ranges(&(first + run.start..first + run.end)) {
+                uffd.copy(range.start, content).map_err(FaultError::Fill)?;
+            }
+        }
+        for run in runs(!mask & wanted) {
+            for range in self.map.host_ranges(&(first + run.start..first + run.end)) {
+                uffd.zero(range).map_err(FaultError::Fill)?;
+            }
+        }
+        runs(wanted).flatten().for_each(|page| {
+            self.done.insert(first + page);
+        });
+        Ok(())
     }
 
-    /// Whether it was not there.
-    fn insert(&mut self, chunk: u32) -> bool {
-        let bit = 1 << (chunk % 64);
-        let Some(word) = self.0.get_mut((chunk / 64) as usize) else { return false };
-        let new = *word & bit == 0;
-        *word |= bit;
-        new
+    /// Has the pages of a chunk in `content`, and says which they are.
+    fn fetch(&mut self, number: u32) -> Result<PageMask, SourceError> {
+        match self.chunk.take() {
+            Some((held, mask)) if held == number => self.chunk = Some((held, mask)),
+            _ => self.chunk = Some((number, self.source.fetch(number, &mut self.content)?)),
+        }
+        Ok(self.chunk.map_or(0, |(_, mask)| mask))
     }
 }
 
@@ -336,6 +312,16 @@ mod tests {
 
     /// Memory of 8 MiB whose index lists `chunks`, served by `fake` until it fails; what it says then.
     fn served(chunks: &[(u32, PageMask)], fake: Fake) -> (Memory, mpsc::Receiver<String>) {
+        let (memory, said, _) = served_to(chunks, fake, false);
+        (memory, said)
+    }
+
+    /// The same with the pages that were asked for.
+    fn served_to(
+        chunks: &[(u32, PageMask)],
+        fake: Fake,
+        learn: bool,
+    ) -> (Memory, mpsc::Receiver<String>, Arc<Mutex<Vec<u32>>>) {
         let memory = memory::create(8 << 20).expect("memory");
         let mut index = PageIndex::new(2048, CHUNK_PAGES).expect("index");
         for &(number, mask) in chunks {
@@ -343,16 +329,18 @@ mod tests {
         }
         let map = PageMap::new(&memory).expect("map");
         let uffd = Userfault::open().expect("userfaultfd is needed to run the tests");
-        for extent in index.extents(1) {
-            map.host_ranges(&extent).iter().for_each(|range| uffd.register(range).expect("register"));
+        let extents = index.extents(1);
+        for extent in &extents {
+            map.host_ranges(extent).iter().for_each(|range| uffd.register(range).expect("register"));
         }
-        let (ahead, faulted) = (Vec::new(), Arc::default());
-        let work = Work { map, index: Arc::new(index), source: Box::new(fake), ahead, faulted };
+        let (done, faulted) = (Done::new(map.pages(), extents), Arc::default());
+        let saved = SavedMemory { index: Arc::new(index), source: Box::new(fake), prefetch: None, learn };
+        let work = Work::new(map, saved, done, Arc::clone(&faulted));
         let (say, said) = mpsc::channel();
         thread::spawn(move || {
             work.serve(&uffd, Box::new(move |words| say.send(words).expect("someone listens")))
         });
-        (memory, said)
+        (memory, said, faulted)
     }
 
     #[test]
@@ -366,6 +354,20 @@ mod tests {
         assert_eq!(found, expected);
         let unregistered: u8 = memory.read_obj(GuestAddress(7 << 20)).expect("read");
         assert_eq!(unregistered, 0, "the kernel's own zeros");
+    }
+
+    #[test]
+    fn whoever_is_to_be_learned_from_asks_for_every_page() {
+        let chunk = (2, 0b0101);
+        for (learn, expected) in [(true, vec![32, 34, 33, 35]), (false, vec![32])] {
+            let fake = Fake([(chunk.0, (chunk.1, 0xab))].into());
+            let (memory, _said, faulted) = served_to(&[chunk], fake, learn);
+            for (page, content) in [(0, 0xab), (2, 0xab), (1, 0), (3, 0)] {
+                let found: u8 = memory.read_obj(GuestAddress((32 + page) * PAGE_LEN as u64)).expect("read");
+                assert_eq!(found, content, "page {page}");
+            }
+            assert_eq!(*faulted.lock().expect("whole"), expected);
+        }
     }
 
     #[test]

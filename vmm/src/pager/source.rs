@@ -62,9 +62,7 @@ impl PageSource for LocalFile {
             used += len;
         }
         let content = pages.get(..used).unwrap_or_default();
-        if self.sealer.tag(number, chunk.mask, content) != chunk.tag {
-            return Err(FormatError::Chunk { chunk: number }.into());
-        }
+        chunk.check(&self.sealer, content)?;
         Ok(chunk.mask)
     }
 }

@@ -22,9 +22,9 @@ use crate::confine::{self, Role};
 use crate::describe::describe;
 use crate::lifecycle::Lifecycle;
 use crate::machine::state::IdentityState;
-use crate::machine::{Base, Machine, Prepared, SavedMemory, Shape, States};
+use crate::machine::{Base, Machine, Prepared, Shape, States};
 use crate::memory_file::{Pagemap, Written};
-use crate::pager::{self, LastWords, LocalFile};
+use crate::pager::{self, LastWords, LocalFile, PrefetchFile, SavedMemory};
 use crate::{memory_file, random};
 
 impl Supervisor {
@@ -93,12 +93,10 @@ impl Supervisor {
         let Some(prepared) = self.prepared.take() else {
             return Ok(Err(refuse("state", "no machine is prepared")));
         };
-        let Opened { shape: _, states, files, source, index, salt, identity } = snapshot;
-        let base = || Base { key: Key::new(*wanted.key.bytes()), salt, index: Arc::clone(&index) };
+        let Opened { shape: _, states, files, memory, salt, identity } = snapshot;
+        let base = || Base { key: Key::new(*wanted.key.bytes()), salt, index: Arc::clone(&memory.index) };
         let base = wanted.track_changes.then(base);
-        let working_set = wanted.working_set.clone();
-        let memory = SavedMemory { index, source: Box::new(source), working_set, base };
-        let machine = prepared.load(states, files, memory);
+        let machine = prepared.load(states, files, memory, base);
         self.adopt(machine.map_err(|error| RunError::Load(Box::new(error)))?)?;
         timings.restore_us = micros(restoring);
         if wanted.resume {
@@ -220,18 +218,18 @@ struct Opened {
     shape: Shape,
     states: States,
     files: crate::machine::Connections,
-    source: LocalFile,
-    index: Arc<PageIndex>,
+    memory: SavedMemory,
     salt: Salt,
     identity: Identity,
 }
 
 impl Opened {
     fn new(wanted: &LoadConfig, fds: Vec<OwnedFd>, prepared_for: Option<Shape>) -> Result<Self, Refusal> {
-        let LoadFiles { state, memory, connections } = LoadFiles::new(wanted, fds)?;
+        let LoadFiles { state, memory, prefetch, connections } = LoadFiles::new(wanted, fds)?;
         let bytes = read_state(&state)?;
         let of_state = |error: FormatError| refuse("state", describe(&error));
-        let reader = StateReader::open(&bytes, &Key::new(*wanted.key.bytes())).map_err(of_state)?;
+        let key = Key::new(*wanted.key.bytes());
+        let reader = StateReader::open(&bytes, &key).map_err(of_state)?;
         let identity = reader.get::<IdentityState>(0).map_err(of_state)?;
         let identity = Identity(identity.entries.into_iter().collect());
         check_identity(wanted.identity.as_ref(), &identity)?;
@@ -253,8 +251,11 @@ impl Opened {
             return Err(refuse("memory", message));
         }
         states.check(&connections)?;
+        let prefetch = prefetch
+            .and_then(|file| pager::usable(PrefetchFile::open(file, &key, &reader.tag(), index.pages())));
         let source = LocalFile::new(memory, Arc::clone(&index), reader.chunk_sealer().clone());
-        Ok(Self { shape, states, files: connections, source, index, salt: reader.salt(), identity })
+        let memory = SavedMemory { index, source: Box::new(source), prefetch, learn: wanted.learn };
+        Ok(Self { shape, states, files: connections, memory, salt: reader.salt(), identity })
     }
 }
 

@@ -18,7 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("guest-init", &["guest-protocol"]),
     ("guest-probe", &[]),
     ("guest-protocol", &[]),
-    ("host-agent", &["chunk-store", "cluster-store", "guest-protocol", "jail", "vmm-api"]),
+    ("host-agent", &["chunk-store", "cluster-store", "guest-protocol", "jail", "snapshot", "vmm-api"]),
     ("jail", &[]),
     ("rust-hello", &[]),
     ("snapshot", &[]),

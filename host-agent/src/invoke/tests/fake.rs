@@ -22,6 +22,7 @@ use vmm_api::{
     Response, VsockConnect, WorkingSet,
 };
 
+mod files;
 mod guest;
 
 use guest::Guest;
@@ -29,9 +30,9 @@ use guest::Guest;
 const FD: &str = "FAKE_VMM_FD";
 const MODE: &str = "FAKE_VMM_MODE";
 const DIR: &str = "FAKE_VMM_DIR";
-/// What the last clone was to fetch first.
-pub(super) const WORKING_SET: &str = "wanted-working-set";
-/// Chunks that every clone says it had to wait for.
+/// Which pages the last clone had from the start.
+pub(super) const FETCHED_FIRST: &str = "fetched-first";
+/// Pages that every clone says it had to wait for.
 const FAULTED: [u32; 3] = [7, 0, 3];
 
 /// Name of the pipe that a held event waits for.
@@ -145,13 +146,10 @@ impl Fake {
 
     /// Plays a clone: what it was made from is in its files.
     fn load(self, config: &LoadConfig, fds: Vec<OwnedFd>) {
-        assert_eq!((fds.len(), config.drives.len(), config.resume), (7, 3, true));
-        let way = match read(&fds[0]).as_str() {
-            "state" => CLONED,
-            "nobody's state" => RUNTIME,
-            other => panic!("{other} was not saved"),
-        };
-        assert!(read(&fds[1]).ends_with("memory"));
+        let count = 7 + usize::from(config.prefetch.is_some());
+        assert_eq!((fds.len(), config.drives.len(), config.resume), (count, 3, true));
+        let (of_nobody, tag) = files::open(&fds[0], &fds[1], &config.key);
+        let way = if of_nobody { RUNTIME } else { CLONED };
         check_identity(config.identity.as_ref().unwrap(), way == RUNTIME);
         if self.is("refuse load") {
             self.refuse("state");
@@ -168,7 +166,8 @@ impl Fake {
         if self.is("fail after load") {
             self.answer(&Response::Exited(Exit::Failed));
         }
-        self.tell_working_set(&config.working_set);
+        let pages = config.prefetch.is_some().then(|| files::pages_first(&fds[7], &config.key, &tag));
+        self.tell_working_set(pages.as_deref().unwrap_or_default(), config.learn);
         let (ours, theirs) = UnixStream::pair().unwrap();
         connect(fds[5].as_fd(), CONTROL_PORT, &theirs);
         drop(theirs);
@@ -176,14 +175,15 @@ impl Fake {
             .resume(&config.generation);
     }
 
-    /// Writes down what was to be fetched first, and says from now on what it had to wait for.
-    fn tell_working_set(&self, wanted: &WorkingSet) {
-        let list = wanted.0.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-        fs::write(Path::new(&env::var(DIR).unwrap()).join(WORKING_SET), list).unwrap();
+    /// Writes down what it has from the start, and says from now on, if it was asked to, what it had to wait for.
+    fn tell_working_set(&self, first: &[u32], learn: bool) {
+        let list = format!("{first:?}, {}", if learn { "learning" } else { "knowing" });
+        fs::write(Path::new(&env::var(DIR).unwrap()).join(FETCHED_FIRST), list).unwrap();
         let (control, mode) = (self.control.try_clone().unwrap(), self.mode.clone());
         let fake = Fake { control, mode, way: Cell::new(self.way.get()) };
         std::thread::spawn(move || {
             while fake.request().0 == Request::WorkingSet {
+                assert!(learn);
                 fake.answer(&Response::WorkingSet(WorkingSet(FAULTED.into())));
             }
         });

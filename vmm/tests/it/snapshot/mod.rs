@@ -3,7 +3,7 @@
 mod changes;
 mod content;
 mod hostile;
-mod working_set;
+mod prefetch;
 
 use std::fs::File;
 use std::io::{PipeReader, Read, Seek, SeekFrom};
@@ -58,7 +58,8 @@ fn load_config() -> LoadConfig {
         serial: SerialConfig::Fd(2),
         generation: [7; 16],
         identity: None,
-        working_set: vmm_api::WorkingSet::default(),
+        prefetch: None,
+        learn: false,
         track_changes: false,
         resume: true,
     }

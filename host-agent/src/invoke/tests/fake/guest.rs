@@ -20,7 +20,7 @@ use guest_protocol::{
 };
 use vmm_api::{Request, Response, SnapshotReport};
 
-use super::{BOOTED, DIR, Fake, GATE, RUNTIME, check_identity, read};
+use super::{BOOTED, DIR, Fake, GATE, RUNTIME, check_identity, files, read};
 
 /// A connected guest.
 pub(super) struct Guest {
@@ -51,7 +51,7 @@ impl Guest {
                 if self.fake.is("hang as nobody") {
                     self.receive();
                 }
-                self.freeze("nobody's ");
+                self.freeze(true);
             }
             other => panic!("{other:?} to one that is nobody"),
         }
@@ -77,7 +77,7 @@ impl Guest {
         }
         if snap_start {
             assert_eq!(self.receive(), HostMessage::Freeze);
-            return self.freeze("");
+            return self.freeze(false);
         }
         self.serve();
     }
@@ -91,8 +91,8 @@ impl Guest {
         }
     }
 
-    /// Becomes a snapshot whose files begin with that.
-    fn freeze(mut self, whose: &str) {
+    /// Becomes a snapshot, of a function or of nobody.
+    fn freeze(mut self, of_nobody: bool) {
         if self.fake.is("die in freeze") {
             process::exit(7);
         }
@@ -105,12 +105,13 @@ impl Guest {
         self.fake.answer(&Response::Ok);
         let (Request::Snapshot(config), fds) = self.fake.request() else { panic!("no snapshot") };
         assert_eq!(fds.len(), 2);
-        check_identity(&config.identity, !whose.is_empty());
+        check_identity(&config.identity, of_nobody);
         if self.fake.is("refuse snapshot") {
             self.fake.refuse("memory");
         }
-        for (fd, content) in fds.into_iter().zip(["state", "memory"]) {
-            File::from(fd).write_all(format!("{whose}{content}").as_bytes()).unwrap();
+        let [state, memory] = files::contents(of_nobody, &config.key);
+        for (fd, content) in fds.into_iter().zip([state, memory]) {
+            File::from(fd).write_all(&content).unwrap();
             if self.fake.is("die in snapshot") {
                 process::exit(9);
             }
