@@ -20,6 +20,7 @@ mod call;
 mod messages;
 mod node;
 mod prepare;
+mod rehearsal;
 mod runtimes;
 mod settings;
 mod start;

@@ -1,7 +1,7 @@
 //! Making snapshots: beside the invocations, in the node's spare room, one at a time for each version.
 //!
 //! ```text
-//!  room ─► boot ─► init ─► freeze, pause, snapshot ─► destroy ─► publish
+//!  room ─► boot ─► init ─► freeze, pause, snapshot ─► destroy ─► publish ─► rehearse
 //! ```
 //!
 //! What fails on the way leaves neither a sandbox nor a file: a draft is removed when it is dropped, and at the next
@@ -23,7 +23,7 @@ use vmm_api::Identity;
 use super::{
     CodeImage, Invocation, InvokeError, PrepareError, Retired, messages,
     node::{Grant, Shared},
-    start,
+    rehearsal, start,
 };
 use crate::{
     functions::model::{FunctionConfig, FunctionId, LATEST},
@@ -137,7 +137,9 @@ pub(super) async fn version(
                 let published = shared.snapshots.publish(draft, owner, identity, still_wanted).await;
                 let published = published.map_err(|error| PrepareError::Node(describe(&error)))?;
                 shared.host.blanks().expect(shape);
-                return published.map(drop).ok_or(PrepareError::Superseded);
+                let snapshot = published.ok_or(PrepareError::Superseded)?;
+                rehearsal::of_version(&shared, &function, &code, &snapshot).await;
+                return Ok(());
             }
             Err(MakeError::Refused(error)) => return Err(error),
             Err(MakeError::Sandbox(error)) => {

@@ -2,7 +2,7 @@
 //! a function's very first start skips the boot.
 //!
 //! ```text
-//!  a boot of (runtime, memory) ends ─► room to spare ─► boot ─► preload, freeze, pause, snapshot ─► publish ─► shed
+//!  a boot of (runtime, memory) ends ─► room to spare ─► boot ─► preload, freeze, pause, snapshot ─► publish ─► shed ─► rehearse
 //!                                          ▲               │ stopped: somebody needs the room
 //!                                          └───────────────┘
 //! ```
@@ -22,7 +22,7 @@ use std::{
 use tokio::sync::mpsc;
 use vmm_api::{Identity, SnapshotReport};
 
-use super::{Invocation, messages, node::Shared, worker::Command};
+use super::{Invocation, messages, node::Shared, rehearsal, worker::Command};
 use crate::{
     disk::DiskError,
     functions::model::FunctionConfig,
@@ -302,9 +302,12 @@ async fn make(
     let made = save(shared, pair, id, stop).await;
     shared.ended(id);
     let Some((draft, identity, report)) = made? else { return Ok(false) };
-    shared.snapshots.publish(draft, pair.owner(), identity, || true).await?;
+    let published = shared.snapshots.publish(draft, pair.owner(), identity, || true).await?;
     shared.snapshots.shed(shared.runtimes.limit).await;
     shared.host.blanks().expect(machine::shape(pair.memory_mib));
+    if let Some(snapshot) = published {
+        rehearsal::of_runtime(shared, pair, &snapshot).await;
+    }
     tracing::info!(target: NOTICE, runtime = pair.runtime, memory_mib = pair.memory_mib, "a runtime's snapshot is made");
     tracing::debug!(?report, "so it went");
     Ok(true)

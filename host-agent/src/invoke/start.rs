@@ -19,7 +19,7 @@ use crate::{
     functions::model::{FunctionConfig, StartKind},
     sandbox::{
         SandboxId,
-        boot::{Sandbox, SandboxError},
+        boot::{Sandbox, SandboxError, Spec},
         guest::Restored,
         resume::{Rebirth, ResumeTiming, Tmp},
         way::{Losses, Way, choose},
@@ -92,7 +92,8 @@ async fn clone(
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
     let limit = shared.settings.restore_timeout;
-    let (mut sandbox, resumed) = match resume(shared, id, invocation, snapshot, Tmp::AsSaved, timing).await {
+    let spec = messages::spec(&invocation.function, &invocation.code);
+    let (mut sandbox, resumed) = match resume(shared, id, &spec, snapshot, Tmp::AsSaved).await {
         Ok(resumed) => resumed,
         Err(error) => {
             if error.is_unusable_snapshot() {
@@ -104,6 +105,7 @@ async fn clone(
             return Err(StartError::Clone(error));
         }
     };
+    note(timing, resumed);
     let began = Instant::now();
     let restored = {
         let restoring = std::pin::pin!(sandbox.restored(limit.saturating_sub(resumed.total())));
@@ -132,16 +134,20 @@ async fn clone_runtime(
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
     let function = &invocation.function;
-    let resumed = resume(shared, id, invocation, snapshot, Tmp::Empty, timing).await;
-    let started = match resumed {
-        // While it is nobody's: what one tenant's function touches is no other tenant's to feel.
-        Ok((mut sandbox, _)) => match sandbox.report_working_set().await {
-            Ok(()) => initialise(shared, id, sandbox, function, timing).await,
-            Err(error) => {
-                sandbox.destroy_because(&error).await;
-                Err(error)
+    let spec = messages::spec(function, &invocation.code);
+    snapshot.use_now();
+    let started = match resume(shared, id, &spec, snapshot, Tmp::Empty).await {
+        Ok((mut sandbox, resumed)) => {
+            note(timing, resumed);
+            // While it is nobody's: what one tenant's function touches is no other tenant's to feel.
+            match sandbox.report_working_set().await {
+                Ok(_) => initialise(shared, id, sandbox, function, timing).await,
+                Err(error) => {
+                    sandbox.destroy_because(&error).await;
+                    Err(error)
+                }
             }
-        },
+        }
         Err(error) => Err(error),
     };
     match started {
@@ -157,26 +163,25 @@ async fn clone_runtime(
 }
 
 /// Resumes a clone up to the end of its gate.
-async fn resume(
+pub(super) async fn resume(
     shared: &Shared,
     id: SandboxId,
-    invocation: &Invocation,
+    spec: &Spec,
     snapshot: &Arc<Snapshot>,
     tmp: Tmp,
-    timing: &mut Timing,
 ) -> Result<(Sandbox, ResumeTiming), SandboxError> {
     let limit = shared.settings.restore_timeout;
-    snapshot.use_now();
     // Not the sandbox's id: the agent counts those from its start.
     let instance = uuid::Uuid::new_v4().to_string();
     let unique = messages::unique(instance, wall_clock_unix_ns(), &chance()?, limit);
-    let spec = messages::spec(&invocation.function, &invocation.code);
     let rebirth = Rebirth { snapshot, key: shared.snapshots.key(), tmp, unique, limit };
-    let (sandbox, resumed) = shared.host.resume(id, &spec, rebirth).await?;
+    shared.host.resume(id, spec, rebirth).await
+}
+
+fn note(timing: &mut Timing, resumed: ResumeTiming) {
     let ResumeTiming { place, load, unique, gate } = resumed;
     (timing.place, timing.load, timing.unique, timing.gate) =
         (Some(place), Some(load), Some(unique), Some(gate));
-    Ok((sandbox, resumed))
 }
 
 async fn boot(

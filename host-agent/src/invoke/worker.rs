@@ -157,7 +157,7 @@ impl Worker {
         drop(end.send(answer));
         match next {
             Next::Wait => match self.sandbox.report_working_set().await {
-                Ok(()) => Next::Wait,
+                Ok(_) => Next::Wait,
                 Err(error) => {
                     self.shared.stopping(self.id);
                     Next::Destroy(Some(error))

@@ -17,7 +17,11 @@ use std::{
 };
 
 use guest_protocol::{Unique, generation_counter};
-use tokio::{net::unix::pipe, task::spawn_blocking, time::timeout};
+use tokio::{
+    net::unix::pipe,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 use vmm_api::{Identity, Key, SnapshotReport};
 
 use super::{
@@ -205,15 +209,14 @@ async fn wake(
 
 impl Sandbox {
     /// After a version's clone's first invocation, before a runtime's clone is told its function: tells the snapshot what the
-    /// clone had to wait for, so that the next ones need not. Does not wait until they have it.
-    pub(crate) async fn report_working_set(&mut self) -> Result<(), SandboxError> {
-        let Some(Origin { lesson, _starting }) = self.origin.take() else { return Ok(()) };
-        let Some((lesson, key)) = lesson else { return Ok(()) };
+    /// clone had to wait for, so that the next ones need not. What is given back is over when they will.
+    pub(crate) async fn report_working_set(&mut self) -> Result<Option<JoinHandle<()>>, SandboxError> {
+        let Some(Origin { lesson, _starting }) = self.origin.take() else { return Ok(None) };
+        let Some((lesson, key)) = lesson else { return Ok(None) };
         let (what, limit) = ("tell its working set", WORKING_SET_TIMEOUT);
         let asked = timeout(limit, self.vmm.working_set()).await;
         let faulted = asked.map_err(|_| SandboxError::TimedOut { what, limit })??;
-        lesson.tell(&faulted, key);
-        Ok(())
+        Ok(lesson.tell(&faulted, key))
     }
 
     /// Waits until the runtime of a unique clone asks for invocations; the guest ends a restore that takes longer than

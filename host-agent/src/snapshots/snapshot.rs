@@ -14,6 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::task::{JoinHandle, spawn_blocking};
 use vmm_api::{Identity, Key, WorkingSet};
 
 use super::{
@@ -157,13 +158,12 @@ impl Snapshot {
 }
 
 impl Lesson {
-    /// The clone had to wait for these. The clones that are made from some moment on have them.
-    pub(crate) fn tell(mut self, faulted: &WorkingSet, key: Key) {
+    /// The clone had to wait for these. The clones that are made when the task is over have them before they run; there is
+    /// none, when they have them already.
+    pub(crate) fn tell(mut self, faulted: &WorkingSet, key: Key) -> Option<JoinHandle<()>> {
         self.told = true;
-        if self.snapshot.lessons.learn(faulted) {
-            let snapshot = Arc::clone(&self.snapshot);
-            drop(tokio::task::spawn_blocking(move || snapshot.make_prefetch(&key)));
-        }
+        let snapshot = Arc::clone(&self.snapshot);
+        snapshot.lessons.learn(faulted).then(|| spawn_blocking(move || snapshot.make_prefetch(&key)))
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
     },
     path::Path,
     process,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use guest_protocol::{CONTROL_PORT, FrameReader};
@@ -32,6 +33,8 @@ const MODE: &str = "FAKE_VMM_MODE";
 const DIR: &str = "FAKE_VMM_DIR";
 /// Which pages the last clone had from the start.
 pub(super) const FETCHED_FIRST: &str = "fetched-first";
+/// Whether this clone has said what it had to wait for, if it was to.
+static TOLD: AtomicBool = AtomicBool::new(true);
 /// Pages that every clone says it had to wait for.
 const FAULTED: [u32; 3] = [7, 0, 3];
 
@@ -177,6 +180,7 @@ impl Fake {
 
     /// Writes down what it has from the start, and says from now on, if it was asked to, what it had to wait for.
     fn tell_working_set(&self, first: &[u32], learn: bool) {
+        TOLD.store(!learn, Ordering::Relaxed);
         let list = format!("{first:?}, {}", if learn { "learning" } else { "knowing" });
         fs::write(Path::new(&env::var(DIR).unwrap()).join(FETCHED_FIRST), list).unwrap();
         let (control, mode) = (self.control.try_clone().unwrap(), self.mode.clone());
@@ -184,6 +188,7 @@ impl Fake {
         std::thread::spawn(move || {
             while fake.request().0 == Request::WorkingSet {
                 assert!(learn);
+                TOLD.store(true, Ordering::Relaxed);
                 fake.answer(&Response::WorkingSet(WorkingSet(FAULTED.into())));
             }
         });

@@ -143,10 +143,10 @@ async fn at_every_step_of_a_resume() {
         "die in run",
     ];
     for step in steps {
-        // None of these steps is part of making a snapshot.
-        let node = node(&format!("stop: {step}"));
+        let node = node("");
         node.prepare(version("f")).await.unwrap_or_else(|error| panic!("{step}: {error}"));
         node.stop().await;
+        node.behave(&format!("stop: {step}"));
         kill_there(&node, VERSION, step).await;
         assert_eq!(node.snapshots().await, 1, "{step}");
         node.behave("");

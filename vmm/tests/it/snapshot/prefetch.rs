@@ -185,3 +185,16 @@ fn it_is_a_descriptor_of_its_own() {
 fn a_machine_that_was_booted_has_waited_for_nothing() {
     assert_eq!(waited_for(&Vmm::spawn()), [0_u32; 0]);
 }
+
+#[test]
+fn a_machine_that_is_stopped_while_pages_follow_ends_well() {
+    let (snapshot, _) = Snapshot::of_counter();
+    let file = everything(&snapshot);
+    for _ in 0..8 {
+        let vmm = prepared();
+        let _console = clone_with(&snapshot, &vmm, &file, load_config());
+        assert_eq!(vmm.call(&Request::Stop), Response::Ok);
+        let (status, log) = vmm.wait();
+        assert!(status.success() && log.is_empty(), "{status}, {log}");
+    }
+}

@@ -10,6 +10,7 @@ use std::{
     },
     path::Path,
     process,
+    sync::atomic::Ordering,
 };
 
 use guest_protocol::{
@@ -20,7 +21,7 @@ use guest_protocol::{
 };
 use vmm_api::{Request, Response, SnapshotReport};
 
-use super::{BOOTED, DIR, Fake, GATE, RUNTIME, check_identity, files, read};
+use super::{BOOTED, DIR, Fake, GATE, RUNTIME, TOLD, check_identity, files, read};
 
 /// A connected guest.
 pub(super) struct Guest {
@@ -153,6 +154,7 @@ impl Guest {
         if self.fake.way.get() == RUNTIME {
             let HostMessage::Start(start) = self.receive() else { panic!("no start behind the gate") };
             assert_eq!(start.initialization_type, InitializationType::OnDemand);
+            assert!(TOLD.load(Ordering::Relaxed), "it is somebody's now");
             return self.initialise(start);
         }
         if self.fake.is("die in hooks") {
