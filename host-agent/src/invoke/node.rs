@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
@@ -27,7 +28,7 @@ use crate::{
         machine,
         policy::{self, Action, Demand, Pool, Ticket},
     },
-    snapshots::SnapshotStore,
+    snapshots::{HostIdentity, SnapshotStore},
 };
 
 /// How long the processes of killed sandboxes may take to be gone.
@@ -76,7 +77,9 @@ impl Shared {
         let Settings { lib_dir, scratch_dir, boot_timeout, blank_limit, disk, .. } = &settings;
         let host = Host::new(lib_dir, scratch_dir.clone(), *boot_timeout, *blank_limit, Arc::clone(disk))?;
         let snapshots = Arc::new(SnapshotStore::open(&settings.state_dir)?);
-        let making = Making::new(lib_dir.clone());
+        let identity = HostIdentity::new(lib_dir.clone(), &settings.state_dir);
+        identity.shed_images(&snapshots).context("remove images that no snapshot needs")?;
+        let making = Making::new(identity);
         let runtimes = Runtimes::new(settings.runtime_snapshots);
         let state = State {
             pool: Pool::new(settings.limits.clone()),

@@ -9,7 +9,6 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -26,6 +25,7 @@ use super::{
     rehearsal, start,
 };
 use crate::{
+    disk::Disk,
     functions::model::{FunctionConfig, FunctionId, LATEST},
     sandbox::{
         SandboxId,
@@ -35,7 +35,7 @@ use crate::{
         machine,
         resume::FREEZE_TIMEOUT,
     },
-    snapshots::{Content, Draft, HostIdentity, Owner, Snapshot},
+    snapshots::{Content, Draft, HostIdentity, Owner, Resumable, Snapshot},
 };
 
 /// How often a snapshot is tried: a machine may be lost to bad luck once.
@@ -57,9 +57,9 @@ struct Job {
 }
 
 impl Making {
-    /// None yet, on a node with its programs in `lib_dir`.
-    pub(super) fn new(lib_dir: PathBuf) -> Self {
-        Self { identity: HostIdentity::new(lib_dir), jobs: Mutex::default() }
+    /// None yet, on a node that makes its snapshots from that.
+    pub(super) fn new(identity: HostIdentity) -> Self {
+        Self { identity, jobs: Mutex::default() }
     }
 
     /// The identity of a snapshot that would be made now.
@@ -67,15 +67,22 @@ impl Making {
         self.identity.identity(runtime, content).await
     }
 
-    /// Whether a snapshot can be resumed with what the node has of its runtime.
-    pub(super) async fn fits(&self, snapshot: &Snapshot, runtime: &str) -> bool {
-        match self.identity.has_runtime_of(snapshot.identity(), runtime).await {
-            Ok(fits) => fits,
+    /// The snapshot with the image of its runtime, if the node has that.
+    pub(super) async fn resumable(&self, snapshot: Arc<Snapshot>, runtime: &str) -> Option<Resumable> {
+        match self.identity.resumable(snapshot, runtime).await {
+            Ok(resumable) => resumable,
             // The boot that follows names what is missing to whom it concerns.
             Err(error) => {
                 tracing::warn!(runtime, "its image cannot be read: {error}");
-                false
+                None
             }
+        }
+    }
+
+    /// To be called before a snapshot is published. When it fails, the snapshot serves until its runtime has another image.
+    pub(super) async fn keep_image(&self, runtime: &str, disk: &Arc<Disk>) {
+        if let Err(error) = self.identity.keep_image(runtime, disk).await {
+            tracing::warn!(runtime, "there is no copy of its image: {}", describe(&error));
         }
     }
 
@@ -133,12 +140,13 @@ pub(super) async fn version(
         match make(&shared, &function, &code, &draft, identity.clone()).await {
             Ok(()) => {
                 let wanted = Arc::clone(&job);
+                shared.making.keep_image(&function.runtime, &shared.settings.disk).await;
                 let still_wanted = move || wanted.wanted.load(Ordering::Relaxed);
                 let published = shared.snapshots.publish(draft, owner, identity, still_wanted).await;
                 let published = published.map_err(|error| PrepareError::Node(describe(&error)))?;
                 shared.host.blanks().expect(shape);
                 let snapshot = published.ok_or(PrepareError::Superseded)?;
-                rehearsal::of_version(&shared, &function, &code, &snapshot).await;
+                rehearsal::of_version(&shared, &function, &code, snapshot).await;
                 return Ok(());
             }
             Err(MakeError::Refused(error)) => return Err(error),

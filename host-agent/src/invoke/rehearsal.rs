@@ -17,7 +17,7 @@ use crate::{
         policy::Demand,
         resume::Tmp,
     },
-    snapshots::Snapshot,
+    snapshots::{Resumable, Snapshot},
 };
 
 /// Of a version: gate and hooks, up to the point where it would be given an event.
@@ -25,19 +25,20 @@ pub(super) async fn of_version(
     shared: &Shared,
     function: &FunctionConfig,
     code: &CodeImage,
-    snapshot: &Arc<Snapshot>,
+    snapshot: Arc<Snapshot>,
 ) {
     let (demand, spec) = (messages::snapshot_demand(function), messages::spec(function, code));
     in_spare_room(shared, demand, &spec, snapshot, Tmp::AsSaved).await;
 }
 
 /// Of a runtime: the gate, up to the point where it would be told its function.
-pub(super) async fn of_runtime(shared: &Shared, pair: &Pair, snapshot: &Arc<Snapshot>) {
+pub(super) async fn of_runtime(shared: &Shared, pair: &Pair, snapshot: Arc<Snapshot>) {
     let (demand, spec) = (messages::nobodys_demand(pair), messages::nobodys_spec(pair));
     in_spare_room(shared, demand, &spec, snapshot, Tmp::Empty).await;
 }
 
-async fn in_spare_room(shared: &Shared, demand: Demand, spec: &Spec, snapshot: &Arc<Snapshot>, tmp: Tmp) {
+async fn in_spare_room(shared: &Shared, demand: Demand, spec: &Spec, snapshot: Arc<Snapshot>, tmp: Tmp) {
+    let Some(origin) = shared.making.resumable(snapshot, &spec.runtime).await else { return };
     let Ok(Some((id, mut inbox))) = shared.spare(demand) else { return };
     let mut forced = shared.forced();
     let rehearsed = tokio::select! {
@@ -45,11 +46,11 @@ async fn in_spare_room(shared: &Shared, demand: Demand, spec: &Spec, snapshot: &
         _ = forced.wait_for(|forced| *forced) => Ok(()),
         // A word or the end of the channel: both say that it is in somebody's way.
         _ = inbox.recv() => Ok(()),
-        rehearsed = rehearse(shared, id, spec, snapshot, tmp) => rehearsed,
+        rehearsed = rehearse(shared, id, spec, &origin, tmp) => rehearsed,
     };
     shared.ended(id);
     if let Err(error) = rehearsed {
-        tracing::warn!(owner = ?snapshot.owner(), "a clone that was to tell came to nothing: {}", describe(&error));
+        tracing::warn!(owner = ?origin.snapshot.owner(), "a clone that was to tell came to nothing: {}", describe(&error));
     }
 }
 
@@ -57,17 +58,17 @@ async fn rehearse(
     shared: &Shared,
     id: SandboxId,
     spec: &Spec,
-    snapshot: &Arc<Snapshot>,
+    origin: &Resumable,
     tmp: Tmp,
 ) -> Result<(), SandboxError> {
-    let (mut sandbox, resumed) = start::resume(shared, id, spec, snapshot, tmp).await?;
+    let (mut sandbox, resumed) = start::resume(shared, id, spec, origin, tmp).await?;
     let told = async {
         if tmp == Tmp::AsSaved {
             let left = shared.settings.restore_timeout.saturating_sub(resumed.total());
             let restoring = std::pin::pin!(sandbox.restored(left));
             // Whether its hooks fail is for whoever calls the function to know.
             if let Restored::Failed(failure) = start::with_slot(shared, id, restoring).await? {
-                tracing::info!(owner = ?snapshot.owner(), ?failure, "hooks failed where nobody waited for them");
+                tracing::info!(owner = ?origin.snapshot.owner(), ?failure, "hooks failed where nobody waited for them");
             }
         }
         sandbox.report_working_set().await

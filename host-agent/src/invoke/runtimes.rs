@@ -33,7 +33,7 @@ use crate::{
         describe, machine,
         resume::PRELOAD_TIMEOUT,
     },
-    snapshots::{Content, Draft, Owner, Snapshot, SnapshotError},
+    snapshots::{Content, Draft, Owner, Resumable, Snapshot, SnapshotError},
 };
 
 /// How often a making that had to give its room back is begun again before it waits for the next boot of its pair.
@@ -155,20 +155,19 @@ pub(super) async fn take_stock(node: Weak<Shared>) {
     shared.snapshots.shed(shared.runtimes.limit).await;
     for snapshot in shared.snapshots.of_runtimes() {
         let Owner::Runtime { runtime, .. } = snapshot.owner() else { continue };
-        if !shared.making.fits(&snapshot, runtime).await {
+        if shared.making.resumable(Arc::clone(&snapshot), runtime).await.is_none() {
             shared.snapshots.discard(&snapshot);
         }
     }
 }
 
 /// The snapshot that a function's first sandboxes are clones of, if there is one that can be resumed here.
-pub(super) async fn find(shared: &Shared, function: &FunctionConfig) -> Option<Arc<Snapshot>> {
+pub(super) async fn find(shared: &Shared, function: &FunctionConfig) -> Option<Resumable> {
     let pair = Pair::of(function);
     if !shared.runtimes.trusts(&pair) {
         return None;
     }
-    let snapshot = shared.snapshots.find(&pair.owner())?;
-    shared.making.fits(&snapshot, &pair.runtime).await.then_some(snapshot)
+    shared.making.resumable(shared.snapshots.find(&pair.owner())?, &pair.runtime).await
 }
 
 /// A clone became a function.
@@ -302,11 +301,12 @@ async fn make(
     let made = save(shared, pair, id, stop).await;
     shared.ended(id);
     let Some((draft, identity, report)) = made? else { return Ok(false) };
+    shared.making.keep_image(&pair.runtime, &shared.settings.disk).await;
     let published = shared.snapshots.publish(draft, pair.owner(), identity, || true).await?;
     shared.snapshots.shed(shared.runtimes.limit).await;
     shared.host.blanks().expect(machine::shape(pair.memory_mib));
     if let Some(snapshot) = published {
-        rehearsal::of_runtime(shared, pair, &snapshot).await;
+        rehearsal::of_runtime(shared, pair, snapshot).await;
     }
     tracing::info!(target: NOTICE, runtime = pair.runtime, memory_mib = pair.memory_mib, "a runtime's snapshot is made");
     tracing::debug!(?report, "so it went");

@@ -24,7 +24,7 @@ use crate::{
         resume::{Rebirth, ResumeTiming, Tmp},
         way::{Losses, Way, choose},
     },
-    snapshots::{Owner, Snapshot},
+    snapshots::{Owner, Resumable, Snapshot},
 };
 
 /// Why a sandbox is not there.
@@ -88,18 +88,18 @@ async fn clone(
     shared: &Arc<Shared>,
     id: SandboxId,
     invocation: &Arc<Invocation>,
-    snapshot: &Arc<Snapshot>,
+    origin: &Resumable,
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
     let limit = shared.settings.restore_timeout;
     let spec = messages::spec(&invocation.function, &invocation.code);
-    let (mut sandbox, resumed) = match resume(shared, id, &spec, snapshot, Tmp::AsSaved).await {
+    let (mut sandbox, resumed) = match resume(shared, id, &spec, origin, Tmp::AsSaved).await {
         Ok(resumed) => resumed,
         Err(error) => {
             if error.is_unusable_snapshot() {
                 let arn = invocation.function.version_arn();
                 tracing::warn!(function = arn, "its snapshot is of no use and is made again");
-                shared.snapshots.discard(snapshot);
+                shared.snapshots.discard(&origin.snapshot);
                 prepare::beside(shared, invocation);
             }
             return Err(StartError::Clone(error));
@@ -130,13 +130,13 @@ async fn clone_runtime(
     shared: &Arc<Shared>,
     id: SandboxId,
     invocation: &Arc<Invocation>,
-    snapshot: &Arc<Snapshot>,
+    origin: &Resumable,
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
     let function = &invocation.function;
     let spec = messages::spec(function, &invocation.code);
-    snapshot.use_now();
-    let started = match resume(shared, id, &spec, snapshot, Tmp::Empty).await {
+    origin.snapshot.use_now();
+    let started = match resume(shared, id, &spec, origin, Tmp::Empty).await {
         Ok((mut sandbox, resumed)) => {
             note(timing, resumed);
             // While it is nobody's: what one tenant's function touches is no other tenant's to feel.
@@ -156,7 +156,7 @@ async fn clone_runtime(
             Ok(sandbox)
         }
         Err(error) => {
-            runtimes::lost(shared, snapshot, &error);
+            runtimes::lost(shared, &origin.snapshot, &error);
             Err(StartError::Runtime(error))
         }
     }
@@ -167,14 +167,14 @@ pub(super) async fn resume(
     shared: &Shared,
     id: SandboxId,
     spec: &Spec,
-    snapshot: &Arc<Snapshot>,
+    origin: &Resumable,
     tmp: Tmp,
 ) -> Result<(Sandbox, ResumeTiming), SandboxError> {
     let limit = shared.settings.restore_timeout;
     // Not the sandbox's id: the agent counts those from its start.
     let instance = uuid::Uuid::new_v4().to_string();
     let unique = messages::unique(instance, wall_clock_unix_ns(), &chance()?, limit);
-    let rebirth = Rebirth { snapshot, key: shared.snapshots.key(), tmp, unique, limit };
+    let rebirth = Rebirth { origin, key: shared.snapshots.key(), tmp, unique, limit };
     shared.host.resume(id, spec, rebirth).await
 }
 
@@ -232,9 +232,8 @@ async fn fitting(
     shared: &Shared,
     function: &FunctionConfig,
     snapshot: Option<Arc<Snapshot>>,
-) -> Option<Arc<Snapshot>> {
-    let snapshot = snapshot?;
-    shared.making.fits(&snapshot, &function.runtime).await.then_some(snapshot)
+) -> Option<Resumable> {
+    shared.making.resumable(snapshot?, &function.runtime).await
 }
 
 /// Waits for user code that computes under its start slot; code that takes this long mostly waits for something, and

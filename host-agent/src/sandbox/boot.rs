@@ -231,26 +231,26 @@ impl Host {
             let path = self.lib_dir.join("guest").join(name);
             File::open(&path).map_err(|source| SandboxError::Kernel { path, source })
         };
-        let (runtime, code) = self.drives(spec)?;
+        let runtime = self.lib_dir.join("runtimes").join(format!("{}.erofs", spec.runtime));
+        let (runtime, code) = drives(&runtime, spec.code.as_deref())?;
         let scratch = self.scratch.image(spec.ephemeral_storage_mib).await?;
         Ok(Images { kernel: kernel("vmlinux")?, initrd: kernel("initrd.cpio")?, runtime, code, scratch })
-    }
-
-    /// The images of runtime and code.
-    pub(super) fn drives(&self, spec: &Spec) -> Result<(File, File), SandboxError> {
-        let runtime = self.lib_dir.join("runtimes").join(format!("{}.erofs", spec.runtime));
-        let open = |path: &Path| File::open(path);
-        let code = open(spec.code.as_deref().unwrap_or(&runtime));
-        let code =
-            code.map_err(|source| SandboxError::Code { path: spec.code.clone().unwrap_or_default(), source });
-        let runtime = open(&runtime).map_err(|source| SandboxError::Runtime { path: runtime, source })?;
-        Ok((runtime, code?))
     }
 
     /// A blank process for a sandbox that none waits for.
     pub(super) async fn spawn(&self) -> Result<(Vmm, ChildStderr), VmmError> {
         Vmm::spawn(&self.spawner).await
     }
+}
+
+/// The images of a runtime and of code; without code there is a drive that nobody is to mount.
+pub(super) fn drives(runtime: &Path, code: Option<&Path>) -> Result<(File, File), SandboxError> {
+    let code = code.unwrap_or(runtime);
+    let opened = File::open(runtime);
+    let runtime = opened.map_err(|source| SandboxError::Runtime { path: runtime.to_owned(), source })?;
+    let opened = File::open(code);
+    let code = opened.map_err(|source| SandboxError::Code { path: code.to_owned(), source })?;
+    Ok((runtime, code))
 }
 
 /// Files of one sandbox, opened for it alone: descriptors of one open file would share their position.

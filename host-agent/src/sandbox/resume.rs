@@ -12,11 +12,10 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use guest_protocol::{Unique, generation_counter};
+use guest_protocol::{GateReport, GateStep, StepOutcome, Unique, generation_counter};
 use tokio::{
     net::unix::pipe,
     task::{JoinHandle, spawn_blocking},
@@ -27,7 +26,7 @@ use vmm_api::{Identity, Key, SnapshotReport};
 use super::{
     SandboxId,
     blanks::Starting,
-    boot::{GRACE, Host, Sandbox, SandboxError, Spec, report},
+    boot::{GRACE, Host, Sandbox, SandboxError, Spec, drives, report},
     console::{Captured, Stream},
     guest::{Guest, GuestError, Restored},
     logs::Logs,
@@ -36,7 +35,7 @@ use super::{
     scratch::{self, ScratchError},
     vmm::Vmm,
 };
-use crate::snapshots::{Draft, Lesson, Snapshot};
+use crate::snapshots::{Draft, Lesson, Resumable};
 
 /// How long a guest may take to stand still: its function's threads are frozen in milliseconds, what is in its page
 /// cache is written to a file of ours.
@@ -81,7 +80,7 @@ pub(crate) enum Tmp {
 #[derive(Debug)]
 pub(crate) struct Rebirth<'a> {
     /// What is resumed.
-    pub(crate) snapshot: &'a Arc<Snapshot>,
+    pub(crate) origin: &'a Resumable,
     /// The key that it was made with.
     pub(crate) key: &'a Key,
     /// Its /tmp.
@@ -110,9 +109,9 @@ impl Host {
         rebirth: Rebirth<'_>,
     ) -> Result<(Sandbox, ResumeTiming), SandboxError> {
         let began = Instant::now();
-        let Rebirth { snapshot, key, tmp, unique, limit } = rebirth;
+        let Rebirth { origin: Resumable { snapshot, image }, key, tmp, unique, limit } = rebirth;
         let (state, memory) = (snapshot.state()?, snapshot.memory()?);
-        let (runtime, code) = self.drives(spec)?;
+        let (runtime, code) = drives(image, spec.code.as_deref())?;
         let scratch = match tmp {
             Tmp::AsSaved => self.scratch.copy_of(snapshot.scratch()).await?,
             Tmp::Empty => self.scratch.image(spec.ephemeral_storage_mib).await?,
@@ -149,8 +148,11 @@ impl Host {
             load(&vmm, config, fds).await?;
             let load = loading.elapsed();
             let waking = Instant::now();
-            let (guest, gate) = wake(&vmm, &broker, unique, (began, limit), &mut logs).await?;
-            Ok((guest, ResumeTiming { place, load, unique: waking.elapsed(), gate }))
+            let (guest, report) = wake(&vmm, &broker, unique, (began, limit), &mut logs).await?;
+            let unique = waking.elapsed();
+            tracing::info!(%id, gate_us = report.duration_us, steps = told(&report.steps), "a clone is unique");
+            let gate = Duration::from_micros(report.duration_us);
+            Ok((guest, ResumeTiming { place, load, unique, gate }))
         })
         .await;
         match up.unwrap_or(Err(SandboxError::TimedOut { what: "become unique", limit })) {
@@ -180,14 +182,14 @@ async fn load(vmm: &Vmm, config: vmm_api::LoadConfig, fds: Vec<OwnedFd>) -> Resu
     Ok(())
 }
 
-/// From a running clone to a unique one, and how long the guest says that its steps took.
+/// From a running clone to a unique one, and what the guest says of its steps.
 async fn wake(
     vmm: &Vmm,
     broker: &PacketSocket,
     mut unique: Unique,
     (began, limit): (Instant, Duration),
     logs: &mut Logs,
-) -> Result<(Guest, Duration), SandboxError> {
+) -> Result<(Guest, GateReport), SandboxError> {
     let waking = async {
         let mut guest = Guest::resumed(broker, generation_counter(&unique.generation)).await?;
         let elapsed = began.elapsed();
@@ -197,8 +199,7 @@ async fn wake(
         unique.restore_timeout_ms = unique.restore_timeout_ms.min(left_ms);
         unique.hook_timeout_ms = unique.hook_timeout_ms.min(left_ms);
         let report = guest.make_unique(unique, logs).await?;
-        tracing::debug!(?report, "a clone is unique");
-        Ok((guest, Duration::from_micros(report.duration_us)))
+        Ok((guest, report))
     };
     tokio::select! {
         biased;
@@ -246,7 +247,7 @@ impl Sandbox {
     ) -> Result<SnapshotReport, SandboxError> {
         let frozen = timeout(limit, self.guest.freeze(&mut self.logs)).await;
         let report = frozen.map_err(|_| SandboxError::TimedOut { what: "freeze", limit })??;
-        tracing::debug!(?report, id = %self.id, "a guest stands still");
+        tracing::info!(id = %self.id, steps = told(&report.steps), "a guest stands still");
         let (state, memory) = (draft.create("state")?, draft.create("memory")?);
         let config = machine::snapshot(key, identity);
         let report = self.vmm.snapshot(config, &[state.as_fd(), memory.as_fd()]).await?;
@@ -256,8 +257,37 @@ impl Sandbox {
     }
 }
 
+/// `entropy 12, hooks skipped`: what a guest says of its steps, µs. Their names are a guest's words.
+fn told(steps: &[GateStep]) -> String {
+    let one = |step: &GateStep| {
+        let name = step.name.escape_default();
+        match &step.outcome {
+            StepOutcome::Done => format!("{name} {}", step.duration_us),
+            StepOutcome::Skipped => format!("{name} skipped"),
+            StepOutcome::Failed(why) => {
+                format!("{name} failed ({}) after {}", why.escape_default(), step.duration_us)
+            }
+        }
+    };
+    steps.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
 async fn save_scratch(image: File, saved: File) -> Result<(), ScratchError> {
     let done = spawn_blocking(move || scratch::save(&image, &saved)).await;
     let done = done.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
     done.map_err(|source| ScratchError::Clone { path: "a guest's /tmp".into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_told_on_one_line_whatever_a_guest_calls_them() {
+        let step = |name: &str, outcome| GateStep { name: name.into(), duration_us: 12, outcome };
+        let failed = StepOutcome::Failed("exit\n9".into());
+        let steps =
+            [step("entropy", StepOutcome::Done), step("a\nb", StepOutcome::Skipped), step("hooks", failed)];
+        assert_eq!(told(&steps), "entropy 12, a\\nb skipped, hooks failed (exit\\n9) after 12");
+    }
 }

@@ -17,8 +17,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 use vmm_api::{Identity, Shape};
 
+use super::{
+    Snapshot, SnapshotStore,
+    images::{Images, KeepError},
+};
 use crate::{
     code::{blocking, hex},
+    disk::Disk,
     functions::model::{FunctionConfig, FunctionId},
 };
 
@@ -80,17 +85,27 @@ impl Owner {
     }
 }
 
+/// A snapshot and what its guest's root file system is in.
+#[derive(Clone, Debug)]
+pub(crate) struct Resumable {
+    /// The snapshot.
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// The image of its runtime, as it was when the snapshot was made.
+    pub(crate) image: PathBuf,
+}
+
 /// What this node makes snapshots from, hashed when it is first asked for.
 #[derive(Debug)]
 pub(crate) struct Host {
     lib_dir: PathBuf,
+    images: Arc<Images>,
     hashes: Mutex<HashMap<PathBuf, Arc<OnceCell<String>>>>,
 }
 
 impl Host {
-    /// Of a node with its programs and images in `lib_dir`.
-    pub(crate) fn new(lib_dir: PathBuf) -> Self {
-        Self { lib_dir, hashes: Mutex::default() }
+    /// Of a node with its programs and images in `lib_dir`, and copies of images that it had before under `state_dir`.
+    pub(crate) fn new(lib_dir: PathBuf, state_dir: &Path) -> Self {
+        Self { lib_dir, images: Arc::new(Images::under(state_dir)), hashes: Mutex::default() }
     }
 
     /// The identity of a snapshot that would be made now.
@@ -104,18 +119,52 @@ impl Host {
         Ok(Identity(parts.into_iter().collect()))
     }
 
-    /// Whether a snapshot can be resumed with the image that the runtime has now. Kernel, initrd and VMM of another time
-    /// are in its memory, or the VMM refuses it; of the image there is only the one that the node has, and a guest that
-    /// remembers another one's blocks would read it wrong and not notice.
-    pub(crate) async fn has_runtime_of(&self, snapshot: &Identity, runtime: &str) -> io::Result<bool> {
-        Ok(snapshot.0.get(RUNTIME) == Some(&self.runtime(runtime).await?))
+    /// The snapshot with its runtime's image: the one that the runtime has now, or a copy of what it had then; none, when there is
+    /// neither. Kernel, initrd and VMM of another time are in its memory, or the VMM refuses it; but a guest that remembers one
+    /// image's blocks would read another one wrong and not notice.
+    pub(crate) async fn resumable(
+        &self,
+        snapshot: Arc<Snapshot>,
+        runtime: &str,
+    ) -> io::Result<Option<Resumable>> {
+        let Some(needed) = snapshot.identity().0.get(RUNTIME) else { return Ok(None) };
+        let todays = self.image(runtime);
+        let image = if self.hash(&todays).await? == *needed {
+            Some(todays)
+        } else {
+            match self.images.find(needed) {
+                // Whatever the disk has made of it since.
+                Some(copy) => (self.hash(&copy).await? == *needed).then_some(copy),
+                None => None,
+            }
+        };
+        Ok(image.map(|image| Resumable { snapshot, image }))
+    }
+
+    /// Has snapshots that are made with the runtime's image now outlive it.
+    pub(crate) async fn keep_image(&self, runtime: &str, disk: &Arc<Disk>) -> Result<(), KeepError> {
+        let (image, images, disk) = (self.image(runtime), Arc::clone(&self.images), Arc::clone(disk));
+        let sha256 = self.hash(&image).await;
+        let sha256 = sha256.map_err(|source| KeepError::Hash { image: image.clone(), source })?;
+        blocking(move || images.keep(&image, &sha256, &disk)).await
+    }
+
+    /// Removes the copies of images that none of these snapshots needs.
+    pub(crate) fn shed_images(&self, snapshots: &SnapshotStore) -> io::Result<()> {
+        let snapshots = snapshots.all();
+        let needed = snapshots.iter().filter_map(|snapshot| snapshot.identity().0.get(RUNTIME));
+        self.images.retain(&needed.map(String::as_str).collect())
     }
 
     async fn runtime(&self, name: &str) -> io::Result<String> {
-        self.hash(&self.lib_dir.join("runtimes").join(format!("{name}.erofs"))).await
+        self.hash(&self.image(name)).await
     }
 
-    /// Programs and images do not change under a running agent, so each is read once.
+    fn image(&self, runtime: &str) -> PathBuf {
+        self.lib_dir.join("runtimes").join(format!("{runtime}.erofs"))
+    }
+
+    /// Programs, images and copies do not change under a running agent, so each is read once.
     async fn hash(&self, path: &Path) -> io::Result<String> {
         let cell = {
             let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,6 +10,7 @@
 //! STATE/snapshots/ID/prefetch   the pages that its clones want first, once one has told
 //! STATE/snapshots/new-*         being made   ┐ removed at the next start
 //! STATE/snapshots/gone-*        being deleted┘
+//! STATE/runtimes/               images of runtimes that they need: `images`
 //! ```
 //!
 //! Deleting is renaming first: whoever has the files open goes on with them, nobody opens them any more, and a crash
@@ -17,6 +18,7 @@
 //! prefetch file reads the list of pages.
 
 mod identity;
+mod images;
 mod key;
 mod lessons;
 mod prefetch;
@@ -26,7 +28,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use identity::{Content, Host as HostIdentity, Owner};
+pub(crate) use identity::{Content, Host as HostIdentity, Owner, Resumable};
 pub(crate) use shelf::MAX_SNAPSHOTS as MAX_RUNTIME_SNAPSHOTS;
 pub(crate) use snapshot::{Lesson, Snapshot};
 pub(crate) use store::{Draft, SnapshotError, SnapshotStore};

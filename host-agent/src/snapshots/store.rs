@@ -172,6 +172,11 @@ impl SnapshotStore {
         blocking(|| delete_all(gone)).await;
     }
 
+    /// All snapshots.
+    pub(super) fn all(&self) -> Vec<Arc<Snapshot>> {
+        self.index().values().cloned().collect()
+    }
+
     /// All snapshots of runtimes.
     pub(crate) fn of_runtimes(&self) -> Vec<Arc<Snapshot>> {
         let of_runtime = |snapshot: &&Arc<Snapshot>| matches!(snapshot.meta.owner, Owner::Runtime { .. });

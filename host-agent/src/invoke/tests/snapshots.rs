@@ -1,10 +1,13 @@
 //! Snapshots: made, resumed, lost and made again, with a `vmm` and a guest that fail at each step.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use super::{
     fake::FETCHED_FIRST,
-    harness::{self, version, within},
+    harness::{self, Node, version, within},
     *,
 };
 use crate::functions::model::{SNAPSHOT_LATEST, SNAPSHOT_SETTING};
@@ -195,16 +198,42 @@ async fn a_new_identity_is_made_while_the_old_one_serves() {
     assert_eq!(node.snapshots().await, 1);
 }
 
-#[tokio::test]
-async fn a_snapshot_is_not_resumed_with_another_runtime_image() {
+/// A node with a snapshot whose runtime has another image now; the snapshot's own image.
+async fn with_another_image() -> (Node, PathBuf) {
     let node = node("");
     node.prepare(version("f")).await.unwrap();
     std::fs::write(node.dir.path().join("lib/runtimes/python3.13.erofs"), "other blocks").unwrap();
-    let node = node.restarted().await;
-    assert_eq!(node.how(version("f")).await, "booted", "its guest remembers blocks that are no more");
+    let copies: Vec<_> = std::fs::read_dir(node.dir.path().join("state/runtimes")).unwrap().collect();
+    assert_eq!(copies.len(), 1);
+    let copy = copies.into_iter().next().unwrap().unwrap().path();
+    (node.restarted().await, copy)
+}
+
+#[tokio::test]
+async fn a_snapshot_is_resumed_with_the_image_that_it_was_made_with() {
+    let (node, copy) = with_another_image().await;
+    let clone = node.invoke_version(version("f"), "\"root\"").await.unwrap();
+    let its_own = &b"\"runtimes/python3.13.erofs\""[..];
+    assert_eq!((clone.timing.way, &clone.payload[..]), (Some("snapshot"), its_own));
     node.prepare(version("f")).await.unwrap();
     let node = node.restarted().await;
-    assert_eq!(node.how(version("f")).await, "cloned");
+    assert!(!copy.exists(), "nothing needs it any more");
+    let clone = node.invoke_version(version("f"), "\"root\"").await.unwrap();
+    assert_eq!((clone.timing.way, &clone.payload[..]), (Some("snapshot"), &b"\"other blocks\""[..]));
+}
+
+#[tokio::test]
+async fn a_snapshot_is_not_resumed_with_another_image() {
+    let damage: [fn(&Path); 2] =
+        [|copy| std::fs::remove_file(copy).unwrap(), |copy| std::fs::write(copy, "changed blocks").unwrap()];
+    for damage in damage {
+        let (node, copy) = with_another_image().await;
+        damage(&copy);
+        assert_eq!(node.how(version("f")).await, "booted", "its guest remembers blocks that are no more");
+        node.prepare(version("f")).await.unwrap();
+        let node = node.restarted().await;
+        assert_eq!(node.how(version("f")).await, "cloned");
+    }
 }
 
 #[tokio::test]
