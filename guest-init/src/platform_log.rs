@@ -1,8 +1,11 @@
 //! The lines that the platform itself writes into a function's log, byte for byte as Lambda's, because users grep and
 //! parse them. Pure.
 
-use guest_protocol::{FunctionError, InitFailure, Outcome, RestoreFailure, timed_out_message};
+use guest_protocol::{
+    FunctionError, GateReport, InitFailure, Outcome, RestoreFailure, StepOutcome, timed_out_message,
+};
 
+use crate::gate;
 use crate::lifecycle::{Finished, InitStatus, Micros, Restored};
 
 /// `INIT_START …`, when the platform says which runtime this is.
@@ -69,6 +72,18 @@ pub fn restore_report_of_failure(failure: &RestoreFailure) -> String {
         format!("error\tError Type: {}", failure.error.error_type)
     };
     format!("RESTORE_REPORT Restore Duration: {duration} ms\tStatus: {status}\n")
+}
+
+/// Why an executable in `restore.d` was the end of this clone; `None` when it was something else. Lambda has no such
+/// executables and no such line: without it a function whose hook fails is only slow.
+#[must_use]
+pub fn failed_restore_d(report: &GateReport) -> Option<String> {
+    report.steps.iter().find_map(|step| match &step.outcome {
+        StepOutcome::Failed(reason) if step.name == gate::HOOKS => {
+            Some(format!("RESTORE_HOOKS Status: error\tReason: {reason}\n"))
+        }
+        _ => None,
+    })
 }
 
 /// `START …`.

@@ -1,6 +1,7 @@
 //! Functions on a node: what to create from `tests/functions`, and what an invocation answered.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use base64::Engine as _;
@@ -76,7 +77,15 @@ impl Function {
 
     /// The Rust function, built on AWS's own runtime client.
     pub(crate) fn rust() -> Self {
-        let bootstrap = setting("TINDERBOX_RUST_HELLO");
+        Self::provided(&setting("TINDERBOX_RUST_HELLO"))
+    }
+
+    /// The Rust function without a runtime client, which knows nothing of snapshots.
+    pub(crate) fn plain() -> Self {
+        Self::provided(&setting("TINDERBOX_PLAIN_RUST"))
+    }
+
+    fn provided(bootstrap: &Path) -> Self {
         let zip = json!([{ "name": "bootstrap", "file": bootstrap, "mode": 0o100_755 }]);
         Self::new("provided.al2023", "bootstrap", &zip)
     }
@@ -93,6 +102,15 @@ impl Function {
             "Timeout": TIMEOUT_S,
         });
         Self { args }
+    }
+
+    /// Adds a program in `restore.d` that does as it is ordered; see `tests/functions/plain-rust`.
+    pub(crate) fn with_restore_hook(mut self, orders: &str) -> Self {
+        let program = setting("TINDERBOX_RESTORE_HOOK");
+        let zip = self.args["Code"]["ZipFile"]["__zip__"].as_array_mut().expect("code is a zip");
+        zip.push(json!({ "name": "tinderbox/restore.d/10-report", "file": program, "mode": 0o100_755 }));
+        zip.push(json!({ "name": "orders", "text": orders }));
+        self
     }
 
     /// Sets or replaces a member of the request.

@@ -21,6 +21,7 @@ mod node;
 mod persistence;
 mod proof;
 mod refusals;
+mod restore_hooks;
 mod runtime_snapshots;
 mod runtimes;
 mod sight;

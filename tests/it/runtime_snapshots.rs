@@ -76,8 +76,9 @@ fn the_first_call_of_a_new_function_is_answered_by_a_clone_of_its_runtime() {
     assert_eq!(booted.answer()["unique"]["generation"], 0);
 
     let red = First::cloned(|round| python(&format!("red {round}")), &client);
-    // Another /tmp than the one that stood in for it.
-    let green = python("green").with("EphemeralStorage", json!({ "Size": 1024 }));
+    // Another /tmp than the one that stood in for it; and what would end a clone of its own snapshot is nothing to one that
+    // was nobody's when it was made unique.
+    let green = python("green").with("EphemeralStorage", json!({ "Size": 1024 })).with_restore_hook("fail");
     let green = First::of(green, &client);
     assert!(green.timing.contains(CLONED), "{}", green.timing);
     for (clone, shade, tmp_mib) in [(&red, "red", 512), (&green, "green", 1024)] {

@@ -168,6 +168,8 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_NETBOOT_INITRD", Netboot::ensure(ctx, Profile::Production, &payload)?.initrd),
         ("TINDERBOX_BZIMAGE", GuestKernel::ensure(ctx)?.bzimage()),
         ("TINDERBOX_PROBE_INITRD", payload::ensure_initrd(ctx, &programs.join("guest-probe"))?),
+        ("TINDERBOX_PLAIN_RUST", programs.join("plain-rust")),
+        ("TINDERBOX_RESTORE_HOOK", programs.join("restore-hook")),
         ("TINDERBOX_RUST_HELLO", programs.join("rust-hello")),
         ("TINDERBOX_UNIQUE_RUST", programs.join("unique-rust")),
         ("TINDERBOX_VM_DRIVER", programs.join("vm-driver")),
@@ -180,7 +182,7 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
 /// The folder with the programs that run in guests and on the test host: static, as there are no libraries for them.
 fn programs(ctx: &Context) -> Result<PathBuf> {
     let step = ctx.progress.step("building the tests' guest programs");
-    let programs = ["rust-hello", "unique-rust", "guest-probe", "vm-driver", "step-killer"];
+    let programs = ["plain-rust", "rust-hello", "unique-rust", "guest-probe", "vm-driver", "step-killer"];
     let folder = payload::build_static(ctx, &step, &programs)?;
     step.done();
     Ok(folder)

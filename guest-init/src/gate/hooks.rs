@@ -1,5 +1,5 @@
-//! Which executables run after a resume: those in `restore.d`, the image's before the function's, each folder in the
-//! order of the names. How they are run is [`crate::process`]'s.
+//! Which executables run after a resume: those in `restore.d`, the image's first, then the layers', then those in the
+//! function's code, each folder in the order of the names. How they are run is [`crate::process`]'s.
 
 use std::ffi::CString;
 use std::io;
@@ -8,8 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Where they are, in the function's view.
-pub const FOLDERS: &[&str] = &["/etc/tinderbox/restore.d", "/opt/tinderbox/restore.d"];
+/// Where they are, in the function's view. The last one comes with the function's zip, so a guest that is no function's yet
+/// has none there.
+pub const FOLDERS: &[&str] =
+    &["/etc/tinderbox/restore.d", "/opt/tinderbox/restore.d", "/var/task/tinderbox/restore.d"];
 
 /// Most executables of one folder: they stand between a request and its answer.
 const MAX_HOOKS: usize = 16;
@@ -91,7 +93,10 @@ pub fn find(root: &Path) -> Result<Vec<Hook>, HookError> {
     for &folder in FOLDERS {
         let mut names = Vec::new();
         let entries = match std::fs::read_dir(root.join(folder.trim_start_matches('/'))) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // Code may well hold a file, or a program, whose name is `tinderbox`.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                continue;
+            }
             entries => entries.map_err(|error| HookError::List(folder, error))?,
         };
         for entry in entries {
@@ -130,24 +135,37 @@ mod tests {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
+    fn found(root: &Path) -> Vec<String> {
+        find(root).unwrap().iter().map(|hook| hook.path.to_str().unwrap().to_owned()).collect()
+    }
+
     #[test]
-    fn the_images_hooks_come_first_and_each_folder_in_order() {
+    fn the_images_hooks_come_first_and_the_codes_last_and_each_folder_in_order() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(find(root.path()).unwrap(), []);
-        for (path, mode) in [("opt/tinderbox/restore.d/10-b", 0o755), ("opt/tinderbox/restore.d/05-a", 0o755)]
-        {
+        assert_eq!(found(root.path()), [""; 0]);
+        for (path, mode) in [
+            ("var/task/tinderbox/restore.d/00-c", 0o755),
+            ("opt/tinderbox/restore.d/10-b", 0o755),
+            ("opt/tinderbox/restore.d/05-a", 0o755),
+            ("etc/tinderbox/restore.d/90-z", 0o755),
+            ("etc/tinderbox/restore.d/README", 0o644),
+        ] {
             put(root.path(), path, mode);
         }
-        put(root.path(), "etc/tinderbox/restore.d/90-z", 0o755);
-        put(root.path(), "etc/tinderbox/restore.d/README", 0o644);
-        let found: Vec<_> =
-            find(root.path()).unwrap().iter().map(|hook| hook.path.to_str().unwrap().to_owned()).collect();
         let expected = [
             "/etc/tinderbox/restore.d/90-z",
             "/opt/tinderbox/restore.d/05-a",
             "/opt/tinderbox/restore.d/10-b",
+            "/var/task/tinderbox/restore.d/00-c",
         ];
-        assert_eq!(found, expected);
+        assert_eq!(found(root.path()), expected);
+    }
+
+    #[test]
+    fn code_may_hold_a_file_of_our_name() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "var/task/tinderbox", 0o755);
+        assert_eq!(found(root.path()), [""; 0]);
     }
 
     #[test]

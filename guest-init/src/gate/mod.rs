@@ -36,6 +36,9 @@ use steps::{Steps, Stopped};
 /// disk that does not answer holds up.
 const FREEZE_LIMIT: Duration = Duration::from_secs(5);
 
+/// The step that runs the executables in `restore.d`: the only one that fails by the function's fault.
+pub(crate) const HOOKS: &str = "hooks";
+
 /// What the gate changes: in a guest the kernel and the function's view, in tests a record.
 pub trait Machine {
     /// Lets every process of the function stand still, and returns when the kernel says that they do.
@@ -128,6 +131,6 @@ async fn run<M: Machine>(
         instance_id: unique.instance_id.clone(),
         limit: Duration::from_millis(unique.hook_timeout_ms.into()),
     };
-    steps.run_counted("hooks", machine.run_hooks(plan, agent)).await?;
+    steps.run_counted(HOOKS, machine.run_hooks(plan, agent)).await?;
     steps.run("thaw", || machine.thaw())
 }

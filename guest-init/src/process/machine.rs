@@ -36,10 +36,10 @@ impl GuestLauncher {
         self.identity.set(Identity::InstanceId(&gate::uuid(fresh)))
     }
 
-    fn usher(&self, hook: &Hook, plan: &HookPlan, output: OwnedFd) -> io::Result<Usher> {
-        let keeper = self.keeper.as_ref().ok_or_else(|| io::Error::other("no function was started"))?;
+    /// `view`: a pidfd of the process whose view is the function's.
+    fn usher(&self, view: &OwnedFd, hook: &Hook, plan: &HookPlan, output: OwnedFd) -> io::Result<Usher> {
         Ok(Usher {
-            keeper: keeper.try_clone()?,
+            keeper: view.try_clone()?,
             program: hook.path.clone(),
             environment: plan.environment(),
             null: File::open("/dev/null")?.into(),
@@ -52,6 +52,7 @@ impl GuestLauncher {
     /// Runs one hook to its end, or to the deadline.
     async fn run_hook(
         &self,
+        view: &OwnedFd,
         hook: &Hook,
         plan: &HookPlan,
         deadline: Instant,
@@ -62,7 +63,7 @@ impl GuestLauncher {
             let (output, writer) = pipe2(OFlag::O_CLOEXEC)?;
             nix::unistd::fchown(&writer, Some(FUNCTION_UID.into()), Some(FUNCTION_GID.into()))?;
             let output = Output::pump(output, agent.clone())?;
-            let (pid, pidfd) = self.usher(hook, plan, writer)?.start()?;
+            let (pid, pidfd) = self.usher(view, hook, plan, writer)?.start()?;
             Ok((output, pid, watched(pidfd, Interest::READABLE)?))
         };
         let (output, pid, pidfd) =
@@ -124,10 +125,12 @@ impl Machine for GuestLauncher {
     }
 
     async fn run_hooks(&mut self, plan: HookPlan, agent: &Agent) -> Result<usize, HookError> {
+        // Nothing was started yet: there is no process that a hook could have anything to do for.
+        let Some(view) = &self.keeper else { return Ok(0) };
         let hooks = gate::find_hooks(&self.root)?;
         let deadline = Instant::now() + plan.limit;
         for hook in &hooks {
-            self.run_hook(hook, &plan, deadline, agent).await?;
+            self.run_hook(view, hook, &plan, deadline, agent).await?;
         }
         if !hooks.is_empty() {
             // What they left behind has no business in the function's life.

@@ -54,16 +54,16 @@ impl GuestLauncher {
         };
         match timeout(READY_LIMIT, ready).await {
             Ok(Ok(preloaded)) => self.preloaded = Some(preloaded),
-            Ok(Err(error)) => {
-                console::line(&format!("no runtime is preloaded: {error}"));
-                let _ = self.cgroup.kill();
-            }
-            Err(_) => {
-                console::line("no runtime is preloaded: it was not ready in time");
-                let _ = self.cgroup.kill();
-            }
+            Ok(Err(error)) => self.give_up_preload(&error.to_string()),
+            Err(_) => self.give_up_preload("it was not ready in time"),
         }
         Ok(())
+    }
+
+    fn give_up_preload(&mut self, why: &str) {
+        console::line(&format!("no runtime is preloaded: {why}"));
+        let _ = self.cgroup.kill();
+        self.keeper = None;
     }
 
     fn start_preload(&mut self, environment: Environment) -> io::Result<(UnixStream, Preloaded)> {

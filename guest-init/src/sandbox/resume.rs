@@ -46,8 +46,13 @@ impl<L: Launcher + Machine> Sandbox<L> {
         );
         match passed.await {
             Ok(report) => self.tell(GuestMessage::Unique(report)).await?,
-            // What follows is the agent's: it destroys this guest.
-            Err(report) => return self.tell(GuestMessage::GateFailed(report)).await,
+            Err(report) => {
+                if let Some(line) = platform_log::failed_restore_d(&report) {
+                    self.log(line).await?;
+                }
+                // What follows is the agent's: it destroys this guest.
+                return self.tell(GuestMessage::GateFailed(report)).await;
+            }
         }
         let env = self.environment.get("AWS_EXECUTION_ENV");
         self.log(platform_log::restore_start(env, &self.start.region)).await?;

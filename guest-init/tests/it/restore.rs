@@ -104,6 +104,18 @@ fn a_step_that_fails_leaves_the_function_frozen() {
 }
 
 #[test]
+fn a_hook_in_restore_d_that_fails_is_in_the_functions_log() {
+    in_snap_start_world(async |mut world: World| {
+        let (_runtime, _restore, _) = frozen(&mut world).await;
+        world.resume().await;
+        world.fail("hooks");
+        world.send(&unique(PATIENCE_MS));
+        let seen = world.until(|message| matches!(message, GuestMessage::GateFailed(_))).await;
+        assert_eq!(seen.log, "RESTORE_HOOKS Status: error\tReason: list x: as told\n");
+    });
+}
+
+#[test]
 fn a_restore_error_is_the_end_and_told_as_it_is() {
     in_snap_start_world(async |mut world: World| {
         let (runtime, restore, _) = frozen(&mut world).await;

@@ -20,6 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("guest-protocol", &[]),
     ("host-agent", &["chunk-store", "cluster-store", "guest-protocol", "jail", "snapshot", "vmm-api"]),
     ("jail", &[]),
+    ("plain-rust", &[]),
     ("rust-hello", &[]),
     ("snapshot", &[]),
     ("step-killer", &[]),

@@ -1,0 +1,87 @@
+//! A function for `provided.al2023` with no runtime client but the standard library's TCP: it knows nothing of snapshots, so
+//! one is taken in its first `invocation/next`. Tells which sandbox it is in, what it drew, and what the program in
+//! `restore.d` left behind (`bin/restore-hook.rs`). Built static by `cargo xtask test`, deployed by `tests/it`.
+
+mod api;
+
+use std::env;
+use std::error::Error;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use api::RuntimeApi;
+
+/// See `docs/uniqueness.md`.
+const GENERATION: &str = "/run/tinderbox/generation";
+const COUNTER_AT: u64 = 16;
+const ID_AT: u64 = 24;
+
+/// Counted up for as long as this program runs and was not resumed.
+const TICKS: &str = "/tmp/ticks";
+
+/// What the program in `restore.d` appends to.
+const REPORT: &str = "/tmp/restore-hook";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let api = RuntimeApi::of_environment()?;
+    let drawn_in_init = draw()?;
+    if env::var("AWS_LAMBDA_INITIALIZATION_TYPE")? == "snap-start" {
+        let ticks = File::create(TICKS)?;
+        thread::spawn(move || count(&ticks).inspect_err(|error| eprintln!("no more ticks: {error}")));
+    }
+    loop {
+        let event = api.next()?;
+        // Before anything else: in a clone this is the first that runs here.
+        let mut answer = tell()?;
+        answer["drawn_in_init"] = drawn_in_init.as_str().into();
+        let asked: Value = serde_json::from_slice(&event.document)?;
+        // Nobody unparks it: the call is held for as long as it asks.
+        thread::park_timeout(Duration::from_secs(asked["hold_s"].as_u64().unwrap_or(0)));
+        api.respond(&event.request_id, answer.to_string().as_bytes())?;
+    }
+}
+
+fn tell() -> Result<Value, Box<dyn Error>> {
+    let drawn = draw()?;
+    let report = fs::read_to_string(REPORT).unwrap_or_default();
+    let reports: Result<Vec<Value>, _> = report.lines().map(serde_json::from_str).collect();
+    Ok(json!({
+        "drawn": drawn,
+        "boot_id": fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim(),
+        "instance_id": fs::read_to_string("/run/tinderbox/instance-id")?.trim(),
+        "generation": hex(&generation::<16>(ID_AT)?),
+        "type": env::var("AWS_LAMBDA_INITIALIZATION_TYPE")?,
+        "pid": std::process::id(),
+        "reports": reports?,
+    }))
+}
+
+fn draw() -> Result<String, Box<dyn Error>> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(hex(&bytes))
+}
+
+fn count(ticks: &File) -> io::Result<()> {
+    let mut count: u64 = 0;
+    while generation(COUNTER_AT)? == [0; 8] {
+        count += 1;
+        ticks.write_all_at(&count.to_le_bytes(), 0)?;
+    }
+    Ok(())
+}
+
+fn generation<const LEN: usize>(at: u64) -> io::Result<[u8; LEN]> {
+    let mut bytes = [0; LEN];
+    File::open(GENERATION)?.read_exact_at(&mut bytes, at)?;
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
