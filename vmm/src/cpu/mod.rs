@@ -1,9 +1,11 @@
-//! What a vCPU is before its first instruction: features (`cpuid`, limited by `baseline`), registers (`registers`), model-specific registers
-//! (`msr`); and how it is copied out and put back (`state`). Called by `machine` for each vCPU, in that order, because
-//! KVM checks the later against the earlier, and by the vCPU's thread.
+//! What a vCPU is before its first instruction: features (`cpuid`, limited by `baseline`), registers (`registers`),
+//! model-specific registers (`msr`); how it is copied out and put back (`state`), and whether that can be done here (`host`).
+//! Called by `machine` for each vCPU, in that order, because KVM checks the later against the earlier, and by the vCPU's
+//! thread.
 
 pub(crate) mod baseline;
 pub(crate) mod cpuid;
+pub(crate) mod host;
 mod msr;
 mod raw;
 mod registers;
@@ -52,19 +54,9 @@ pub(crate) enum CpuError {
         /// Its number.
         index: u32,
     },
-    /// A state holds more than any KVM has.
-    #[error("{0} MSRs are more than a vCPU has")]
+    /// More MSRs than KVM takes at once.
+    #[error("fit {0} MSRs into KVM's table")]
     TooManyMsrs(usize),
-    /// Without TSC scaling, a guest stays at hosts of one rate.
-    #[error("run at the saved TSC rate of {saved} kHz on a host of {host} kHz")]
-    TscRate {
-        /// The snapshot's.
-        saved: u32,
-        /// This host's.
-        host: u32,
-        /// KVM's answer.
-        source: kvm_ioctls::Error,
-    },
     /// Boot structures could not be written.
     #[error("write the boot vCPU's tables into guest memory")]
     Write(#[from] vm_memory::GuestMemoryError),

@@ -66,10 +66,14 @@ const MTRRS: [std::ops::RangeInclusive<u32>; 5] =
     [0x200..=0x20f, 0x250..=0x250, 0x258..=0x259, 0x268..=0x26f, 0x2ff..=0x2ff];
 /// Four MSRs for each machine check bank (SDM 3B §16.3.2); KVM has up to 32 banks and lists none.
 const MACHINE_CHECK_BANKS: std::ops::RangeInclusive<u32> = 0x400..=0x47f;
+/// What a host's processor and KVM can do, told to guests that know from CPUID to ask (SDM 4, table 2-2):
+/// `IA32_ARCH_CAPABILITIES` and `IA32_PERF_CAPABILITIES`. No guest of ours does (`baseline`); hosts differ in them, and KVM
+/// refuses those of another host. Each vCPU keeps what KVM has given it.
+const OF_THE_HOST: [u32; 2] = [0x10a, 0x345];
 /// Entries handed to KVM at once; it takes at most 256.
 const AT_ONCE: usize = 128;
-/// KVM lists under 250, and there are 150 of the above.
-const MOST: usize = 1024;
+/// Most that a vCPU may have: KVM lists under 250, and there are 150 of the above.
+pub(super) const MOST: usize = 1024;
 
 /// Asks KVM which MSRs it saves and adds the others that it keeps.
 ///
@@ -82,7 +86,8 @@ pub(crate) fn indices(kvm: &Kvm) -> Result<MsrIndices, kvm_ioctls::Error> {
 /// The TSC first and the deadline last: a deadline is turned into a timer when it is set, by the TSC of that moment.
 fn in_order(listed: &[u32]) -> MsrIndices {
     let more = MTRRS.into_iter().flatten().chain(MACHINE_CHECK_BANKS);
-    let left_out = |index: &u32| *index == TSC || KVM_WALL_CLOCK.contains(index);
+    let left_out =
+        |index: &u32| *index == TSC || KVM_WALL_CLOCK.contains(index) || OF_THE_HOST.contains(index);
     let mut all: Vec<u32> = listed.iter().copied().chain(more).filter(|index| !left_out(index)).collect();
     all.sort_unstable_by_key(|&index| (index == TSC_DEADLINE, index));
     all.dedup();
@@ -135,9 +140,6 @@ pub(crate) fn restore(
     saved: &[kvm_msr_entry],
     fresh: &[kvm_msr_entry],
 ) -> Result<(), CpuError> {
-    if saved.len() > MOST {
-        return Err(CpuError::TooManyMsrs(saved.len()));
-    }
     for mut rest in changed(saved, fresh).chunks(AT_ONCE) {
         while !rest.is_empty() {
             let set = vcpu.set_msrs(&table(rest)?).map_err(|source| CpuError::Kvm {
@@ -155,6 +157,13 @@ pub(crate) fn restore(
     Ok(())
 }
 
+/// The first saved MSR that has a value and is none of `fresh`, those that a vCPU has here.
+pub(super) fn missing(saved: &[kvm_msr_entry], fresh: &[kvm_msr_entry]) -> Option<u32> {
+    let is_here = |msr: &kvm_msr_entry| fresh.iter().any(|fresh| fresh.index == msr.index);
+    let matters = |msr: &&kvm_msr_entry| msr.data != 0 && !OF_THE_HOST.contains(&msr.index);
+    saved.iter().filter(matters).find(|msr| !is_here(msr)).map(|msr| msr.index)
+}
+
 /// The saved MSRs that are not so already; most of a hundred are not touched by Linux. Time moves on, so it always counts.
 ///
 /// Both lists are in the order of [`indices`], so what is found in `fresh` need not be looked at again.
@@ -169,7 +178,8 @@ fn changed(saved: &[kvm_msr_entry], fresh: &[kvm_msr_entry]) -> Vec<kvm_msr_entr
         found.is_some_and(|fresh| fresh.data == msr.data)
     };
     let always = |msr: &kvm_msr_entry| msr.index == TSC || msr.index == TSC_DEADLINE;
-    saved.iter().filter(|msr| !is_so(msr) || always(msr)).copied().collect()
+    let taken = |msr: &&kvm_msr_entry| !OF_THE_HOST.contains(&msr.index) && (!is_so(msr) || always(msr));
+    saved.iter().filter(taken).copied().collect()
 }
 
 fn table(entries: &[kvm_msr_entry]) -> Result<Msrs, CpuError> {
@@ -187,10 +197,20 @@ mod tests {
 
     #[test]
     fn the_deadline_comes_last_and_the_tsc_first() {
-        let order = in_order(&[TSC_DEADLINE, 0xc000_0080, TSC, 0x2ff, 0x11, 0x1a0]);
+        let order = in_order(&[TSC_DEADLINE, 0xc000_0080, TSC, 0x2ff, 0x11, 0x1a0, 0x10a]);
         assert_eq!((order.first(), order.last()), (Some(&TSC), Some(&TSC_DEADLINE)));
         assert_eq!(order.iter().filter(|&&index| index == 0x2ff).count(), 1);
         assert!(order.contains(&0x403) && order.contains(&0xc000_0080) && !order.contains(&0x11));
+        assert!(!order.contains(&0x10a), "the host's own");
+    }
+
+    #[test]
+    fn an_msr_that_a_host_lacks_matters_when_it_is_set() {
+        let fresh = [msr(TSC, 5), msr(0x277, 6)];
+        let check = |saved: &[kvm_msr_entry], expected| assert_eq!(missing(saved, &fresh), expected);
+        check(&[msr(TSC, 9), msr(0x277, 0)], None);
+        check(&[msr(TSC, 9), msr(0x1a0, 0), msr(0x10a, 1)], None);
+        check(&[msr(TSC, 9), msr(0x1a0, 1), msr(0x1a1, 1)], Some(0x1a0));
     }
 
     #[test]
@@ -209,7 +229,14 @@ mod tests {
     #[test]
     fn only_what_differs_is_set_and_time_always() {
         let fresh = [msr(TSC, 5), msr(0x277, 6), msr(0x1a0, 1), msr(TSC_DEADLINE, 0)];
-        let saved = [msr(TSC, 5), msr(0x277, 6), msr(0x4b56_4d01, 0), msr(0x1a0, 2), msr(TSC_DEADLINE, 0)];
+        let saved = [
+            msr(TSC, 5),
+            msr(0x277, 6),
+            msr(0x4b56_4d01, 0),
+            msr(0x10a, 1),
+            msr(0x1a0, 2),
+            msr(TSC_DEADLINE, 0),
+        ];
         let set: Vec<_> = changed(&saved, &fresh).iter().map(|msr| msr.index).collect();
         assert_eq!(set, [TSC, 0x4b56_4d01, 0x1a0, TSC_DEADLINE]);
     }

@@ -84,7 +84,7 @@ fn msrs(vcpu: &VcpuFd, fresh: &FreshCpu, index: u8) -> Result<Vec<kvm_msr_entry>
     Ok(msrs)
 }
 
-/// Puts a state into a vCPU that has not run.
+/// Puts a state into a vCPU that has not run. `host` has found that it can be done, as far as that can be known.
 ///
 /// # Errors
 /// KVM's, and an MSR that this host does not take.
@@ -100,11 +100,7 @@ pub(crate) fn restore(
         fresh.cpuid.clone_from(&state.cpuid.0);
     }
     if state.tsc_khz != 0 && state.tsc_khz != fresh.tsc_khz {
-        vcpu.set_tsc_khz(state.tsc_khz).map_err(|source| CpuError::TscRate {
-            saved: state.tsc_khz,
-            host: fresh.tsc_khz,
-            source,
-        })?;
+        vcpu.set_tsc_khz(state.tsc_khz).map_err(failed("set the TSC rate"))?;
     }
     vcpu.set_mp_state(state.mp_state.0).map_err(failed("set the run state"))?;
     vcpu.set_regs(&state.regs.0).map_err(failed("set the registers"))?;

@@ -7,13 +7,13 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use devices::Memory;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
-use snapshot::Fingerprint;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::error::{MachineError, kvm_failed};
 use super::new_event;
 use crate::config::{MemSize, VcpuCount};
 use crate::cpu::cpuid::{self, DeadlineTimer, Topology};
+use crate::cpu::host::{Host, Tsc, TscScaling};
 use crate::cpu::{self, FreshCpu, baseline};
 use crate::memory::Tracking;
 use crate::vcpu::{Buses, Counters, Report, Reporter, Vcpu};
@@ -34,8 +34,8 @@ pub(crate) struct Frame {
     pub(crate) vm: VmFd,
     pub(crate) memory: Memory,
     pub(crate) shape: Shape,
-    /// What this host offers, as far as guests are told.
-    pub(crate) fingerprint: Fingerprint,
+    /// What this host offers.
+    pub(crate) host: Host,
 }
 
 /// Whether the values of MSRs before the first instruction are wanted, which a restore compares with.
@@ -62,8 +62,19 @@ impl Frame {
         memory::register(&vm, &memory, Tracking::Off)?;
         create_interrupt_controllers(&vm)?;
         let cpus = create_cpus(&kvm, &vm, shape.vcpus, msrs)?;
-        let fingerprint = baseline::fingerprint(cpus.first().map_or(&[], |cpu| cpu.fresh.cpuid.as_slice()));
-        Ok((Self { vm, memory, shape, fingerprint }, cpus))
+        let host = host(&kvm, cpus.first().map(|cpu| &cpu.fresh));
+        Ok((Self { vm, memory, shape, host }, cpus))
+    }
+}
+
+/// What a host offers whose vCPUs are like this one.
+fn host(kvm: &Kvm, fresh: Option<&FreshCpu>) -> Host {
+    let scaling =
+        if kvm.check_extension(Cap::TscControl) { TscScaling::Hardware } else { TscScaling::CatchUp };
+    Host {
+        fingerprint: baseline::fingerprint(fresh.map_or(&[], |fresh| &fresh.cpuid)),
+        tsc: Tsc { khz: fresh.map_or(0, |fresh| fresh.tsc_khz), scaling },
+        msrs: fresh.map(|fresh| Arc::clone(&fresh.msrs)).unwrap_or_default(),
     }
 }
 

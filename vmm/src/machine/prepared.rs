@@ -26,13 +26,12 @@ use super::assembly::{Assembly, Fittings, Saved};
 use super::devices::lock;
 use super::error::{MachineError, kvm_failed};
 use super::frame::{Crew, Frame, FreshMsrs, Shape};
-use super::save::IRQCHIPS;
-use super::state::{DeviceKind, MachineState, PlatformState};
+use super::state::{DeviceKind, IRQCHIPS, MachineState, PlatformState};
 use super::{Base, Machine, spawn};
 use crate::config::{Drive, DriveId, SerialOutput, Vsock};
 use crate::confine::Filters;
+use crate::cpu::CpuError;
 use crate::cpu::state::VcpuState;
-use crate::cpu::{CpuError, baseline};
 use crate::memory::{self, Tracking};
 use crate::pager::{LastWords, Pager, PagerError, SavedMemory, Userfault};
 use crate::vcpu::{Buses, Vcpu, VcpuError, VcpuHandle};
@@ -177,17 +176,10 @@ impl Prepared {
         self.frame.shape
     }
 
-    /// Whether this host has what the guest was told of.
+    /// Whether the vCPUs can go on on this host.
     pub(crate) fn check(&self, states: &States) -> Result<(), Refusal> {
-        let differs = |vcpu: &VcpuState| baseline::fingerprint(&vcpu.cpuid.0) != states.fingerprint;
-        if states.vcpus.iter().any(differs) {
-            return Err(refuse("state", "its vCPUs do not have the processor that it was taken on"));
-        }
-        let checked = states.fingerprint.runs_on(&self.frame.fingerprint);
-        checked.map_err(|mismatch| {
-            let baseline = &states.fingerprint.baseline;
-            refuse("state", format!("{} (baseline {baseline})", baseline::describe(&mismatch)))
-        })
+        let check = |vcpu| self.frame.host.check(&states.fingerprint, vcpu);
+        states.vcpus.iter().try_for_each(check).map_err(|unfit| refuse("state", unfit.to_string()))
     }
 
     /// Becomes the machine of a snapshot, paused. `base` is the snapshot, when changes since are to be tracked.
@@ -298,7 +290,7 @@ fn plug_in(
 }
 
 fn restore_platform(frame: &Frame, platform: &PlatformState) -> Result<(), MachineError> {
-    for (chip, id) in platform.irqchips.iter().zip(IRQCHIPS) {
+    for (chip, id) in platform.irqchips.0.iter().zip(IRQCHIPS) {
         let chip = kvm_irqchip { chip_id: id, ..chip.0 };
         frame.vm.set_irqchip(&chip).map_err(kvm_failed("set an interrupt controller"))?;
     }

@@ -4,18 +4,15 @@
 use std::sync::mpsc;
 
 use devices::Memory;
-use kvm_bindings::{KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_irqchip};
+use kvm_bindings::kvm_irqchip;
 use snapshot::{FormatError, PageIndex, Persist, StateWriter};
 
 use super::devices::{Kind, lock};
-use super::state::{DeviceKind, MachineState, PlatformState};
+use super::state::{DeviceKind, IRQCHIPS, Irqchips, MachineState, PlatformState};
 use super::{Base, Machine};
 use crate::cpu::{CpuError, Raw, baseline};
 use crate::memory::{self, MemoryError, Tracking, WrittenPages};
 use crate::pager::Pager;
-
-/// KVM's interrupt controllers, in the order in which they are saved and put back.
-pub(super) const IRQCHIPS: [u32; 3] = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC];
 
 /// A machine that cannot be saved.
 #[derive(Debug, thiserror::Error)]
@@ -95,14 +92,12 @@ impl Machine {
 
     fn save_platform(&self) -> Result<PlatformState, SaveError> {
         let failed = |what| move |source| SaveError::Kvm { what, source };
-        let mut irqchips = Vec::with_capacity(IRQCHIPS.len());
-        for chip_id in IRQCHIPS {
-            let mut chip = kvm_irqchip { chip_id, ..Default::default() };
-            self.frame.vm.get_irqchip(&mut chip).map_err(failed("read an interrupt controller"))?;
-            irqchips.push(Raw(chip));
+        let mut irqchips = IRQCHIPS.map(|chip_id| Raw(kvm_irqchip { chip_id, ..Default::default() }));
+        for Raw(chip) in &mut irqchips {
+            self.frame.vm.get_irqchip(chip).map_err(failed("read an interrupt controller"))?;
         }
         let clock = self.frame.vm.get_clock().map_err(failed("read the clock"))?;
-        Ok(PlatformState { irqchips, clock_ns: clock.clock })
+        Ok(PlatformState { irqchips: Irqchips(irqchips), clock_ns: clock.clock })
     }
 
     /// Guest memory, and which of its pages may still be where this machine was loaded from.

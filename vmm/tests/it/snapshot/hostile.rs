@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
+use kvm_ioctls::{Cap, Kvm};
 use snapshot::{Fingerprint, Register, StateReader, StateWriter};
 use vmm_api::{
     DriveAccess, DriveConfig, Exit, LoadConfig, MachineConfig, Request, Response, SerialConfig, Source,
@@ -264,6 +265,93 @@ fn a_feature_that_this_processor_lacks_is_named() {
     // Said of the machine alone, its vCPUs contradict it.
     let alone = forgery.refusal(&of_processor(&forgery, feature, |_| ()));
     assert_eq!(alone, "its vCPUs do not have the processor that it was taken on");
+    forgery.assert_still_loads();
+}
+
+/// The state with its vCPU's section changed by somebody who has the key.
+fn of_vcpu(forgery: &Forgery, change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+    of_processor(forgery, |_| (), change)
+}
+
+/// Where the number at `at` ends (postcard: seven bits a byte, the highest says that more follow), and which it is.
+fn number_at(bytes: &[u8], at: usize) -> (usize, usize) {
+    let more = bytes[at..].iter().take_while(|byte| **byte >= 0x80).count();
+    let value =
+        bytes[at..=at + more].iter().rev().fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
+    (at + more + 1, value)
+}
+
+#[test]
+fn a_tsc_rate_that_this_host_cannot_scale_to_is_refused_with_both_rates() {
+    let forgery = Forgery::new();
+    // A processor that scales does so within bounds; KVM alone does not slow a counter down.
+    let scales = Kvm::new().unwrap().check_extension(Cap::TscControl);
+    let (khz, encoded): (u32, &[u8]) =
+        if scales { (u32::MAX, &[0xff, 0xff, 0xff, 0xff, 0x0f]) } else { (1, &[1]) };
+    let refusal = forgery.refusal(&of_vcpu(&forgery, |vcpu| {
+        // It follows the CPUID table.
+        let (table, len) = number_at(vcpu, 0);
+        let (end, _) = number_at(vcpu, table + len);
+        vcpu.splice(table + len..end, encoded.iter().copied());
+    }));
+    assert!(refusal.starts_with(&format!("its TSC runs at {khz} kHz, which this host of ")), "{refusal}");
+    assert!(refusal.ends_with(" kHz cannot scale to"), "{refusal}");
+    forgery.assert_still_loads();
+}
+
+#[test]
+fn an_msr_that_this_host_does_not_have_is_named() {
+    let forgery = Forgery::new();
+    // The memory type that the VMM gives a guest that it boots, under another number.
+    let entry = [0x2ffu64, 0x806].map(u64::to_le_bytes).concat();
+    let other = of_vcpu(&forgery, |vcpu| {
+        let at = find(vcpu, &entry);
+        vcpu[at..at + 4].copy_from_slice(&0x0bad_cafe_u32.to_le_bytes());
+    });
+    assert_eq!(forgery.refusal(&other), "its MSR 0xbadcafe is set, which this host's KVM does not have");
+    forgery.assert_still_loads();
+}
+
+#[test]
+fn what_the_hosts_own_processor_says_of_itself_is_not_put_back() {
+    let forgery = Forgery::new();
+    // IA32_ARCH_CAPABILITIES, with bits that no host has.
+    let foreign = [0x10au64, u64::MAX].map(u64::to_le_bytes).concat();
+    let with_it = of_vcpu(&forgery, |vcpu| {
+        let at = find(vcpu, &[0x2ffu64, 0x806].map(u64::to_le_bytes).concat());
+        vcpu[at..at + 16].copy_from_slice(&foreign);
+    });
+    write_over(&forgery.snapshot.state, &with_it);
+    forgery.snapshot.clone_in(&forgery.vmm);
+}
+
+#[test]
+fn interrupt_controllers_are_three() {
+    let forgery = Forgery::new();
+    let of = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut all = sections(&forgery.state);
+        all.iter_mut().filter(|section| section.name == "platform").for_each(|s| change(&mut s.bytes));
+        forgery.refusal(&sealed(&forgery.state, &all))
+    };
+    // A number of structures, each with its length before it.
+    let (first, count) = (1, 3);
+    let first_of = |bytes: &[u8]| {
+        let (at, len) = number_at(bytes, first);
+        bytes[first..at + len].to_vec()
+    };
+    let fewer = of(&|bytes| {
+        assert_eq!(bytes[0], count);
+        let len = first_of(bytes).len();
+        bytes.drain(first..first + len);
+        bytes[0] = count - 1;
+    });
+    let more = of(&|bytes| {
+        bytes.splice(first..first, first_of(bytes));
+        bytes[0] = count + 1;
+    });
+    for refusal in [fewer, more] {
+        assert!(refusal.starts_with("section platform 0 cannot be decoded"), "{refusal}");
+    }
     forgery.assert_still_loads();
 }
 
