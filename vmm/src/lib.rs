@@ -31,6 +31,8 @@ mod boot;
 mod config;
 mod confine;
 mod control;
+#[cfg(test)]
+mod counting;
 mod cpu;
 mod describe;
 mod kick;

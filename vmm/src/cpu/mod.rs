@@ -17,6 +17,8 @@ use kvm_bindings::{kvm_cpuid_entry2, kvm_msr_entry};
 
 pub(crate) use msr::{MsrIndices, indices as msr_indices, read as read_msrs, set_boot_msrs};
 pub(crate) use raw::Raw;
+#[cfg(test)]
+pub(crate) use raw::RawList;
 pub(crate) use registers::{set_boot_registers, set_local_interrupts, write_boot_tables};
 
 /// What is known of a vCPU that has not run.

@@ -14,6 +14,9 @@
 //!  run ───────────────────────────────────► first instruction
 //! ```
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
