@@ -252,6 +252,29 @@ fn latest_can_have_a_snapshot_too_which_follows_every_update() {
     assert_ne!(restored(&function)["init"], before);
 }
 
+#[test]
+fn a_tag_gives_latest_a_snapshot_for_as_long_as_it_is_there() {
+    let shared = Node::alone();
+    let function = Function::python("snapstart").deploy(&shared.node.client());
+    let of_tags = |operation: &str, mut args: Value| {
+        args["Resource"] = function.arn.as_str().into();
+        function.client().call(operation, args).unwrap_or_else(|error| panic!("{operation}: {error:?}"))
+    };
+    let tags = json!({ "TINDERBOX_SNAPSTART": "latest", "team": "kindling" });
+    let tagged = of_tags("tag_resource", json!({ "Tags": tags }));
+    assert_eq!(tagged["ResponseMetadata"]["HTTPStatusCode"], 204);
+    assert_eq!(of_tags("list_tags", json!({}))["Tags"], tags);
+    assert_eq!(function.call("get_function", json!({})).expect("get")["Tags"], tags);
+    assert_eq!(restored(&function)["version"], "$LATEST");
+
+    let untagged = of_tags("untag_resource", json!({ "TagKeys": ["TINDERBOX_SNAPSTART", "nosuch"] }));
+    assert_eq!(untagged["ResponseMetadata"]["HTTPStatusCode"], 204);
+    assert_eq!(of_tags("list_tags", json!({}))["Tags"], json!({ "team": "kindling" }));
+    let next = function.invoke(json!({}));
+    assert!(log(&next).contains("Init Duration"), "it is a clone still:\n{}", log(&next));
+    assert_eq!((&next.json()["type"], &next.json()["hooks"]), (&json!("on-demand"), &json!([])));
+}
+
 /// What a clone of `$LATEST` answers. When its snapshot is ready shows in nothing but its cold starts; each round of calls
 /// at once makes one more.
 fn restored(function: &Deployed) -> Value {

@@ -25,7 +25,7 @@ pub(crate) struct Call {
     /// Body, already bounded and verified.
     pub(crate) body: Bytes,
     path: HashMap<String, String>,
-    query: HashMap<String, String>,
+    query: Vec<(String, String)>,
 }
 
 impl<S: Send + Sync> FromRequest<S> for Call {
@@ -50,9 +50,15 @@ impl<S: Send + Sync> FromRequest<S> for Call {
 }
 
 impl Call {
-    /// A parameter of the query.
+    /// A parameter of the query; the last one of that name.
     pub(crate) fn query(&self, name: &str) -> Option<&str> {
-        self.query.get(name).map(String::as_str)
+        self.query.iter().rfind(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter of the query that is a list: each item has the name.
+    pub(crate) fn queries(&self, name: &str) -> Vec<String> {
+        let named = self.query.iter().filter(|(given, _)| given == name);
+        named.map(|(_, value)| value.clone()).collect()
     }
 
     /// A header that is text.

@@ -58,6 +58,8 @@ patterns! {
     ARN_OR_NOTHING = r"(arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*)|()";
     /// A variable's name. The model asks for two characters, which clients in the field do not keep to.
     VARIABLE_NAME = r"[a-zA-Z]([a-zA-Z0-9_])*";
+    /// ARN of something that can have tags.
+    TAGGABLE = r"arn:(aws[a-zA-Z-]*):lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:(function:[a-zA-Z0-9-_]+(:(\$LATEST|[a-zA-Z0-9-_]+))?|layer:([a-zA-Z0-9-_]+)|code-signing-config:csc-[a-z0-9]{17}|event-source-mapping:[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}|capacity-provider:[a-zA-Z0-9-_]+)";
     /// A tag's key or value.
     TAG = r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)";
     /// A layer version.

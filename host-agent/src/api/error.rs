@@ -117,6 +117,11 @@ impl ApiError {
         Self::new(&INVALID_PARAMETER, message)
     }
 
+    /// A request that asks for nothing, in AWS's words.
+    pub(crate) fn unprocessable() -> Self {
+        Self::new(&INVALID_PARAMETER, "An error occurred and the request cannot be processed.")
+    }
+
     /// A member that this node does not support, refused rather than ignored.
     pub(crate) fn unsupported_parameter(member: &str) -> Self {
         Self::new(&INVALID_PARAMETER, format!("{member} is not supported by this Tinderbox node."))

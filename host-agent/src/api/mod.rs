@@ -19,6 +19,7 @@ mod names;
 mod requests;
 mod responses;
 mod settings;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -89,6 +90,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             get(aliases::get).put(aliases::update).delete(aliases::delete),
         )
         .route("/2015-03-31/functions/{name}/invocations", post(invocations::invoke))
+        .route("/2017-03-31/tags/{resource}", get(tags::list).post(tags::tag).delete(tags::untag))
         .route("/2016-08-19/account-settings", settings.clone())
         .route("/2016-08-19/account-settings/", settings)
         .fallback(missing::refuse)

@@ -4,7 +4,7 @@
 //! Pure. What comes out is a function of this account and region, or AWS's refusal.
 
 use super::{
-    constraints::{Constraints, FUNCTION_NAME, NAMESPACED_NAME, QUALIFIER},
+    constraints::{Constraints, FUNCTION_NAME, NAMESPACED_NAME, QUALIFIER, TAGGABLE},
     error::ApiError,
 };
 use crate::functions::model::{self, FunctionId};
@@ -126,6 +126,28 @@ pub(crate) fn resolve_new(caller: &Caller, name: &str) -> Result<FunctionId, Api
 pub(crate) fn constrain_new(constraints: &mut Constraints, name: Option<&str>) {
     constraints.length("functionName", name, 1..=140);
     constraints.pattern("functionName", name, &FUNCTION_NAME);
+}
+
+/// The function whose ARN a request for `action` on tags has in its path.
+///
+/// # Errors
+/// As [`resolve`]; the ARN of something else that can have tags, of which the node has none.
+pub(crate) fn resolve_taggable(caller: &Caller, action: &str, resource: &str) -> Result<Target, ApiError> {
+    let kind = resource.split(':').nth(5).unwrap_or_default();
+    let missing = |what: &str| Err(ApiError::not_found(format!("{what} not found: {resource}")));
+    match kind {
+        "function" => target(caller, action, &parse(resource), None),
+        "event-source-mapping" => missing("Event source mapping"),
+        "code-signing-config" => missing("Code signing config"),
+        "capacity-provider" => missing("Capacity provider"),
+        _ => missing("Layer"),
+    }
+}
+
+/// Adds what the ARN of something that can have tags violates.
+pub(crate) fn constrain_taggable(constraints: &mut Constraints, resource: &str) {
+    constraints.length("resource", Some(resource), 1..=256);
+    constraints.pattern("resource", Some(resource), &TAGGABLE);
 }
 
 fn target(

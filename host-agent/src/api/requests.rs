@@ -61,6 +61,13 @@ pub(crate) struct PublishVersion {
     pub(crate) publish_to: Option<String>,
 }
 
+/// TagResource.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct TagResource {
+    pub(crate) tags: Option<BTreeMap<String, String>>,
+}
+
 /// CreateAlias and UpdateAlias, whose name is in the path.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

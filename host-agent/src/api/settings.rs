@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 
 use super::{
     constraints::{
-        ARN_OR_NOTHING, CODE_SIGNING, Constraints, HANDLER, LAYER, LOG_GROUP, ROLE, TAG, VARIABLE_NAME,
+        ARN_OR_NOTHING, CODE_SIGNING, Constraints, HANDLER, LAYER, LOG_GROUP, ROLE, VARIABLE_NAME,
     },
     error::ApiError,
     names,
     requests::{CreateFunction, Settings, Structure, UpdateFunctionConfiguration},
+    tags,
 };
 use crate::functions::{
     model::{CodeRef, FunctionConfig, FunctionId, LATEST, LoggingConfig, State},
@@ -20,9 +21,6 @@ use crate::functions::{
 
 /// Longest environment as JSON, in bytes.
 const MAX_ENVIRONMENT_LEN: usize = 4096;
-
-/// Most tags of a function.
-const MAX_TAGS: usize = 50;
 
 /// Variables that the platform sets and customers may not.
 const RESERVED: &[&str] = &[
@@ -62,12 +60,7 @@ pub(crate) fn constrain_create(request: &CreateFunction) -> Result<(), ApiError>
     constraints.one_of("publishTo", request.publish_to.as_deref(), &["LATEST_PUBLISHED"]);
     constraints.length("codeSigningConfigArn", request.code_signing_config_arn.as_deref(), 0..=200);
     constraints.pattern("codeSigningConfigArn", request.code_signing_config_arn.as_deref(), &CODE_SIGNING);
-    for (key, value) in request.tags.iter().flatten() {
-        constraints.length("tags", Some(key), 1..=128);
-        constraints.pattern("tags", Some(key), &TAG);
-        constraints.length("tags", Some(value), 0..=256);
-        constraints.pattern("tags", Some(value), &TAG);
-    }
+    tags::constrain(&mut constraints, request.tags.as_ref());
     if let Some(code) = &request.code {
         super::upload::constrain(&mut constraints, code);
     }
@@ -219,14 +212,7 @@ pub(crate) fn create(
         return Err(ApiError::invalid_parameter(message));
     }
     let tags = request.tags.unwrap_or_default();
-    if tags.len() > MAX_TAGS {
-        return Err(ApiError::invalid_parameter("Number of tags exceeds resource tag limit."));
-    }
-    if tags.keys().any(|key| key.to_ascii_lowercase().starts_with("aws:")) {
-        return Err(ApiError::invalid_parameter(
-            "Tag keys starting with 'aws:' are reserved for system use.",
-        ));
-    }
+    tags::check(&tags)?;
     let logging = LoggingConfig {
         format: "Text".into(),
         application_level: None,

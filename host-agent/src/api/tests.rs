@@ -39,6 +39,7 @@ mod invoke;
 mod list;
 mod refusals;
 mod snap_start;
+mod tags;
 mod update;
 mod versions;
 
@@ -47,6 +48,8 @@ mod versions;
 struct Echo {
     seen: Mutex<Vec<Invocation>>,
     retired: Mutex<Vec<(String, String)>>,
+    /// Deployments that a snapshot was asked for.
+    prepared: watch::Sender<Vec<String>>,
     /// How preparing a function's versions ends, by its name: well, or with an error of that type. It waits until then.
     snapshots: watch::Sender<Snapshots>,
 }
@@ -81,6 +84,7 @@ impl Invoker for Echo {
 
     fn prepare(&self, function: Arc<FunctionConfig>, _code: Arc<CodeImage>) -> PrepareFuture<'_> {
         let name = function.id.name.clone();
+        self.prepared.send_modify(|prepared| prepared.push(function.deployment_id.clone()));
         Box::pin(async move {
             let mut snapshots = self.snapshots.subscribe();
             let stopping = |made: &Snapshots| made.contains_key(STOPPING);

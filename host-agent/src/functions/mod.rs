@@ -14,6 +14,7 @@ pub(crate) mod aliases;
 mod keys;
 pub(crate) mod model;
 pub(crate) mod runtimes;
+pub(crate) mod tags;
 pub(crate) mod versions;
 mod view;
 
