@@ -4,8 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::functions::{Function, ROLE, zip_of};
+use crate::functions::{Function, Life, ROLE, in_both_lives, zip_of};
 use crate::node::Node;
+
+in_both_lives! {
+    changed_settings_are_read_back_and_reach_the_next_invocation,
+    changed_code_answers_the_next_invocation,
+}
 
 #[test]
 fn a_created_function_is_described_as_lambda_describes_it() {
@@ -80,20 +85,18 @@ fn long_lists_come_in_pages() {
     }
 }
 
-#[test]
-fn changed_settings_are_read_back_and_reach_the_next_invocation() {
+fn changed_settings_are_read_back_and_reach_the_next_invocation(life: Life) {
     let shared = Node::shared();
     let client = shared.node.client();
-    let function = Function::python("hello")
+    let mut function = Function::python("hello")
         .with("Environment", json!({ "Variables": { "VARIABLE": "1" } }))
-        .deploy(&client);
+        .deploy_in(life, &client);
     let before = function.answer(json!({}));
     assert_eq!((&before["variable"], &before["memory_limit_in_mb"]), (&json!("1"), &json!("192")));
     let revision = function.call("get_function_configuration", json!({})).expect("get")["RevisionId"].clone();
-    let changes =
-        json!({ "MemorySize": 256, "Timeout": 99, "Environment": { "Variables": { "VARIABLE": "2" } } });
-    function.call("update_function_configuration", changes).expect("update");
-    function.wait("function_updated_v2");
+    function.update(
+        json!({ "MemorySize": 256, "Timeout": 99, "Environment": { "Variables": { "VARIABLE": "2" } } }),
+    );
     let changed = function.call("get_function_configuration", json!({})).expect("get");
     assert_eq!((&changed["MemorySize"], &changed["Timeout"]), (&json!(256), &json!(99)));
     assert_ne!(changed["RevisionId"], revision);
@@ -103,18 +106,15 @@ fn changed_settings_are_read_back_and_reach_the_next_invocation() {
     assert!(after["remaining_ms"].as_u64().is_some_and(|ms| ms <= 99_000 && ms > 10_000), "{after}");
 }
 
-#[test]
-fn changed_code_answers_the_next_invocation() {
+fn changed_code_answers_the_next_invocation(life: Life) {
     let shared = Node::shared();
     let client = shared.node.client();
-    let function = Function::python("hello").deploy(&client);
+    let mut function = Function::python("hello").deploy_in(life, &client);
     let before = function.call("get_function_configuration", json!({})).expect("get");
     assert_eq!(function.answer(json!({}))["function_name"], function.name);
     let code = "def handler(event, context):\n    return 'second edition'\n";
-    let zip = json!({ "ZipFile": { "__zip__": [{ "name": "app.py", "text": code }] } });
-    let updated = function.call("update_function_code", zip).expect("update");
+    let updated = function.update_code(&json!([{ "name": "app.py", "text": code }]));
     assert_ne!(updated["CodeSha256"], before["CodeSha256"]);
-    function.wait("function_updated_v2");
     assert_eq!(function.answer(json!({})), "second edition");
 }
 

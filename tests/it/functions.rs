@@ -37,7 +37,17 @@ pub(crate) struct Deployed {
     version: Option<String>,
 }
 
-/// How the sandboxes of a function come to be.
+/// How the sandboxes of a function come to be. A test runs in both lives, by [`in_both_lives`], unless
+///
+/// * no sandbox answers in it: `api`, `auth`, `command_line` and `refusals` but for the tests there that call a function for
+///   what they changed or sent; `invoke`'s dry run; `image` and `machine`'s configurations. A call or two in such a test
+///   shows that the node is well;
+/// * the function's init fails in it, so that there is nothing to take a snapshot of: three of `faults`, one of `runtimes`.
+///   What a publication says then, `snapstart` tests;
+/// * it is about one life, or tells them apart: `snapstart`, `runtime_snapshots`, `kills`, `uniqueness`, `persistence`,
+///   `invoke`'s qualifiers and phases;
+/// * its guest runs no function, and its other life is a test in `snapshots`: kernels, processors, memory and disks of
+///   `machine`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
     /// Each is booted and initialised: `$LATEST` is called.
@@ -180,11 +190,22 @@ impl Deployed {
 
     /// Changes the configuration, and waits until calls are served with it.
     pub(crate) fn update(&mut self, change: Value) {
-        self.call("update_function_configuration", change).expect("update");
+        self.change("update_function_configuration", change);
+    }
+
+    /// Changes the code, and waits until calls are served with it; what the update answered.
+    pub(crate) fn update_code(&mut self, zip: &Value) -> Value {
+        self.change("update_function_code", json!({ "ZipFile": { "__zip__": zip } }))
+    }
+
+    fn change(&mut self, operation: &str, change: Value) -> Value {
+        let changed = self.call(operation, change);
+        let changed = changed.unwrap_or_else(|error| panic!("{operation} of {}: {error:?}", self.name));
         self.wait("function_updated_v2");
         if self.version.is_some() {
             self.version = Some(self.publish_active());
         }
+        changed
     }
 
     /// Publishes the function as it is; its version, which may still be pending.

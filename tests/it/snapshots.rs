@@ -1,5 +1,5 @@
 //! Snapshots of real Linux guests, on a booted test host: clones count on where their original was, on every processor,
-//! with time that never goes back, with another disk, with new connections to the host.
+//! with time that never goes back, with other disks of which they may write one, with new connections to the host.
 //!
 //! The guest is `tests/guest-probe`, what drives it `tests/vm-driver`; both complain, this only listens.
 

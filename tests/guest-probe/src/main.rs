@@ -15,7 +15,7 @@ use nix::sys::reboot::{RebootMode, reboot};
 
 const SECTOR: usize = 512;
 
-/// Written over the first sector of every disk that allows it.
+/// Written over a sector of every disk that allows it.
 const PATTERN: [u8; SECTOR] = [0xc3; SECTOR];
 
 fn main() {

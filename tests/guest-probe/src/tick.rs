@@ -1,14 +1,15 @@
-//! The probe that lives on: counts in memory on every processor, watches the clock, keeps a pattern, reads its disks and
-//! talks to the host, for ever. What it prints goes on without a gap when its machine is snapshotted and resumed.
+//! The probe that lives on: counts in memory on every processor, watches the clock, keeps a pattern, reads and writes its
+//! disks and talks to the host, for ever. What it prints goes on without a gap when its machine is snapshotted and resumed.
 //!
 //! ```text
-//! probe: tick 17 cpus=2 first=11,22     once a round: processors that counted, first byte of every disk
-//! probe: connected 2                    every connection to port 1024 of the host
-//! probe: wrong: ...                     never
+//! probe: tick 17 cpus=2 disks=a:11/8:rw,b:22/4:ro
+//!                         once a round: processors that counted; name, first byte, sectors and access of every disk
+//! probe: connected 2      every connection to port 1024 of the host
+//! probe: wrong: ...       never
 //! ```
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ pub(crate) fn run(cpus: usize) -> io::Result<()> {
         if (start..start + PATTERN_STEP).any(|at| pattern[at] != pattern_at(at)) {
             println!("probe: wrong: memory changed near {start:#x}");
         }
-        println!("probe: tick {tick} cpus={running} first={}", first_bytes()?);
+        println!("probe: tick {tick} cpus={running} disks={}", disks()?);
     }
     Ok(())
 }
@@ -89,21 +90,32 @@ fn count(cpu: usize, counter: &AtomicU64) {
     }
 }
 
-/// The first byte of every disk, past the page cache.
-fn first_bytes() -> io::Result<String> {
-    let mut firsts = Vec::new();
+/// Every disk, past the page cache. What may be written has a pattern in its last sector then.
+fn disks() -> io::Result<String> {
+    let mut disks = Vec::new();
     for disk in super::disks()? {
-        let path = format!("/dev/{disk}");
-        let mut file = fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECT).open(path)?;
+        let device = format!("/dev/{disk}");
+        let attribute = |file: &str| fs::read_to_string(format!("/sys/block/{disk}/{file}"));
+        let (serial, size) = (attribute("serial")?, attribute("size")?);
         // O_DIRECT wants whole sectors at addresses of their alignment.
         let mut room = vec![0_u8; 2 * SECTOR];
         let aligned = room.as_ptr().align_offset(SECTOR);
         let sector = &mut room[aligned..aligned + SECTOR];
-        file.read_exact(sector)?;
-        let size = fs::read_to_string(format!("/sys/block/{disk}/size"))?;
-        firsts.push(format!("{:02x}/{}", sector[0], size.trim()));
+        direct(fs::OpenOptions::new().read(true), &device)?.read_exact(sector)?;
+        let first = sector[0];
+        sector.copy_from_slice(&super::PATTERN);
+        let written = direct(fs::OpenOptions::new().write(true), &device).and_then(|mut file| {
+            file.seek(SeekFrom::End(-(SECTOR as i64)))?;
+            file.write_all(sector)
+        });
+        let access = if written.is_ok() { "rw" } else { "ro" };
+        disks.push(format!("{}:{first:02x}/{}:{access}", serial.trim(), size.trim()));
     }
-    Ok(firsts.join(","))
+    Ok(disks.join(","))
+}
+
+fn direct(options: &mut fs::OpenOptions, device: &str) -> io::Result<fs::File> {
+    options.custom_flags(nix::libc::O_DIRECT).open(device)
 }
 
 /// Connects, says which time this is, waits for the end, connects again.

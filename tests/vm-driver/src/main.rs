@@ -1,12 +1,13 @@
 //! Takes snapshots of Linux guests and clones them, on a booted test host, and holds every clone to what its guest says.
 //!
 //! `vm-driver VMM KERNEL INITRD VCPUS MIB CLONES KIND`: boots `tests/guest-probe` in its ticking mode, takes a snapshot after
-//! some ticks, resumes so many clones at once and follows each for some more. With KIND `diff` the original runs on after
+//! some ticks, resumes so many clones at once, with other disks, and follows each for some more. With KIND `diff` the original runs on after
 //! its full snapshot, and the clones are of the changes since. Prints what the VMM reports of its times; any gap or complaint
 //! is an error. Called by `tests/it`.
 //!
 //! `vm-driver prove …`: see `proof`.
 
+mod disks;
 mod guest;
 mod proof;
 mod subject;
@@ -19,10 +20,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use vmm_api::{
-    DriveAccess, DriveConfig, Identity, Key, LoadConfig, MachineConfig, Request, Response, SerialConfig,
-    Shape, SnapshotConfig, SnapshotKind, Source, VsockConfig,
+    Identity, Key, LoadConfig, MachineConfig, Request, Response, SerialConfig, Shape, SnapshotConfig,
+    SnapshotKind, Source, VsockConfig,
 };
 
+use disks::Disks;
 use vm::Vm;
 
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k probe=tick";
@@ -70,29 +72,31 @@ fn main() -> Result<()> {
 }
 
 fn run(plan: &Plan, folder: &Path) -> Result<()> {
-    let original = disk(folder, "original", 0x11, 8)?;
+    let original = Disks::make(folder, "original", [0x11, 0x33], 8)?;
     let mut first = boot(plan, &original)?;
     ensure!(first.greeting()? == "hello 1");
     let mut ticks = Ticks::default();
-    ticks.follow(&mut first, TICKS, &format!("cpus={} first=11/8", plan.shape.vcpu_count))?;
+    let expected = |disks: &Disks| format!("cpus={} disks={}", plan.shape.vcpu_count, disks.said());
+    ticks.follow(&mut first, TICKS, &expected(&original))?;
     let taken = if plan.kind == SnapshotKind::Diff { Take::Base } else { Take::Full };
     let mut snapshot = Snapshot::take(&first, folder, taken)?;
     if plan.kind == SnapshotKind::Diff {
         first.call(&Request::Resume, &[])?;
-        ticks.follow(&mut first, TICKS, &format!("cpus={} first=11/8", plan.shape.vcpu_count))?;
+        ticks.follow(&mut first, TICKS, &expected(&original))?;
         // Over the full one's files, which nobody uses.
         snapshot = Snapshot::take(&first, folder, Take::Changes)?;
     }
     // What was printed and not read yet; the last line may be cut in two, its other half is the clones'.
     first.stop()?;
+    original.check()?;
     let mut clones = Vec::new();
     for _ in 0..plan.clones {
         let vm = Vm::spawn(&plan.vmm)?;
         vm.call(&Request::Prepare(plan.shape), &[])?;
         clones.push(vm);
     }
-    // Another file of another length behind the same name.
-    let other = disk(folder, "other", 0x22, 16)?;
+    // Other files behind the same names, one of another length.
+    let other = Disks::make(folder, "other", [0x22, 0x44], 16)?;
     for clone in &mut clones {
         snapshot.load(clone, &other)?;
     }
@@ -101,25 +105,16 @@ fn run(plan: &Plan, folder: &Path) -> Result<()> {
         ensure!(greeting == "hello 2", "a clone whose connection ended says {greeting:?}");
         let mut ticks = Ticks(ticks.0);
         ticks.resume(clone)?;
-        ticks.follow(clone, TICKS, &format!("cpus={} first=22/16", plan.shape.vcpu_count))?;
+        ticks.follow(clone, TICKS, &expected(&other))?;
     }
     let vm = clones.pop().context("at least one clone")?;
     let again = Snapshot::take(&vm, folder, Take::Full)?;
     println!("driver: again {:?}", again.file_bytes()?);
-    clones.into_iter().try_for_each(Vm::stop)
+    clones.into_iter().try_for_each(Vm::stop)?;
+    other.check()
 }
 
-fn disk(folder: &Path, name: &str, byte: u8, sectors: usize) -> Result<File> {
-    let path = folder.join(name);
-    std::fs::write(&path, vec![byte; sectors * 512])?;
-    File::options().read(true).write(true).open(&path).context("open a disk")
-}
-
-fn drive(fd: usize) -> DriveConfig {
-    DriveConfig { id: "disk".into(), source: Source::Fd(fd), access: DriveAccess::ReadWrite }
-}
-
-fn boot(plan: &Plan, disk: &File) -> Result<Vm> {
+fn boot(plan: &Plan, disks: &Disks) -> Result<Vm> {
     let mut vm = Vm::spawn(&plan.vmm)?;
     let config = MachineConfig {
         vcpu_count: plan.shape.vcpu_count,
@@ -127,13 +122,14 @@ fn boot(plan: &Plan, disk: &File) -> Result<Vm> {
         kernel: Source::Fd(0),
         initrd: Some(Source::Fd(1)),
         cmdline: CMDLINE.into(),
-        drives: vec![drive(2)],
-        vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 3 }),
+        drives: disks::configs(2),
+        vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 4 }),
         entropy: true,
-        serial: SerialConfig::Fd(4),
+        serial: SerialConfig::Fd(5),
     };
     let (kernel, initrd) = (File::open(&plan.kernel)?, File::open(&plan.initrd)?);
-    vm.make(&Request::Configure(config), &[&kernel, &initrd, disk])?;
+    let [first, second] = disks.files();
+    vm.make(&Request::Configure(config), &[&kernel, &initrd, first, second])?;
     vm.call(&Request::Start, &[])?;
     Ok(vm)
 }
@@ -185,14 +181,14 @@ impl Snapshot {
         Ok((self.state.metadata()?.len(), self.memory.metadata()?.len()))
     }
 
-    fn load(&self, vm: &mut Vm, disk: &File) -> Result<()> {
+    fn load(&self, vm: &mut Vm, disks: &Disks) -> Result<()> {
         let config = LoadConfig {
             state: Source::Fd(0),
             memory: Source::Fd(1),
             key: key(),
-            drives: vec![drive(2)],
-            vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 3 }),
-            serial: SerialConfig::Fd(4),
+            drives: disks::configs(2),
+            vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 4 }),
+            serial: SerialConfig::Fd(5),
             generation: [1; 16],
             identity: None,
             prefetch: None,
@@ -201,7 +197,8 @@ impl Snapshot {
             resume: true,
         };
         let began = Instant::now();
-        match vm.make(&Request::Load(config), &[&self.state, &self.memory, disk])? {
+        let [first, second] = disks.files();
+        match vm.make(&Request::Load(config), &[&self.state, &self.memory, first, second])? {
             Response::Loaded(report) => {
                 let (timings, seen) = (serde_json::to_string(&report.timings)?, began.elapsed().as_micros());
                 println!("driver: load {timings} seen_us {seen}");
