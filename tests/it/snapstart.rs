@@ -1,10 +1,9 @@
 //! SnapStart through boto3: what a version goes through, what its cold starts print, what its hooks may do to it, and what
 //! an alias serves meanwhile.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
 
+use crate::client::Call;
 use crate::functions::{Deployed, Function, Invocation};
 use crate::node::Node;
 
@@ -13,6 +12,12 @@ const LONG_INIT_S: &str = "30";
 
 /// Calls that a function holds while others begin, seconds: each of them gets a clone of its own.
 const HOLD_S: u32 = 20;
+
+/// Calls under which a version is deleted: more than come up at once, fewer than fill the node.
+const DELETED_UNDER: usize = 4;
+
+/// How long each of these holds its sandbox, so that the next one needs another; seconds.
+const HELD_S: u32 = 5;
 
 fn snap_start(function: Function) -> Function {
     function.with("SnapStart", json!({ "ApplyOn": "PublishedVersions" }))
@@ -215,27 +220,60 @@ fn a_version_can_be_deleted_while_its_clones_resume() {
     let shared = Node::alone();
     let function = snap_start(Function::python("snapstart")).deploy(&shared.node.client());
     let version = function.publish_active();
-    let calls: Vec<_> = (0..4).map(|_| function.begin_as(&version, &json!({}))).collect();
+    // Sent at the same time. When the first has its answer, the node has taken the others, too, and brings clones up for
+    // them.
+    let first = function.begin_as(&version, &json!({}));
+    let others: Vec<_> =
+        (0..DELETED_UNDER).map(|_| function.begin_as(&version, &json!({ "hold_s": HELD_S }))).collect();
+    assert_ne!(started(first), Started::Boot);
     function.call("delete_function", json!({ "Qualifier": version })).expect("delete the version");
-    let mut answered = BTreeSet::new();
-    for call in calls {
-        match call.end() {
-            Ok(answer) => {
-                let answer = Invocation::parse(&answer);
-                assert_eq!(answer.function_error, None, "{answer:?}");
-                answered.insert(answer.json()["clone"].to_string());
-            }
-            Err(error) => assert_eq!(error.code, "ResourceNotFoundException", "{error:?}"),
-        }
-    }
-    eprintln!("{} of 4 calls had begun before the version was deleted", answered.len());
-    let gone = function.invoke_as(&version, &json!({})).expect_err("it is deleted");
-    assert_eq!((gone.code.as_str(), gone.status), ("ResourceNotFoundException", 404));
+    let not_found = |call: Call| {
+        let gone = call.end().expect_err("it is deleted");
+        assert_eq!((gone.code.as_str(), gone.status), ("ResourceNotFoundException", 404));
+        assert_eq!(gone.message, format!("Function not found: {}:{version}", function.arn));
+    };
+    not_found(function.begin_as(&version, &json!({})));
+    // What was taken is answered: by a clone that had its snapshot open, by what was up already, or else by a boot.
+    let others: Vec<_> = others.into_iter().map(started).collect();
+    eprintln!("the version was deleted under {others:?}");
+    assert!(others.contains(&Started::Clone), "{others:?}");
+    not_found(function.begin_as(&version, &json!({})));
     set_variables(&function, json!({ "NEXT": "1" }));
     let next = function.publish_active();
     assert_eq!(next, "2", "numbers are not used again");
     let clone = function.invoke_as(&next, &json!({})).expect("invoke");
     assert!(log(&clone).contains("RESTORE_REPORT"), "{clone:?}");
+}
+
+/// How the sandbox of an answered call came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Started {
+    Clone,
+    Boot,
+    /// It was there.
+    Warm,
+}
+
+/// Waits for the answer of a call, which is the function's own.
+fn started(call: Call) -> Started {
+    let answer = call.end().expect("what the node has taken is answered");
+    let invocation = Invocation::parse(&answer);
+    assert_eq!(invocation.function_error, None, "{invocation:?}");
+    let timing = answer["ResponseMetadata"]["HTTPHeaders"]["server-timing"].to_string();
+    let started = match timing.split_once("way;desc=") {
+        None => Started::Warm,
+        Some((_, way)) if way.starts_with("boot") => Started::Boot,
+        Some((_, way)) => {
+            assert!(way.starts_with("snapshot"), "{timing}");
+            Started::Clone
+        }
+    };
+    let restored = log(&invocation).contains("RESTORE_REPORT");
+    assert_eq!(restored, started == Started::Clone, "{timing}, {invocation:?}");
+    // Without a snapshot the hooks do not run.
+    let hooks = if started == Started::Boot { json!([]) } else { json!(["before", "after"]) };
+    assert_eq!(invocation.json()["hooks"], hooks, "{invocation:?}");
+    started
 }
 
 #[test]

@@ -38,7 +38,7 @@ static TOLD: AtomicBool = AtomicBool::new(true);
 /// Pages that every clone says it had to wait for.
 const FAULTED: [u32; 3] = [7, 0, 3];
 
-/// Name of the pipe that a held event waits for.
+/// Name of the pipe that a held event waits for, and a fake that pauses.
 pub(super) const GATE: &str = "gate";
 
 /// Name of the pipe that a fake which stands still writes its process id to.
@@ -195,15 +195,18 @@ impl Fake {
     }
 
     /// Whether to misbehave so: always, or the first time only. One that is to stop here says so, and stands still until
-    /// it is killed.
+    /// it is killed; one that is to pause, until the gate is open, and behaves then.
     fn is(&self, what: &str) -> bool {
         if self.mode.strip_prefix("stop: ") == Some(what) {
-            let told = Path::new(&env::var(DIR).unwrap()).join(STOPPED);
-            let id = process::id().to_le_bytes();
-            File::options().write(true).open(told).unwrap().write_all(&id).unwrap();
+            tell_stopped();
             loop {
                 std::thread::park();
             }
+        }
+        if self.mode.strip_prefix("pause: ") == Some(what) {
+            tell_stopped();
+            wait_for_gate();
+            return false;
         }
         if let Some(first) = self.mode.strip_prefix("once: ") {
             let marker = Path::new(&env::var(DIR).unwrap()).join("happened");
@@ -224,6 +227,17 @@ impl Fake {
     fn answer(&self, response: &Response) {
         vmm_api::send(self.control.as_fd(), &vmm_api::encode(response).unwrap(), &[]).unwrap();
     }
+}
+
+fn tell_stopped() {
+    let told = Path::new(&env::var(DIR).unwrap()).join(STOPPED);
+    let id = process::id().to_le_bytes();
+    File::options().write(true).open(told).unwrap().write_all(&id).unwrap();
+}
+
+fn wait_for_gate() {
+    // Opening a pipe for reading waits for its writer.
+    drop(File::open(Path::new(&env::var(DIR).unwrap()).join(GATE)).unwrap());
 }
 
 fn read(fd: &OwnedFd) -> String {

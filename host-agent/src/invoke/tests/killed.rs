@@ -88,7 +88,7 @@ fn processes_of(dir: &Path) -> Vec<i32> {
 }
 
 /// What a node keeps on its disk beside its snapshots.
-fn files(node: &Node) -> Vec<String> {
+pub(super) fn files(node: &Node) -> Vec<String> {
     let mut names: Vec<_> = ["state", "scratch"]
         .iter()
         .flat_map(|part| fs::read_dir(node.dir.path().join(part)).unwrap())
@@ -99,7 +99,7 @@ fn files(node: &Node) -> Vec<String> {
 }
 
 /// A node that has published and resumed, and was never killed: what it keeps.
-async fn undisturbed() -> Vec<String> {
+pub(super) async fn undisturbed() -> Vec<String> {
     let node = node("");
     node.prepare(version("f")).await.unwrap();
     assert_eq!(node.how(version("f")).await, "cloned");

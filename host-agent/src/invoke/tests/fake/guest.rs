@@ -1,14 +1,12 @@
 //! What the fake's guest says, and how it misbehaves.
 
 use std::{
-    env,
     fs::File,
     io::{Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
-    path::Path,
     process,
     sync::atomic::Ordering,
 };
@@ -21,7 +19,7 @@ use guest_protocol::{
 };
 use vmm_api::{Request, Response, SnapshotReport};
 
-use super::{BOOTED, DIR, Fake, GATE, RUNTIME, TOLD, check_identity, files, read};
+use super::{BOOTED, Fake, RUNTIME, TOLD, check_identity, files, read, wait_for_gate};
 
 /// A connected guest.
 pub(super) struct Guest {
@@ -201,8 +199,7 @@ impl Guest {
             }
             b"\"pid\"" => self.respond(&request_id, process::id().to_string().as_bytes()),
             b"\"hold\"" => {
-                // Opening a pipe for reading waits for its writer.
-                drop(File::open(Path::new(&env::var(DIR).unwrap()).join(GATE)).unwrap());
+                wait_for_gate();
                 self.respond(&request_id, process::id().to_string().as_bytes());
             }
             b"\"die\"" => {
