@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use super::{settings::Settings, *};
 use crate::sandbox::machine;
 
+mod blanks;
 mod deleted;
 mod fake;
 mod harness;

@@ -117,6 +117,17 @@ impl Vmm {
         }
     }
 
+    /// Whether the process has ended by itself, and how; it is reaped then.
+    pub(crate) fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// Its number, for tests.
+    #[cfg(test)]
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Ends the process, whatever it is doing, and reaps it: when this returns its memory is free. There is nothing
     /// to save in a sandbox, so no time is spent on asking. The status tells a process that had ended by itself.
     pub(crate) async fn destroy(mut self) -> io::Result<ExitStatus> {

@@ -9,12 +9,14 @@ pub(crate) mod policy;
 use std::{
     collections::BTreeMap,
     num::NonZero,
+    process::ExitStatus,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     thread::available_parallelism,
     time::{Duration, Instant},
 };
 
 use tokio::{
+    io::AsyncReadExt as _,
     process::ChildStderr,
     sync::{Notify, watch},
     time::{sleep_until, timeout},
@@ -27,6 +29,9 @@ use super::{spawn::Spawner, vmm::Vmm};
 /// How long a machine may take to be reserved, and how long the next try waits when one could not be.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Longest that is logged of what a blank said before it ended, bytes: a `vmm` ends with one line.
+const MAX_SAID: u64 = 4096;
+
 /// The machines that wait.
 #[derive(Debug)]
 pub(crate) struct Blanks {
@@ -37,10 +42,13 @@ pub(crate) struct Blanks {
     count: watch::Sender<usize>,
 }
 
+/// A machine that waits, and what its process says about itself.
+type Blank = (Vmm, ChildStderr);
+
 #[derive(Debug)]
 struct State {
     policy: Policy,
-    blanks: BTreeMap<Key, Vec<(Vmm, ChildStderr)>>,
+    blanks: BTreeMap<Key, Vec<Blank>>,
     closed: bool,
 }
 
@@ -68,12 +76,12 @@ impl Blanks {
         blanks
     }
 
-    /// Takes a blank of that shape, if one waits, and lets the next one be made.
-    pub(super) fn take(&self, shape: Shape) -> Option<(Vmm, ChildStderr)> {
+    /// Takes a blank of that shape, if one waits and still runs, and lets the next one be made.
+    pub(super) fn take(&self, shape: Shape) -> Option<Blank> {
         let taken = {
             let mut state = self.state();
             state.policy.taken(shape, Instant::now());
-            let taken = state.blanks.get_mut(&key(shape)).and_then(Vec::pop);
+            let taken = state.blanks.get_mut(&key(shape)).and_then(running);
             self.recount(&state);
             taken
         };
@@ -104,6 +112,12 @@ impl Blanks {
             end(vmm).await;
         }
         self.count.send_replace(0);
+    }
+
+    /// The processes that wait, in the order in which they came.
+    #[cfg(test)]
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.state().blanks.values().flatten().filter_map(|(vmm, _)| vmm.pid()).collect()
     }
 
     /// How many there are.
@@ -182,6 +196,28 @@ impl Drop for Blanks {
     fn drop(&mut self) {
         self.changed.notify_one();
     }
+}
+
+/// The last of some blanks whose process still runs. Those that have ended, by themselves or by the kernel's choice when
+/// memory was short, are taken out: a clone would be lost with them.
+fn running(blanks: &mut Vec<Blank>) -> Option<Blank> {
+    while let Some((mut vmm, stderr)) = blanks.pop() {
+        match vmm.reap() {
+            Ok(None) => return Some((vmm, stderr)),
+            Ok(Some(status)) => drop(tokio::spawn(tell(status, stderr))),
+            Err(error) => tracing::error!(%error, "a blank vmm could not be looked at"),
+        }
+    }
+    None
+}
+
+/// Logs how a process ended and what it said. Its end of the pipe is closed: this does not wait.
+async fn tell(status: ExitStatus, stderr: ChildStderr) {
+    let mut said = Vec::new();
+    // A read error is the end of it as far as the operator's log goes.
+    drop(stderr.take(MAX_SAID).read_to_end(&mut said).await);
+    let said = String::from_utf8_lossy(&said);
+    tracing::warn!(%status, said = said.trim_end(), "a blank vmm had ended while it waited");
 }
 
 async fn end(vmm: Vmm) {
