@@ -284,3 +284,25 @@ fn wall_clock_unix_ns() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use guest_protocol::generation_counter;
+
+    use super::*;
+
+    #[test]
+    fn chance_is_another_one_each_time_in_every_part() {
+        // Named, so that a new part does not compile until it is compared.
+        let Chance { seed, generation, machine_id, boot_id, hostname } = chance().unwrap();
+        let other = chance().unwrap();
+        assert_ne!(seed, other.seed);
+        assert_ne!(generation, other.generation);
+        assert_ne!(machine_id, other.machine_id);
+        assert_ne!(boot_id, other.boot_id);
+        assert_ne!(hostname, other.hostname);
+        assert_ne!(generation_counter(&generation), generation_counter(&other.generation));
+        assert_ne!(generation_counter(&generation), 0, "0 is a guest that was never resumed");
+        assert_eq!((boot_id[6] >> 4, boot_id[8] >> 6), (4, 0b10), "it is a random UUID");
+    }
+}
