@@ -29,8 +29,9 @@ mod guest;
 use guest::Guest;
 
 const FD: &str = "FAKE_VMM_FD";
-const MODE: &str = "FAKE_VMM_MODE";
 const DIR: &str = "FAKE_VMM_DIR";
+/// Name of the file that says how a fake behaves which starts now.
+const MODE: &str = "mode";
 /// Which pages the last clone had from the start.
 pub(super) const FETCHED_FIRST: &str = "fetched-first";
 /// Whether this clone has said what it had to wait for, if it was to.
@@ -50,15 +51,23 @@ const CLONED: &str = "cloned";
 const RUNTIME: &str = "runtime";
 
 /// Puts the fake where a node looks for its `vmm`.
-pub(super) fn install(program: &Path, mode: &str, dir: &Path) {
+pub(super) fn install(program: &Path, dir: &Path) {
     let exe = env::current_exe().unwrap();
     let run = format!(
-        "{FD}=\"$2\" {MODE}='{mode}' {DIR}='{}' exec '{}' --exact invoke::tests::fake::entry --nocapture",
+        "{FD}=\"$2\" {DIR}='{}' exec '{}' --exact invoke::tests::fake::entry --nocapture",
         dir.display(),
         exe.display()
     );
     fs::write(program, format!("#!/bin/sh\n{run}\n")).unwrap();
     fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Changes how fakes behave that start from now on. No part of their program: another program makes other snapshots.
+pub(super) fn behave(mode: &str, dir: &Path) {
+    let new = dir.join("new-mode");
+    fs::write(&new, mode).unwrap();
+    // At once: one may be starting.
+    fs::rename(new, dir.join(MODE)).unwrap();
 }
 
 /// Where the fake begins; in the test process itself it has nothing to do.
@@ -68,7 +77,8 @@ fn entry() {
         check_descriptors(fd.parse().unwrap());
         // SAFETY: the number was just found among the process's open descriptors, and nothing else here knows it.
         let control = unsafe { OwnedFd::from_raw_fd(fd.parse().unwrap()) };
-        Fake { control, mode: env::var(MODE).unwrap(), way: Cell::new(BOOTED) }.run();
+        let mode = fs::read_to_string(Path::new(&env::var(DIR).unwrap()).join(MODE)).unwrap();
+        Fake { control, mode, way: Cell::new(BOOTED) }.run();
     }
 }
 

@@ -62,7 +62,8 @@ pub(super) fn node_with(mode: &str, adjust: impl FnOnce(&mut Settings)) -> Node 
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, file).unwrap();
     }
-    fake::install(&lib_dir.join("vmm"), mode, dir.path());
+    fake::install(&lib_dir.join("vmm"), dir.path());
+    fake::behave(mode, dir.path());
     for pipe in [GATE, STOPPED] {
         nix::unistd::mkfifo(&dir.path().join(pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
     }
@@ -158,7 +159,7 @@ pub(super) fn version(name: &str) -> FunctionConfig {
 impl Node {
     /// Changes how guests behave from now on.
     pub(super) fn behave(&self, mode: &str) {
-        fake::install(&self.settings.lib_dir.join("vmm"), mode, self.dir.path());
+        fake::behave(mode, self.dir.path());
     }
 
     /// Ends the node; its directory stays.
@@ -202,14 +203,17 @@ impl Node {
     /// Names in the directory of snapshots, once nothing is being made or deleted.
     pub(super) async fn snapshots(&self) -> usize {
         let dir = self.dir.path().join("state/snapshots");
-        loop {
-            let names: Vec<_> =
-                std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-            if names.iter().all(|name| name.len() == 64) {
-                return names.len();
+        let settled = async {
+            loop {
+                let names: Vec<_> =
+                    std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+                if names.iter().all(|name| name.len() == 64) {
+                    return names.len();
+                }
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
-        }
+        };
+        within(settled).await
     }
 
     /// Waits until there are so many snapshots.

@@ -151,7 +151,6 @@ async fn at_every_step_of_a_resume() {
         assert_eq!(node.snapshots().await, 1, "{step}");
         node.behave("");
         let node = node.restarted().await;
-        // Its program is another one now, so it is made again; what was there serves until then.
         assert_eq!(node.how(version("f")).await, "cloned", "{step}");
         node.prepare(version("f")).await.unwrap_or_else(|error| panic!("{step}: {error}"));
         assert_eq!(node.how(version("f")).await, "cloned", "{step}");
