@@ -2,7 +2,7 @@
 //! tells, so that those that somebody waits for have it before they run.
 //!
 //! It is made of what can be spared, or not at all, and gives its room back when somebody needs it. Nothing depends on it: without
-//! it the first clones that serve somebody are the first to tell.
+//! it the first clones that serve somebody are the first to tell. Either way a blank machine waits for the first of these.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::{
         boot::{SandboxError, Spec},
         describe,
         guest::Restored,
+        machine,
         policy::Demand,
         resume::Tmp,
     },
@@ -39,7 +40,10 @@ pub(super) async fn of_runtime(shared: &Shared, pair: &Pair, snapshot: Arc<Snaps
 
 async fn in_spare_room(shared: &Shared, demand: Demand, spec: &Spec, snapshot: Arc<Snapshot>, tmp: Tmp) {
     let Some(origin) = shared.making.resumable(snapshot, &spec.runtime).await else { return };
-    let Ok(Some((id, mut inbox))) = shared.spare(demand) else { return };
+    let Ok(Some((id, mut inbox))) = shared.spare(demand) else {
+        shared.host.blanks().expect(machine::shape(spec.memory_mib));
+        return;
+    };
     let mut forced = shared.forced();
     let rehearsed = tokio::select! {
         biased;

@@ -304,7 +304,6 @@ async fn make(
     shared.making.keep_image(&pair.runtime, &shared.settings.disk).await;
     let published = shared.snapshots.publish(draft, pair.owner(), identity, || true).await?;
     shared.snapshots.shed(shared.runtimes.limit).await;
-    shared.host.blanks().expect(machine::shape(pair.memory_mib));
     if let Some(snapshot) = published {
         rehearsal::of_runtime(shared, pair, snapshot).await;
     }
