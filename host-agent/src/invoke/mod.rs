@@ -256,7 +256,7 @@ impl Invoker for NodeInvoker {
 
     fn prepare(&self, function: Arc<FunctionConfig>, code: Arc<CodeImage>) -> PrepareFuture<'_> {
         // A task of its own: what was begun comes to its end when the caller is dropped.
-        let prepared = tokio::spawn(prepare::version(Arc::clone(&self.shared), function, code));
+        let prepared = tokio::spawn(prepare::version(&self.shared, function, code));
         Box::pin(async {
             prepared.await.unwrap_or_else(|error| Err(PrepareError::Node(format!("the task: {error}"))))
         })

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     disk::Disk,
-    functions::model::{FunctionConfig, FunctionId, LATEST},
+    functions::model::{FunctionConfig, FunctionId},
     sandbox::{
         SandboxId,
         boot::{Sandbox, SandboxError},
@@ -41,19 +41,20 @@ use crate::{
 /// How often a snapshot is tried: a machine may be lost to bad luck once.
 const TRIES: usize = 2;
 
-/// Which snapshots are being made.
+/// Which versions are to have a snapshot.
 #[derive(Debug)]
 pub(super) struct Making {
     identity: HostIdentity,
+    /// From the first time that their snapshot is asked for until they are retired.
     jobs: Mutex<HashMap<Owner, Arc<Job>>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Job {
     /// Held by whoever makes it; others who want it wait.
     turn: tokio::sync::Mutex<()>,
-    /// Until its owner is retired.
-    wanted: AtomicBool,
+    /// Its owner is retired.
+    over: AtomicBool,
 }
 
 impl Making {
@@ -86,27 +87,23 @@ impl Making {
         }
     }
 
-    /// What is retired is made in vain.
+    /// What is retired has none, and is made in vain.
     pub(super) fn retire(&self, id: &FunctionId, what: Retired<'_>) {
-        for (owner, job) in self.jobs().iter() {
-            let Owner::Version { function, version, deployment_id } = owner else { continue };
-            let retired = match what {
-                Retired::Function => true,
-                Retired::Version(retired) => version == retired,
-                Retired::Latest { current } => version == LATEST && deployment_id != current,
-            };
-            if function == id && retired {
-                job.wanted.store(false, Ordering::Relaxed);
-            }
-        }
+        self.jobs().retain(|owner, job| {
+            let retired = owner.is_retired(id, what);
+            job.over.fetch_or(retired, Ordering::Relaxed);
+            !retired
+        });
     }
 
-    fn job(&self, owner: &Owner) -> Arc<Job> {
-        let mut jobs = self.jobs();
-        // Nobody else holds what is over.
-        jobs.retain(|_, job| Arc::strong_count(job) > 1);
-        let new = || Arc::new(Job { turn: tokio::sync::Mutex::new(()), wanted: AtomicBool::new(true) });
-        Arc::clone(jobs.entry(owner.clone()).or_insert_with(new))
+    /// The job of a version that is to have one.
+    fn enlist(&self, owner: &Owner) -> Arc<Job> {
+        Arc::clone(self.jobs().entry(owner.clone()).or_default())
+    }
+
+    /// The job of a version that is still to have one: an invocation may be under way when its version goes.
+    fn enlisted(&self, owner: &Owner) -> Option<Arc<Job>> {
+        self.jobs().get(owner).cloned()
     }
 
     fn jobs(&self) -> MutexGuard<'_, HashMap<Owner, Arc<Job>>> {
@@ -114,37 +111,45 @@ impl Making {
     }
 }
 
-/// Sees to it that a version has a current snapshot. An old one serves until the new one is published.
-pub(super) async fn version(
+/// Sees to it that a version has a current snapshot, now and whenever an invocation finds none, until it is retired.
+pub(super) fn version(
+    shared: &Arc<Shared>,
+    function: Arc<FunctionConfig>,
+    code: Arc<CodeImage>,
+) -> impl Future<Output = Result<(), PrepareError>> + Send + use<> {
+    let job = shared.making.enlist(&Owner::version(&function));
+    make_current(Arc::clone(shared), job, function, code)
+}
+
+/// An old one serves until the new one is published.
+async fn make_current(
     shared: Arc<Shared>,
+    job: Arc<Job>,
     function: Arc<FunctionConfig>,
     code: Arc<CodeImage>,
 ) -> Result<(), PrepareError> {
     let owner = Owner::version(&function);
-    let job = shared.making.job(&owner);
     let _turn = job.turn.lock().await;
     let content = function.content();
     let identity = shared.making.identity(&function.runtime, Content::Function(&content)).await;
     let identity = identity.map_err(|error| PrepareError::Node(error.to_string()))?;
-    let shape = machine::shape(function.memory_mib);
     if shared.snapshots.find(&owner).is_some_and(|snapshot| *snapshot.identity() == identity) {
-        shared.host.blanks().expect(shape);
+        shared.host.blanks().expect(machine::shape(function.memory_mib));
         return Ok(());
     }
     let mut last_problem = String::new();
     for _ in 0..TRIES {
-        if !job.wanted.load(Ordering::Relaxed) {
+        if job.over.load(Ordering::Relaxed) {
             return Err(PrepareError::Superseded);
         }
         let draft = shared.snapshots.begin().map_err(|error| PrepareError::Node(describe(&error)))?;
         match make(&shared, &function, &code, &draft, identity.clone()).await {
             Ok(()) => {
-                let wanted = Arc::clone(&job);
                 shared.making.keep_image(&function.runtime, &shared.settings.disk).await;
-                let still_wanted = move || wanted.wanted.load(Ordering::Relaxed);
+                let wanted = Arc::clone(&job);
+                let still_wanted = move || !wanted.over.load(Ordering::Relaxed);
                 let published = shared.snapshots.publish(draft, owner, identity, still_wanted).await;
                 let published = published.map_err(|error| PrepareError::Node(describe(&error)))?;
-                shared.host.blanks().expect(shape);
                 let snapshot = published.ok_or(PrepareError::Superseded)?;
                 rehearsal::of_version(&shared, &function, &code, snapshot).await;
                 return Ok(());
@@ -162,13 +167,14 @@ pub(super) async fn version(
     Err(PrepareError::Node(last_problem))
 }
 
-/// Has the snapshot of an invocation's version made while something else serves.
+/// Has the snapshot of an invocation's version made while something else serves; not of one that is gone meanwhile.
 pub(super) fn beside(shared: &Arc<Shared>, invocation: &Invocation) {
+    let Some(job) = shared.making.enlisted(&Owner::version(&invocation.function)) else { return };
     let (function, code) = (Arc::clone(&invocation.function), Arc::clone(&invocation.code));
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let arn = function.version_arn();
-        if let Err(error) = version(shared, function, code).await {
+        if let Err(error) = make_current(shared, job, function, code).await {
             tracing::warn!(function = arn, "its snapshot could not be made again: {error}");
         }
     });

@@ -24,7 +24,8 @@ use super::{
 use crate::{
     code::{blocking, hex},
     disk::Disk,
-    functions::model::{FunctionConfig, FunctionId},
+    functions::model::{FunctionConfig, FunctionId, LATEST},
+    invoke::Retired,
 };
 
 /// Raised when the agent bakes something else into a guest before its snapshot.
@@ -82,6 +83,17 @@ impl Owner {
             version: config.version.clone(),
             deployment_id: config.deployment_id.clone(),
         }
+    }
+
+    /// Whether it is one of the versions that are gone when that of the function is.
+    pub(crate) fn is_retired(&self, id: &FunctionId, what: Retired<'_>) -> bool {
+        let Self::Version { function, version, deployment_id } = self else { return false };
+        function == id
+            && match what {
+                Retired::Function => true,
+                Retired::Version(retired) => version == retired,
+                Retired::Latest { current } => version == LATEST && deployment_id != current,
+            }
     }
 }
 

@@ -15,11 +15,7 @@ use super::{
     Owner, key,
     snapshot::{FILES, Meta, Snapshot},
 };
-use crate::{
-    code::blocking,
-    functions::model::{FunctionId, LATEST},
-    invoke::Retired,
-};
+use crate::{code::blocking, functions::model::FunctionId, invoke::Retired};
 
 /// Prefix of a directory that is being made.
 const NEW: &str = "new-";
@@ -138,17 +134,7 @@ impl SnapshotStore {
 
     /// Deletes the snapshots of what was retired.
     pub(crate) fn retire(self: &Arc<Self>, id: &FunctionId, what: Retired<'_>) {
-        self.remove(|owner| match owner {
-            Owner::Version { function, version, deployment_id } => {
-                function == id
-                    && match what {
-                        Retired::Function => true,
-                        Retired::Version(retired) => version == retired,
-                        Retired::Latest { current } => version == LATEST && deployment_id != current,
-                    }
-            }
-            Owner::Runtime { .. } => false,
-        });
+        self.remove(|owner| owner.is_retired(id, what));
     }
 
     /// Deletes the snapshots of all versions but those with these deployments.

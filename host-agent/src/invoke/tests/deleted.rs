@@ -76,3 +76,15 @@ async fn while_its_hooks_run() {
     check("die in hooks", Fate::GoesOn, "cloned").await;
     check("die in hooks", Fate::Dies, "booted").await;
 }
+
+#[tokio::test]
+async fn before_the_sandbox_of_a_call_that_was_taken_begins() {
+    let node = node("");
+    node.prepare(version("f")).await.unwrap();
+    node.invoker.retire(&version("f").id, Retired::Version("1"));
+    assert_eq!(node.how(version("f")).await, "booted");
+    // What was begun beside that call, if anything, is over before this.
+    node.prepare(version("g")).await.unwrap();
+    node.population(1).await;
+    assert_eq!(node.snapshots().await, 1, "only the one of g");
+}
