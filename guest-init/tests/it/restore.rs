@@ -4,7 +4,9 @@
 use guest_init::lifecycle::Exit;
 use guest_protocol::{GuestMessage, HostMessage, RestoreFailure, StepOutcome};
 
-use crate::world::{Pending, Reply, Runtime, Seen, World, in_snap_start_world, in_world, unique};
+use crate::world::{
+    Pending, Reply, Runtime, Seen, World, in_hasty_snap_start_world, in_snap_start_world, in_world, unique,
+};
 
 /// Far more than any restore here needs.
 const PATIENCE_MS: u32 = 20_000;
@@ -54,6 +56,39 @@ fn a_clone_is_unique_before_its_runtime_goes_on() {
         let (_, seen) = world.until_done().await;
         assert!(seen.log.contains("\tRestore Duration: "), "{}", seen.log);
         assert!(!seen.log.contains("Init Duration"), "{}", seen.log);
+    });
+}
+
+/// What becomes of an init that does not end in a snapshot before its limit.
+async fn until_init_is_late(world: &mut World) {
+    let (failure, seen) = world
+        .collect(|message| match message {
+            GuestMessage::InitFailed(failure) => Some(failure.clone()),
+            _ => None,
+        })
+        .await;
+    let document = String::from_utf8_lossy(&failure.error.payload);
+    assert_eq!(failure.error.error_type, "Sandbox.Timedout");
+    assert!(document.contains("Task timed out after 0.50 seconds"), "{document}");
+    assert!(seen.log.ends_with(" ms\tPhase: init\tStatus: timeout\n"), "{}", seen.log);
+    assert_eq!(world.kills(), 1);
+    let late = world.runtime().get("restore/next").await.await;
+    assert_eq!((late.status, late.error_type().as_str()), (403, "InvalidStateTransition"));
+    assert!(world.done_to_machine().is_empty(), "nothing is frozen that is not to be snapshotted");
+}
+
+#[test]
+fn an_init_that_hangs_ends_at_its_limit() {
+    in_hasty_snap_start_world(async |mut world: World| until_init_is_late(&mut world).await);
+}
+
+#[test]
+fn a_hook_that_hangs_before_the_snapshot_ends_at_the_limit_of_the_init() {
+    in_hasty_snap_start_world(async |mut world: World| {
+        // The runtime's hooks run before it asks to be snapshotted; what they ask for is no end of the init.
+        let token = world.variable("AWS_CONTAINER_AUTHORIZATION_TOKEN").unwrap();
+        assert_eq!(world.runtime().credentials(&token).await.status, 200);
+        until_init_is_late(&mut world).await;
     });
 }
 

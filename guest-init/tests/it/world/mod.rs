@@ -28,6 +28,9 @@ pub(crate) use client::{Pending, Reply, Runtime};
 /// How long a test may take: far above what any needs, far below what a person waits.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Limit of an init that is to meet it; more than a few calls take.
+const HASTE_MS: u32 = 500;
+
 /// Runs a test in a fresh world.
 pub(crate) fn in_world(test: impl AsyncFnOnce(World)) {
     in_world_of(start(), test);
@@ -35,12 +38,20 @@ pub(crate) fn in_world(test: impl AsyncFnOnce(World)) {
 
 /// The same for a function that is to be snapshotted.
 pub(crate) fn in_snap_start_world(test: impl AsyncFnOnce(World)) {
-    let start = Start {
+    in_world_of(snap_start(), test);
+}
+
+/// The same with a limit that an init which hangs meets soon.
+pub(crate) fn in_hasty_snap_start_world(test: impl AsyncFnOnce(World)) {
+    in_world_of(Start { init_timeout_ms: HASTE_MS, ..snap_start() }, test);
+}
+
+fn snap_start() -> Start {
+    Start {
         initialization_type: InitializationType::SnapStart,
         credentials: Some(credentials("first")),
         ..start()
-    };
-    in_world_of(start, test);
+    }
 }
 
 fn in_world_of(start: Start, test: impl AsyncFnOnce(World)) {

@@ -103,6 +103,9 @@ async fn what_cannot_be_snapshotted_says_why() {
     let error = node_of("fail init").prepare(version("f")).await.unwrap_err();
     assert_eq!(error.to_string(), "Runtime.ImportModuleError: no module");
     assert_eq!(error.code(), "FunctionError.RuntimeInitError");
+    let error = node_of("late init").prepare(version("f")).await.unwrap_err();
+    assert_eq!(error.to_string(), "Sandbox.Timedout: Task timed out after 130.00 seconds");
+    assert_eq!(error.code(), "FunctionError.InitTimeout");
     let error = node_of("refuse snapshot").prepare(version("f")).await.unwrap_err();
     assert!(error.to_string().contains("refused snapshot: memory: no such luck"), "{error}");
 }

@@ -68,8 +68,12 @@ impl Guest {
             self.receive();
         }
         self.log(b"initialised\n");
-        if self.fake.is("fail init") {
-            let error = FunctionError::new("Runtime.ImportModuleError", "no module");
+        let failure = [
+            ("fail init", "Runtime.ImportModuleError", "no module"),
+            ("late init", "Sandbox.Timedout", "Task timed out after 130.00 seconds"),
+        ];
+        if let Some((_, kind, message)) = failure.iter().find(|(mode, ..)| self.fake.is(mode)) {
+            let error = FunctionError::new(kind, message);
             self.send(&GuestMessage::InitFailed(InitFailure { error, duration_us: 1 }));
         } else {
             self.send(&GuestMessage::InitDone(InitReport { duration_us: 1 }));
