@@ -69,6 +69,9 @@ impl GenerationPage {
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
     use super::*;
 
     #[test]
@@ -85,5 +88,19 @@ mod tests {
         assert_eq!(resumed[16..24], 0x0102_u64.to_le_bytes());
         assert_eq!((&resumed[24..40], &resumed[40..48]), (&[7; 16][..], &5_u64.to_le_bytes()[..]));
         assert!(resumed[48..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn who_watches_the_file_is_told_of_every_resume() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("generation");
+        let mut page = GenerationPage::create(&path).unwrap();
+        let watch = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        watch.add_watch(&path, AddWatchFlags::IN_MODIFY).unwrap();
+        for counter in 1..=2 {
+            assert_eq!(watch.read_events().unwrap_err(), Errno::EAGAIN);
+            page.publish([7; 16], counter, 5).unwrap();
+            assert!(!watch.read_events().unwrap().is_empty());
+        }
     }
 }

@@ -54,8 +54,12 @@ pub(crate) const PYTHON: Subject = Subject {
 };
 
 /// `tests/functions/unique-rust`.
-pub(crate) const RUST: Subject =
-    Subject { runtime: "provided.al2023", handler: "bootstrap", draws: &["rand", "rand_of_older_thread"] };
+pub(crate) const RUST: Subject = Subject {
+    runtime: "provided.al2023",
+    handler: "bootstrap",
+    // The last is no draw: who slept through the resume has none, and who woke too early has everybody's.
+    draws: &["rand", "rand_of_older_thread", "generation_at_event"],
+};
 
 /// The image of a subject's code: of the one in Rust, this program.
 pub(crate) fn code_image(folder: &Path, bootstrap: Option<&Path>) -> Result<PathBuf> {

@@ -2,22 +2,28 @@
 //! a resume, and tells it when it is asked. Run by the proof of uniqueness (`tests/vm-driver`).
 //!
 //! Samples are taken by AWS's SnapStart hook; by a thread that is older than the snapshot, has its own generator and
-//! follows the published generation; and by a thread that spins on the kernel's generator across the snapshot.
+//! follows the published generation; by one that sleeps until the published generation wakes it; and by a thread that spins on
+//! the kernel's generator across the snapshot.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use lambda_runtime::{BoxFuture, Error, LambdaEvent, Runtime, SnapStartResource, service_fn};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use rand::Rng as _;
 use serde_json::{Map, Value, json};
 
 /// See `docs/uniqueness.md`.
 const GENERATION: &str = "/run/tinderbox/generation";
 const COUNTER_AT: u64 = 16;
+
+/// How long the event may take to wake a thread that is let go: nothing, but for a busy host.
+const EVENT_LIMIT: Duration = Duration::from_secs(5);
 
 /// How many values of the spinner are told: enough that two clones with one state would share most of them.
 const SPINS: usize = 200;
@@ -111,6 +117,20 @@ fn follow() -> Asked<String> {
     asked
 }
 
+/// A thread that sleeps until the page is written, and tells the counter that it finds then.
+fn sleep() -> Result<Receiver<io::Result<u64>>, Error> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
+    inotify.add_watch(GENERATION, AddWatchFlags::IN_MODIFY)?;
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let woken = inotify.read_events().map_err(io::Error::from);
+        let counter = woken.and_then(|_| Generation::open()?.counter());
+        // Whoever does not listen has ended.
+        let _ = tell.send(counter);
+    });
+    Ok(told)
+}
+
 /// A thread that draws without a pause across the snapshot, and tells what it drew first in this generation.
 fn spin() -> Asked<Vec<String>> {
     let (asked, questions) = mpsc::sync_channel(1);
@@ -149,6 +169,7 @@ fn draw_for_ever(questions: &Receiver<SyncSender<Result<Vec<String>, Error>>>) -
 struct Sampler {
     follower: Asked<String>,
     spinner: Asked<Vec<String>>,
+    sleeper: Mutex<Receiver<io::Result<u64>>>,
     before: Mutex<Map<String, Value>>,
     after: Mutex<Map<String, Value>>,
 }
@@ -156,6 +177,9 @@ struct Sampler {
 impl Sampler {
     /// Every generator is seeded, so that a clone that is not made unique repeats it.
     fn before(&self) -> Result<(), Error> {
+        if self.sleeper().try_recv().is_ok() {
+            return Err("the event came before any resume".into());
+        }
         let mut drawn = sample()?;
         drawn.insert("rand_of_older_thread".into(), ask(&self.follower)?.into());
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = drawn;
@@ -167,9 +191,18 @@ impl Sampler {
         rand::rng().reseed()?;
         let mut drawn = sample()?;
         drawn.insert("rand_of_older_thread".into(), ask(&self.follower)?.into());
+        let woken = self.sleeper().recv_timeout(EVENT_LIMIT).map_err(|_| "the event woke nobody")??;
+        if drawn["generation"] != woken {
+            return Err(format!("the event came with generation {woken}").into());
+        }
+        drawn.insert("generation_at_event".into(), woken.into());
         drawn.insert("spinner".into(), ask(&self.spinner)?.into());
         *self.after.lock().unwrap_or_else(PoisonError::into_inner) = drawn;
         Ok(())
+    }
+
+    fn sleeper(&self) -> MutexGuard<'_, Receiver<io::Result<u64>>> {
+        self.sleeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn told(&self) -> Value {
@@ -194,6 +227,7 @@ async fn main() -> Result<(), Error> {
     let sampler = Arc::new(Sampler {
         follower: follow(),
         spinner: spin(),
+        sleeper: Mutex::new(sleep()?),
         before: Mutex::default(),
         after: Mutex::default(),
     });
