@@ -113,6 +113,30 @@ fn a_rust_function_is_restored_with_its_snapstart_resource() {
 }
 
 #[test]
+fn a_runtime_that_knows_nothing_of_snapshots_is_cloned_from_its_first_next() {
+    let shared = Node::alone();
+    let function = snap_start(Function::plain()).deploy(&shared.node.client());
+    let version = function.publish_active();
+    let calls: Vec<_> = (0..2).map(|_| function.begin_as(&version, &json!({ "hold_s": HOLD_S }))).collect();
+    let answers: Vec<_> = calls.into_iter().map(|call| call.end().expect("invoke")).collect();
+    let clones: Vec<_> = answers.iter().map(Invocation::parse).collect();
+    for (clone, answer) in clones.iter().zip(&answers) {
+        let timing = answer["ResponseMetadata"]["HTTPHeaders"]["server-timing"].to_string();
+        assert!(timing.contains("way;desc=snapshot,"), "{timing}");
+        assert_eq!(clone.function_error, None, "{clone:?}");
+        assert_eq!(clone.json()["type"], "snap-start");
+        assert!(milliseconds(log(clone), "\tRestore Duration") > 0.0, "{clone:?}");
+    }
+    let (one, other) = (clones[0].json(), clones[1].json());
+    assert_eq!(one["drawn_in_init"], other["drawn_in_init"], "they are not clones of one snapshot");
+    for own in ["boot_id", "drawn", "generation", "instance_id"] {
+        assert!(one[own].is_string() && one[own] != other[own], "{own}: {one} and {other}");
+    }
+    let latest = function.answer(json!({}));
+    assert_eq!((&latest["type"], latest["drawn"] == one["drawn"]), (&json!("on-demand"), false));
+}
+
+#[test]
 fn an_answer_of_a_clone_says_where_its_milliseconds_went() {
     let shared = Node::shared();
     let function = snap_start(Function::python("snapstart")).deploy(&shared.node.client());
