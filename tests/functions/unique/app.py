@@ -1,6 +1,6 @@
 """Draws one of everything that must differ between clones, first thing after a resume, and tells it when it is asked.
 
-Samples are taken at three places: by a process that spins on the kernel's generator across the snapshot, by the first
+It lets itself be snapshotted when the guest is as old as `AGE_S` says, in seconds. Samples are taken at three places: by a process that spins on the kernel's generator across the snapshot, by the first
 after-restore hook, and by a process that was started before the snapshot and follows the published generation.
 """
 
@@ -14,6 +14,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import time
 import uuid
 
 from snapshot_restore_py import register_after_restore, register_before_snapshot
@@ -24,6 +25,9 @@ BEFORE = {}
 
 # How many values of the spinner are told: enough that two clones with one state would share most of them.
 SPINS = 200
+
+# A snapshot takes longer than this, in seconds, and nothing else sets the clock.
+CLOCK_STEP = 0.05
 
 
 class Generation:
@@ -81,10 +85,15 @@ def sample():
     }
 
 
+def clocks_apart():
+    """The wall clock less the monotonic one, which every resume sets anew, even where no generation is published."""
+    return time.time() - time.monotonic()
+
+
 def spin():
-    """A process of its own: draws without a pause across the snapshot, and tells what it drew first in this generation."""
+    """A process of its own: draws without a pause across the snapshot, and tells what it drew first after the resume."""
     generation = Generation()
-    known = generation.counter()
+    known, apart = generation.counter(), clocks_apart()
     kept = []
     os.write(1, b"!")
     while True:
@@ -94,7 +103,11 @@ def spin():
         if generation.counter() != before:
             continue
         if before != known:
-            known, kept = before, []
+            known, apart, kept = before, clocks_apart(), []
+        elif abs(clocks_apart() - apart) > CLOCK_STEP:
+            # This one may be from before.
+            apart, kept = clocks_apart(), []
+            continue
         if len(kept) < SPINS:
             kept.append(value.hex())
         if select.select([0], [], [], 0)[0]:
@@ -132,6 +145,7 @@ def line(child):
 
 @register_before_snapshot
 def before():
+    time.sleep(max(0, float(os.environ.get("AGE_S", 0)) - time.monotonic()))
     # Every generator is seeded, so that a clone that is not made unique repeats it.
     BEFORE.update(sample())
 

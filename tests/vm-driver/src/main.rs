@@ -15,10 +15,13 @@ mod vm;
 
 use std::env;
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use devices::GenerationState;
+use snapshot::StateReader;
 use vmm_api::{
     Identity, Key, LoadConfig, MachineConfig, Request, Response, SerialConfig, Shape, SnapshotConfig,
     SnapshotKind, Source, VsockConfig,
@@ -31,6 +34,14 @@ const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k probe=ti
 const GUEST_CID: u32 = 3;
 /// Ticks before the snapshot, and of each clone.
 const TICKS: u64 = 20;
+
+/// Whether the generation devices tell a clone's kernel that it is one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    Told,
+    /// They have the generation of the original: Linux compares, and does nothing.
+    Untold,
+}
 
 /// What is driven.
 struct Plan {
@@ -175,6 +186,14 @@ impl Snapshot {
             other => bail!("no snapshot: {other:?}"),
         }
         Ok(Self { state, memory })
+    }
+
+    /// The generation id that the guest had when it was taken.
+    fn generation(&self) -> Result<[u8; 16]> {
+        let mut bytes = vec![0; usize::try_from(self.state.metadata()?.len())?];
+        self.state.read_exact_at(&mut bytes, 0)?;
+        let state = StateReader::open(&bytes, &snapshot::Key::new(*key().bytes()))?;
+        Ok(state.get::<GenerationState>(0)?.id)
     }
 
     fn file_bytes(&self) -> Result<(u64, u64)> {

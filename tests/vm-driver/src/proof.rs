@@ -1,8 +1,10 @@
 //! The proof of uniqueness: one snapshot of a function that has drawn from every generator, many clones of it, and nothing
 //! that two of them share.
 //!
-//! `vm-driver prove LIB INITRD CLONES [BOOTSTRAP]`: LIB is a payload, INITRD holds the guest-init under proof; BOOTSTRAP is
-//! the function in Rust, in place of the one in Python. Ends with an error that names what clones had in common.
+//! `vm-driver prove LIB INITRD CLONES told|untold [BOOTSTRAP]`: LIB is a payload, INITRD holds the guest-init under proof;
+//! BOOTSTRAP is the function in Rust, in place of the one in Python. The kernel of a clone that is `untold` finds in its
+//! devices the generation that its original had, and so does not rekey its generator by itself: what is different then, the
+//! gate made so. Ends with an error that names what clones had in common.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -24,7 +26,7 @@ use vmm_api::{
 use crate::guest::Guest;
 use crate::subject::{self, Subject};
 use crate::vm::Vm;
-use crate::{GUEST_CID, Snapshot, Take, key};
+use crate::{GUEST_CID, Kernel, Snapshot, Take, key};
 
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k";
 const SHAPE: Shape = Shape { vcpu_count: 1, mem_size_mib: 256 };
@@ -34,29 +36,51 @@ const SCRATCH_BYTES: u64 = 16 << 20;
 /// Clones that run at once: what a small host has memory for.
 const AT_ONCE: usize = 4;
 
+/// How old a guest is when it is snapshotted whose clones are to be told nothing, in seconds. Linux rekeys its generator by
+/// itself whenever its uptime has grown by half (`crng_reseed_interval` in drivers/char/random.c), from the first seconds on:
+/// at 19, 28 and 42 s. Clones must have drawn before the next time. For the same reason they run one at a time.
+const UNTOLD_AGE_S: &str = "31";
+
 /// What the clones are made from.
 struct Stage<'a> {
     subject: &'static Subject,
     lib: &'a Path,
     folder: &'a Path,
     code: PathBuf,
+    kernel: Kernel,
+}
+
+/// A clone.
+struct Loaded {
+    vm: Vm,
+    began: Instant,
+    /// What its devices say.
+    shown: [u8; 16],
+    /// What the gate is given.
+    generation: [u8; 16],
 }
 
 pub(crate) fn run(arguments: &[String], folder: &Path) -> Result<()> {
-    let (lib, initrd, clones, bootstrap) = match arguments {
-        [lib, initrd, clones] => (lib, initrd, clones, None),
-        [lib, initrd, clones, bootstrap] => (lib, initrd, clones, Some(Path::new(bootstrap))),
-        _ => bail!("usage: vm-driver prove LIB INITRD CLONES [BOOTSTRAP]"),
+    let (lib, initrd, clones, kernel, bootstrap) = match arguments {
+        [lib, initrd, clones, kernel] => (lib, initrd, clones, kernel, None),
+        [lib, initrd, clones, kernel, bootstrap] => (lib, initrd, clones, kernel, Some(Path::new(bootstrap))),
+        _ => bail!("usage: vm-driver prove LIB INITRD CLONES told|untold [BOOTSTRAP]"),
+    };
+    let kernel = match kernel.as_str() {
+        "told" => Kernel::Told,
+        "untold" => Kernel::Untold,
+        other => bail!("a kernel is told or untold, not {other}"),
     };
     let subject = if bootstrap.is_some() { &subject::RUST } else { &subject::PYTHON };
     let code = subject::code_image(folder, bootstrap)?;
-    let stage = Stage { subject, lib: Path::new(lib), folder, code };
+    let stage = Stage { subject, lib: Path::new(lib), folder, code, kernel };
     let scratch = scratch_image(folder)?;
     let snapshot = stage.snapshot(Path::new(initrd), &scratch)?;
     let clones: usize = clones.parse()?;
     let mut verdict = Verdict::of(subject);
-    for first in (0..clones).step_by(AT_ONCE) {
-        let batch = AT_ONCE.min(clones - first);
+    let at_once = if kernel == Kernel::Untold { 1 } else { AT_ONCE };
+    for first in (0..clones).step_by(at_once) {
+        let batch = at_once.min(clones - first);
         let samples = stage.clones(&snapshot, &scratch, first, batch)?;
         samples.iter().try_for_each(|sample| verdict.take(sample))?;
     }
@@ -92,7 +116,7 @@ impl Stage<'_> {
     fn initialise(&self, vm: &mut Vm) -> Result<Snapshot> {
         let mut guest = Guest::new(vm.connection()?);
         guest.expect("hello", |message| matches!(message, GuestMessage::Hello(_)).then_some(()))?;
-        guest.send(&HostMessage::Start(start(self.subject)?))?;
+        guest.send(&HostMessage::Start(start(self.subject, self.kernel)?))?;
         guest.expect("init done", |message| matches!(message, GuestMessage::InitDone(_)).then_some(()))?;
         ensure!(guest.log().contains("INIT_REPORT Init Duration: "), "no INIT_REPORT: {}", guest.log());
         guest.send(&HostMessage::Freeze)?;
@@ -114,12 +138,16 @@ impl Stage<'_> {
             let copied = Command::new("cp").arg("--sparse=always").args([scratch, &own]).status()?;
             ensure!(copied.success(), "copy the scratch image");
             let generation = random::<16>()?;
+            let shown = match self.kernel {
+                Kernel::Told => generation,
+                Kernel::Untold => snapshot.generation()?,
+            };
             let began = Instant::now();
-            self.load(&mut vm, snapshot, &own, generation)?;
+            self.load(&mut vm, snapshot, &own, shown)?;
             fs::remove_file(own)?;
-            running.push((vm, generation, began));
+            running.push(Loaded { vm, began, shown, generation });
         }
-        running.into_iter().map(|(vm, generation, began)| meet(vm, generation, began)).collect()
+        running.into_iter().map(meet).collect()
     }
 
     fn load(&self, vm: &mut Vm, snapshot: &Snapshot, scratch: &Path, generation: [u8; 16]) -> Result<()> {
@@ -153,49 +181,44 @@ impl Stage<'_> {
 }
 
 /// Makes a resumed guest unique and asks it what it drew.
-fn meet(mut vm: Vm, generation: [u8; 16], began: Instant) -> Result<Value> {
-    let met = vm.connection().and_then(|connection| become_unique(connection, generation, began));
+fn meet(mut clone: Loaded) -> Result<Value> {
+    let met = clone.vm.connection().and_then(|connection| become_unique(connection, &clone));
     match met {
-        Ok(answer) => vm.stop().map(|()| answer),
+        Ok(answer) => clone.vm.stop().map(|()| answer),
         Err(error) => {
-            let condition = vm.condition();
-            Err(error.context(format!("vmm: {condition}; console: {}", vm.last_words())))
+            let condition = clone.vm.condition();
+            Err(error.context(format!("vmm: {condition}; console: {}", clone.vm.last_words())))
         }
     }
 }
 
-fn become_unique(connection: File, generation: [u8; 16], began: Instant) -> Result<Value> {
+fn become_unique(connection: File, clone: &Loaded) -> Result<Value> {
+    let &Loaded { vm: _, began, shown, generation } = clone;
     let mut guest = Guest::new(connection);
     let hello = guest.expect("resumed", |message| match message {
         GuestMessage::Resumed(hello) => Some(hello.clone()),
         _ => None,
     })?;
     ensure!(hello.protocol_version == PROTOCOL_VERSION);
-    let counter = generation_counter(&generation);
-    let seen = hello.generation_counter;
-    ensure!(seen.is_none_or(|seen| seen == counter), "the VMClock page says {seen:?}, not {counter}");
+    let (shown, seen) = (generation_counter(&shown), hello.generation_counter);
+    ensure!(seen == Some(shown), "the VMClock page says {seen:?}, not {shown}");
     guest.send(&HostMessage::MakeUnique(unique(generation, began)?))?;
     let report = guest.expect("unique", |message| match message {
         GuestMessage::Unique(report) => Some(report.clone()),
         _ => None,
     })?;
     guest.expect("restore done", |message| matches!(message, GuestMessage::RestoreDone(_)).then_some(()))?;
-    println!("driver: clone {}", one_line(seen.is_some(), &report, began));
+    println!("driver: clone {}", one_line(&report, began));
     ensure!(guest.log().contains("RESTORE_REPORT Restore Duration: "), "no RESTORE_REPORT: {}", guest.log());
     let answer = guest.invoke()?;
     serde_json::from_slice(&answer).context("understand the function's answer")
 }
 
-fn one_line(clock: bool, report: &GateReport, began: Instant) -> String {
+fn one_line(report: &GateReport, began: Instant) -> String {
     let steps: Vec<String> =
         report.steps.iter().map(|step| format!("{}={}", step.name, step.duration_us)).collect();
-    let clock = if clock { "vmclock" } else { "no vmclock" };
-    format!(
-        "restored_us {} {clock} gate_us {} {}",
-        began.elapsed().as_micros(),
-        report.duration_us,
-        steps.join(" ")
-    )
+    let (restored_us, gate_us) = (began.elapsed().as_micros(), report.duration_us);
+    format!("restored_us {restored_us} gate_us {gate_us} {}", steps.join(" "))
 }
 
 /// What was seen so far, and by how many.
@@ -252,7 +275,8 @@ fn drives(first: usize) -> Vec<DriveConfig> {
     ]
 }
 
-fn start(subject: &Subject) -> Result<Start> {
+fn start(subject: &Subject, kernel: Kernel) -> Result<Start> {
+    let age = (kernel == Kernel::Untold).then(|| ("AGE_S".into(), UNTOLD_AGE_S.into()));
     Ok(Start {
         function_name: "unique".into(),
         function_version: "1".into(),
@@ -265,7 +289,7 @@ fn start(subject: &Subject) -> Result<Start> {
         log_stream: "proof".into(),
         wall_clock_unix_ns: now_ns(),
         entropy: random()?,
-        environment: vec![],
+        environment: age.into_iter().collect(),
         platform_environment: vec![("AWS_EXECUTION_ENV".into(), format!("AWS_Lambda_{}", subject.runtime))],
         credentials: Some(credentials()),
         initialization_type: InitializationType::SnapStart,

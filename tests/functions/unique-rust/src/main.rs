@@ -5,13 +5,14 @@
 //! follows the published generation; by one that sleeps until the published generation wakes it; and by a thread that spins on
 //! the kernel's generator across the snapshot.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use lambda_runtime::{BoxFuture, Error, LambdaEvent, Runtime, SnapStartResource, service_fn};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -27,6 +28,9 @@ const EVENT_LIMIT: Duration = Duration::from_secs(5);
 
 /// How many values of the spinner are told: enough that two clones with one state would share most of them.
 const SPINS: usize = 200;
+
+/// A snapshot takes longer than this, and nothing else sets the clock.
+const CLOCK_STEP: Duration = Duration::from_millis(50);
 
 /// Files whose content no other clone has.
 const FILES: &[(&str, &str)] = &[
@@ -131,7 +135,7 @@ fn sleep() -> Result<Receiver<io::Result<u64>>, Error> {
     Ok(told)
 }
 
-/// A thread that draws without a pause across the snapshot, and tells what it drew first in this generation.
+/// A thread that draws without a pause across the snapshot, and tells what it drew first after the resume.
 fn spin() -> Asked<Vec<String>> {
     let (asked, questions) = mpsc::sync_channel(1);
     thread::spawn(move || {
@@ -144,7 +148,8 @@ fn spin() -> Asked<Vec<String>> {
 
 fn draw_for_ever(questions: &Receiver<SyncSender<Result<Vec<String>, Error>>>) -> Result<(), Error> {
     let generation = Generation::open()?;
-    let (mut known, mut kept) = (generation.counter()?, Vec::new());
+    let clocks = Clocks::new();
+    let (mut known, mut apart, mut kept) = (generation.counter()?, clocks.apart(), Vec::new());
     loop {
         let before = generation.counter()?;
         let value = from_kernel()?;
@@ -153,7 +158,11 @@ fn draw_for_ever(questions: &Receiver<SyncSender<Result<Vec<String>, Error>>>) -
             continue;
         }
         if before != known {
-            (known, kept) = (before, Vec::new());
+            (known, apart, kept) = (before, clocks.apart(), Vec::new());
+        } else if clocks.apart().abs_diff(apart) > CLOCK_STEP {
+            // This one may be from before.
+            (apart, kept) = (clocks.apart(), Vec::new());
+            continue;
         }
         if kept.len() < SPINS {
             kept.push(value);
@@ -164,6 +173,35 @@ fn draw_for_ever(questions: &Receiver<SyncSender<Result<Vec<String>, Error>>>) -
             Err(mpsc::TryRecvError::Disconnected) => return Ok(()),
         }
     }
+}
+
+/// The wall clock and the monotonic one. How far they are apart, every resume sets anew, even where no generation is
+/// published.
+struct Clocks {
+    wall: SystemTime,
+    monotonic: Instant,
+}
+
+impl Clocks {
+    fn new() -> Self {
+        Self { wall: SystemTime::now(), monotonic: Instant::now() }
+    }
+
+    /// By how much the wall clock went on further than the monotonic one; none when it is the other way round.
+    fn apart(&self) -> Duration {
+        self.wall.elapsed().unwrap_or_default().saturating_sub(self.monotonic.elapsed())
+    }
+}
+
+/// Returns when the guest is as old as `AGE_S` says, in seconds.
+async fn grow_old() -> Result<(), Error> {
+    let Ok(age) = env::var("AGE_S") else { return Ok(()) };
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let now: f64 = uptime.split(' ').next().ok_or("no uptime")?.parse()?;
+    let left = Duration::from_secs_f64((age.parse::<f64>()? - now).max(0.0));
+    // The age itself is what is waited for.
+    tokio::time::sleep_until(tokio::time::Instant::now() + left).await;
+    Ok(())
 }
 
 struct Sampler {
@@ -214,7 +252,10 @@ impl Sampler {
 
 impl SnapStartResource for Sampler {
     fn before_snapshot(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async { self.before() })
+        Box::pin(async {
+            grow_old().await?;
+            self.before()
+        })
     }
 
     fn after_restore(&self) -> BoxFuture<'_, Result<(), Error>> {
