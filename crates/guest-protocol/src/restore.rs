@@ -119,8 +119,8 @@ pub struct FreezeReport {
 pub struct ResumeHello {
     /// Must equal [`crate::PROTOCOL_VERSION`].
     pub protocol_version: u32,
-    /// `vm_generation_counter` of the VMClock page as this guest reads it, when it has one. The agent refuses a guest
-    /// whose counter is not that of the generation it gave the VMM.
+    /// `vm_generation_counter` of the VMClock page as this guest reads it, when it finds one. The agent refuses a guest
+    /// whose counter is not that of the generation it gave the VMM, or that has none.
     pub generation_counter: Option<u64>,
 }
 

@@ -1,5 +1,5 @@
-//! The VMClock page (`/dev/vmclock0`): tells by a memory read whether this guest is a clone. Machines without the device
-//! have none, and nothing here needs it.
+//! The VMClock page (`/dev/vmclock0`): tells by a memory read whether this guest is a clone. Nothing here needs it; the agent
+//! does, which takes no clone that does not find its generation there.
 #![expect(unsafe_code, reason = "the page is read where it is mapped")]
 
 use std::fs::{self, File};

@@ -58,17 +58,21 @@ pub(crate) enum GuestError {
     /// The guest could not be made unique.
     #[error("the resumed guest did not become unique: {0}")]
     Gate(String),
-    /// A guest that was resumed from something else than was loaded.
-    #[error("the resumed guest has generation {found:016x}, it was given {given:016x}")]
+    /// A guest that was resumed from something else than was loaded, or cannot tell.
+    #[error("the resumed guest has generation {}, it was given {given:016x}", number(found))]
     Generation {
         /// Counter that it was given.
         given: u64,
-        /// Counter that it has.
-        found: u64,
+        /// Counter that it has, if it finds one.
+        found: Option<u64>,
     },
     /// The runtime ended between invocations.
     #[error("the function's runtime ended while it had nothing to do ({})", .0.error_type)]
     Ended(FunctionError),
+}
+
+fn number(counter: &Option<u64>) -> String {
+    counter.map_or("none".to_owned(), |counter| format!("{counter:016x}"))
 }
 
 /// How an init went. Both kinds of sandbox take an invocation: after a failed init the guest repeats it then, under the

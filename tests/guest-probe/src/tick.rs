@@ -5,9 +5,11 @@
 //! probe: tick 17 cpus=2 disks=a:11/8:rw,b:22/4:ro
 //!                         once a round: processors that counted; name, first byte, sectors and access of every disk
 //! probe: connected 2      every connection to port 1024 of the host
+//! probe: rekeyed          the kernel has a new generation id, and new keys for it
 //! probe: wrong: ...       never
 //! ```
 
+use std::convert::Infallible;
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
@@ -33,6 +35,10 @@ const PATTERN_STEP: usize = 64 << 10;
 const HOST_CID: u32 = 2;
 const HOST_PORT: u32 = 1024;
 const SECTOR: usize = 512;
+/// What the kernel says when its generator was rekeyed for a new generation id (drivers/char/random.c).
+const REKEYED: &[u8] = b"crng reseeded due to virtual machine fork";
+/// Longest record of `/dev/kmsg`: a read that is shorter fails.
+const RECORD_LEN: usize = 8192;
 
 /// Never returns.
 pub(crate) fn run(cpus: usize) -> io::Result<()> {
@@ -42,6 +48,10 @@ pub(crate) fn run(cpus: usize) -> io::Result<()> {
         thread::spawn(move || count(cpu, &counter));
     }
     thread::spawn(talk);
+    thread::spawn(|| match listen() {
+        Ok(never) => match never {},
+        Err(error) => println!("probe: wrong: the kernel's log: {error}"),
+    });
     let pattern: Vec<u8> = (0..PATTERN_LEN).map(pattern_at).collect();
     let mut before = vec![0; cpus];
     for tick in 1_u64.. {
@@ -133,6 +143,23 @@ fn talk() {
         let mut rest = Vec::new();
         // Its end is the snapshot's doing, or the host's.
         let _ = stream.read_to_end(&mut rest);
+    }
+}
+
+/// Follows the kernel's log, a record a read.
+fn listen() -> io::Result<Infallible> {
+    let mut log = fs::File::open("/dev/kmsg")?;
+    let mut record = [0; RECORD_LEN];
+    loop {
+        match log.read(&mut record) {
+            Ok(len) if record[..len].windows(REKEYED.len()).any(|text| text == REKEYED) => {
+                println!("probe: rekeyed");
+            }
+            Ok(_) => {}
+            // Records were overwritten before they were read; the next read goes on behind them.
+            Err(error) if error.raw_os_error() == Some(nix::libc::EPIPE) => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

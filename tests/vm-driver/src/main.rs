@@ -1,9 +1,10 @@
 //! Takes snapshots of Linux guests and clones them, on a booted test host, and holds every clone to what its guest says.
 //!
 //! `vm-driver VMM KERNEL INITRD VCPUS MIB CLONES KIND`: boots `tests/guest-probe` in its ticking mode, takes a snapshot after
-//! some ticks, resumes so many clones at once, with other disks, and follows each for some more. With KIND `diff` the original runs on after
-//! its full snapshot, and the clones are of the changes since. Prints what the VMM reports of its times; any gap or complaint
-//! is an error. Called by `tests/it`.
+//! some ticks, resumes so many clones at once, with other disks, and follows each for some more. With KIND `diff` the original
+//! runs on after its full snapshot, and the clones are of the changes since. The kernel of every clone must say that it has
+//! rekeyed its generator; but of the last, which is loaded with the generation that the original had. Prints what the VMM
+//! reports of its times; any gap or complaint is an error. Called by `tests/it`.
 //!
 //! `vm-driver prove …`: see `proof`.
 
@@ -34,6 +35,8 @@ const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k probe=ti
 const GUEST_CID: u32 = 3;
 /// Ticks before the snapshot, and of each clone.
 const TICKS: u64 = 20;
+/// Not the one that a machine that boots draws.
+const NEW_GENERATION: [u8; 16] = [1; 16];
 
 /// Whether the generation devices tell a clone's kernel that it is one.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,7 +89,7 @@ fn run(plan: &Plan, folder: &Path) -> Result<()> {
     let original = Disks::make(folder, "original", [0x11, 0x33], 8)?;
     let mut first = boot(plan, &original)?;
     ensure!(first.greeting()? == "hello 1");
-    let mut ticks = Ticks::default();
+    let mut ticks = Ticks::after(0, Kernel::Untold);
     let expected = |disks: &Disks| format!("cpus={} disks={}", plan.shape.vcpu_count, disks.said());
     ticks.follow(&mut first, TICKS, &expected(&original))?;
     let taken = if plan.kind == SnapshotKind::Diff { Take::Base } else { Take::Full };
@@ -108,13 +111,14 @@ fn run(plan: &Plan, folder: &Path) -> Result<()> {
     }
     // Other files behind the same names, one of another length.
     let other = Disks::make(folder, "other", [0x22, 0x44], 16)?;
-    for clone in &mut clones {
-        snapshot.load(clone, &other)?;
+    let kernel = |number| if number == plan.clones { Kernel::Untold } else { Kernel::Told };
+    for (number, clone) in (1..).zip(&mut clones) {
+        snapshot.load(clone, &other, kernel(number))?;
     }
-    for clone in &mut clones {
+    for (number, clone) in (1..).zip(&mut clones) {
         let greeting = clone.greeting()?;
         ensure!(greeting == "hello 2", "a clone whose connection ended says {greeting:?}");
-        let mut ticks = Ticks(ticks.0);
+        let mut ticks = Ticks::after(ticks.last, kernel(number));
         ticks.resume(clone)?;
         ticks.follow(clone, TICKS, &expected(&other))?;
     }
@@ -200,7 +204,11 @@ impl Snapshot {
         Ok((self.state.metadata()?.len(), self.memory.metadata()?.len()))
     }
 
-    fn load(&self, vm: &mut Vm, disks: &Disks) -> Result<()> {
+    fn load(&self, vm: &mut Vm, disks: &Disks, kernel: Kernel) -> Result<()> {
+        let generation = match kernel {
+            Kernel::Told => NEW_GENERATION,
+            Kernel::Untold => self.generation()?,
+        };
         let config = LoadConfig {
             state: Source::Fd(0),
             memory: Source::Fd(1),
@@ -208,7 +216,7 @@ impl Snapshot {
             drives: disks::configs(2),
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 4 }),
             serial: SerialConfig::Fd(5),
-            generation: [1; 16],
+            generation,
             identity: None,
             prefetch: None,
             learn: false,
@@ -228,40 +236,59 @@ impl Snapshot {
     }
 }
 
-/// The last tick seen.
-#[derive(Default)]
-struct Ticks(u64);
+/// A guest's console, as far as it was read.
+struct Ticks {
+    /// The last tick.
+    last: u64,
+    kernel: Kernel,
+    /// Whether the kernel has said that its generator was rekeyed.
+    rekeyed: bool,
+}
 
 impl Ticks {
-    /// Follows `count` more; the last must say `expected`.
+    /// Of a guest that was at tick `last`, and whose kernel is told that it is a clone, or not.
+    fn after(last: u64, kernel: Kernel) -> Self {
+        Self { last, kernel, rekeyed: false }
+    }
+
+    /// Follows `count` more; the last must say `expected`, and the kernel by then that it was told.
     fn follow(&mut self, vm: &mut Vm, count: u64, expected: &str) -> Result<()> {
+        let told = self.kernel == Kernel::Told;
         let mut seen = 0;
         loop {
-            let line = vm.line()?;
-            ensure!(!line.contains("wrong") && !line.contains("probe: failed"), "the guest says: {line}");
+            let line = self.line(vm)?;
             let Some((number, rest)) = parse(&line) else { continue };
-            ensure!(number == self.0 + 1, "tick {number} after {}", self.0);
-            self.0 = number;
+            ensure!(number == self.last + 1, "tick {number} after {}", self.last);
+            self.last = number;
             seen += 1;
             // A processor may miss a round of ten milliseconds when the host is slow; not for ever.
-            if seen >= count && rest == expected {
+            if seen >= count && rest == expected && self.rekeyed == told {
                 return Ok(());
             }
-            ensure!(seen < 50 * count, "{line}, expected {expected}");
+            ensure!(seen < 50 * count, "{line}, expected {expected}; rekeyed: {}", self.rekeyed);
         }
     }
 
     /// The first whole line of a clone: ticks that nobody read may lie between.
     fn resume(&mut self, vm: &mut Vm) -> Result<()> {
         loop {
-            let line = vm.line()?;
-            ensure!(!line.contains("wrong"), "the guest says: {line}");
+            let line = self.line(vm)?;
             if let Some((number, _)) = parse(&line) {
-                ensure!(number > self.0, "a clone went back to tick {number}");
-                self.0 = number;
+                ensure!(number > self.last, "a clone went back to tick {number}");
+                self.last = number;
                 return Ok(());
             }
         }
+    }
+
+    fn line(&mut self, vm: &mut Vm) -> Result<String> {
+        let line = vm.line()?;
+        ensure!(!line.contains("wrong") && !line.contains("probe: failed"), "the guest says: {line}");
+        if line.contains("probe: rekeyed") {
+            ensure!(self.kernel == Kernel::Told, "the kernel was told of a generation that is not new");
+            self.rekeyed = true;
+        }
+        Ok(line)
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) const PYTHON: Subject = Subject {
 pub(crate) const RUST: Subject = Subject {
     runtime: "provided.al2023",
     handler: "bootstrap",
-    // The last is no draw: who slept through the resume has none, and who woke too early has everybody's.
+    // The last is no draw: who slept through the resume says so, as all that did, and who woke too early has everybody's.
     draws: &["rand", "rand_of_older_thread", "generation_at_event"],
 };
 

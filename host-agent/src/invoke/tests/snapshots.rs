@@ -116,6 +116,7 @@ async fn a_clone_that_is_lost_is_replaced_by_another_and_then_by_a_boot() {
         "die in load",
         "fail after load",
         "wrong generation",
+        "no generation",
         "wrong version after load",
         "fail gate",
         "die in gate",

@@ -36,7 +36,8 @@ impl Guest {
         }
     }
 
-    /// Takes the new connection of a resumed guest, which must have been resumed with `counter`.
+    /// Takes the new connection of a resumed guest, which must have been resumed with `counter`. Every guest of ours has a
+    /// VMClock page: one that reads no counter there does not know whether it is a clone.
     pub(crate) async fn resumed(broker: &PacketSocket, counter: u64) -> Result<Self, GuestError> {
         let mut guest = Self::connected(broker).await?;
         match guest.incoming.next().await? {
@@ -44,8 +45,8 @@ impl Guest {
                 Err(GuestError::Version(hello.protocol_version))
             }
             GuestMessage::Resumed(hello) => match hello.generation_counter {
-                Some(found) if found != counter => Err(GuestError::Generation { given: counter, found }),
-                _ => Ok(guest),
+                Some(found) if found == counter => Ok(guest),
+                found => Err(GuestError::Generation { given: counter, found }),
             },
             other => Err(Breach::unexpected(&other, "resuming").into()),
         }

@@ -129,7 +129,7 @@ impl Guest {
         let protocol_version = PROTOCOL_VERSION + u32::from(self.fake.is("wrong version after load"));
         self.send(&GuestMessage::Resumed(ResumeHello {
             protocol_version,
-            generation_counter: Some(counter),
+            generation_counter: (!self.fake.is("no generation")).then_some(counter),
         }));
         let HostMessage::MakeUnique(unique) = self.receive() else { panic!("no gate") };
         assert_eq!((&unique.generation, unique.generation_counter), (generation, counter));
