@@ -5,8 +5,8 @@
 //! `boot_id` once and never again; that is why a file stands before it in the function's view.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Longest host name (hostname(7)).
@@ -56,10 +56,11 @@ pub enum IdentityError {
     File(PathBuf, #[source] io::Error),
 }
 
-/// The files.
+/// The files, kept open: between a request and its answer there are no paths to be walked.
 #[derive(Debug)]
 pub struct IdentityFiles {
     dir: PathBuf,
+    open: Vec<(&'static str, fs::File)>,
 }
 
 impl IdentityFiles {
@@ -68,9 +69,13 @@ impl IdentityFiles {
     /// # Errors
     /// [`IdentityError::File`].
     pub fn create(dir: &Path) -> Result<Self, IdentityError> {
-        let files = Self { dir: dir.to_owned() };
-        file::ALL.iter().try_for_each(|name| files.write(name, ""))?;
-        Ok(files)
+        let create = |name: &'static str| {
+            let path = dir.join(name);
+            let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&path);
+            file.map(|file| (name, file)).map_err(|error| IdentityError::File(path, error))
+        };
+        let open: Result<_, _> = file::ALL.iter().copied().map(create).collect();
+        Ok(Self { dir: dir.to_owned(), open: open? })
     }
 
     /// Replaces one part; the kernel's host name is the caller's.
@@ -110,15 +115,12 @@ impl IdentityFiles {
     }
 
     fn write(&self, name: &str, content: &str) -> Result<(), IdentityError> {
-        let path = self.dir.join(name);
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o644)
-            .open(&path)
-            .and_then(|mut file| file.write_all(content.as_bytes()));
-        written.map_err(|error| IdentityError::File(path, error))
+        let file = self.open.iter().find_map(|(known, file)| (*known == name).then_some(file));
+        let written = file.ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(|file| {
+            file.write_all_at(content.as_bytes(), 0)?;
+            file.set_len(content.len() as u64)
+        });
+        written.map_err(|error| IdentityError::File(self.dir.join(name), error))
     }
 }
 
@@ -160,6 +162,9 @@ mod tests {
         assert_eq!(read("hostname"), "tb-1\n");
         assert!(read("hosts").ends_with(" localhost.localdomain tb-1\n"));
         assert_eq!(read("instance-id"), "i-1\n");
+        files.set(Identity::InstanceId("another")).unwrap();
+        files.set(Identity::InstanceId("i-2")).unwrap();
+        assert_eq!(read("instance-id"), "i-2\n", "nothing is left of a longer one");
     }
 
     #[test]

@@ -89,7 +89,10 @@ impl GuestLauncher {
 
 impl Machine for GuestLauncher {
     async fn freeze(&mut self) -> io::Result<()> {
-        self.cgroup.freeze().await
+        self.cgroup.freeze().await?;
+        // Looked for while nobody waits. What is wrong with it is told by the clone that should run it.
+        self.restore_d = gate::find_hooks(&self.root);
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -127,7 +130,7 @@ impl Machine for GuestLauncher {
     async fn run_hooks(&mut self, plan: HookPlan, agent: &Agent) -> Result<usize, HookError> {
         // Nothing was started yet: there is no process that a hook could have anything to do for.
         let Some(view) = &self.keeper else { return Ok(0) };
-        let hooks = gate::find_hooks(&self.root)?;
+        let hooks = std::mem::replace(&mut self.restore_d, Ok(Vec::new()))?;
         let deadline = Instant::now() + plan.limit;
         for hook in &hooks {
             self.run_hook(view, hook, &plan, deadline, agent).await?;

@@ -33,7 +33,7 @@ use crate::boot::mounts::SHOWN;
 use crate::boot::vmclock::VmClock;
 use crate::cgroup::Cgroup;
 use crate::environment::Environment;
-use crate::gate::{GenerationPage, IdentityError, IdentityFiles};
+use crate::gate::{GenerationPage, Hook, HookError, IdentityError, IdentityFiles};
 use crate::lifecycle::Exit;
 use crate::platform_log::Memory;
 use crate::sandbox::{LaunchError, Launched, Launcher};
@@ -59,6 +59,8 @@ pub struct GuestLauncher {
     root: PathBuf,
     cgroup: Cgroup,
     hooks: Cgroup,
+    /// What was in `restore.d` when the function was frozen: neither image nor code changes afterwards.
+    restore_d: Result<Vec<Hook>, HookError>,
     identity: IdentityFiles,
     page: GenerationPage,
     clock: Option<VmClock>,
@@ -79,6 +81,7 @@ impl GuestLauncher {
             root: root.to_owned(),
             cgroup: Cgroup::function(hierarchy).map_err(PrepareError::Cgroup)?,
             hooks: Cgroup::hooks(hierarchy).map_err(PrepareError::Cgroup)?,
+            restore_d: Ok(Vec::new()),
             identity: IdentityFiles::create(&shown)?,
             page: GenerationPage::create(&shown.join("generation")).map_err(PrepareError::Generation)?,
             clock,
