@@ -37,6 +37,7 @@ const ASYNC_AND_HTTP: &[&str] = &["async-std", "axum", "h2", "http", "hyper", "r
 
 /// What must not be linked into a program or library, not even through others, and why.
 const FORBIDDEN_TREES: &[(&str, &[&str], &str)] = &[
+    ("chunk-store", ASYNC_AND_HTTP, "the jailed VMM is to link it"),
     ("chunk-store", KVM, "storage knows no virtualisation"),
     ("cluster-store", KVM, "storage knows no virtualisation"),
     ("devices", ASYNC_AND_HTTP, "a device is plain code over guest memory"),

@@ -1,0 +1,33 @@
+//! Contents cut into chunks, each encrypted under a key that comes of itself: who stores the same bytes under the same salt
+//! stores them once, and who has not got a manifest reads none of it.
+//!
+//! * [`seal`] and [`open`]: one chunk. [`Sealed`], [`Entry`]: its name, key and body.
+//! * [`Manifest`]: the chunks of a content, sealed for one tenant; [`TenantKey`] and [`RootKey`] are who opens it.
+//! * [`NodeSecret`] and [`LocalKey`]: a chunk as a node keeps it, verified and decrypted in one pass.
+//!
+//! Bytes in, bytes out: it opens no file, starts no thread and knows neither guests nor tenants' functions. The format is
+//! described in `docs/chunk-format.md`, the reasons in `docs/adr/0020-chunks.md`; everything that is read is bounded before
+//! it is allocated, and none of it panics, whatever the bytes (`tests/fuzz`, `chunk_manifest`).
+
+mod bytes;
+mod chunk;
+mod cipher;
+mod local;
+mod manifest;
+mod name;
+mod salt;
+mod secret;
+mod size;
+mod tenant;
+#[cfg(test)]
+mod tests;
+
+pub use chunk::{ChunkError, ChunkKey, Entry, MAX_BODY_LEN, Sealed, open, seal};
+pub use local::{LocalError, LocalKey, NodeSecret};
+pub use manifest::{
+    Content, InvalidManifest, Kind, MAX_MANIFEST_LEN, MAX_PLAIN_LEN, Manifest, ManifestError,
+};
+pub use name::{ChunkName, NameError};
+pub use salt::{Salt, SaltId};
+pub use size::{ChunkSize, MAX_CHUNKS, MAX_CONTENT_LEN};
+pub use tenant::{KeyError, RootId, RootKey, TenantKey, WRAPPED_LEN, root_of};
