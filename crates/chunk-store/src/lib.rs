@@ -4,12 +4,14 @@
 //! * [`seal`] and [`open`]: one chunk. [`Sealed`], [`Entry`]: its name, key and body.
 //! * [`Manifest`]: the chunks of a content, sealed for one tenant; [`TenantKey`] and [`RootKey`] are who opens it.
 //! * [`NodeSecret`] and [`LocalKey`]: a chunk as a node keeps it, verified and decrypted in one pass.
+//! * [`Cache`]: such chunks in a directory, bounded in bytes, in front of a [`Source`].
 //!
-//! Bytes in, bytes out: it opens no file, starts no thread and knows neither guests nor tenants' functions. The format is
+//! All but the cache is bytes in, bytes out. It blocks, starts no thread and knows neither guests nor tenants' functions. The format is
 //! described in `docs/chunk-format.md`, the reasons in `docs/adr/0020-chunks.md`; everything that is read is bounded before
 //! it is allocated, and none of it panics, whatever the bytes (`tests/fuzz`, `chunk_manifest`).
 
 mod bytes;
+mod cache;
 mod chunk;
 mod cipher;
 mod local;
@@ -22,6 +24,7 @@ mod tenant;
 #[cfg(test)]
 mod tests;
 
+pub use cache::{Cache, CacheError, CacheStats, Source, SourceError};
 pub use chunk::{ChunkError, ChunkKey, Entry, MAX_BODY_LEN, Sealed, open, seal};
 pub use local::{LocalError, LocalKey, NodeSecret};
 pub use manifest::{
