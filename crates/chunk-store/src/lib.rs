@@ -14,6 +14,7 @@ mod bytes;
 mod cache;
 mod chunk;
 mod cipher;
+mod flights;
 mod local;
 mod manifest;
 mod name;

@@ -13,7 +13,6 @@
 //! gone makes it slower, not wrong: every error of a file is counted and the chunk fetched.
 
 mod directory;
-mod flights;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -24,12 +23,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::chunk::{ChunkError, Entry, MAX_BODY_LEN, open};
+use crate::flights::Flights;
 use crate::local::{LocalKey, NodeSecret};
 use crate::name::ChunkName;
 use crate::size::ChunkSize;
 
 use directory::Directory;
-use flights::Flights;
 use policy::Policy;
 
 /// How often a chunk is asked for before the error is its caller's.

@@ -1,13 +1,14 @@
-//! Fetches that are under way. Who wants a chunk that somebody fetches already waits for it instead of fetching it again.
+//! Fetches and writes that are under way. Who wants a chunk that somebody fetches already waits for it instead of fetching it
+//! again; who stores one, likewise.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::name::ChunkName;
 
-/// What came of each fetch, while it is under way.
+/// What came of each, while it is under way.
 #[derive(Debug)]
-pub(super) struct Flights<T>(Mutex<HashMap<ChunkName, Arc<Flight<T>>>>);
+pub(crate) struct Flights<T>(Mutex<HashMap<ChunkName, Arc<Flight<T>>>>);
 
 #[derive(Debug)]
 struct Flight<T> {
@@ -24,13 +25,13 @@ enum State<T> {
 }
 
 impl<T: Clone> Flights<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Mutex::new(HashMap::new()))
     }
 
     /// What `fetch` gives, or what it gives to somebody else who is in it for the same name already. It is called without
     /// a lock.
-    pub(super) fn join(&self, name: &ChunkName, fetch: impl Fn() -> T) -> T {
+    pub(crate) fn join(&self, name: &ChunkName, fetch: impl Fn() -> T) -> T {
         loop {
             let mut flights = lock(&self.0);
             if let Some(flight) = flights.get(name).map(Arc::clone) {
