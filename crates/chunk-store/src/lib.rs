@@ -5,9 +5,10 @@
 //! * [`Manifest`]: the chunks of a content, sealed for one tenant; [`TenantKey`] and [`RootKey`] are who opens it.
 //! * [`NodeSecret`] and [`LocalKey`]: a chunk as a node keeps it, verified and decrypted in one pass.
 //! * [`Cache`]: such chunks in a directory, bounded in bytes, in front of a [`Source`].
+//! * [`Store`]: a directory that keeps what is published, and collects what nobody needs any more.
 //!
-//! All but the cache is bytes in, bytes out. It blocks, starts no thread and knows neither guests nor tenants' functions. The format is
-//! described in `docs/chunk-format.md`, the reasons in `docs/adr/0020-chunks.md`; everything that is read is bounded before
+//! All but these two is bytes in, bytes out. They block; nothing starts a thread, and nothing knows guests or tenants'
+//! functions. The format is described in `docs/chunk-format.md`, the reasons in `docs/adr/0020-chunks.md`; everything that is read is bounded before
 //! it is allocated, and none of it panics, whatever the bytes (`tests/fuzz`, `chunk_manifest`).
 
 mod bytes;
@@ -21,6 +22,7 @@ mod name;
 mod salt;
 mod secret;
 mod size;
+mod store;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -34,4 +36,5 @@ pub use manifest::{
 pub use name::{ChunkName, NameError};
 pub use salt::{Salt, SaltId};
 pub use size::{ChunkSize, MAX_CHUNKS, MAX_CONTENT_LEN};
+pub use store::{Collected, Label, LabelError, Publish, Store, StoreError};
 pub use tenant::{KeyError, RootId, RootKey, TenantKey, WRAPPED_LEN, root_of};

@@ -1,0 +1,146 @@
+//! A disk in memory that ends where a test wants it to, or has something else happen in between.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::super::disk::{Disk, Folder, Place};
+use super::super::root::{Label, Root};
+use crate::name::ChunkName;
+
+/// A disk in memory. When its time has come nothing works any more; then it is started again.
+#[derive(Default)]
+pub(super) struct FakeDisk(Mutex<Fake>);
+
+#[derive(Default)]
+pub(super) struct Fake {
+    pub(super) files: HashMap<Place, Vec<u8>>,
+    unfinished: HashMap<Place, Vec<u8>>,
+    /// What happened to the names of a folder since it was flushed.
+    unflushed: BTreeMap<Folder, Vec<Change>>,
+    /// Steps until it ends, and how.
+    pub(super) left: Option<(u32, End)>,
+    pub(super) ended: Option<End>,
+    /// Steps until something else happens in between.
+    pub(super) interrupt: Option<(u32, Box<dyn FnOnce() + Send>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum End {
+    /// Of the process: what it did has happened, flushed or not.
+    Process,
+    /// Of the power: what was not flushed may not have happened.
+    Power,
+}
+
+/// A file, and what it was before.
+type Change = (Place, Option<Vec<u8>>);
+
+impl Fake {
+    fn rename(&mut self, place: &Place, content: Option<Vec<u8>>) {
+        let before = match content {
+            Some(content) => self.files.insert(place.clone(), content),
+            None => self.files.remove(place),
+        };
+        self.unflushed.entry(place.folder()).or_default().push((place.clone(), before));
+    }
+}
+
+impl FakeDisk {
+    pub(super) fn look(&self) -> MutexGuard<'_, Fake> {
+        self.0.lock().unwrap()
+    }
+
+    /// One step, if it comes to that.
+    fn step(&self) -> io::Result<MutexGuard<'_, Fake>> {
+        let mut fake = self.look();
+        if let Some((0, interrupt)) = fake.interrupt.take_if(|(left, _)| *left == 0) {
+            drop(fake);
+            interrupt();
+            fake = self.look();
+        }
+        if let Some((left, _)) = &mut fake.interrupt {
+            *left -= 1;
+        }
+        if let Some((0, end)) = fake.left {
+            fake.ended = Some(end);
+        }
+        if fake.ended.is_some() {
+            return Err(io::Error::other("it is over"));
+        }
+        fake.left = fake.left.map(|(left, end)| (left - 1, end));
+        Ok(fake)
+    }
+
+    /// The next start. After a loss of power each folder has kept the first few of the changes that were not flushed.
+    pub(super) fn restart(&self, end: End, kept: usize) {
+        let mut fake = self.look();
+        fake.unfinished.clear();
+        (fake.left, fake.ended) = (None, None);
+        if end == End::Process {
+            return;
+        }
+        for (salt, (_, changes)) in std::mem::take(&mut fake.unflushed).into_iter().enumerate() {
+            let kept = (kept + salt * 7) % (changes.len() + 1);
+            for (place, before) in changes.into_iter().skip(kept).rev() {
+                match before {
+                    Some(content) => fake.files.insert(place, content),
+                    None => fake.files.remove(&place),
+                };
+            }
+        }
+    }
+
+    /// Every root that there is, with what it needs, all of which is there.
+    pub(super) fn roots(&self) -> HashMap<Label, BTreeSet<ChunkName>> {
+        let fake = self.look();
+        let mut roots = HashMap::new();
+        for (place, file) in &fake.files {
+            let Place::Root(label) = place else { continue };
+            let names = Root::decode(file).expect("a root is whole").names;
+            for name in &names {
+                assert!(fake.files.contains_key(&Place::Chunk(*name)), "root {label} lacks {name}");
+            }
+            roots.insert(label.clone(), names);
+        }
+        roots
+    }
+}
+
+impl Disk for Arc<FakeDisk> {
+    fn read(&self, place: &Place, _max_len: usize) -> io::Result<Vec<u8>> {
+        self.step()?.files.get(place).cloned().ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn holds(&self, place: &Place) -> io::Result<bool> {
+        Ok(self.step()?.files.contains_key(place))
+    }
+
+    fn write(&self, place: &Place, content: &[u8]) -> io::Result<()> {
+        self.step()?.unfinished.insert(place.clone(), content.to_vec());
+        Ok(())
+    }
+
+    fn finish(&self, place: &Place) -> io::Result<()> {
+        let mut fake = self.step()?;
+        let content = fake.unfinished.remove(place).expect("written before it is finished");
+        fake.rename(place, Some(content));
+        Ok(())
+    }
+
+    fn remove(&self, place: &Place) -> io::Result<()> {
+        self.step()?.rename(place, None);
+        Ok(())
+    }
+
+    fn sync(&self, folder: Folder) -> io::Result<()> {
+        self.step()?.unflushed.remove(&folder);
+        Ok(())
+    }
+
+    fn list(&self, folder: Folder) -> io::Result<Vec<Place>> {
+        let places =
+            |fake: &Fake| fake.files.keys().filter(|place| place.folder() == folder).cloned().collect();
+        Ok(places(&*self.step()?))
+    }
+}
