@@ -26,7 +26,7 @@ mod restore;
 
 use reply::ReplyReader;
 pub(crate) use reply::{Breach, Reply, ReplyResult};
-pub(crate) use restore::Restored;
+pub(crate) use restore::{Restored, told};
 
 /// One read from the connection.
 const READ_LEN: usize = 64 * 1024;

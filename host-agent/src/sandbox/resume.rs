@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guest_protocol::{GateReport, GateStep, StepOutcome, Unique, generation_counter};
+use guest_protocol::{GateReport, Unique, generation_counter};
 use tokio::{
     net::unix::pipe,
     task::{JoinHandle, spawn_blocking},
@@ -28,7 +28,7 @@ use super::{
     blanks::Starting,
     boot::{GRACE, Host, Sandbox, SandboxError, Spec, drives, report},
     console::{Captured, Stream},
-    guest::{Guest, GuestError, Restored},
+    guest::{Guest, GuestError, Restored, told},
     logs::Logs,
     machine,
     packet::PacketSocket,
@@ -261,37 +261,8 @@ impl Sandbox {
     }
 }
 
-/// `entropy 12, hooks skipped`: what a guest says of its steps, µs. Their names are a guest's words.
-fn told(steps: &[GateStep]) -> String {
-    let one = |step: &GateStep| {
-        let name = step.name.escape_default();
-        match &step.outcome {
-            StepOutcome::Done => format!("{name} {}", step.duration_us),
-            StepOutcome::Skipped => format!("{name} skipped"),
-            StepOutcome::Failed(why) => {
-                format!("{name} failed ({}) after {}", why.escape_default(), step.duration_us)
-            }
-        }
-    };
-    steps.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
 async fn save_scratch(image: File, saved: File) -> Result<(), ScratchError> {
     let done = spawn_blocking(move || scratch::save(&image, &saved)).await;
     let done = done.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
     done.map_err(|source| ScratchError::Clone { path: "a guest's /tmp".into(), source })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_are_told_on_one_line_whatever_a_guest_calls_them() {
-        let step = |name: &str, outcome| GateStep { name: name.into(), duration_us: 12, outcome };
-        let failed = StepOutcome::Failed("exit\n9".into());
-        let steps =
-            [step("entropy", StepOutcome::Done), step("a\nb", StepOutcome::Skipped), step("hooks", failed)];
-        assert_eq!(told(&steps), "entropy 12, a\\nb skipped, hooks failed (exit\\n9) after 12");
-    }
 }

@@ -1,8 +1,8 @@
 //! The agent's side of what happens around a snapshot: freeze before it, gate and restore after it.
 
 use guest_protocol::{
-    FreezeReport, GateReport, GuestMessage, HostMessage, PROTOCOL_VERSION, RestoreFailure, RestoreReport,
-    StepOutcome, Unique, encode,
+    FreezeReport, GateReport, GateStep, GuestMessage, HostMessage, PROTOCOL_VERSION, RestoreFailure,
+    RestoreReport, StepOutcome, Unique, encode,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -11,6 +11,9 @@ use crate::sandbox::{logs::Logs, packet::PacketSocket};
 
 /// Most steps of a report that are looked at: the gate has about ten.
 const MAX_STEPS: usize = 64;
+
+/// Characters of a guest's own words that are repeated: ours are shorter.
+const MAX_WORDS: usize = 200;
 
 /// How a restore ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +97,52 @@ impl Guest {
 /// The step that failed, and why. A guest that says it is unique and reports a failure is not believed.
 fn failed_step(report: &GateReport) -> Option<String> {
     report.steps.iter().take(MAX_STEPS).find_map(|step| match &step.outcome {
-        StepOutcome::Failed(problem) => Some(format!("{}: {problem}", step.name)),
+        StepOutcome::Failed(problem) => Some(format!("{}: {}", words(&step.name), words(problem))),
         StepOutcome::Done | StepOutcome::Skipped => None,
     })
+}
+
+/// `entropy 12, hooks skipped`: what a guest says of its steps, µs, on one line.
+pub(crate) fn told(steps: &[GateStep]) -> String {
+    let one = |GateStep { name, duration_us, outcome }: &GateStep| {
+        let name = words(name);
+        match outcome {
+            StepOutcome::Done => format!("{name} {duration_us}"),
+            StepOutcome::Skipped => format!("{name} skipped"),
+            StepOutcome::Failed(why) => format!("{name} failed ({}) after {duration_us}", words(why)),
+        }
+    };
+    steps.iter().take(MAX_STEPS).map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// What a guest wrote, as far as it is repeated: it may be anything, and of any length.
+fn words(text: &str) -> String {
+    text.chars().take(MAX_WORDS).map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(name: &str, outcome: StepOutcome) -> GateStep {
+        GateStep { name: name.into(), duration_us: 12, outcome }
+    }
+
+    #[test]
+    fn steps_are_told_on_one_line_whatever_a_guest_calls_them() {
+        let failed = StepOutcome::Failed("exit\n9".into());
+        let steps =
+            [step("entropy", StepOutcome::Done), step("a\nb", StepOutcome::Skipped), step("hooks", failed)];
+        assert_eq!(told(&steps), "entropy 12, a b skipped, hooks failed (exit 9) after 12");
+    }
+
+    #[test]
+    fn a_guest_that_tells_more_is_cut_short() {
+        let long = "\u{1f525}".repeat(1 << 18);
+        let steps = vec![step(&long, StepOutcome::Failed(long.clone())); 1000];
+        let most = MAX_STEPS * (2 * MAX_WORDS * "\u{1f525}".len() + 40);
+        assert!(told(&steps).len() < most);
+        let failed = failed_step(&GateReport { steps, duration_us: 0 }).unwrap();
+        assert!(failed.len() < most / MAX_STEPS);
+    }
 }
