@@ -233,7 +233,16 @@ impl Functions {
         if function.config.deployment_id != config.deployment_id {
             return None;
         }
-        match self.invoker.prepare(function.config, function.code).await {
+        let preparing = self.invoker.prepare(function.config, function.code);
+        // Whoever takes it away from here on finds it with the invoker; whoever did a moment ago did not.
+        match self.view.named(&config.id, &config.version) {
+            Some(now) if now.config.deployment_id == config.deployment_id => {}
+            Some(now) => {
+                self.invoker.retire(&config.id, Retired::Latest { current: &now.config.deployment_id });
+            }
+            None => self.invoker.retire(&config.id, Retired::Version(&config.version)),
+        }
+        match preparing.await {
             Ok(()) => Some(State::Active),
             Err(PrepareError::ShuttingDown | PrepareError::Superseded) => None,
             Err(error) => {
