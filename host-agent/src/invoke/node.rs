@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
@@ -78,7 +77,9 @@ impl Shared {
         let host = Host::new(lib_dir, scratch_dir.clone(), *boot_timeout, *blank_limit, Arc::clone(disk))?;
         let snapshots = Arc::new(SnapshotStore::open(&settings.state_dir)?);
         let identity = HostIdentity::new(lib_dir.clone(), &settings.state_dir);
-        identity.shed_images(&snapshots).context("remove images that no snapshot needs")?;
+        if let Err(error) = identity.shed_images(&snapshots) {
+            tracing::warn!("images that no snapshot needs are left: {error}");
+        }
         let making = Making::new(identity);
         let runtimes = Runtimes::new(settings.runtime_snapshots);
         let state = State {

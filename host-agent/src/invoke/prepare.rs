@@ -25,7 +25,6 @@ use super::{
     rehearsal, start,
 };
 use crate::{
-    disk::Disk,
     functions::model::{FunctionConfig, FunctionId},
     sandbox::{
         SandboxId,
@@ -80,13 +79,6 @@ impl Making {
         }
     }
 
-    /// To be called before a snapshot is published. When it fails, the snapshot serves until its runtime has another image.
-    pub(super) async fn keep_image(&self, runtime: &str, disk: &Arc<Disk>) {
-        if let Err(error) = self.identity.keep_image(runtime, disk).await {
-            tracing::warn!(runtime, "there is no copy of its image: {}", describe(&error));
-        }
-    }
-
     /// What is retired has none, and is made in vain.
     pub(super) fn retire(&self, id: &FunctionId, what: Retired<'_>) {
         self.jobs().retain(|owner, job| {
@@ -121,6 +113,14 @@ pub(super) fn version(
     make_current(Arc::clone(shared), job, function, code)
 }
 
+/// Has the copy made of a runtime's image that its snapshots need when it has another one. When that fails, they serve until then.
+pub(super) async fn keep_image(shared: &Shared, runtime: &str) {
+    let room = async |len| shared.snapshots.make_room(&shared.settings.disk, len).await;
+    if let Err(error) = shared.making.identity.keep_image(runtime, room).await {
+        tracing::warn!(runtime, "there is no copy of its image: {}", describe(&error));
+    }
+}
+
 /// An old one serves until the new one is published.
 async fn make_current(
     shared: Arc<Shared>,
@@ -134,6 +134,7 @@ async fn make_current(
     let identity = shared.making.identity(&function.runtime, Content::Function(&content)).await;
     let identity = identity.map_err(|error| PrepareError::Node(error.to_string()))?;
     if shared.snapshots.find(&owner).is_some_and(|snapshot| *snapshot.identity() == identity) {
+        keep_image(&shared, &function.runtime).await;
         shared.host.blanks().expect(machine::shape(function.memory_mib));
         return Ok(());
     }
@@ -145,14 +146,17 @@ async fn make_current(
         let draft = shared.snapshots.begin().map_err(|error| PrepareError::Node(describe(&error)))?;
         match make(&shared, &function, &code, &draft, identity.clone()).await {
             Ok(()) => {
-                shared.making.keep_image(&function.runtime, &shared.settings.disk).await;
+                keep_image(&shared, &function.runtime).await;
                 let wanted = Arc::clone(&job);
                 let still_wanted = move || !wanted.over.load(Ordering::Relaxed);
+                let (owner, identity) = (owner.clone(), identity.clone());
                 let published = shared.snapshots.publish(draft, owner, identity, still_wanted).await;
                 let published = published.map_err(|error| PrepareError::Node(describe(&error)))?;
                 let snapshot = published.ok_or(PrepareError::Superseded)?;
-                rehearsal::of_version(&shared, &function, &code, snapshot).await;
-                return Ok(());
+                match rehearsal::of_version(&shared, &function, &code, snapshot).await {
+                    Ok(()) => return Ok(()),
+                    Err(unusable) => last_problem = describe(&unusable),
+                }
             }
             Err(MakeError::Refused(error)) => return Err(error),
             Err(MakeError::Sandbox(error)) => {

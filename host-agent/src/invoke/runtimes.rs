@@ -22,7 +22,7 @@ use std::{
 use tokio::sync::mpsc;
 use vmm_api::{Identity, SnapshotReport};
 
-use super::{Invocation, messages, node::Shared, rehearsal, worker::Command};
+use super::{Invocation, messages, node::Shared, prepare, rehearsal, worker::Command};
 use crate::{
     disk::DiskError,
     functions::model::FunctionConfig,
@@ -301,11 +301,11 @@ async fn make(
     let made = save(shared, pair, id, stop).await;
     shared.ended(id);
     let Some((draft, identity, report)) = made? else { return Ok(false) };
-    shared.making.keep_image(&pair.runtime, &shared.settings.disk).await;
+    prepare::keep_image(shared, &pair.runtime).await;
     let published = shared.snapshots.publish(draft, pair.owner(), identity, || true).await?;
     shared.snapshots.shed(shared.runtimes.limit).await;
     if let Some(snapshot) = published {
-        rehearsal::of_runtime(shared, pair, snapshot).await;
+        rehearsal::of_runtime(shared, pair, snapshot).await?;
     }
     tracing::info!(target: NOTICE, runtime = pair.runtime, memory_mib = pair.memory_mib, "a runtime's snapshot is made");
     tracing::debug!(?report, "so it went");

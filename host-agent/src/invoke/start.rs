@@ -2,6 +2,7 @@
 //! takes the event.
 
 use std::{
+    future::{Future, pending},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -93,7 +94,7 @@ async fn clone(
 ) -> Result<Sandbox, StartError> {
     let limit = shared.settings.restore_timeout;
     let spec = messages::spec(&invocation.function, &invocation.code);
-    let (mut sandbox, resumed) = match resume(shared, id, &spec, origin, Tmp::AsSaved).await {
+    let (mut sandbox, resumed) = match resume(shared, id, &spec, origin, Tmp::AsSaved, pending()).await {
         Ok(resumed) => resumed,
         Err(error) => {
             if error.is_unusable_snapshot() {
@@ -136,7 +137,7 @@ async fn clone_runtime(
     let function = &invocation.function;
     let spec = messages::spec(function, &invocation.code);
     origin.snapshot.use_now();
-    let started = match resume(shared, id, &spec, origin, Tmp::Empty).await {
+    let started = match resume(shared, id, &spec, origin, Tmp::Empty, pending()).await {
         Ok((mut sandbox, resumed)) => {
             note(timing, resumed);
             // While it is nobody's: what one tenant's function touches is no other tenant's to feel.
@@ -162,20 +163,21 @@ async fn clone_runtime(
     }
 }
 
-/// Resumes a clone up to the end of its gate.
+/// Resumes a clone up to the end of its gate, or until `stop`.
 pub(super) async fn resume(
     shared: &Shared,
     id: SandboxId,
     spec: &Spec,
     origin: &Resumable,
     tmp: Tmp,
+    stop: impl Future<Output = ()>,
 ) -> Result<(Sandbox, ResumeTiming), SandboxError> {
     let limit = shared.settings.restore_timeout;
     // Not the sandbox's id: the agent counts those from its start.
     let instance = uuid::Uuid::new_v4().to_string();
     let unique = messages::unique(instance, wall_clock_unix_ns(), &chance()?, limit);
     let rebirth = Rebirth { origin, key: shared.snapshots.key(), tmp, unique, limit };
-    shared.host.resume(id, spec, rebirth).await
+    shared.host.resume(id, spec, rebirth, stop).await
 }
 
 fn note(timing: &mut Timing, resumed: ResumeTiming) {

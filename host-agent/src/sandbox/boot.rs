@@ -83,6 +83,9 @@ pub(crate) enum SandboxError {
     /// The guest failed or is not to be trusted.
     #[error("bring up the guest")]
     Guest(#[from] GuestError),
+    /// Somebody needs its room.
+    #[error("it was in somebody's way")]
+    Stopped,
     /// Nothing came in time.
     #[error("the guest did not {what} within {} s", limit.as_secs())]
     TimedOut {

@@ -104,12 +104,13 @@ pub(crate) struct Origin {
 }
 
 impl Host {
-    /// Resumes a clone up to the end of the gate.
+    /// Resumes a clone up to the end of the gate, or until `stop`: nothing is left of it then.
     pub(crate) async fn resume(
         &self,
         id: SandboxId,
         spec: &Spec,
         rebirth: Rebirth<'_>,
+        stop: impl Future<Output = ()>,
     ) -> Result<(Sandbox, ResumeTiming), SandboxError> {
         let began = Instant::now();
         let Rebirth { origin: Resumable { snapshot, image }, key, tmp, unique, limit } = rebirth;
@@ -146,7 +147,7 @@ impl Host {
         let fds = fds.into_iter().chain(prefetch.map(OwnedFd::from)).collect();
         let place = began.elapsed();
 
-        let up = timeout(limit, async {
+        let up = async {
             let loading = Instant::now();
             load(&vmm, config, fds).await?;
             let load = loading.elapsed();
@@ -156,9 +157,15 @@ impl Host {
             tracing::info!(%id, gate_us = report.duration_us, steps = told(&report.steps), "a clone is unique");
             let gate = Duration::from_micros(report.duration_us);
             Ok((guest, ResumeTiming { place, load, unique, gate }))
-        })
-        .await;
-        match up.unwrap_or(Err(SandboxError::TimedOut { what: "become unique", limit })) {
+        };
+        let up = tokio::select! {
+            biased;
+            () = stop => Err(SandboxError::Stopped),
+            up = timeout(limit, up) => {
+                up.unwrap_or(Err(SandboxError::TimedOut { what: "become unique", limit }))
+            }
+        };
+        match up {
             Ok((guest, timing)) => {
                 let lesson = lesson.map(|lesson| (lesson, key.clone()));
                 let origin = Some(Origin { lesson, _starting: starting });
@@ -169,7 +176,9 @@ impl Host {
             }
             Err(error) => {
                 let status = vmm.destroy().await;
-                report(id, &error, status, serial, stderr).await;
+                if !matches!(error, SandboxError::Stopped) {
+                    report(id, &error, status, serial, stderr).await;
+                }
                 Err(error)
             }
         }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     code::{blocking, hex},
-    disk::Disk,
+    disk::DiskError,
     functions::model::{FunctionConfig, FunctionId, LATEST},
     invoke::Retired,
 };
@@ -141,24 +141,47 @@ impl Host {
     ) -> io::Result<Option<Resumable>> {
         let Some(needed) = snapshot.identity().0.get(RUNTIME) else { return Ok(None) };
         let todays = self.image(runtime);
-        let image = if self.hash(&todays).await? == *needed {
-            Some(todays)
-        } else {
-            match self.images.find(needed) {
-                // Whatever the disk has made of it since.
-                Some(copy) => (self.hash(&copy).await? == *needed).then_some(copy),
-                None => None,
-            }
+        let image = match self.hash(&todays).await {
+            Ok(sha256) if sha256 == *needed => Some(todays),
+            // The node may have the runtime no more.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => self.copy(needed).await?,
         };
         Ok(image.map(|image| Resumable { snapshot, image }))
     }
 
-    /// Has snapshots that are made with the runtime's image now outlive it.
-    pub(crate) async fn keep_image(&self, runtime: &str, disk: &Arc<Disk>) -> Result<(), KeepError> {
-        let (image, images, disk) = (self.image(runtime), Arc::clone(&self.images), Arc::clone(disk));
-        let sha256 = self.hash(&image).await;
-        let sha256 = sha256.map_err(|source| KeepError::Hash { image: image.clone(), source })?;
-        blocking(move || images.keep(&image, &sha256, &disk)).await
+    /// Has snapshots that are made with the runtime's image now outlive it. `room` makes room for a copy of so many bytes, when
+    /// there is none yet that is good.
+    pub(crate) async fn keep_image(
+        &self,
+        runtime: &str,
+        room: impl AsyncFnOnce(u64) -> Result<(), DiskError>,
+    ) -> Result<(), KeepError> {
+        let image = self.image(runtime);
+        let unread = |source| KeepError::Hash { image: image.clone(), source };
+        let sha256 = self.hash(&image).await.map_err(unread)?;
+        if self.copy(&sha256).await.map_err(unread)?.is_some() {
+            return Ok(());
+        }
+        room(std::fs::metadata(&image).map_err(unread)?.len()).await?;
+        let images = Arc::clone(&self.images);
+        let (from, named) = (image.clone(), sha256.clone());
+        blocking(move || images.keep(&from, &named)).await?;
+        if let Some(copy) = self.images.find(&sha256) {
+            // It may have been known as a damaged one.
+            self.hashes.lock().unwrap_or_else(PoisonError::into_inner).remove(&copy);
+        }
+        Ok(())
+    }
+
+    /// The copy of the image with that hash, if there is one and it still is.
+    async fn copy(&self, sha256: &str) -> io::Result<Option<PathBuf>> {
+        let Some(copy) = self.images.find(sha256) else { return Ok(None) };
+        let found = self.hash(&copy).await?;
+        if found != sha256 {
+            tracing::warn!("{} has another content: {found}", copy.display());
+        }
+        Ok((found == sha256).then_some(copy))
     }
 
     /// Removes the copies of images that none of these snapshots needs.

@@ -20,10 +20,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    code::hex,
-    disk::{Disk, DiskError},
-};
+use crate::{code::hex, disk::DiskError};
 
 /// Characters of a SHA-256 in hexadecimal.
 const HASH_CHARS: usize = 64;
@@ -75,15 +72,11 @@ impl Images {
         path.exists().then_some(path)
     }
 
-    /// Sees to it that there is a copy of an image whose hash is known.
-    pub(super) fn keep(&self, image: &Path, sha256: &str, disk: &Disk) -> Result<(), KeepError> {
-        let to = self.path(sha256).unwrap_or_else(|| self.dir.clone());
-        if to.exists() {
-            return Ok(());
-        }
-        let failed = |source| KeepError::Copy { from: image.to_owned(), to: to.clone(), source };
-        disk.check(fs::metadata(image).map_err(failed)?.len())?;
-        self.copy(image, sha256, &to).map_err(failed)
+    /// Makes the copy of an image whose hash is known, in place of any there is. It is durable when this returns.
+    pub(super) fn keep(&self, image: &Path, sha256: &str) -> Result<(), KeepError> {
+        let no_hash = || io::Error::new(io::ErrorKind::InvalidInput, "its hash is none");
+        let copied = self.path(sha256).ok_or_else(no_hash).and_then(|to| self.copy(image, sha256, &to));
+        copied.map_err(|source| KeepError::Copy { from: image.to_owned(), to: self.dir.clone(), source })
     }
 
     /// Removes all copies but these.
@@ -96,7 +89,7 @@ impl Images {
             let path = entry?.path();
             let wanted = needed.iter().any(|sha256| self.path(sha256).as_ref() == Some(&path));
             if !wanted {
-                fs::remove_file(path)?;
+                if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
             }
         }
         Ok(())
@@ -110,6 +103,9 @@ impl Images {
 
     fn copy(&self, image: &Path, sha256: &str, to: &Path) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        if let Some(state_dir) = self.dir.parent() {
+            File::open(state_dir)?.sync_all()?;
+        }
         // Two may make the same copy at a time: each writes its own, and either is right.
         let draft = self.dir.join(format!("new-{}", uuid::Uuid::new_v4()));
         let copied = copy_hashed(image, &draft).and_then(|actual| {
@@ -144,8 +140,6 @@ fn copy_hashed(from: &Path, to: &Path) -> io::Result<String> {
 mod tests {
     use super::*;
 
-    const MIB: u64 = 1 << 20;
-
     fn names(dir: &Path) -> Vec<String> {
         let entries = fs::read_dir(dir.join("runtimes")).unwrap();
         let mut names: Vec<_> =
@@ -155,21 +149,22 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_copied_once_and_goes_when_nothing_needs_it() {
+    fn an_image_is_copied_and_goes_when_nothing_needs_it() {
         let dir = tempfile::tempdir().unwrap();
-        let (image, disk) = (dir.path().join("python.erofs"), Disk::pretended(1000 * MIB));
+        let image = dir.path().join("python.erofs");
         fs::write(&image, vec![7; PIECE + 1]).unwrap();
         let sha256 = hex(&Sha256::digest(vec![7; PIECE + 1]));
         let images = Images::under(dir.path());
         images.retain(&HashSet::new()).unwrap();
         assert_eq!(images.find(&sha256), None);
-        images.keep(&image, &sha256, &disk).unwrap();
-        fs::write(&image, "another one").unwrap();
-        images.keep(&image, &sha256, &disk).unwrap();
+        images.keep(&image, &sha256).unwrap();
         let copy = images.find(&sha256).unwrap();
+        fs::write(&copy, "damaged").unwrap();
+        images.keep(&image, &sha256).unwrap();
         assert_eq!(fs::read(&copy).unwrap(), vec![7; PIECE + 1]);
 
         fs::write(dir.path().join("runtimes/new-1"), "half of one").unwrap();
+        fs::create_dir(dir.path().join("runtimes/somebody's")).unwrap();
         images.retain(&HashSet::from([&sha256[..], "../../etc"])).unwrap();
         assert_eq!(names(dir.path()), [format!("{sha256}.erofs")]);
         images.retain(&HashSet::new()).unwrap();
@@ -180,13 +175,12 @@ mod tests {
     fn what_cannot_be_copied_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (image, images) = (dir.path().join("python.erofs"), Images::under(dir.path()));
-        let (full, roomy) = (Disk::pretended(0), Disk::pretended(1000 * MIB));
         let other = "0".repeat(HASH_CHARS);
-        assert!(matches!(images.keep(&image, &other, &roomy), Err(KeepError::Copy { .. })), "no image");
+        let problem = |sha256: &str| crate::sandbox::describe(&images.keep(&image, sha256).unwrap_err());
+        assert!(problem(&other).contains("No such file"));
         fs::write(&image, "an image").unwrap();
-        assert!(matches!(images.keep(&image, &other, &full), Err(KeepError::Disk(_))));
-        let changed = images.keep(&image, &other, &roomy).unwrap_err();
-        assert!(crate::sandbox::describe(&changed).contains("changed"), "{changed:?}");
+        assert!(problem(&other).contains("changed"));
+        assert!(problem("../key").contains("its hash is none"));
         assert!(names(dir.path()).is_empty());
         assert_eq!((images.find("../key"), images.find(&other)), (None, None));
     }

@@ -53,7 +53,7 @@ pub(super) struct Meta {
 pub(crate) struct Snapshot {
     pub(super) dir: PathBuf,
     pub(super) meta: Meta,
-    /// When it was last cloned or made, milliseconds since the Unix epoch. Known as long as the agent runs.
+    /// When it was made, or a runtime's last cloned for somebody, milliseconds since the Unix epoch. Known as long as the agent runs.
     used_ms: AtomicI64,
     lessons: Lessons,
     /// Held while the prefetch file is made.
