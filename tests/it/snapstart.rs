@@ -244,12 +244,12 @@ fn a_version_can_be_deleted_while_its_clones_resume() {
     let shared = Node::alone();
     let function = snap_start(Function::python("snapstart")).deploy(&shared.node.client());
     let version = function.publish_active();
-    // Sent at the same time. When the first has its answer, the node has taken the others, too, and brings clones up for
-    // them.
-    let first = function.begin_as(&version, &json!({}));
+    // The last one is held for as long as the others: when it has its answer, the node has long taken them, and brings clones
+    // up for them, a few at a time.
     let others: Vec<_> =
         (0..DELETED_UNDER).map(|_| function.begin_as(&version, &json!({ "hold_s": HELD_S }))).collect();
-    assert_ne!(started(first), Started::Boot);
+    let last = function.begin_as(&version, &json!({ "hold_s": HELD_S }));
+    assert_ne!(started(last), Started::Boot);
     function.call("delete_function", json!({ "Qualifier": version })).expect("delete the version");
     let not_found = |call: Call| {
         let gone = call.end().expect_err("it is deleted");
