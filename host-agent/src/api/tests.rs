@@ -102,7 +102,7 @@ impl Invoker for Echo {
 
     fn retire(&self, function: &FunctionId, what: Retired<'_>) {
         let what = match what {
-            Retired::Latest { current } => current.into(),
+            Retired::Deployment(replaced) => replaced.into(),
             Retired::Version(version) => format!("version {version}"),
             Retired::Function => "all".into(),
         };

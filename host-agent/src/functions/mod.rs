@@ -197,7 +197,8 @@ impl Functions {
                 Arc::new(version.config)
             });
             if self.commit(Txn { compares, ops }).await? {
-                self.invoker.retire(id, Retired::Latest { current: &config.deployment_id });
+                // That one and no other: a later update may have come in between.
+                self.invoker.retire(id, Retired::Deployment(&current.config.deployment_id));
                 let latest = Arc::new(config);
                 self.settle(Arc::clone(&latest));
                 version.iter().cloned().for_each(|version| self.settle(version));

@@ -62,7 +62,7 @@ impl Functions {
             }
             if self.replace(&current, &mut config).await? {
                 if starts_otherwise {
-                    self.invoker.retire(id, Retired::Latest { current: &config.deployment_id });
+                    self.invoker.retire(id, Retired::Deployment(&current.config.deployment_id));
                     self.settle(Arc::new(config));
                 }
                 return Ok(());

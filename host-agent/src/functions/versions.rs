@@ -235,12 +235,9 @@ impl Functions {
         }
         let preparing = self.invoker.prepare(function.config, function.code);
         // Whoever takes it away from here on finds it with the invoker; whoever did a moment ago did not.
-        match self.view.named(&config.id, &config.version) {
-            Some(now) if now.config.deployment_id == config.deployment_id => {}
-            Some(now) => {
-                self.invoker.retire(&config.id, Retired::Latest { current: &now.config.deployment_id });
-            }
-            None => self.invoker.retire(&config.id, Retired::Version(&config.version)),
+        let now = self.view.named(&config.id, &config.version);
+        if now.is_none_or(|now| now.config.deployment_id != config.deployment_id) {
+            self.invoker.retire(&config.id, Retired::Deployment(&config.deployment_id));
         }
         match preparing.await {
             Ok(()) => Some(State::Active),

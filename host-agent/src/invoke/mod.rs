@@ -178,11 +178,8 @@ fn error_text(error: &FunctionError) -> String {
 /// What of a function is no longer what it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retired<'a> {
-    /// `$LATEST`: it was updated.
-    Latest {
-        /// `deployment_id` of what it is now.
-        current: &'a str,
-    },
+    /// What had this `deployment_id`: `$LATEST` is another one now.
+    Deployment(&'a str),
     /// A version: it was deleted.
     Version(&'a str),
     /// All of it: it was deleted.

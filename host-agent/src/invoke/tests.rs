@@ -213,9 +213,9 @@ async fn an_update_ends_idle_sandboxes() {
     let node = node("");
     let pid = node.pid().await;
     let id = function("f").id;
-    node.invoker.retire(&id, Retired::Latest { current: "d1" });
+    node.invoker.retire(&id, Retired::Deployment("d0"));
     assert_eq!(node.pid().await, pid);
-    node.invoker.retire(&id, Retired::Latest { current: "d2" });
+    node.invoker.retire(&id, Retired::Deployment("d1"));
     node.population(0).await;
     assert!(!is_alive(pid));
 }

@@ -23,10 +23,7 @@ use std::{
 };
 
 use super::{SandboxId, VersionKey};
-use crate::{
-    functions::model::{FunctionId, LATEST},
-    invoke::Retired,
-};
+use crate::{functions::model::FunctionId, invoke::Retired};
 
 mod tally;
 #[cfg(test)]
@@ -232,7 +229,7 @@ impl Pool {
                 && match what {
                     Retired::Function => true,
                     Retired::Version(version) => key.version == version,
-                    Retired::Latest { current } => key.version == LATEST && key.deployment_id != current,
+                    Retired::Deployment(replaced) => key.deployment_id == replaced,
                 }
         })
     }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     code::{blocking, hex},
     disk::DiskError,
-    functions::model::{FunctionConfig, FunctionId, LATEST},
+    functions::model::{FunctionConfig, FunctionId},
     invoke::Retired,
 };
 
@@ -92,7 +92,7 @@ impl Owner {
             && match what {
                 Retired::Function => true,
                 Retired::Version(retired) => version == retired,
-                Retired::Latest { current } => version == LATEST && deployment_id != current,
+                Retired::Deployment(replaced) => deployment_id == replaced,
             }
     }
 }

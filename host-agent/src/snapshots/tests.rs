@@ -157,9 +157,9 @@ async fn snapshots_go_with_what_they_are_of() {
         publish(&store, owner, "k", "x").await;
     }
     let left = || all.iter().map(|owner| u8::from(store.find(owner).is_some())).collect::<Vec<_>>();
-    store.retire(&function("f"), Retired::Latest { current: "d3" });
+    store.retire(&function("f"), Retired::Deployment("d0"));
     assert_eq!(left(), [1, 1, 1, 1, 1, 1]);
-    store.retire(&function("f"), Retired::Latest { current: "d6" });
+    store.retire(&function("f"), Retired::Deployment("d3"));
     store.retire(&function("f"), Retired::Version("2"));
     assert_eq!(left(), [1, 0, 0, 1, 1, 1]);
     store.retire(&function("f"), Retired::Function);

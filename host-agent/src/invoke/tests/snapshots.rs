@@ -288,7 +288,7 @@ async fn latest_is_cloned_as_soon_as_it_can_be() {
         node.population(0).await;
         node.prepare(latest.clone()).await.unwrap();
         assert_eq!(node.how(latest.clone()).await, "cloned");
-        node.invoker.retire(&latest.id, Retired::Latest { current: "next" });
+        node.invoker.retire(&latest.id, Retired::Deployment(&latest.deployment_id));
         assert_eq!(node.snapshots().await, 0);
         node.population(0).await;
     }

@@ -209,10 +209,10 @@ fn an_update_stops_idle_sandboxes_at_once_and_busy_ones_after_their_invocation()
         world.started(0);
     }
     world.released(0);
-    assert_eq!(world.pool.retire(&id(0), Retired::Latest { current: "d" }), [], "nothing changed");
+    assert_eq!(world.pool.retire(&id(0), Retired::Deployment("d0")), [], "it is another one already");
     assert_eq!(world.pool.retire(&id(1), Retired::Function), [], "another function");
     assert_eq!(world.pool.retire(&id(0), Retired::Version("1")), [], "another version");
-    let actions = world.pool.retire(&id(0), Retired::Latest { current: "d2" });
+    let actions = world.pool.retire(&id(0), Retired::Deployment("d"));
     world.apply(&actions);
     assert_eq!((world.stopping.len(), world.busy.len()), (1, 1));
     world.released(0);
