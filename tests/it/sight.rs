@@ -65,6 +65,7 @@ impl Sight {
             ["builds", _, ..] => true,
             // Hexadecimal digits; what is made or deleted has a name with a dash.
             ["snapshots", dir, ..] => dir.contains('-') || !is_whole(dir),
+            ["runtimes", copy] => copy.starts_with("new-"),
             [.., name] => name.ends_with(".new") || name.contains('#') || name.starts_with('.'),
             [] => false,
         };
