@@ -303,17 +303,14 @@ fn an_agent_killed_at_any_step_of_a_publication_or_a_resume_leaves_nothing_and_t
     agent.look_for_snapshots(2);
 
     let kill = |name, sign| Step("agent", name, vec![sign]);
-    // A starting agent looks at the file, too: before it has a machine.
-    let wanted_first = vec![vmm(), reads(&format!("{STATE}/snapshots/*/prefetch"))];
     let resume = vec![
         kill("a snapshot is opened", opens(&format!("{STATE}/snapshots/*/state"))),
         kill("a process is started", vmm()),
         kill("its state is read", reads(&format!("{STATE}/snapshots/*/state"))),
-        Step("agent", "what is wanted first is put in place", wanted_first),
+        // Before the guest is unique, or in its event when there is a prefetch file.
+        kill("memory is filled", reads(&format!("{STATE}/snapshots/*/memory"))),
         kill("a hook runs", says("hook")),
         kill("the function runs", says("event")),
-        // Nobody has told yet what an event needs.
-        kill("memory is filled", reads(&format!("{STATE}/snapshots/*/memory"))),
     ];
     let steps = resume.len();
     let mut killer = Killer::start(resume);
