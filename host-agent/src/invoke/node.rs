@@ -151,6 +151,11 @@ impl Shared {
         Ok(spare)
     }
 
+    /// Whether there may soon be the room that [`Self::spare`] did not find.
+    pub(super) fn is_busy(&self) -> bool {
+        self.state().pool.is_busy()
+    }
+
     /// A new sandbox is ready and runs the request that it was started for.
     pub(super) fn started(&self, sandbox: SandboxId, commands: Commands) {
         self.update(|state| {

@@ -1,12 +1,14 @@
 //! One clone of every new snapshot that serves nobody: it touches what each clone touches on the way to its first event, and
 //! tells, so that those that somebody waits for have it before they run.
 //!
-//! It is made of what can be spared, or not at all, and gives its room back when somebody needs it. Nothing depends on it: without
+//! It is made of what can be spared soon, or not at all, and gives its room back when somebody needs it. Nothing depends on it: without
 //! it the first clones that serve somebody are the first to tell. Either way a blank machine waits for the first of these.
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
-use super::{CodeImage, messages, node::Shared, runtimes::Pair, start};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{CodeImage, messages, node::Shared, runtimes::Pair, start, worker::Command};
 use crate::{
     functions::model::FunctionConfig,
     sandbox::{
@@ -21,8 +23,11 @@ use crate::{
     snapshots::{Resumable, Snapshot},
 };
 
+/// A sandbox that may be made, and where it is told that it is in somebody's way.
+type Spare = (SandboxId, mpsc::Receiver<Command>);
+
 /// Of a version: gate and hooks, up to the point where it would be given an event. Whoever waits for the version waits for this,
-/// within the limit of a restore.
+/// twice as long as a restore may take at most: for room, and for the clone.
 ///
 /// # Errors
 /// The snapshot is of no use, and gone. Anything else is chance.
@@ -60,7 +65,7 @@ async fn in_spare_room(
     // Its /tmp, and that of a caller who comes meanwhile: the disk's room is not given back as quickly as a sandbox's.
     let tmp_len = u64::from(spec.ephemeral_storage_mib) << 20;
     let spare = match shared.settings.disk.check(2 * tmp_len) {
-        Ok(()) => shared.spare(demand).unwrap_or_default(),
+        Ok(()) => timeout(shared.settings.restore_timeout, room(shared, demand)).await.unwrap_or_default(),
         Err(_) => None,
     };
     let Some((id, mut inbox)) = spare else {
@@ -87,6 +92,19 @@ async fn in_spare_room(
             shared.snapshots.discard(&origin.snapshot);
             Err(error)
         }
+    }
+}
+
+/// Room that is there or that somebody else gives back in a while; none on a node that is full.
+async fn room(shared: &Shared, demand: Demand) -> Option<Spare> {
+    let mut eased = shared.eased();
+    loop {
+        match shared.spare(demand.clone()) {
+            Ok(Some(spare)) => return Some(spare),
+            Ok(None) if shared.is_busy() => {}
+            Ok(None) | Err(_) => return None,
+        }
+        eased.changed().await.ok()?;
     }
 }
 

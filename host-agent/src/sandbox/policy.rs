@@ -162,12 +162,16 @@ impl Pool {
     /// nobody waits for a start, one more start would find a slot beside all that is being served, and its memory is free
     /// without ending anything. Report [`Pool::ended`] when it is gone.
     pub(crate) fn spare(&mut self, demand: Demand) -> Option<SandboxId> {
-        let Tally { live_mib, stopping_mib, queued_mib, serving, .. } = self.tally;
+        let Tally { live_mib, stopping_mib, queued_mib, .. } = self.tally;
         let taken_mib = live_mib + stopping_mib + queued_mib;
         let fits = taken_mib + demand.charge_mib <= self.limits.memory_mib;
-        let calm = self.queue.is_empty() && serving < self.limits.max_starting;
-        (fits && calm && self.spares().next().is_none())
-            .then(|| self.add(demand, State::Spare, Tenure::Current))
+        (fits && !self.is_busy()).then(|| self.add(demand, State::Spare, Tenure::Current))
+    }
+
+    /// Whether what [`Self::spare`] does not find is taken for a while only: by starts, or by another spare.
+    pub(crate) fn is_busy(&self) -> bool {
+        let starts = !self.queue.is_empty() || self.tally.serving >= self.limits.max_starting;
+        starts || self.spares().next().is_some()
     }
 
     /// The sandbox is up and runs the request it was started for.

@@ -9,6 +9,7 @@ use super::{
     harness::{node_with, version},
     *,
 };
+use crate::snapshots::Owner;
 
 #[tokio::test]
 async fn it_goes_when_its_room_is_needed_and_is_over_before_the_room_is_given() {
@@ -65,4 +66,34 @@ async fn a_snapshot_outlives_its_runtime() {
     fs::remove_file(node.dir.path().join("lib/runtimes/python3.13.erofs")).unwrap();
     let node = node.restarted().await;
     assert_eq!(node.how(version("f")).await, "cloned");
+}
+
+#[tokio::test]
+async fn it_waits_for_the_room_of_another_maker() {
+    let node = Arc::new(node_with("pause: die as nobody", |settings| {
+        (settings.runtime_snapshots, settings.blank_limit) = (8, 0);
+    }));
+    let stopped = node.dir.path().join(STOPPED);
+    let mut stopped = pipe::OpenOptions::new().read_write(true).open_receiver(stopped).unwrap();
+    assert_eq!(node.how(function("f")).await, "booted");
+    within(stopped.read_i32_le()).await.unwrap();
+    node.behave("");
+    let making = tokio::spawn({
+        let node = Arc::clone(&node);
+        async move { node.prepare(version("f")).await }
+    });
+    let owner = Owner::version(&version("f"));
+    let published = async {
+        loop {
+            match node.invoker.shared.snapshots.find(&owner) {
+                Some(snapshot) => return snapshot,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let snapshot = within(published).await;
+    assert!(snapshot.prefetch().unwrap().is_none() && !making.is_finished(), "the room is somebody else's");
+    let _gate = node.open_gate();
+    within(making).await.unwrap().unwrap();
+    assert!(snapshot.prefetch().unwrap().is_some());
 }
