@@ -359,7 +359,7 @@ fn a_vmm_killed_at_any_step_of_a_publication_or_a_resume_is_replaced_or_told_of(
 
     let killer = Killer::start(vec![
         kill("the function runs", vec![says("event")]),
-        kill("memory is filled", vec![reads(&format!("{STATE}/snapshots/*/memory"))]),
+        kill("its state is read", vec![reads(&format!("{STATE}/snapshots/*/state"))]),
         kill("a hook runs", vec![says("hook")]),
     ]);
     let lost = function.invoke_as(&version, &json!({})).expect("an answer about the function");
