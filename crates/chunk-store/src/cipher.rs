@@ -21,6 +21,29 @@ pub(crate) fn seal(key: &Secret, about: &[u8], message: &mut Vec<u8>) -> Result<
     Ok(())
 }
 
+/// Encrypts `message` in place and gives its tag.
+pub(crate) fn seal_apart(key: &Secret, message: &mut [u8]) -> Result<[u8; TAG_LEN], Refused> {
+    let tag = cipher(key)?
+        .seal_in_place_separate_tag(nonce(), Aad::empty(), message)
+        .map_err(|_unspecified| Refused)?;
+    tag.as_ref().try_into().map_err(|_other_length| Refused)
+}
+
+/// Decrypts `content` to `plaintext`, which is as long and of no use after an error.
+pub(crate) fn open_apart(
+    key: &Secret,
+    content: &[u8],
+    tag: &[u8; TAG_LEN],
+    plaintext: &mut [u8],
+) -> Result<(), Refused> {
+    if content.len() != plaintext.len() {
+        return Err(Refused);
+    }
+    cipher(key)?
+        .open_separate_gather(nonce(), Aad::empty(), content, tag, plaintext)
+        .map_err(|_unspecified| Refused)
+}
+
 /// Decrypts `sealed` to `plaintext`, which has the same length less the tag's and is of no use after an error.
 pub(crate) fn open(key: &Secret, about: &[u8], sealed: &[u8], plaintext: &mut [u8]) -> Result<(), Refused> {
     let at = sealed.len().checked_sub(TAG_LEN).ok_or(Refused)?;

@@ -5,6 +5,7 @@
 //! * [`Manifest`]: the chunks of a content, sealed for one tenant; [`TenantKey`] and [`RootKey`] are who opens it.
 //! * [`NodeSecret`] and [`LocalKey`]: a chunk as a node keeps it, verified and decrypted in one pass.
 //! * [`Cache`]: such chunks in a directory, bounded in bytes, in front of a [`Source`].
+//! * [`Table`] and [`Reader`]: what a jailed process is given of a content, and how it reads it.
 //! * [`Store`]: a directory that keeps what is published, and collects what nobody needs any more.
 //!
 //! All but these two is bytes in, bytes out. They block; nothing starts a thread, and nothing knows guests or tenants'
@@ -16,6 +17,7 @@ mod cache;
 mod chunk;
 mod cipher;
 mod flights;
+mod grant;
 mod local;
 mod manifest;
 mod name;
@@ -27,8 +29,12 @@ mod tenant;
 #[cfg(test)]
 mod tests;
 
-pub use cache::{Cache, CacheError, CacheStats, Source, SourceError};
+pub use cache::{Cache, CacheError, CacheStats, Source, SourceError, Verified, Wanted};
 pub use chunk::{ChunkError, ChunkKey, Entry, MAX_BODY_LEN, Sealed, open, seal};
+pub use grant::{
+    Answer, Filled, LocalContent, LocalContentError, MAX_ANSWER_LEN, MAX_ASK_LEN, Place, ReadError, Reader, Table, TableError,
+    decode_ask,
+};
 pub use local::{LocalError, LocalKey, NodeSecret};
 pub use manifest::{
     Content, InvalidManifest, Kind, MAX_MANIFEST_LEN, MAX_PLAIN_LEN, Manifest, ManifestError,

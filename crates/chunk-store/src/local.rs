@@ -79,34 +79,40 @@ pub enum LocalError {
 }
 
 impl LocalKey {
-    /// Bytes of the copy of a chunk of `len` bytes.
-    #[must_use]
-    pub fn sealed_len(len: usize) -> usize {
-        len.saturating_add(TAG_LEN)
+    pub(crate) fn new(secret: Secret) -> Self {
+        Self(secret)
     }
 
-    /// The copy of the chunk's plaintext, which is as [`crate::open`] gave it.
+    pub(crate) fn bytes(&self) -> &[u8; KEY_LEN] {
+        self.0.bytes()
+    }
+
+    /// Makes the chunk's plaintext, which is as [`crate::open`] gave it, the copy, and gives the copy's tag.
     ///
     /// # Errors
     /// No chunk has that length.
-    pub fn seal(&self, mut plaintext: Vec<u8>) -> Result<Vec<u8>, LocalError> {
+    pub fn seal_copy(&self, plaintext: &mut [u8]) -> Result<[u8; TAG_LEN], LocalError> {
         let len = plaintext.len();
         if len == 0 || len > ChunkSize::LONGEST.bytes() {
-            return Err(LocalError::Len { found: Self::sealed_len(len), plaintext: len });
+            return Err(LocalError::Len { found: len, plaintext: len });
         }
-        cipher::seal(&self.0, &[], &mut plaintext).map_err(|_refused| LocalError::Cipher(len))?;
-        Ok(plaintext)
+        cipher::seal_apart(&self.0, plaintext).map_err(|_refused| LocalError::Cipher(len))
     }
 
     /// Fills `plaintext`, all of the chunk, from a copy that anybody may have written; all zeros after an error.
     ///
     /// # Errors
     /// The copy is not what was sealed.
-    pub fn open(&self, copy: &[u8], plaintext: &mut [u8]) -> Result<(), LocalError> {
-        if plaintext.is_empty() || copy.len() != Self::sealed_len(plaintext.len()) {
+    pub fn open_copy(
+        &self,
+        copy: &[u8],
+        tag: &[u8; TAG_LEN],
+        plaintext: &mut [u8],
+    ) -> Result<(), LocalError> {
+        if plaintext.is_empty() || copy.len() != plaintext.len() {
             return Err(LocalError::Len { found: copy.len(), plaintext: plaintext.len() });
         }
-        cipher::open(&self.0, &[], copy, plaintext).map_err(|_refused| {
+        cipher::open_apart(&self.0, copy, tag, plaintext).map_err(|_refused| {
             plaintext.fill(0);
             LocalError::Damaged
         })

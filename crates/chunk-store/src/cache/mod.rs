@@ -1,35 +1,39 @@
-//! The worker's cache: this node's copies of chunks, as files, bounded in bytes. In front of it is whoever has a manifest, behind
-//! it a [`Source`]: peers, the origin.
+//! The worker's cache: this node's copies of chunks, bounded in bytes. In front of it is whoever has a manifest, behind it a
+//! [`Source`]: peers, the origin.
 //!
 //! ```text
-//! get ─► a file? ─ verified ─► plaintext          policy.rs     which files stay
-//!          │ missing, damaged: deleted, counted   directory.rs  files, whole or not at all
-//!          ▼                                      flights.rs    one fetch for all who wait
-//!        fetch ─► name verified ─► sealed anew ─► file
+//! get ─► a copy? ─ verified ─► plaintext          policy.rs     which copies stay
+//!          │ missing, damaged: dropped, counted   shelf.rs      what is where
+//!          ▼                                      slots.rs      the files
+//!        fetch ─► name verified ─► sealed anew ─► slot          flights.rs    one fetch for all who wait
 //! ```
 //!
-//! Blocking, for any number of threads. No lock is held while a file is read or written or a source is asked; files appear and
-//! disappear under the policy's, so that it knows what there is. A disk that is full or
-//! gone makes it slower, not wrong: every error of a file is counted and the chunk fetched.
+//! Blocking, for any number of threads. No lock is held while a copy is read or written or a source is asked. Others may read the
+//! files at the same time ([`Cache::slots`]): what they find in a slot that is another's by then does not open. A disk that is full
+//! or gone makes it slower, not wrong: every error of a file is counted and the chunk fetched.
 
-mod directory;
 mod policy;
+mod shelf;
+mod slots;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::chunk::{ChunkError, Entry, MAX_BODY_LEN, open};
+use crate::cipher::TAG_LEN;
 use crate::flights::Flights;
+use crate::grant::Place;
 use crate::local::{LocalKey, NodeSecret};
 use crate::name::ChunkName;
 use crate::size::ChunkSize;
 
-use directory::Directory;
-use policy::Policy;
+use shelf::Shelf;
+use slots::Held;
 
 /// How often a chunk is asked for before the error is its caller's.
 const ATTEMPTS: u32 = 3;
@@ -79,31 +83,56 @@ pub enum CacheError {
 /// What happened since the cache was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
-    /// Reads that a file answered.
+    /// Reads that a copy answered.
     pub hits: u64,
     /// Chunks that were fetched and verified.
     pub fetched: u64,
     /// Bodies from sources that were not the chunk.
     pub refused: u64,
-    /// Files that were not what had been written, and were deleted.
+    /// Copies that were not what had been written, and were dropped.
     pub damaged: u64,
-    /// Files deleted to make room.
+    /// Copies dropped to make room.
     pub evicted: u64,
-    /// Files that could not be read, written or deleted.
+    /// Copies that could not be read, written or dropped.
     pub failed: u64,
-    /// Files there are.
-    pub files: u64,
-    /// Bytes of them.
+    /// Copies there are.
+    pub copies: u64,
+    /// Bytes that they may take, whole slots.
     pub bytes: u64,
+    /// Bytes that they are not to exceed.
+    pub capacity: u64,
+}
+
+/// A chunk of a content: what a manifest says of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Name and key.
+    pub entry: &'a Entry,
+    /// Its bytes.
+    pub len: usize,
+    /// Those of the others: decides in which file its copy is.
+    pub size: ChunkSize,
+}
+
+/// A chunk that was verified.
+#[derive(Debug)]
+pub struct Verified {
+    /// Its content.
+    pub plaintext: Vec<u8>,
+    /// The same as this node keeps it.
+    pub copy: Vec<u8>,
+    /// The copy's tag.
+    pub tag: [u8; TAG_LEN],
+    /// Where it is kept; nowhere when there is no room.
+    pub place: Option<Place>,
 }
 
 /// The chunks on this node.
 #[derive(Debug)]
 pub struct Cache {
-    directory: Directory,
     secret: NodeSecret,
-    policy: Mutex<Policy>,
-    flights: Flights<Result<Arc<Vec<u8>>, CacheError>>,
+    shelf: Mutex<Shelf>,
+    flights: Flights<Result<Arc<Verified>, CacheError>>,
     counters: Counters,
 }
 
@@ -118,86 +147,114 @@ struct Counters {
 }
 
 impl Cache {
-    /// The cache in `root`, with what was left there under the same secret, for at most `capacity` bytes of files. No other
+    /// The cache in `root`, with what was left there under the same secret, for at most `capacity` bytes of copies. No other
     /// process has it.
     ///
     /// # Errors
     /// The directory cannot be listed or written to.
     pub fn open(root: &Path, secret: NodeSecret, capacity: u64) -> io::Result<Self> {
-        let (directory, found) = Directory::open(root)?;
-        let cache = Self {
-            directory,
-            secret,
-            policy: Mutex::new(Policy::new(capacity)),
-            flights: Flights::new(),
-            counters: Counters::default(),
-        };
-        for file in found {
-            cache.admit(&file.name, file.len, || Ok(()));
-        }
-        Ok(cache)
+        let shelf = Mutex::new(Shelf::open(root, capacity)?);
+        Ok(Self { secret, shelf, flights: Flights::new(), counters: Counters::default() })
     }
 
-    /// The plaintext of a chunk, `len` bytes: from its file, or from `source`.
+    /// A chunk, verified: from its copy, or from `source`.
     ///
     /// # Errors
-    /// There is no file, and the source gave nothing that is this chunk in any of its attempts.
-    pub fn get(&self, entry: &Entry, len: usize, source: &dyn Source) -> Result<Arc<Vec<u8>>, CacheError> {
+    /// There is no copy, and the source gave nothing that is this chunk in any of its attempts.
+    pub fn get(&self, wanted: Wanted<'_>, source: &dyn Source) -> Result<Arc<Verified>, CacheError> {
+        let Wanted { entry, len, size } = wanted;
         let wrong_len = || {
             let source = ChunkError::PlaintextLen(len);
             CacheError::Chunk { name: entry.name, source }
         };
-        if len == 0 || len > ChunkSize::LONGEST.bytes() {
+        if len == 0 || len > size.bytes() {
             return Err(wrong_len());
         }
         let name = self.secret.name_of(entry);
         let key = self.secret.key_of(entry);
-        if let Some(plaintext) = self.read(&name, &key, len) {
-            return Ok(Arc::new(plaintext));
+        if let Some(found) = self.read(&name, &key, wanted) {
+            return Ok(Arc::new(found));
         }
         let landed = self.flights.join(&name, || {
             // It may have landed between this thread's look and its turn.
-            if let Some(plaintext) = self.read(&name, &key, len) {
-                return Ok(Arc::new(plaintext));
+            if let Some(found) = self.read(&name, &key, wanted) {
+                return Ok(Arc::new(found));
             }
             let plaintext = self.fetch(entry, len, source)?;
-            self.keep(&name, &key, plaintext.clone());
-            Ok(Arc::new(plaintext))
+            self.keep(&name, &key, plaintext, size).map(Arc::new).ok_or_else(wrong_len)
         })?;
         // Where somebody else, who fetched it, has another length for it, one of the two manifests is wrong.
-        if landed.len() == len { Ok(landed) } else { Err(wrong_len()) }
+        if landed.plaintext.len() == len { Ok(landed) } else { Err(wrong_len()) }
+    }
+
+    /// Where the copy of a chunk is, if there is one: it is not looked at. Counts as a use.
+    pub fn locate(&self, wanted: Wanted<'_>) -> Option<Place> {
+        let held = self.shelf().touch(&self.secret.name_of(wanted.entry))?;
+        let fits = held.size == wanted.size && held.len as usize == wanted.len;
+        fits.then(|| Place { at: held.at(), tag: held.tag })
+    }
+
+    /// Keeps a chunk whose content is known, unless there is a copy.
+    pub fn keep_known(&self, wanted: Wanted<'_>, plaintext: &[u8]) {
+        let name = self.secret.name_of(wanted.entry);
+        if plaintext.len() == wanted.len && self.shelf().touch(&name).is_none() {
+            self.keep(&name, &self.secret.key_of(wanted.entry), plaintext.to_vec(), wanted.size);
+        }
+    }
+
+    /// Whether there is a copy of a chunk and it is whole; one that is not is dropped and counted.
+    pub fn verify(&self, wanted: Wanted<'_>) -> bool {
+        let name = self.secret.name_of(wanted.entry);
+        self.read(&name, &self.secret.key_of(wanted.entry), wanted).is_some()
+    }
+
+    /// What a table says of a chunk: its copy's key, and where that is.
+    pub fn known(&self, wanted: Wanted<'_>) -> (LocalKey, Option<Place>) {
+        (self.secret.key_of(wanted.entry), self.locate(wanted))
+    }
+
+    /// The file of the copies of chunks of contents that are cut like this, for reading only.
+    ///
+    /// # Errors
+    /// There is none, and none can be made.
+    pub fn slots(&self, size: ChunkSize) -> io::Result<File> {
+        self.shelf().slots(size)?.handed()
     }
 
     /// What happened, and what there is.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         let Counters { hits, fetched, refused, damaged, evicted, failed } = &self.counters;
-        let policy = self.policy();
+        let (copies, bytes, capacity) = self.shelf().volume();
         let [hits, fetched, refused, damaged, evicted, failed] =
             [hits, fetched, refused, damaged, evicted, failed].map(|counter| counter.load(Ordering::Relaxed));
-        let (files, bytes) = (policy.len() as u64, policy.bytes());
-        CacheStats { hits, fetched, refused, damaged, evicted, failed, files, bytes }
+        CacheStats { hits, fetched, refused, damaged, evicted, failed, copies, bytes, capacity }
     }
 
-    /// From its file, if there is one that is whole.
-    fn read(&self, name: &ChunkName, key: &LocalKey, len: usize) -> Option<Vec<u8>> {
-        if !self.policy().touch(name) {
-            return None;
-        }
-        match self.directory.read(name, LocalKey::sealed_len(len)) {
-            Ok(copy) => {
-                let mut plaintext = vec![0; len];
-                if key.open(&copy, &mut plaintext).is_ok() {
+    /// From its copy, if there is one that is whole.
+    fn read(&self, name: &ChunkName, key: &LocalKey, wanted: Wanted<'_>) -> Option<Verified> {
+        let (held, slots) = {
+            let mut shelf = self.shelf();
+            let held = shelf.touch(name)?;
+            (held, shelf.slots(held.size))
+        };
+        if held.size == wanted.size && held.len as usize == wanted.len {
+            let mut plaintext = vec![0; wanted.len];
+            match slots.and_then(|slots| slots.read(&held)) {
+                Ok(copy) if key.open_copy(&copy, &held.tag, &mut plaintext).is_ok() => {
                     count(&self.counters.hits);
-                    return Some(plaintext);
+                    let place = Some(Place { at: held.at(), tag: held.tag });
+                    return Some(Verified { plaintext, copy, tag: held.tag, place });
                 }
-                count(&self.counters.damaged);
+                // Another's by now, if it was evicted since.
+                Ok(_) if self.shelf().holds(name, &held) => count(&self.counters.damaged),
+                Ok(_) => {}
+                Err(_) => count(&self.counters.failed),
             }
-            // Evicted since, or deleted by somebody.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => count(&self.counters.failed),
         }
-        self.drop_file(name);
+        if self.shelf().drop_held(name, &held).is_err() {
+            count(&self.counters.failed);
+        }
         None
     }
 
@@ -227,48 +284,51 @@ impl Cache {
         }
     }
 
-    /// Writes the file. That it cannot be kept is no reason not to have it.
-    fn keep(&self, name: &ChunkName, key: &LocalKey, plaintext: Vec<u8>) {
-        let Ok(copy) = key.seal(plaintext) else { return count(&self.counters.failed) };
-        match self.directory.write(name, &copy) {
-            Ok(()) => self.admit(name, copy.len() as u64, || self.directory.finish(name)),
-            Err(_) => count(&self.counters.failed),
-        }
-    }
-
-    /// Deletes what has to go for a file, and puts it there.
-    fn admit(&self, name: &ChunkName, len: u64, finish: impl FnOnce() -> io::Result<()>) {
-        let mut policy = self.policy();
-        for gone in policy.insert(*name, len) {
-            count(&self.counters.evicted);
-            self.delete(&gone);
-        }
-        if !policy.holds(name) {
-            self.directory.discard(name);
-        } else if finish().is_err() {
+    /// Seals a chunk and puts the copy into a slot. That it cannot be kept is no reason not to have it; none only of a plaintext
+    /// that is no chunk.
+    fn keep(
+        &self,
+        name: &ChunkName,
+        key: &LocalKey,
+        plaintext: Vec<u8>,
+        size: ChunkSize,
+    ) -> Option<Verified> {
+        let mut copy = plaintext.clone();
+        let tag = key.seal_copy(&mut copy).inspect_err(|_| count(&self.counters.failed)).ok()?;
+        let place = self.put(name, size, tag, &copy).unwrap_or_else(|_| {
             count(&self.counters.failed);
-            policy.remove(name);
-            self.delete(name);
-        }
+            None
+        });
+        Some(Verified { plaintext, copy, tag, place })
     }
 
-    /// Deletes a file that is of no use.
-    fn drop_file(&self, name: &ChunkName) {
-        let mut policy = self.policy();
-        policy.remove(name);
-        self.delete(name);
-    }
-
-    /// The caller has the policy, which does not know the file any more.
-    fn delete(&self, name: &ChunkName) {
-        if self.directory.remove(name).is_err() {
-            count(&self.counters.failed);
+    /// Where a copy is from now on; nowhere when it is larger than all the room there is.
+    fn put(
+        &self,
+        name: &ChunkName,
+        size: ChunkSize,
+        tag: [u8; TAG_LEN],
+        copy: &[u8],
+    ) -> io::Result<Option<Place>> {
+        let (slot, slots) = {
+            let mut shelf = self.shelf();
+            let made = shelf.make_room(*name, size)?;
+            self.counters.evicted.fetch_add(made.evicted, Ordering::Relaxed);
+            let Some(slot) = made.slot else { return Ok(None) };
+            (slot, shelf.slots(size)?)
+        };
+        let held = Held { size, slot, len: copy.len() as u32, tag };
+        if let Err(error) = slots.write(name, &held, copy) {
+            self.shelf().give_back(name, &held)?;
+            return Err(error);
         }
+        self.shelf().admit(*name, held)?;
+        Ok(Some(Place { at: held.at(), tag }))
     }
 
     /// Every call on it ends before the lock does, so a panic elsewhere does not spoil it.
-    fn policy(&self) -> MutexGuard<'_, Policy> {
-        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -77,6 +77,11 @@ impl Policy {
         self.small.bytes + self.main.bytes
     }
 
+    /// What they may not exceed.
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     /// How many files there are.
     pub(super) fn len(&self) -> usize {
         self.files.len()

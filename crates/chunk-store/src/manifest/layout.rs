@@ -83,10 +83,7 @@ fn header(fields: &mut Bytes<'_>) -> Result<(Content, usize), InvalidManifest> {
     if reserved != [0; 2] {
         return Err(InvalidManifest::Reserved);
     }
-    let kind = [Kind::Image, Kind::Code, Kind::Layer, Kind::Memory]
-        .into_iter()
-        .find(|known| *known as u8 == kind)
-        .ok_or(InvalidManifest::Kind(kind))?;
+    let kind = Kind::from_u8(kind).ok_or(InvalidManifest::Kind(kind))?;
     let chunk_size = ChunkSize::from_log2(log2).ok_or(InvalidManifest::ChunkSize(log2))?;
     Ok((Content { kind, len, chunk_size, salt }, wanted as usize))
 }

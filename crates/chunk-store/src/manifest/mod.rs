@@ -10,6 +10,7 @@ pub use sealed::{MAX_MANIFEST_LEN, ManifestError};
 
 use zeroize::Zeroizing;
 
+use crate::cache::Wanted;
 use crate::chunk::Entry;
 use crate::name::ChunkName;
 use crate::salt::SaltId;
@@ -27,6 +28,22 @@ pub enum Kind {
     Layer = 3,
     /// A guest's memory.
     Memory = 4,
+    /// The pages that clones of a snapshot want first, one after the other.
+    Prefetch = 5,
+    /// The state of a guest's vCPUs and devices.
+    State = 6,
+    /// A guest's /tmp.
+    Scratch = 7,
+}
+
+impl Kind {
+    /// The kind of this number, as manifests and tables have it.
+    #[must_use]
+    pub fn from_u8(number: u8) -> Option<Self> {
+        use Kind::{Code, Image, Layer, Memory, Prefetch, Scratch, State};
+        let all = [Image, Code, Layer, Memory, Prefetch, State, Scratch];
+        all.into_iter().find(|kind| *kind as u8 == number)
+    }
 }
 
 /// What a manifest is of.
@@ -157,6 +174,13 @@ impl Manifest {
     #[must_use]
     pub fn chunk_len(&self, index: u32) -> usize {
         self.content.chunk_size.len_of(index, self.content.len)
+    }
+
+    /// Chunk `index` as it is asked for; none when it is zeros, or past the end.
+    #[must_use]
+    pub fn wanted(&self, index: u32) -> Option<Wanted<'_>> {
+        let entry = self.chunk(index)?;
+        Some(Wanted { entry, len: self.chunk_len(index), size: self.content.chunk_size })
     }
 
     /// What is to be fetched first, in this order.

@@ -1,0 +1,70 @@
+//! A content that is one process's own, with keys of its own: no manifest, no agent, nothing to ask. For whoever drives a `vmm`
+//! by hand, tests and benchmarks among them.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::table::{Place, Table, TableError};
+use crate::local::{LocalError, LocalKey};
+use crate::manifest::{Content, Kind};
+use crate::secret::Secret;
+use crate::size::ChunkSize;
+
+/// Why a file is no content.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalContentError {
+    /// A file.
+    #[error("cut a file into chunks")]
+    File(#[from] io::Error),
+    /// No random numbers.
+    #[error("make a key")]
+    Key(#[from] getrandom::Error),
+    /// A chunk.
+    #[error("seal a chunk")]
+    Seal(#[from] LocalError),
+    /// The table.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// A sealed file and how it is read.
+#[derive(Debug)]
+pub struct LocalContent {
+    /// For all who read it.
+    pub table: Table,
+    /// The copies.
+    pub slots: File,
+}
+
+impl LocalContent {
+    /// Cuts `file` into chunks and writes their copies to `slots`, an empty file that is open for reading and writing.
+    ///
+    /// # Errors
+    /// A file, or the lack of memory.
+    pub fn seal(
+        file: &File,
+        kind: Kind,
+        chunk_size: ChunkSize,
+        slots: File,
+    ) -> Result<Self, LocalContentError> {
+        let content = Content { kind, len: file.metadata()?.len(), chunk_size, salt: [0; 16] };
+        let chunks = chunk_size.count(content.len).ok_or(TableError::Invalid("too long"))?;
+        let mut known = Vec::with_capacity(chunks as usize);
+        let mut at = 0;
+        for index in 0..chunks {
+            let mut plaintext = vec![0; chunk_size.len_of(index, content.len)];
+            file.read_exact_at(&mut plaintext, u64::from(index) << chunk_size.log2())?;
+            if plaintext.iter().all(|byte| *byte == 0) {
+                known.push(None);
+                continue;
+            }
+            let key = LocalKey::new(Secret::random()?);
+            let tag = key.seal_copy(&mut plaintext)?;
+            slots.write_all_at(&plaintext, at)?;
+            known.push(Some((key, Some(Place { at, tag }))));
+            at += chunk_size.bytes() as u64;
+        }
+        Ok(Self { table: Table::new(content, known.into_iter())?, slots })
+    }
+}

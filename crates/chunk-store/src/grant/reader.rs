@@ -1,0 +1,220 @@
+//! The end of a grant that reads: for one thread of a process that can do nothing but read and ask.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recvmsg, sendmsg};
+use zeroize::Zeroizing;
+
+use super::ask::{Answer, MAX_ANSWER_LEN, MAX_COPY_LEN, encode_ask};
+use super::table::{self, ENTRY_LEN, HEADER_LEN, Known, Place, TableError};
+use crate::local::{LocalError, LocalKey};
+use crate::manifest::Kind;
+use crate::size::ChunkSize;
+
+/// How long an answer may take: the agent's own limits for a chunk that it fetches are shorter, and after them it says so.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Entries that are read at once: one page.
+const WINDOW: usize = 4096 / ENTRY_LEN;
+
+/// Why a chunk cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The descriptors are not those of a content.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The table cannot be read.
+    #[error("read the table of chunks")]
+    Entry(#[source] io::Error),
+    /// There is no such chunk, or the buffer is not of its length.
+    #[error("chunk {index} has {expected} bytes, not {found}")]
+    Len {
+        /// Which.
+        index: u32,
+        /// Bytes it has; none where there is no such chunk.
+        expected: usize,
+        /// Bytes of the buffer.
+        found: usize,
+    },
+    /// The socket.
+    #[error("ask for chunk {index}")]
+    Ask {
+        /// Which.
+        index: u32,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no copy of it, and none was to be had.
+    #[error("chunk {index} is not to be had: {reason}")]
+    Failed {
+        /// Which.
+        index: u32,
+        /// The agent's words.
+        reason: String,
+    },
+    /// What was answered is not the chunk.
+    #[error("chunk {index} was answered wrong")]
+    Wrong {
+        /// Which.
+        index: u32,
+        /// Why not.
+        source: LocalError,
+    },
+}
+
+/// What a buffer was filled with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// Nothing but zeros, which nobody stores.
+    Zeros,
+    /// The chunk, verified.
+    Chunk,
+}
+
+/// Reads a content by chunks.
+#[derive(Debug)]
+pub struct Reader {
+    table: File,
+    slots: File,
+    asks: OwnedFd,
+    kind: Kind,
+    len: u64,
+    chunk_size: ChunkSize,
+    /// Entries as they were when they were read, and the first one's number.
+    window: Option<(u32, Zeroizing<Vec<u8>>)>,
+    copy: Vec<u8>,
+    asked: u64,
+}
+
+impl Reader {
+    /// Of these three descriptors.
+    ///
+    /// # Errors
+    /// The first one is no table, or of chunks that are too long to be asked for.
+    pub fn new(table: File, slots: File, asks: OwnedFd) -> Result<Self, ReadError> {
+        let mut head = [0; HEADER_LEN];
+        table.read_exact_at(&mut head, 0).map_err(ReadError::Entry)?;
+        let (kind, len, chunk_size) = table::decode_head(&head)?;
+        if chunk_size.bytes() > MAX_COPY_LEN {
+            return Err(TableError::Invalid("its chunks are longer than an answer").into());
+        }
+        Ok(Self { table, slots, asks, kind, len, chunk_size, window: None, copy: Vec::new(), asked: 0 })
+    }
+
+    /// What the content is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Bytes of the content.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a content of a guest is never empty")]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// How it is cut.
+    #[must_use]
+    pub fn chunk_size(&self) -> ChunkSize {
+        self.chunk_size
+    }
+
+    /// Bytes of chunk `index`; zero past the end.
+    #[must_use]
+    pub fn chunk_len(&self, index: u32) -> usize {
+        self.chunk_size.len_of(index, self.len)
+    }
+
+    /// How many chunks were asked for.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.asked
+    }
+
+    /// Fills `plaintext`, which is as long as the chunk, with chunk `index`, verified. After an error it holds nothing of it.
+    ///
+    /// # Errors
+    /// The chunk is not to be had, or there is no such chunk.
+    pub fn read(&mut self, index: u32, plaintext: &mut [u8]) -> Result<Filled, ReadError> {
+        let expected = self.chunk_len(index);
+        if expected == 0 || plaintext.len() != expected {
+            return Err(ReadError::Len { index, expected, found: plaintext.len() });
+        }
+        let Some(known) = self.entry(index)? else {
+            plaintext.fill(0);
+            return Ok(Filled::Zeros);
+        };
+        let found = known.place.is_some_and(|place| self.open(&known.key, place, plaintext));
+        if !found {
+            self.ask(index, &known.key, plaintext)?;
+        }
+        Ok(Filled::Chunk)
+    }
+
+    fn entry(&mut self, index: u32) -> Result<Option<Known>, ReadError> {
+        let first = index - index % WINDOW as u32;
+        if self.window.as_ref().is_none_or(|(held, _)| *held != first) {
+            let left = self.chunk_size.count(self.len).unwrap_or(0).saturating_sub(first) as usize;
+            let mut entries = Zeroizing::new(vec![0; left.min(WINDOW) * ENTRY_LEN]);
+            self.table.read_exact_at(&mut entries, table::entry_at(first)).map_err(ReadError::Entry)?;
+            self.window = Some((first, entries));
+        }
+        let entries = self.window.as_ref().map(|(_, entries)| entries.as_slice()).unwrap_or_default();
+        let at = (index - first) as usize * ENTRY_LEN;
+        Ok(entries.get(at..).and_then(<[u8]>::first_chunk).and_then(table::decode))
+    }
+
+    /// Whether the copy at that place is the chunk; then it is in `plaintext`.
+    fn open(&mut self, key: &LocalKey, place: Place, plaintext: &mut [u8]) -> bool {
+        self.copy.resize(plaintext.len(), 0);
+        self.slots.read_exact_at(&mut self.copy, place.at).is_ok()
+            && key.open_copy(&self.copy, &place.tag, plaintext).is_ok()
+    }
+
+    fn ask(&mut self, index: u32, key: &LocalKey, plaintext: &mut [u8]) -> Result<(), ReadError> {
+        // What is answered is where the table says from now on.
+        self.window = None;
+        self.asked += 1;
+        let packet = self.exchange(index).map_err(|source| ReadError::Ask { index, source })?;
+        match Answer::decode(&packet) {
+            Some(Answer::Copy { tag, copy }) => key
+                .open_copy(copy, &tag, plaintext)
+                .map_err(|source| ReadError::Wrong { index, source }),
+            Some(Answer::Failed(reason)) => Err(ReadError::Failed { index, reason: reason.to_owned() }),
+            None => Err(ReadError::Wrong { index, source: LocalError::Damaged }),
+        }
+    }
+
+    fn exchange(&self, index: u32) -> io::Result<Vec<u8>> {
+        let socket = self.asks.as_raw_fd();
+        let question = encode_ask(index);
+        sendmsg::<()>(socket, &[io::IoSlice::new(&question)], &[], MsgFlags::MSG_NOSIGNAL, None)?;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        let mut packet = vec![0; MAX_ANSWER_LEN];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            match poll(&mut [PollFd::new(self.asks.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(Errno::EINTR) => continue,
+                ready => ready?,
+            };
+            let mut buffers = [io::IoSliceMut::new(&mut packet)];
+            match recvmsg::<()>(socket, &mut buffers, None, MsgFlags::MSG_DONTWAIT).map(|message| message.bytes) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                len => {
+                    packet.truncate(len?);
+                    return Ok(packet);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The table of a content: for each chunk its key, and the place of its copy. Fixed lengths, so that one entry can be read or
+//! written by itself.
+//!
+//! ```text
+//!  0  magic "TNDRGRNT"   12  kind, binary logarithm of a chunk's length, two zeros
+//!  8  version u32        16  length of the content u64, zeros up to 64
+//! 64  entries of 64 bytes, one a chunk: key 32, tag 16, place u64 (all ones: nowhere), a one u64; all zeros: a chunk of zeros
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use zeroize::Zeroizing;
+
+use crate::bytes::Bytes;
+use crate::cipher::TAG_LEN;
+use crate::local::LocalKey;
+use crate::manifest::{Content, Kind};
+use crate::secret::{KEY_LEN, Secret};
+use crate::size::ChunkSize;
+
+const MAGIC: &[u8; 8] = b"TNDRGRNT";
+const VERSION: u32 = 1;
+pub(super) const HEADER_LEN: usize = 64;
+pub(super) const ENTRY_LEN: usize = 64;
+/// Where the part of an entry begins that changes.
+const AT_TAG: usize = KEY_LEN;
+const NOWHERE: u64 = u64::MAX;
+const STORED: u64 = 1;
+/// Entries that are written at once, 256 KiB.
+const BATCH: usize = 4096;
+
+/// Where a copy is, and its tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Offset in the file of slots, bytes.
+    pub at: u64,
+    /// Tag of the copy, which is as long as the chunk.
+    pub tag: [u8; TAG_LEN],
+}
+
+/// Why there is no table.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// Shared memory.
+    #[error("keep a table in shared memory")]
+    Memory(#[from] io::Error),
+    /// The content has no such chunk.
+    #[error("the content has no chunk {0}")]
+    NoChunk(u32),
+    /// Another program's, or damaged.
+    #[error("this is no table: {0}")]
+    Invalid(&'static str),
+}
+
+/// What is known of one chunk of the content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) key: LocalKey,
+    pub(super) place: Option<Place>,
+}
+
+/// The agent's end of a table.
+#[derive(Debug)]
+pub struct Table {
+    file: File,
+    chunks: u32,
+}
+
+impl Table {
+    /// A table of a content, of whose chunks `known` says in order what is known; nothing of those that are zeros.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn new(
+        content: Content,
+        known: impl Iterator<Item = Option<(LocalKey, Option<Place>)>>,
+    ) -> Result<Self, TableError> {
+        let chunks = content.chunk_size.count(content.len).ok_or(TableError::Invalid("too long"))?;
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let file = File::from(memfd_create(c"chunks", flags).map_err(io::Error::from)?);
+        file.set_len((HEADER_LEN + chunks as usize * ENTRY_LEN) as u64)?;
+        file.write_all_at(&head(content), 0)?;
+        let mut batch = Zeroizing::new(Vec::with_capacity(BATCH * ENTRY_LEN));
+        let (mut first, mut known) = (0, known.take(chunks as usize).fuse());
+        loop {
+            batch.clear();
+            for known in known.by_ref().take(BATCH) {
+                let entry = known.map(|(key, place)| encode(&Known { key, place }));
+                batch.extend_from_slice(entry.as_deref().map_or(&[0; ENTRY_LEN][..], |entry| entry.as_slice()));
+            }
+            // Zeros stay a hole.
+            if batch.iter().any(|byte| *byte != 0) {
+                file.write_all_at(&batch, entry_at(first))?;
+            }
+            if batch.len() < BATCH * ENTRY_LEN {
+                break;
+            }
+            first += BATCH as u32;
+        }
+        let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(io::Error::from)?;
+        Ok(Self { file, chunks })
+    }
+
+    /// A descriptor to hand out: of the same memory, for reading only.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub fn handed(&self) -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        Ok(OpenOptions::new().read(true).open(path)?.into())
+    }
+
+    /// From here on the copy of a chunk is there. Whoever reads the entry at the same moment has half of it, which opens nothing.
+    ///
+    /// # Errors
+    /// There is no such chunk.
+    pub fn set_place(&self, index: u32, place: Place) -> Result<(), TableError> {
+        if index >= self.chunks {
+            return Err(TableError::NoChunk(index));
+        }
+        let mut changed = [0; TAG_LEN + 8];
+        let (tag, at) = changed.split_at_mut(TAG_LEN);
+        tag.copy_from_slice(&place.tag);
+        at.copy_from_slice(&place.at.to_le_bytes());
+        Ok(self.file.write_all_at(&changed, entry_at(index) + AT_TAG as u64)?)
+    }
+}
+
+pub(super) fn entry_at(index: u32) -> u64 {
+    HEADER_LEN as u64 + u64::from(index) * ENTRY_LEN as u64
+}
+
+fn head(content: Content) -> [u8; HEADER_LEN] {
+    let mut head = [0; HEADER_LEN];
+    let parts: [(usize, &[u8]); 4] = [
+        (0, MAGIC),
+        (8, &VERSION.to_le_bytes()),
+        (12, &[content.kind as u8, content.chunk_size.log2()]),
+        (16, &content.len.to_le_bytes()),
+    ];
+    for (at, bytes) in parts {
+        for (to, from) in head.iter_mut().skip(at).zip(bytes) {
+            *to = *from;
+        }
+    }
+    head
+}
+
+/// What a table is of: kind, length, length of a chunk.
+pub(super) fn decode_head(head: &[u8; HEADER_LEN]) -> Result<(Kind, u64, ChunkSize), TableError> {
+    let mut bytes = Bytes::new(head);
+    let cut = || TableError::Invalid("it is cut off");
+    if bytes.array().ok_or_else(cut)? != *MAGIC || bytes.u32() != Some(VERSION) {
+        return Err(TableError::Invalid("another format"));
+    }
+    let [kind, log2, 0, 0] = bytes.array().ok_or_else(cut)? else {
+        return Err(TableError::Invalid("bits are set that mean nothing"));
+    };
+    let kind = Kind::from_u8(kind).ok_or(TableError::Invalid("a kind of content that is unknown"))?;
+    let size = ChunkSize::from_log2(log2).ok_or(TableError::Invalid("chunks of a length that is unknown"))?;
+    let len = bytes.u64().ok_or_else(cut)?;
+    if size.count(len).is_none() {
+        return Err(TableError::Invalid("too long"));
+    }
+    Ok((kind, len, size))
+}
+
+fn encode(known: &Known) -> Zeroizing<[u8; ENTRY_LEN]> {
+    let mut entry = Zeroizing::new([0; ENTRY_LEN]);
+    let (at, tag) = known.place.map_or((NOWHERE, [0; TAG_LEN]), |place| (place.at, place.tag));
+    let (at, stored) = (at.to_le_bytes(), STORED.to_le_bytes());
+    let parts: [&[u8]; 4] = [known.key.bytes(), &tag, &at, &stored];
+    for (to, from) in entry.iter_mut().zip(parts.into_iter().flatten()) {
+        *to = *from;
+    }
+    entry
+}
+
+/// What an entry says; nothing of a chunk of zeros.
+pub(super) fn decode(entry: &[u8; ENTRY_LEN]) -> Option<Known> {
+    let mut bytes = Bytes::new(entry);
+    let (key, tag, at) = (bytes.array()?, bytes.array()?, bytes.u64()?);
+    let place = (at != NOWHERE).then_some(Place { at, tag });
+    (bytes.u64()? == STORED).then(|| Known { key: LocalKey::new(Secret::new(key)), place })
+}
