@@ -1,0 +1,159 @@
+//! A content that is open: what a VMM is handed of it, and what the agent itself reads of it.
+
+use std::{
+    fmt,
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use chunk_store::{CacheError, Manifest, Source, Table, TableError, Verified};
+use tokio::task::spawn_blocking;
+
+use super::{
+    asks,
+    node::{Chunks, ChunksError, Name},
+};
+use crate::sandbox::packet::PacketSocket;
+
+/// How often at most it is looked where the copies of a content are: VMMs do not tell which they read, so this is what keeps copies
+/// that are used from being evicted.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// A content that somebody reads.
+pub(crate) struct Content {
+    chunks: Arc<Chunks>,
+    pub(super) name: Name,
+    manifest: Manifest,
+    table: Table,
+    /// Copies, for reading only.
+    slots: File,
+    source: Arc<dyn Source + Send + Sync>,
+    opened: Instant,
+    /// Milliseconds after that when it was last looked where the copies are.
+    looked_ms: AtomicU64,
+}
+
+/// What a VMM is handed: table, slots, asks.
+#[derive(Debug)]
+pub(crate) struct Handed(pub(crate) [OwnedFd; 3]);
+
+impl Content {
+    /// The content of a manifest; what is not on the node comes from `source`.
+    pub(super) fn new(
+        chunks: Arc<Chunks>,
+        name: Name,
+        manifest: Manifest,
+        source: Arc<dyn Source + Send + Sync>,
+    ) -> Result<Self, ChunksError> {
+        let known = (0..manifest.chunks().len() as u32)
+            .map(|index| manifest.wanted(index).map(|wanted| chunks.cache.known(wanted)));
+        let table = Table::new(manifest.content(), known)?;
+        let slots = chunks.cache.slots(manifest.content().chunk_size).map_err(TableError::from)?;
+        let (opened, looked_ms) = (Instant::now(), AtomicU64::new(0));
+        Ok(Self { chunks, name, manifest, table, slots, source, opened, looked_ms })
+    }
+
+    /// What it consists of.
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Descriptors for one VMM, which is answered what it asks for until it closes its end.
+    pub(crate) fn hand(self: &Arc<Self>) -> io::Result<Handed> {
+        let (ours, theirs) = PacketSocket::pair()?;
+        let handed = Handed([self.table.handed()?, self.slots.try_clone()?.into(), theirs]);
+        tokio::spawn(asks::serve(Arc::clone(self), ours));
+        Ok(handed)
+    }
+
+    /// A chunk, verified; nothing of one that is zeros. Blocks.
+    pub(crate) fn read(&self, index: u32) -> Result<Option<Arc<Verified>>, CacheError> {
+        let Some(wanted) = self.manifest.wanted(index) else { return Ok(None) };
+        let found = self.chunks.cache.get(wanted, self.source.as_ref())?;
+        if let Some(place) = found.place {
+            // The table has as many chunks as the manifest.
+            drop(self.table.set_place(index, place));
+        }
+        Ok(Some(found))
+    }
+
+    /// All of it, which is short. Blocks.
+    pub(crate) fn read_all(&self, into: impl Fn(u64, &[u8]) -> io::Result<()>) -> Result<(), ReadAllError> {
+        let size = self.manifest.content().chunk_size;
+        for index in 0..self.manifest.chunks().len() as u32 {
+            if let Some(chunk) = self.read(index)? {
+                into(u64::from(index) << size.log2(), &chunk.plaintext)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings chunks to the node that VMMs are going to ask for, in this order, while they do.
+    pub(crate) fn fetch_ahead(self: &Arc<Self>, indexes: Vec<u32>) {
+        let content = Arc::clone(self);
+        drop(spawn_blocking(move || {
+            for index in indexes {
+                let Some(wanted) = content.manifest.wanted(index) else { continue };
+                // One that cannot be had is the VMM's to complain of.
+                if content.chunks.cache.locate(wanted).is_none() && content.read(index).is_err() {
+                    return;
+                }
+            }
+        }));
+    }
+
+    /// Looks where the copies are, unless it was done just now; takes a while, and is done beside.
+    pub(super) fn refresh(self: &Arc<Self>) {
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last = self.looked_ms.load(Ordering::Relaxed);
+        let due = now.saturating_sub(last) >= LOOK_AGAIN.as_millis() as u64;
+        let mine = due && self.looked_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if !mine {
+            return;
+        }
+        let content = Arc::clone(self);
+        let look = move || {
+            for index in 0..content.manifest.chunks().len() as u32 {
+                let place = content.manifest.wanted(index).and_then(|wanted| content.chunks.cache.locate(wanted));
+                if let Some(place) = place {
+                    drop(content.table.set_place(index, place));
+                }
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(look)),
+            Err(_) => look(),
+        }
+    }
+}
+
+/// A content that cannot be read as a whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadAllError {
+    /// A chunk.
+    #[error(transparent)]
+    Chunk(#[from] CacheError),
+    /// Where it goes.
+    #[error("write it down")]
+    Write(#[from] io::Error),
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        if let Err(error) = self.chunks.bury(&self.name) {
+            tracing::warn!("{:?} was to be deleted and is left until the next start: {error}", self.name);
+        }
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Content").field("name", &self.name).finish_non_exhaustive()
+    }
+}
