@@ -113,13 +113,7 @@ pub enum FormatError {
     /// The index of pages contradicts itself or the machine.
     #[error("the index of pages is not valid: {0}")]
     Index(&'static str),
-    /// A chunk of memory that is not what was saved.
-    #[error("chunk {chunk} of the memory file is not what was saved")]
-    Chunk {
-        /// Its number.
-        chunk: u32,
-    },
-    /// A prefetch file that is none, or not this snapshot's.
-    #[error("the prefetch file is of no use: {0}")]
+    /// A prefetch content that is none, or not this snapshot's.
+    #[error("the prefetch content is of no use: {0}")]
     Prefetch(&'static str),
 }

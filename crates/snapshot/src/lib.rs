@@ -3,8 +3,8 @@
 //! * [`SavedState`] and [`Persist`]: public plain data with a name and a version, written by `save` and read back as
 //!   hostile input by `restore`. `devices` and `vmm` implement them.
 //! * [`StateWriter`] and [`StateReader`]: the state file, named sections under a checksum and a tag. Bytes in, bytes out.
-//! * [`PageIndex`] and [`ChunkSealer`]: which pages the memory file holds, and a tag for each chunk of them.
-//! * [`Prefetch`] and [`PrefetchWriter`]: the pages that clones want first, in a file of their own.
+//! * [`PageIndex`]: which pages of memory are not zeros.
+//! * [`Prefetch`]: which pages clones want first, at the head of a content of their own.
 //! * [`Fingerprint`]: the processor a snapshot needs.
 //!
 //! It knows no device, no KVM and no file descriptor. The format is described in `docs/snapshot-format.md`; everything
@@ -26,10 +26,10 @@ use serde::de::DeserializeOwned;
 
 pub use error::FormatError;
 pub use fingerprint::{Feature, FeatureWord, Fingerprint, Mismatch, Register};
-pub use key::{ChunkSealer, Key, Salt, Tag};
+pub use key::{Key, Salt};
 pub use layout::{MAX_SECTION_LEN, MAX_SECTIONS, MAX_STATE_LEN, VERSION};
 pub use pages::{Chunk, MAX_CHUNK_PAGES, MAX_PAGES, PAGE_LEN, PageIndex, PageMask, runs};
-pub use prefetch::{BLOCK_PAGES, MAX_PREFETCH_PAGES, PREFETCH_START_LEN, Prefetch, PrefetchWriter};
+pub use prefetch::{BLOCK_LEN, BLOCK_PAGES, MAX_PREFETCH_PAGES, PREFETCH_START_LEN, Prefetch};
 pub use reader::StateReader;
 pub use writer::{StateWriter, seal};
 

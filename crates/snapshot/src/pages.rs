@@ -1,12 +1,11 @@
-//! Which pages the memory file holds, and the tag of each chunk of them.
+//! Which pages of a snapshot's memory are not zeros.
 //!
 //! Page `n` of guest memory (regions one after the other, without the device hole) is at offset `n` × [`PAGE_LEN`] of the
-//! memory file. Pages of zeros are not written: in a file of holes they take no room. A chunk is a fixed number of pages,
-//! what is read and checked at once; one without any page is not listed.
+//! snapshot's memory. Pages of zeros are not written: in a file of holes they take no room. A chunk is a fixed number of pages,
+//! what is read at once; one without any page is not listed. Whoever keeps the memory authenticates it.
 
 use crate::error::FormatError;
-use crate::key::{ChunkSealer, Tag};
-use crate::layout::{array_at, u32_at, u64_at};
+use crate::layout::{u32_at, u64_at};
 
 /// Bytes of a page.
 pub const PAGE_LEN: usize = 4096;
@@ -20,8 +19,8 @@ pub const MAX_CHUNK_PAGES: u32 = 64;
 /// Pages of a chunk that are not zeros, the first in the lowest bit.
 pub type PageMask = u64;
 
-/// Bytes of an encoded chunk: number, mask, tag.
-const CHUNK_LEN: usize = 28;
+/// Bytes of an encoded chunk: number, mask.
+const CHUNK_LEN: usize = 12;
 /// Pages of memory and pages of a chunk.
 const HEAD_LEN: usize = 8;
 
@@ -32,22 +31,9 @@ pub struct Chunk {
     pub number: u32,
     /// Which of its pages are written. Never zero.
     pub mask: PageMask,
-    /// Over those pages.
-    pub tag: Tag,
 }
 
-impl Chunk {
-    /// Whether `content`, the pages of the mask one after the other, is what was saved.
-    ///
-    /// # Errors
-    /// It is not.
-    pub fn check(&self, sealer: &ChunkSealer, content: &[u8]) -> Result<(), FormatError> {
-        let tag = sealer.tag(self.number, self.mask, content);
-        if tag == self.tag { Ok(()) } else { Err(FormatError::Chunk { chunk: self.number }) }
-    }
-}
-
-/// All chunks of a memory file.
+/// All chunks of a memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageIndex {
     pages: u32,
@@ -60,7 +46,7 @@ impl PageIndex {
     /// Section name of an encoded index.
     pub const NAME: &'static str = "pages";
     /// Its version.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// The index of a memory of zeros: `pages` long, cut into chunks of `chunk_pages`.
     ///
@@ -150,7 +136,6 @@ impl PageIndex {
         for chunk in &self.chunks {
             bytes.extend_from_slice(&chunk.number.to_le_bytes());
             bytes.extend_from_slice(&chunk.mask.to_le_bytes());
-            bytes.extend_from_slice(&chunk.tag);
         }
         bytes
     }
@@ -170,11 +155,7 @@ impl PageIndex {
         // No more than the bytes that are there already.
         index.chunks.reserve_exact(entries.len() / CHUNK_LEN);
         for entry in entries.chunks_exact(CHUNK_LEN) {
-            index.push(Chunk {
-                number: u32_at(entry, 0),
-                mask: u64_at(entry, 4),
-                tag: array_at(entry, 12).unwrap_or_default(),
-            })?;
+            index.push(Chunk { number: u32_at(entry, 0), mask: u64_at(entry, 4) })?;
         }
         Ok(index)
     }

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 
 use crate::SavedState;
 use crate::error::FormatError;
-use crate::key::{ChunkSealer, Key, Salt, Tag};
+use crate::key::{Key, Salt, Tag};
 use crate::layout::{
     ARCHITECTURE, AT_ARCHITECTURE, AT_CHECKSUM, AT_KEY_CHECK, AT_LEN, AT_SALT, AT_SECTION_INSTANCE,
     AT_SECTION_LEN, AT_SECTION_VERSION, AT_SECTIONS, AT_VERSION, HEADER_LEN, MAGIC, MAX_SECTION_LEN,
@@ -24,9 +24,6 @@ use crate::layout::{
 #[derive(Debug)]
 pub struct StateReader<'a> {
     sections: Vec<Section<'a>>,
-    sealer: ChunkSealer,
-    salt: Salt,
-    tag: Tag,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,25 +50,7 @@ impl<'a> StateReader<'a> {
         if !same(&tag, &key.tag_state(&salt, content)) {
             return Err(FormatError::Forged);
         }
-        Ok(Self { sections: sections(content)?, sealer: key.chunk_sealer(&salt), salt, tag })
-    }
-
-    /// Checks the tags of this snapshot's memory.
-    #[must_use]
-    pub fn chunk_sealer(&self) -> &ChunkSealer {
-        &self.sealer
-    }
-
-    /// What its keys are derived with.
-    #[must_use]
-    pub fn salt(&self) -> Salt {
-        self.salt
-    }
-
-    /// The tag of the whole file: no other state has it.
-    #[must_use]
-    pub fn tag(&self) -> Tag {
-        self.tag
+        Ok(Self { sections: sections(content)? })
     }
 
     /// How many sections there are of a name.

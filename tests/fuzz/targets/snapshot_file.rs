@@ -28,7 +28,7 @@ type Section = (u8, u8, u8, Vec<u8>);
 fuzz_target!(|input: (Vec<u8>, u8, Vec<Section>)| {
     let (raw, count, sections) = input;
     let key = Key::new([1; 32]);
-    read_prefetch(&raw, &key);
+    read_prefetch(&raw);
     for file in [&raw, &sealed(&raw, count, &key)] {
         if let Ok(reader) = StateReader::open(file, &key) {
             read(&reader);
@@ -44,12 +44,15 @@ fuzz_target!(|input: (Vec<u8>, u8, Vec<Section>)| {
     read(&StateReader::open(&file, &key).expect("what was just written"));
 });
 
-/// As the pager does with a prefetch file; one that is forged gets no further than its head.
-fn read_prefetch(file: &[u8], key: &Key) {
-    let Some(start) = file.first_chunk() else { return };
+/// As the pager does with a prefetch content, whose head is zeros from where the input ends.
+fn read_prefetch(content: &[u8]) {
+    let Some(start) = content.first_chunk() else { return };
     let Ok(len) = Prefetch::head_len(start) else { return };
-    if let Some(prefetch) = file.get(..len).and_then(|head| Prefetch::open(head, key, &[0; 16], 1000).ok()) {
-        assert!((0..prefetch.blocks()).all(|number| prefetch.check(number, &[]).is_err()));
+    let mut head = content.get(..len).unwrap_or(content).to_vec();
+    head.resize(len, 0);
+    if let Ok(prefetch) = Prefetch::decode(&head, 1000) {
+        assert!(prefetch.pages().iter().all(|page| *page < 1000));
+        assert_eq!(Prefetch::encode(prefetch.pages()), Ok(head));
     }
 }
 
@@ -81,7 +84,7 @@ fn read(reader: &StateReader<'_>) {
         // One that says two things of a word does not even run on itself.
         let _ = cpu.runs_on(&cpu);
     }
-    if let Ok(index) = reader.bytes("pages", 0, 1).and_then(PageIndex::decode) {
+    if let Ok(index) = reader.bytes(PageIndex::NAME, 0, PageIndex::VERSION).and_then(PageIndex::decode) {
         use_index(&index);
     }
 }
