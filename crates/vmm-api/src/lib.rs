@@ -19,15 +19,16 @@ use serde::{Deserialize, Serialize};
 pub use client::{Client, ClientError, receive, send};
 pub use packet::{DecodeError, EncodeError, decode, encode};
 pub use snapshot::{
-    Identity, KEY_LEN, Key, LoadConfig, LoadReport, LoadTimings, MAX_IDENTITIES, MAX_IDENTITY_LEN,
-    MAX_WORKING_SET, Shape, SnapshotConfig, SnapshotKind, SnapshotReport, WorkingSet,
+    Identity, KEY_LEN, Key, LoadConfig, LoadReport, LoadTimings, MAX_DRIVE_CHUNKS, MAX_IDENTITIES,
+    MAX_IDENTITY_LEN, MAX_WORKING_SET, Shape, SnapshotConfig, SnapshotKind, SnapshotReport, WorkingSet,
 };
 
-/// Longest packet in bytes.
-pub const MAX_PACKET_LEN: usize = 64 * 1024;
+/// Longest packet in bytes: that of the longest working set.
+pub const MAX_PACKET_LEN: usize = 128 * 1024;
 
-/// Most descriptors beside one request.
-pub const MAX_FDS: usize = 16;
+/// Most descriptors beside one request: three a [`Grant`], of which a clone has memory, prefetch, runtime and code; and room for
+/// layers.
+pub const MAX_FDS: usize = 24;
 
 /// From the client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,8 +53,8 @@ pub enum Request {
     Stop,
     /// Counters since the process began.
     Metrics,
-    /// The pages that a loaded machine had to wait for until now: those of its [`LoadConfig::prefetch`] are not among them,
-    /// unless it was faster. Every single one with [`LoadConfig::learn`] only.
+    /// What a machine had to read until now. Pages: those that a loaded machine had to wait for; those of its
+    /// [`LoadConfig::prefetch`] are not among them, unless it was faster; every single one with [`LoadConfig::learn`] only.
     WorkingSet,
 }
 
@@ -128,7 +129,7 @@ pub struct MachineConfig {
     pub serial: SerialConfig,
 }
 
-/// A file, by path or by descriptor.
+/// Something to read, by path or by descriptors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Source {
@@ -136,6 +137,20 @@ pub enum Source {
     Path(PathBuf),
     /// Position among the descriptors that came with the request.
     Fd(usize),
+    /// A content of the chunk store, of a drive that is not written.
+    Chunks(Grant),
+}
+
+/// A content of the chunk store, to be read by chunks: positions among the descriptors that came with the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Where each chunk is and how it is read; a regular file, open for reading only.
+    pub table: usize,
+    /// The chunks that this node has, encrypted; a regular file, open for reading only.
+    pub slots: usize,
+    /// Where to ask for a chunk that is not there: a `SOCK_SEQPACKET` socket.
+    pub asks: usize,
 }
 
 /// One block device.
@@ -144,7 +159,7 @@ pub enum Source {
 pub struct DriveConfig {
     /// 1 to 20 bytes of `[a-zA-Z0-9_-]`, unique; the guest reads it as the disk's serial.
     pub id: String,
-    /// Image file, whole 512-byte sectors.
+    /// Image, whole 512-byte sectors.
     pub source: Source,
     /// Whether the guest may write.
     pub access: DriveAccess,

@@ -1,7 +1,8 @@
 //! Requests and answers about snapshots: prepare a machine before it is known which, take a snapshot, load one.
 //!
-//! A snapshot is two files. The *state* file is small and read whole; the *memory* file is as long as guest memory, page
-//! by page, with holes for pages of zeros. Both are authenticated by a [`Key`]; see `docs/snapshot-format.md`.
+//! A snapshot is two things. The *state* is small, a file that is read whole and authenticated by a [`Key`]. The *memory* is as
+//! long as guest memory, page by page: written as a file with holes for pages of zeros, read by chunks of the chunk store,
+//! which authenticates them. See `docs/snapshot-format.md`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +10,7 @@ use std::fmt;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{DriveConfig, SerialConfig, Source, VsockConfig};
+use crate::{DriveConfig, Grant, SerialConfig, Source, VsockConfig};
 
 /// Bytes of a [`Key`].
 pub const KEY_LEN: usize = 32;
@@ -20,8 +21,11 @@ pub const MAX_IDENTITIES: usize = 16;
 /// Longest name and longest value of an [`Identity`]'s entry, bytes: twice a SHA-256 in hexadecimal.
 pub const MAX_IDENTITY_LEN: usize = 128;
 
-/// Most pages of a [`WorkingSet`], 28 MiB: as many as fit into a packet, whatever their numbers.
+/// Most pages of a [`WorkingSet`], 28 MiB. A packet has room for them and for all chunks, whatever their numbers.
 pub const MAX_WORKING_SET: usize = 7168;
+
+/// Most chunks of one drive in a [`WorkingSet`]: 64 MiB of an image.
+pub const MAX_DRIVE_CHUNKS: usize = 1024;
 
 /// What a machine is reserved by before its snapshot is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +44,7 @@ pub struct LoadConfig {
     /// Vcpu and device state.
     pub state: Source,
     /// Guest memory; read while the machine runs.
-    pub memory: Source,
+    pub memory: Grant,
     /// The key that the snapshot was taken with.
     pub key: Key,
     /// One for each saved drive, matched by id; access as saved. The file may be another one of another length: the guest
@@ -59,10 +63,11 @@ pub struct LoadConfig {
     /// Refused unless the snapshot was taken with exactly this identity; not looked at when absent.
     #[serde(default)]
     pub identity: Option<Identity>,
-    /// Pages that clones of this snapshot want first: a prefetch file. Some are in place before the machine runs, the others
-    /// follow. One that is damaged, forged or another snapshot's is not used, and the process's standard error says so.
+    /// Pages that clones of this snapshot want first. Some are in place before the machine runs, the others follow. A content
+    /// that is damaged or cannot be had is not used, and the process's standard error says so; whether it is this snapshot's is
+    /// the client's to know.
     #[serde(default)]
-    pub prefetch: Option<Source>,
+    pub prefetch: Option<Grant>,
     /// Serve page by page, so that [`Request::WorkingSet`](crate::Request::WorkingSet) tells which pages were asked for;
     /// otherwise a page brings its neighbours. Costs a fault for each page.
     #[serde(default)]
@@ -84,7 +89,7 @@ pub struct SnapshotConfig {
     /// For [`SnapshotKind::Full`]: whatever it holds is replaced. For [`SnapshotKind::Diff`]: a copy of the machine's last
     /// memory file, brought up to date in place; never that file itself, which clones may be reading.
     pub memory: Source,
-    /// Authenticates both files. That of the last snapshot for [`SnapshotKind::Diff`].
+    /// Authenticates the state.
     pub key: Key,
     /// All of memory or what changed.
     pub kind: SnapshotKind,
@@ -115,11 +120,15 @@ pub enum SnapshotKind {
 #[serde(transparent)]
 pub struct Identity(pub BTreeMap<String, String>);
 
-/// Pages of a snapshot's memory by number, in the order in which a clone touched them first: at most
-/// [`MAX_WORKING_SET`].
+/// What a machine has read, in the order in which it did so first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct WorkingSet(pub Vec<u32>);
+#[serde(deny_unknown_fields)]
+pub struct WorkingSet {
+    /// Pages of the snapshot's memory by number: at most [`MAX_WORKING_SET`].
+    pub pages: Vec<u32>,
+    /// By id of each drive that is read by chunks, the numbers of these: at most [`MAX_DRIVE_CHUNKS`].
+    pub drives: BTreeMap<String, Vec<u32>>,
+}
 
 /// Answer to [`Request::Load`](crate::Request::Load).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,7 +236,7 @@ mod tests {
     #[test]
     fn a_short_load_request_has_defaults() {
         let text = format!(
-            r#"{{"load":{{"state":{{"fd":0}},"memory":{{"fd":1}},"key":"{}","generation":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]}}}}"#,
+            r#"{{"load":{{"state":{{"fd":0}},"memory":{{"table":1,"slots":2,"asks":3}},"key":"{}","generation":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]}}}}"#,
             "0f".repeat(32)
         );
         let request: Request = decode(text.as_bytes()).expect("decode");
@@ -238,8 +247,22 @@ mod tests {
 
     #[test]
     fn the_longest_working_set_fits_a_packet() {
-        // The number of the last page of the largest guest has seven digits.
-        let longest = WorkingSet(vec![9_999_999; MAX_WORKING_SET]);
+        // The number of the last page of the largest guest has seven digits, and that of no chunk has more.
+        let drives = (0..8).map(|n| (format!("{n:020}"), vec![9_999_999; MAX_DRIVE_CHUNKS])).collect();
+        let longest = WorkingSet { pages: vec![9_999_999; MAX_WORKING_SET], drives };
         encode(&Response::WorkingSet(longest)).expect("fits");
+    }
+
+    #[test]
+    fn a_content_is_three_descriptors_and_nothing_else() {
+        let text = r#"{"chunks":{"table":0,"slots":1,"asks":2}}"#;
+        let source = Source::Chunks(Grant { table: 0, slots: 1, asks: 2 });
+        assert_eq!(decode::<Source>(text.as_bytes()).expect("decode"), source);
+        assert_eq!(encode(&source).expect("encode"), text.as_bytes());
+        for wrong in
+            [r#"{"chunks":{"table":0,"slots":1}}"#, r#"{"chunks":{"table":0,"slots":1,"asks":2,"key":3}}"#]
+        {
+            assert!(decode::<Source>(wrong.as_bytes()).is_err(), "{wrong}");
+        }
     }
 }
