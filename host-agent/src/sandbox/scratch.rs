@@ -8,6 +8,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
+    ops::Range,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     process::Stdio,
@@ -21,7 +22,10 @@ use nix::{
 };
 use tokio::{process::Command, sync::OnceCell, task::spawn_blocking};
 
-use crate::disk::{Disk, DiskError, Promise};
+use crate::{
+    chunks::{Content, ReadAllError},
+    disk::{Disk, DiskError, Promise},
+};
 
 /// Part of a template's name: changes with [`MKFS_OPTIONS`], so that an updated agent does not use old templates.
 const FORMAT: &str = "ext4-1";
@@ -66,14 +70,12 @@ pub(crate) enum ScratchError {
         /// What `mkfs.ext4` or the file system said.
         problem: String,
     },
-    /// A snapshot's /tmp could not be copied.
-    #[error("copy {}", path.display())]
-    Clone {
-        /// The snapshot's.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// A snapshot's /tmp could not be read, or written to an image.
+    #[error("copy a snapshot's /tmp")]
+    Clone(#[source] ReadAllError),
+    /// A guest's /tmp could not be kept.
+    #[error("keep a guest's /tmp")]
+    Save(#[source] io::Error),
     /// The disk has no room for all that a guest may write to it.
     #[error("find room for a /tmp")]
     Room(#[from] DiskError),
@@ -87,11 +89,12 @@ pub(crate) enum ScratchError {
     },
 }
 
-/// An image as `mkfs.ext4` left it, and where its data is.
+/// A sparse file, and where its data is.
 #[derive(Debug)]
-struct Template {
+pub(crate) struct Extents {
     file: File,
     len: u64,
+    /// Ascending.
     extents: Vec<(u64, u64)>,
 }
 
@@ -115,7 +118,7 @@ pub(crate) struct Scratch {
     dir: PathBuf,
     disk: Arc<Disk>,
     /// One cell a size, 9,729 at most. The lock covers the look-up alone.
-    templates: Mutex<HashMap<u32, Arc<OnceCell<Arc<Template>>>>>,
+    templates: Mutex<HashMap<u32, Arc<OnceCell<Arc<Extents>>>>>,
 }
 
 impl Scratch {
@@ -147,13 +150,17 @@ impl Scratch {
         self.with_room(file)
     }
 
-    /// A private copy of what [`save`] wrote.
-    pub(crate) async fn copy_of(&self, saved: PathBuf) -> Result<Image, ScratchError> {
+    /// A private image with what a snapshot's had.
+    pub(crate) async fn copy_of(&self, saved: Arc<Content>) -> Result<Image, ScratchError> {
         let dir = self.dir.clone();
-        let named = saved.clone();
-        let copied = spawn_blocking(move || copy(&open(&saved)?, &dir)).await;
-        let copied = copied.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
-        self.with_room(copied.map_err(|source| ScratchError::Clone { path: named, source })?)
+        let copied = spawn_blocking(move || {
+            let image = tempfile::tempfile_in(dir)?;
+            image.set_len(saved.manifest().content().len)?;
+            saved.read_all(|offset, bytes| image.write_all_at(bytes, offset))?;
+            Ok(image)
+        });
+        let copied = copied.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked).into()));
+        self.with_room(copied.map_err(ScratchError::Clone)?)
     }
 
     fn with_room(&self, file: File) -> Result<Image, ScratchError> {
@@ -161,7 +168,7 @@ impl Scratch {
         Ok(Image { file, _room })
     }
 
-    async fn template(&self, size_mib: u32) -> Result<Arc<Template>, ScratchError> {
+    async fn template(&self, size_mib: u32) -> Result<Arc<Extents>, ScratchError> {
         let path = self.dir.join(format!("{FORMAT}-{size_mib}.img"));
         let failed = |problem: String| ScratchError::Template { size_mib, problem };
         if !path.exists() {
@@ -195,28 +202,51 @@ async fn make(path: &Path, size_mib: u32) -> Result<(), String> {
     file.sync_all().and_then(|()| std::fs::rename(&unfinished, path)).map_err(text)
 }
 
-fn open(path: &Path) -> io::Result<Template> {
-    survey(File::open(path)?)
+fn open(path: &Path) -> io::Result<Extents> {
+    Extents::of(File::open(path)?)
 }
 
 /// Writes what an image holds to a new file, sparse as it is. Nobody may be writing to the image.
 pub(crate) fn save(image: &File, to: &File) -> io::Result<()> {
-    let image = survey(image.try_clone()?)?;
+    let image = Extents::of(image.try_clone()?)?;
     to.set_len(image.len)?;
     image.extents.iter().try_for_each(|(start, end)| copy_extent(&image.file, to, *start, *end))
 }
 
-/// Finds where a file's data is.
-fn survey(file: File) -> io::Result<Template> {
-    let len = file.metadata()?.size();
-    let mut extents = Vec::new();
-    let mut at = 0;
-    while let Some(start) = seek(&file, at, Whence::SeekData)? {
-        let end = seek(&file, start, Whence::SeekHole)?.unwrap_or(len);
-        extents.push((start, end));
-        at = end;
+impl Extents {
+    /// Finds where a file's data is.
+    pub(crate) fn of(file: File) -> io::Result<Self> {
+        let len = file.metadata()?.size();
+        let mut extents = Vec::new();
+        let mut at = 0;
+        while let Some(start) = seek(&file, at, Whence::SeekData)? {
+            let end = seek(&file, start, Whence::SeekHole)?.unwrap_or(len);
+            extents.push((start, end));
+            at = end;
+        }
+        Ok(Self { file, len, extents })
     }
-    Ok(Template { file, len, extents })
+
+    /// The file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Its length, holes included, bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Bytes that are no holes.
+    pub(crate) fn data_len(&self) -> u64 {
+        self.extents.iter().map(|(start, end)| end - start).sum()
+    }
+
+    /// Whether there is anything but holes in that part of the file.
+    pub(crate) fn has_data(&self, part: Range<u64>) -> bool {
+        let behind = self.extents.partition_point(|(_, end)| *end <= part.start);
+        self.extents.get(behind).is_some_and(|(start, _)| *start < part.end)
+    }
 }
 
 /// The next data or hole at or behind `from`; `None` when there is none.
@@ -229,7 +259,7 @@ fn seek(file: &File, from: u64, whence: Whence) -> io::Result<Option<u64>> {
     }
 }
 
-fn copy(template: &Template, dir: &Path) -> io::Result<File> {
+fn copy(template: &Extents, dir: &Path) -> io::Result<File> {
     let image = tempfile::tempfile_in(dir)?;
     image.set_len(template.len)?;
     for (start, end) in &template.extents {

@@ -19,9 +19,10 @@ use vmm_api::{Identity, Shape};
 
 use super::{
     Snapshot, SnapshotStore,
-    images::{Images, KeepError},
+    runtimes::{self, KeepError, RuntimeImage},
 };
 use crate::{
+    chunks::{Chunks, ChunksError},
     code::{blocking, hex},
     disk::DiskError,
     functions::model::{FunctionConfig, FunctionId},
@@ -103,21 +104,21 @@ pub(crate) struct Resumable {
     /// The snapshot.
     pub(crate) snapshot: Arc<Snapshot>,
     /// The image of its runtime, as it was when the snapshot was made.
-    pub(crate) image: PathBuf,
+    pub(crate) image: RuntimeImage,
 }
 
 /// What this node makes snapshots from, hashed when it is first asked for.
 #[derive(Debug)]
 pub(crate) struct Host {
     lib_dir: PathBuf,
-    images: Arc<Images>,
+    chunks: Arc<Chunks>,
     hashes: Mutex<HashMap<PathBuf, Arc<OnceCell<String>>>>,
 }
 
 impl Host {
-    /// Of a node with its programs and images in `lib_dir`, and copies of images that it had before under `state_dir`.
-    pub(crate) fn new(lib_dir: PathBuf, state_dir: &Path) -> Self {
-        Self { lib_dir, images: Arc::new(Images::under(state_dir)), hashes: Mutex::default() }
+    /// Of a node with its programs and images in `lib_dir`, and what it keeps in `chunks`.
+    pub(crate) fn new(lib_dir: PathBuf, chunks: Arc<Chunks>) -> Self {
+        Self { lib_dir, chunks, hashes: Mutex::default() }
     }
 
     /// The identity of a snapshot that would be made now.
@@ -131,7 +132,7 @@ impl Host {
         Ok(Identity(parts.into_iter().collect()))
     }
 
-    /// The snapshot with its runtime's image: the one that the runtime has now, or a copy of what it had then; none, when there is
+    /// The snapshot with its runtime's image: the one that the runtime has now, or what was kept of then; none, when there is
     /// neither. Kernel, initrd and VMM of another time are in its memory, or the VMM refuses it; but a guest that remembers one
     /// image's blocks would read another one wrong and not notice.
     pub(crate) async fn resumable(
@@ -140,74 +141,81 @@ impl Host {
         runtime: &str,
     ) -> io::Result<Option<Resumable>> {
         let Some(needed) = snapshot.identity().0.get(RUNTIME) else { return Ok(None) };
-        let todays = self.image(runtime);
-        let image = match self.hash(&todays).await {
-            Ok(sha256) if sha256 == *needed => Some(todays),
+        let image = match self.runtime(runtime).await {
+            Ok(hash) if hash == *needed => Some(RuntimeImage::Pack(self.image(runtime))),
             // The node may have the runtime no more.
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => self.copy(needed).await?,
+            _ => {
+                let (chunks, needed) = (Arc::clone(&self.chunks), needed.clone());
+                blocking(move || runtimes::kept(&chunks, &needed)).await
+            }
         };
         Ok(image.map(|image| Resumable { snapshot, image }))
     }
 
-    /// Has snapshots that are made with the runtime's image now outlive it. `room` makes room for a copy of so many bytes, when
-    /// there is none yet that is good.
+    /// Has snapshots that are made with the runtime's image now outlive it. `room` makes room for so many bytes, when it is not kept
+    /// yet.
     pub(crate) async fn keep_image(
         &self,
         runtime: &str,
         room: impl AsyncFnOnce(u64) -> Result<(), DiskError>,
     ) -> Result<(), KeepError> {
         let image = self.image(runtime);
-        let unread = |source| KeepError::Hash { image: image.clone(), source };
-        let sha256 = self.hash(&image).await.map_err(unread)?;
-        if self.copy(&sha256).await.map_err(unread)?.is_some() {
+        let unread = |source| KeepError::Len { image: image.clone(), source };
+        let hash = self.runtime(runtime).await.map_err(unread)?;
+        let (chunks, named) = (Arc::clone(&self.chunks), hash.clone());
+        if blocking(move || runtimes::kept(&chunks, &named)).await.is_some() {
             return Ok(());
         }
         room(std::fs::metadata(&image).map_err(unread)?.len()).await?;
-        let images = Arc::clone(&self.images);
-        let (from, named) = (image.clone(), sha256.clone());
-        blocking(move || images.keep(&from, &named)).await?;
-        if let Some(copy) = self.images.find(&sha256) {
-            // It may have been known as a damaged one.
-            self.hashes.lock().unwrap_or_else(PoisonError::into_inner).remove(&copy);
-        }
-        Ok(())
+        let chunks = Arc::clone(&self.chunks);
+        blocking(move || runtimes::keep(&chunks, &image, &hash)).await
     }
 
-    /// The copy of the image with that hash, if there is one and it still is.
-    async fn copy(&self, sha256: &str) -> io::Result<Option<PathBuf>> {
-        let Some(copy) = self.images.find(sha256) else { return Ok(None) };
-        let found = self.hash(&copy).await?;
-        if found != sha256 {
-            tracing::warn!("{} has another content: {found}", copy.display());
-        }
-        Ok((found == sha256).then_some(copy))
-    }
-
-    /// Removes the copies of images that none of these snapshots needs.
-    pub(crate) fn shed_images(&self, snapshots: &SnapshotStore) -> io::Result<()> {
+    /// Forgets the images that none of these snapshots needs. Blocks.
+    pub(crate) fn shed_images(&self, snapshots: &SnapshotStore) -> Result<(), ChunksError> {
         let snapshots = snapshots.all();
         let needed = snapshots.iter().filter_map(|snapshot| snapshot.identity().0.get(RUNTIME));
-        self.images.retain(&needed.map(String::as_str).collect())
+        runtimes::retain(&self.chunks, &needed.map(String::as_str).collect())
     }
 
     async fn runtime(&self, name: &str) -> io::Result<String> {
-        self.hash(&self.image(name)).await
+        let chunks = Arc::clone(&self.chunks);
+        self.once(&self.image(name), move |path| {
+            runtimes::hash_of(&chunks, path).map_err(|error| {
+                let kind = if error.is_missing() { io::ErrorKind::NotFound } else { io::ErrorKind::InvalidData };
+                io::Error::new(kind, error)
+            })
+        })
+        .await
     }
 
     fn image(&self, runtime: &str) -> PathBuf {
-        self.lib_dir.join("runtimes").join(format!("{runtime}.erofs"))
+        image_in(&self.lib_dir, runtime)
     }
 
-    /// Programs, images and copies do not change under a running agent, so each is read once.
     async fn hash(&self, path: &Path) -> io::Result<String> {
+        self.once(path, hash_file).await
+    }
+
+    /// Programs and images do not change under a running agent, so each is read once.
+    async fn once(
+        &self,
+        path: &Path,
+        hash: impl FnOnce(&Path) -> io::Result<String> + Send + 'static,
+    ) -> io::Result<String> {
         let cell = {
             let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(hashes.entry(path.into()).or_default())
         };
         let path = path.to_owned();
-        cell.get_or_try_init(|| blocking(move || hash_file(&path))).await.cloned()
+        cell.get_or_try_init(|| blocking(move || hash(&path))).await.cloned()
     }
+}
+
+/// Where the image of a runtime is among the node's programs.
+pub(crate) fn image_in(lib_dir: &Path, runtime: &str) -> PathBuf {
+    lib_dir.join("runtimes").join(format!("{runtime}.pack"))
 }
 
 fn hash_file(path: &Path) -> io::Result<String> {

@@ -33,8 +33,7 @@ impl SnapshotStore {
     pub(crate) async fn shed(self: &Arc<Self>, max_count: usize) {
         let by_age = self.runtimes_by_age();
         let item = |snapshot: &Arc<Snapshot>| {
-            // One whose files are gone takes nothing, and is found out when it is cloned.
-            Item { used_ms: snapshot.used_ms(), len: snapshot.disk_len().unwrap_or_default() }
+            Item { used_ms: snapshot.used_ms(), len: snapshot.disk_len() }
         };
         let items: Vec<_> = by_age.iter().map(item).collect();
         for snapshot in &by_age[..surplus(&items, (max_count, MAX_LEN))] {

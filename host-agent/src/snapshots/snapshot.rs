@@ -1,41 +1,46 @@
-//! One snapshot in its place: what is known of it, and its files, opened for a clone.
+//! One snapshot in its place: what is known of it, and its contents, opened for a clone.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
 
+use chunk_store::Label;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::task::{JoinHandle, spawn_blocking};
-use vmm_api::{Identity, Key, WorkingSet};
+use vmm_api::{Identity, WorkingSet};
 
 use super::{
     Owner,
+    contents::{self, ContentsError, ContentsId},
     lessons::Lessons,
     prefetch,
-    store::{SnapshotError, failed},
 };
-use crate::{code::hex, functions::now_ms};
+use crate::{
+    chunks::{Chunks, Content},
+    code::hex,
+    functions::now_ms,
+};
 
 /// Shape of `meta.json`.
-const META_FORMAT: u32 = 1;
+const META_FORMAT: u32 = 2;
 
 /// Longest `meta.json`; ours have some hundred bytes.
 const MAX_META_LEN: u64 = 64 * 1024;
 
-/// What a snapshot consists of.
-pub(super) const FILES: [&str; 4] = ["state", "memory", "scratch", "meta.json"];
+/// Chunks of drives that clones read, beside `meta.json`.
+const DRIVES: &str = "drives.json";
 
-/// Unit of a file's `blocks`.
-const BLOCK: u64 = 512;
+/// Longest file of these: all that teachers can tell of all drives.
+const MAX_DRIVES_LEN: u64 = 1024 * 1024;
 
 /// What is known of a snapshot without reading it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +51,10 @@ pub(super) struct Meta {
     identity: Identity,
     /// Milliseconds since the Unix epoch.
     pub(super) made_ms: i64,
+    /// What its contents are called by.
+    contents: String,
+    /// What they take of the disk at most, bytes.
+    len: u64,
 }
 
 /// A snapshot in its place.
@@ -53,11 +62,30 @@ pub(super) struct Meta {
 pub(crate) struct Snapshot {
     pub(super) dir: PathBuf,
     pub(super) meta: Meta,
+    pub(super) contents: ContentsId,
+    chunks: Arc<Chunks>,
+    /// vCPUs and devices, once a clone has wanted them.
+    state: Mutex<Option<File>>,
+    /// Number of the prefetch content; none as long as no clone has told.
+    prefetch: Mutex<Option<u32>>,
     /// When it was made, or a runtime's last cloned for somebody, milliseconds since the Unix epoch. Known as long as the agent runs.
     used_ms: AtomicI64,
     lessons: Lessons,
-    /// Held while the prefetch file is made.
+    /// Held while the prefetch content is made.
     making: Mutex<()>,
+}
+
+/// A snapshot's contents, opened for one clone.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// vCPUs and devices, in a file that cannot be written to.
+    pub(crate) state: File,
+    /// Guest memory.
+    pub(crate) memory: Arc<Content>,
+    /// Pages that clones want first; nothing as long as none has told.
+    pub(crate) prefetch: Option<Arc<Content>>,
+    /// The guest's /tmp.
+    pub(crate) scratch: Arc<Content>,
 }
 
 /// What a clone is to tell of its snapshot when it has been used. When it is dropped untold, another clone is to.
@@ -68,10 +96,20 @@ pub(crate) struct Lesson {
 }
 
 impl Snapshot {
-    pub(super) fn new(dir: PathBuf, meta: Meta) -> Arc<Self> {
+    /// The snapshot in `dir`, whose contents are among these.
+    pub(super) fn new(
+        dir: PathBuf,
+        meta: Meta,
+        chunks: Arc<Chunks>,
+        labels: &[Label],
+    ) -> Result<Arc<Self>, ContentsError> {
+        let contents = ContentsId::named(&meta.contents)?;
         let used_ms = AtomicI64::new(meta.made_ms);
-        let lessons = if prefetch::is_in(&dir) { Lessons::over() } else { Lessons::default() };
-        Arc::new(Self { dir, meta, used_ms, lessons, making: Mutex::default() })
+        let number = prefetch::number_in(labels, &contents);
+        let lessons = if number.is_some() { Lessons::over() } else { Lessons::default() };
+        lessons.recall(read_drives(&dir));
+        let (state, prefetch, making) = (Mutex::default(), Mutex::new(number), Mutex::default());
+        Ok(Arc::new(Self { dir, meta, contents, chunks, state, prefetch, used_ms, lessons, making }))
     }
 
     /// What it is of.
@@ -99,14 +137,9 @@ impl Snapshot {
         self.used_ms.load(Ordering::Relaxed)
     }
 
-    /// What it takes of the disk, bytes: memory is sparse, most of it was never touched.
-    pub(super) fn disk_len(&self) -> io::Result<u64> {
-        let blocks = |name: &str| Ok(fs::metadata(self.dir.join(name))?.blocks());
-        let prefetch = blocks(prefetch::FILE).or_else(|error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(0),
-            _ => Err(error),
-        })?;
-        FILES.iter().try_fold(prefetch * BLOCK, |sum, name| Ok(sum + blocks(name)? * BLOCK))
+    /// What it takes of the disk at most, bytes: what it has in common with others takes nothing.
+    pub(super) fn disk_len(&self) -> u64 {
+        self.meta.len
     }
 
     /// What it was made from.
@@ -114,23 +147,33 @@ impl Snapshot {
         &self.meta.identity
     }
 
-    /// vCPUs and devices, opened for one clone.
-    pub(crate) fn state(&self) -> Result<File, SnapshotError> {
-        open(&self.dir.join("state"))
+    /// Its contents, for a clone. Blocks.
+    pub(crate) fn open(&self) -> Result<Opened, ContentsError> {
+        let part = |part| contents::open(&self.chunks, &self.contents, part);
+        let number = *lock(&self.prefetch);
+        let prefetch = number.and_then(|number| {
+            let opened = prefetch::label_of(&self.contents, number).and_then(|label| Ok(self.chunks.content(&label)?));
+            let told = |error: &ContentsError| tracing::warn!(dir = %self.dir.display(), "pages are not prefetched: {error}");
+            opened.inspect_err(told).ok()
+        });
+        Ok(Opened { state: self.state()?, memory: part("memory")?, prefetch, scratch: part("scratch")? })
     }
 
-    /// Guest memory, opened for one clone.
-    pub(crate) fn memory(&self) -> Result<File, SnapshotError> {
-        open(&self.dir.join("memory"))
+    fn state(&self) -> Result<File, ContentsError> {
+        let mut held = lock(&self.state);
+        let state = match held.take() {
+            Some(state) => state,
+            None => contents::state(&self.chunks, &self.contents)?,
+        };
+        let failed = |source: io::Error| ContentsError::Read { what: "state", source: source.into() };
+        let ours = state.try_clone().map_err(failed)?;
+        *held = Some(state);
+        Ok(ours)
     }
 
-    /// Pages that clones want first, opened for one clone; nothing as long as none has told.
-    pub(crate) fn prefetch(&self) -> Result<Option<File>, SnapshotError> {
-        let path = self.dir.join(prefetch::FILE);
-        match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            file => file.map(Some).map_err(failed("open", &path)),
-        }
+    /// Chunks of a drive that clones read, in the order in which they were told.
+    pub(crate) fn chunks_of(&self, drive: &str) -> Vec<u32> {
+        self.lessons.chunks_of(drive)
     }
 
     /// What a clone that is made now is to tell, if anything.
@@ -138,32 +181,65 @@ impl Snapshot {
         self.lessons.begin().then(|| Lesson { snapshot: Arc::clone(self), told: false })
     }
 
-    /// Makes the prefetch file of all that is known.
-    fn make_prefetch(&self, key: &Key) {
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Makes the prefetch content of all that is known, in the place of the one before.
+    fn make_prefetch(&self) {
+        let _making = lock(&self.making);
         // Nothing is done for one that was deleted meanwhile.
         if !self.dir.exists() {
             return;
         }
-        let key = snapshot::Key::new(*key.bytes());
-        if let Err(error) = prefetch::make(&self.dir, &key, self.lessons.pages()) {
-            tracing::warn!("there is no new prefetch file in {}: {error}", self.dir.display());
+        let before = *lock(&self.prefetch);
+        let number = before.map_or(1, |before| before + 1);
+        if let Err(error) = prefetch::make(&self.chunks, &self.contents, number, self.lessons.pages()) {
+            tracing::warn!("there is no new prefetch content of {}: {error}", self.dir.display());
+            return;
+        }
+        *lock(&self.prefetch) = Some(number);
+        let gone = match before {
+            // It was deleted while this was made: nobody deletes this one otherwise.
+            _ if !self.dir.exists() => Some(number),
+            before => before,
+        };
+        let deleted = gone.map(|gone| prefetch::label_of(&self.contents, gone).map(|label| self.chunks.delete(&label)));
+        if let Some(Err(error)) = deleted {
+            tracing::warn!("a prefetch content of {} is left: {error}", self.dir.display());
         }
     }
 
-    /// The guest's /tmp, to be copied.
-    pub(crate) fn scratch(&self) -> PathBuf {
-        self.dir.join("scratch")
+    /// Keeps what is known of drives.
+    fn keep_drives(&self) {
+        let _making = lock(&self.making);
+        let written = || {
+            let unfinished = self.dir.join("new");
+            fs::write(&unfinished, serde_json::to_vec(&self.lessons.drives())?)?;
+            fs::rename(&unfinished, self.dir.join(DRIVES))
+        };
+        match written() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!("what clones of {} read is not kept: {error}", self.dir.display());
+            }
+            _ => {}
+        }
     }
 }
 
 impl Lesson {
     /// The clone had to wait for these. The clones that are made when the task is over have them before they run; there is
     /// none, when they have them already.
-    pub(crate) fn tell(mut self, faulted: &WorkingSet, key: Key) -> Option<JoinHandle<()>> {
+    pub(crate) fn tell(mut self, told: &WorkingSet) -> Option<JoinHandle<()>> {
         self.told = true;
         let snapshot = Arc::clone(&self.snapshot);
-        snapshot.lessons.learn(faulted).then(|| spawn_blocking(move || snapshot.make_prefetch(&key)))
+        let new = snapshot.lessons.learn(told);
+        (new.pages || new.drives).then(|| {
+            spawn_blocking(move || {
+                if new.pages {
+                    snapshot.make_prefetch();
+                }
+                if new.drives {
+                    snapshot.keep_drives();
+                }
+            })
+        })
     }
 }
 
@@ -177,8 +253,9 @@ impl Drop for Lesson {
 
 impl Meta {
     /// Of a snapshot that is made now.
-    pub(super) fn new(owner: Owner, identity: Identity) -> Self {
-        Self { format: META_FORMAT, owner, identity, made_ms: now_ms() }
+    pub(super) fn new(owner: Owner, identity: Identity, contents: &ContentsId, len: u64) -> Self {
+        let contents = contents.as_str().to_owned();
+        Self { format: META_FORMAT, owner, identity, made_ms: now_ms(), contents, len }
     }
 
     /// What the directory of a snapshot says.
@@ -201,6 +278,14 @@ impl Meta {
     }
 }
 
-fn open(path: &Path) -> Result<File, SnapshotError> {
-    File::open(path).map_err(failed("open", path))
+/// What an agent before this one was told of drives: a list of numbers that costs time where it is wrong.
+fn read_drives(dir: &Path) -> BTreeMap<String, Vec<u32>> {
+    let mut bytes = Vec::new();
+    let read = File::open(dir.join(DRIVES)).and_then(|file| file.take(MAX_DRIVES_LEN).read_to_end(&mut bytes));
+    read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// Nothing is left half done under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

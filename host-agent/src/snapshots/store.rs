@@ -9,13 +9,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use chunk_store::Label;
 use vmm_api::{Identity, Key};
 
 use super::{
-    Owner, key,
-    snapshot::{FILES, Meta, Snapshot},
+    Owner,
+    contents::{self, ContentsError, ContentsId, FILES, is_of_snapshot},
+    key,
+    snapshot::{Meta, Snapshot},
 };
-use crate::{code::blocking, functions::model::FunctionId, invoke::Retired};
+use crate::{chunks::Chunks, code::blocking, functions::model::FunctionId, invoke::Retired};
 
 /// Prefix of a directory that is being made.
 const NEW: &str = "new-";
@@ -25,11 +28,20 @@ const GONE: &str = "gone-";
 
 /// Why a snapshot could not be kept or read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {attempted} {}", path.display())]
-pub(crate) struct SnapshotError {
-    attempted: &'static str,
-    path: PathBuf,
-    source: io::Error,
+pub(crate) enum SnapshotError {
+    /// Its directory.
+    #[error("cannot {attempted} {}", path.display())]
+    File {
+        /// What was attempted.
+        attempted: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What it consists of.
+    #[error("cannot use its contents")]
+    Contents(#[from] ContentsError),
 }
 
 /// A snapshot that is being made: removed when it is dropped before it is published.
@@ -63,19 +75,22 @@ impl Drop for Draft {
 pub(crate) struct SnapshotStore {
     dir: PathBuf,
     key: Key,
+    chunks: Arc<Chunks>,
     /// By id. Held while a directory gets or loses its name, so that index and disk agree.
     index: Mutex<BTreeMap<String, Arc<Snapshot>>>,
 }
 
 impl SnapshotStore {
-    /// Opens the snapshots under `state_dir`. What was being made or deleted is removed, and so is what is no snapshot.
-    pub(crate) fn open(state_dir: &Path) -> Result<Self, SnapshotError> {
+    /// Opens the snapshots under `state_dir`, whose contents are in `chunks`. What was being made or deleted is removed, and so is
+    /// what is no snapshot.
+    pub(crate) fn open(state_dir: &Path, chunks: Arc<Chunks>) -> Result<Self, SnapshotError> {
         fs::create_dir_all(state_dir).map_err(failed("create", state_dir))?;
         let dir = state_dir.join("snapshots");
         // Guest memory is in there: nobody else's business.
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
         made.map_err(failed("create", &dir))?;
         let key = key::load(state_dir).map_err(failed("keep the key in", state_dir))?;
+        let labels = chunks.labels().map_err(ContentsError::from)?;
         let mut index = BTreeMap::new();
         for entry in fs::read_dir(&dir).map_err(failed("list", &dir))? {
             let entry = entry.map_err(failed("list", &dir))?;
@@ -83,8 +98,13 @@ impl SnapshotStore {
             let unfinished = name.starts_with(NEW) || name.starts_with(GONE);
             match Meta::read(&path) {
                 Ok(meta) if !unfinished && meta.id() == name => {
-                    index.insert(name, Snapshot::new(path, meta));
-                    continue;
+                    match Snapshot::new(path.clone(), meta, Arc::clone(&chunks), &labels) {
+                        Ok(snapshot) => {
+                            index.insert(name, snapshot);
+                            continue;
+                        }
+                        Err(problem) => tracing::warn!("{} is no snapshot: {problem}", path.display()),
+                    }
                 }
                 Ok(_) | Err(_) if unfinished => {}
                 Ok(_) => tracing::warn!("{} is another snapshot than its name says", path.display()),
@@ -94,7 +114,14 @@ impl SnapshotStore {
             removed.map_err(failed("remove", &path))?;
         }
         sync(&dir)?;
-        Ok(Self { dir, key, index: Mutex::new(index) })
+        let of_none = |label: &&Label| {
+            let owned = index.values().any(|snapshot: &Arc<Snapshot>| snapshot.contents.owns(label));
+            is_of_snapshot(label) && !owned
+        };
+        for label in labels.iter().filter(of_none) {
+            chunks.delete(label).map_err(ContentsError::from)?;
+        }
+        Ok(Self { dir, key, chunks, index: Mutex::new(index) })
     }
 
     /// The key that authenticates all of them.
@@ -126,8 +153,15 @@ impl SnapshotStore {
         wanted: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<Option<Arc<Snapshot>>, SnapshotError> {
         let store = Arc::clone(self);
-        let meta = Meta::new(owner, identity);
-        let (published, replaced) = blocking(move || store.put(&draft, meta, wanted)).await?;
+        let contents = ContentsId::fresh();
+        let id = contents.clone();
+        let put = blocking(move || store.put(draft, (owner, identity), &id, wanted)).await;
+        if !matches!(put, Ok((Some(_), _))) {
+            // Nobody has it, so nothing of it is to stay.
+            let chunks = Arc::clone(&self.chunks);
+            blocking(move || delete_contents(&chunks, &contents)).await;
+        }
+        let (published, replaced) = put?;
         self.delete(replaced);
         Ok(published)
     }
@@ -155,7 +189,8 @@ impl SnapshotStore {
     pub(super) async fn discard_now(self: &Arc<Self>, snapshot: &Arc<Snapshot>) {
         let gone = self.take(snapshot);
         // What is left is told, and goes at the next start.
-        blocking(|| delete_all(gone)).await;
+        let chunks = Arc::clone(&self.chunks);
+        blocking(move || delete_all(&chunks, gone)).await;
     }
 
     /// All snapshots.
@@ -169,7 +204,7 @@ impl SnapshotStore {
         self.index().values().filter(of_runtime).cloned().collect()
     }
 
-    fn take(&self, snapshot: &Arc<Snapshot>) -> Vec<PathBuf> {
+    fn take(&self, snapshot: &Arc<Snapshot>) -> Vec<Gone> {
         let mut gone = Vec::new();
         self.index()
             .retain(|_, other| !Arc::ptr_eq(other, snapshot) || !take_name(&self.dir, other, &mut gone));
@@ -185,31 +220,36 @@ impl SnapshotStore {
     }
 
     /// Deletes directories that have lost their name, where it holds up nobody.
-    fn delete(&self, gone: Vec<PathBuf>) {
+    fn delete(&self, gone: Vec<Gone>) {
         if gone.is_empty() {
             return;
         }
+        let chunks = Arc::clone(&self.chunks);
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(|| delete_all(gone))),
-            Err(_) => delete_all(gone),
+            Ok(runtime) => drop(runtime.spawn_blocking(move || delete_all(&chunks, gone))),
+            Err(_) => delete_all(&chunks, gone),
         }
     }
 
     /// What was published, and what is to be deleted for it.
     fn put(
         &self,
-        draft: &Draft,
-        meta: Meta,
+        draft: Draft,
+        (owner, identity): (Owner, Identity),
+        contents: &ContentsId,
         wanted: impl FnOnce() -> bool,
-    ) -> Result<(Option<Arc<Snapshot>>, Vec<PathBuf>), SnapshotError> {
+    ) -> Result<(Option<Arc<Snapshot>>, Vec<Gone>), SnapshotError> {
+        let len = contents::publish(&self.chunks, contents, |name| File::open(draft.dir.join(name)))?;
+        for name in FILES {
+            let path = draft.dir.join(name);
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+        let meta = Meta::new(owner, identity, contents, len);
         let text =
             serde_json::to_vec(&meta).map_err(io::Error::other).map_err(failed("describe", &draft.dir))?;
         let path = draft.dir.join("meta.json");
         fs::write(&path, text).map_err(failed("write", &path))?;
-        for name in FILES {
-            let path = draft.dir.join(name);
-            File::open(&path).and_then(|file| file.sync_all()).map_err(failed("sync", &path))?;
-        }
+        File::open(&path).and_then(|file| file.sync_all()).map_err(failed("sync", &path))?;
         sync(&draft.dir)?;
         let (id, mut gone) = (meta.id(), Vec::new());
         let mut index = self.index();
@@ -217,9 +257,8 @@ impl SnapshotStore {
             return Ok((None, gone));
         }
         let place = self.dir.join(&id);
-        if place.exists() {
-            let old = Snapshot::new(place.clone(), meta.clone());
-            take_name(&self.dir, &old, &mut gone);
+        if let Some(old) = index.get(&id) {
+            take_name(&self.dir, old, &mut gone);
         }
         fs::rename(&draft.dir, &place).map_err(failed("publish", &draft.dir))?;
         sync(&self.dir)?;
@@ -227,7 +266,7 @@ impl SnapshotStore {
         index.retain(|other, snapshot| {
             snapshot.meta.owner != meta.owner || (*other != id && !take_name(&self.dir, snapshot, &mut gone))
         });
-        let snapshot = Snapshot::new(place, meta);
+        let snapshot = Snapshot::new(place, meta, Arc::clone(&self.chunks), &[])?;
         index.insert(id, Arc::clone(&snapshot));
         Ok((Some(snapshot), gone))
     }
@@ -237,25 +276,44 @@ impl SnapshotStore {
     }
 }
 
+/// A snapshot that has lost its name.
+struct Gone {
+    dir: PathBuf,
+    contents: ContentsId,
+}
+
 /// Gives a snapshot's directory a name that is nobody's; whether it has lost its own.
-fn take_name(dir: &Path, snapshot: &Snapshot, gone: &mut Vec<PathBuf>) -> bool {
+fn take_name(dir: &Path, snapshot: &Snapshot, gone: &mut Vec<Gone>) -> bool {
     let path = dir.join(format!("{GONE}{}", uuid::Uuid::new_v4()));
     match fs::rename(&snapshot.dir, &path) {
-        Ok(()) => gone.push(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::error!("{} cannot be deleted: {error}", snapshot.dir.display());
             return false;
         }
+        _ => gone.push(Gone { dir: path, contents: snapshot.contents.clone() }),
     }
     true
 }
 
-fn delete_all(gone: Vec<PathBuf>) {
-    for path in gone {
-        if let Err(error) = fs::remove_dir_all(&path) {
-            tracing::warn!("{} is left until the next start: {error}", path.display());
+/// The directories go last: a crash before that leaves contents that belong to no snapshot, which the next start deletes.
+fn delete_all(chunks: &Chunks, gone: Vec<Gone>) {
+    for Gone { dir, contents } in gone {
+        delete_contents(chunks, &contents);
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!("{} is left until the next start: {error}", dir.display());
+            }
+            _ => {}
         }
+    }
+    if let Err(error) = chunks.collect() {
+        tracing::warn!("chunks that nobody needs are left: {error}");
+    }
+}
+
+fn delete_contents(chunks: &Chunks, contents: &ContentsId) {
+    if let Err(error) = contents::delete(chunks, contents) {
+        tracing::warn!("contents of a snapshot are left until the next start: {error}");
     }
 }
 
@@ -263,7 +321,7 @@ fn sync(dir: &Path) -> Result<(), SnapshotError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
 }
 
-pub(super) fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
+fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
     let path = path.to_owned();
-    move |source| SnapshotError { attempted, path, source }
+    move |source| SnapshotError::File { attempted, path, source }
 }
