@@ -6,9 +6,10 @@
 //! * [`NodeSecret`] and [`LocalKey`]: a chunk as a node keeps it, verified and decrypted in one pass.
 //! * [`Cache`]: such chunks in a directory, bounded in bytes, in front of a [`Source`].
 //! * [`Table`] and [`Reader`]: what a jailed process is given of a content, and how it reads it.
+//! * [`Pack`]: one file that carries a content which anybody may read.
 //! * [`Store`]: a directory that keeps what is published, and collects what nobody needs any more.
 //!
-//! All but these two is bytes in, bytes out. They block; nothing starts a thread, and nothing knows guests or tenants'
+//! All but these three is bytes in, bytes out. They block; nothing starts a thread, and nothing knows guests or tenants'
 //! functions. The format is described in `docs/chunk-format.md`, the reasons in `docs/adr/0020-chunks.md`; everything that is read is bounded before
 //! it is allocated, and none of it panics, whatever the bytes (`tests/fuzz`, `chunk_manifest`).
 
@@ -21,6 +22,7 @@ mod grant;
 mod local;
 mod manifest;
 mod name;
+mod pack;
 mod salt;
 mod secret;
 mod size;
@@ -32,14 +34,15 @@ mod tests;
 pub use cache::{Cache, CacheError, CacheStats, Source, SourceError, Verified, Wanted};
 pub use chunk::{ChunkError, ChunkKey, Entry, MAX_BODY_LEN, Sealed, open, seal};
 pub use grant::{
-    Answer, Filled, LocalContent, LocalContentError, MAX_ANSWER_LEN, MAX_ASK_LEN, Place, ReadError, Reader, Table, TableError,
-    decode_ask,
+    Answer, Filled, LocalContent, LocalContentError, MAX_ANSWER_LEN, MAX_ASK_LEN, Place, ReadError, Reader,
+    Table, TableError, decode_ask,
 };
 pub use local::{LocalError, LocalKey, NodeSecret};
 pub use manifest::{
     Content, InvalidManifest, Kind, MAX_MANIFEST_LEN, MAX_PLAIN_LEN, Manifest, ManifestError,
 };
 pub use name::{ChunkName, NameError};
+pub use pack::{Pack, PackError, write_pack};
 pub use salt::{Salt, SaltId};
 pub use size::{ChunkSize, MAX_CHUNKS, MAX_CONTENT_LEN};
 pub use store::{Collected, Label, LabelError, Publish, Store, StoreError};

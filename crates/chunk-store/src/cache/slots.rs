@@ -68,9 +68,8 @@ impl Slots {
     pub(super) fn open(root: &Path, size: ChunkSize) -> io::Result<(Self, Found)> {
         fs::create_dir_all(root)?;
         let path = |what: &str| -> PathBuf { root.join(format!("{what}-{}", size.log2())) };
-        let open = |what| {
-            File::options().read(true).write(true).create(true).truncate(false).open(path(what))
-        };
+        let open =
+            |what| File::options().read(true).write(true).create(true).truncate(false).open(path(what));
         let (copies, index) = (open("slots")?, open("index")?);
         let slots = Self { size, copies, handed: File::open(path("slots"))?, index };
         let found = slots.survey()?;

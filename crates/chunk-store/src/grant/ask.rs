@@ -54,7 +54,8 @@ impl<'a> Answer<'a> {
         match self {
             Self::Copy { tag, copy } => [&[YES], tag.as_slice(), copy].concat(),
             Self::Failed(reason) => {
-                let end = (0..=reason.len().min(MAX_REASON_LEN)).rev().find(|end| reason.is_char_boundary(*end));
+                let end =
+                    (0..=reason.len().min(MAX_REASON_LEN)).rev().find(|end| reason.is_char_boundary(*end));
                 [&[NO], reason.get(..end.unwrap_or(0)).unwrap_or_default().as_bytes()].concat()
             }
         }

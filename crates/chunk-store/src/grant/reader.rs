@@ -184,9 +184,9 @@ impl Reader {
         self.asked += 1;
         let packet = self.exchange(index).map_err(|source| ReadError::Ask { index, source })?;
         match Answer::decode(&packet) {
-            Some(Answer::Copy { tag, copy }) => key
-                .open_copy(copy, &tag, plaintext)
-                .map_err(|source| ReadError::Wrong { index, source }),
+            Some(Answer::Copy { tag, copy }) => {
+                key.open_copy(copy, &tag, plaintext).map_err(|source| ReadError::Wrong { index, source })
+            }
             Some(Answer::Failed(reason)) => Err(ReadError::Failed { index, reason: reason.to_owned() }),
             None => Err(ReadError::Wrong { index, source: LocalError::Damaged }),
         }
@@ -207,7 +207,9 @@ impl Reader {
                 ready => ready?,
             };
             let mut buffers = [io::IoSliceMut::new(&mut packet)];
-            match recvmsg::<()>(socket, &mut buffers, None, MsgFlags::MSG_DONTWAIT).map(|message| message.bytes) {
+            match recvmsg::<()>(socket, &mut buffers, None, MsgFlags::MSG_DONTWAIT)
+                .map(|message| message.bytes)
+            {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Err(Errno::EINTR | Errno::EAGAIN) => {}
                 len => {

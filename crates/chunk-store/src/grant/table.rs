@@ -91,7 +91,9 @@ impl Table {
             batch.clear();
             for known in known.by_ref().take(BATCH) {
                 let entry = known.map(|(key, place)| encode(&Known { key, place }));
-                batch.extend_from_slice(entry.as_deref().map_or(&[0; ENTRY_LEN][..], |entry| entry.as_slice()));
+                batch.extend_from_slice(
+                    entry.as_deref().map_or(&[0; ENTRY_LEN][..], |entry| entry.as_slice()),
+                );
             }
             // Zeros stay a hole.
             if batch.iter().any(|byte| *byte != 0) {

@@ -1,5 +1,6 @@
 //! What goes in comes out, and equal things are equal where they should be, and nowhere else.
 
+pub(crate) mod damage;
 mod hostile;
 mod vectors;
 
@@ -7,7 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const KINDS: [Kind; 4] = [Kind::Image, Kind::Code, Kind::Layer, Kind::Memory];
+const KINDS: [Kind; 7] =
+    [Kind::Image, Kind::Code, Kind::Layer, Kind::Memory, Kind::Prefetch, Kind::State, Kind::Scratch];
 
 fn salt(byte: u8) -> Salt {
     Salt::new([byte; 16], [byte; 32])
@@ -139,18 +141,43 @@ fn a_nodes_copy_is_for_that_node_and_for_who_has_the_chunks_key() {
     let plaintext = noise(16_384);
     let (entry, _) = stored(&plaintext, &salt(1));
     let node = NodeSecret::new([1; 32]);
-    let copy = node.key_of(&entry).seal(plaintext.clone()).expect("seal");
-    assert_eq!(copy.len(), LocalKey::sealed_len(plaintext.len()));
+    let mut copy = plaintext.clone();
+    let tag = node.key_of(&entry).seal_copy(&mut copy).expect("seal");
+    assert_ne!(copy, plaintext);
     let mut opened = vec![1; plaintext.len()];
-    node.key_of(&entry).open(&copy, &mut opened).expect("ours");
+    node.key_of(&entry).open_copy(&copy, &tag, &mut opened).expect("ours");
     assert_eq!(opened, plaintext);
     let other_key = Entry { key: stored(b"other", &salt(1)).0.key, ..entry.clone() };
     for (node, entry) in [(&node, &other_key), (&NodeSecret::new([2; 32]), &entry)] {
-        assert_eq!(node.key_of(entry).open(&copy, &mut opened), Err(LocalError::Damaged));
+        assert_eq!(node.key_of(entry).open_copy(&copy, &tag, &mut opened), Err(LocalError::Damaged));
         assert!(opened.iter().all(|byte| *byte == 0), "nothing is revealed");
         assert_ne!(node.name_of(entry), NodeSecret::new([1; 32]).name_of(&stored(&plaintext, &salt(1)).0));
     }
     assert_ne!(node.name_of(&entry), entry.name);
+}
+
+#[test]
+fn a_copy_has_the_length_of_a_chunk() {
+    let key = NodeSecret::new([1; 32]).key_of(&stored(b"chunk", &salt(1)).0);
+    for len in [0, ChunkSize::LONGEST.bytes() + 1] {
+        assert_eq!(key.seal_copy(&mut vec![1; len]), Err(LocalError::Len { found: len, plaintext: len }));
+    }
+    for (found, plaintext) in [(0, 0), (5, 4), (4, 5)] {
+        let refused = key.open_copy(&vec![1; found], &[0; 16], &mut vec![0; plaintext]);
+        assert_eq!(refused, Err(LocalError::Len { found, plaintext }));
+    }
+}
+
+#[test]
+fn each_span_of_time_has_a_salt_of_its_own() {
+    let salts = [(1, 0), (1, 1), (1, u64::MAX), (2, 0)]
+        .map(|(master, bucket)| Salt::for_bucket(&[master; 32], bucket));
+    for (at, salt) in salts.iter().enumerate() {
+        assert!(salts[..at].iter().all(|other| other.id() != salt.id()), "ids differ");
+        assert!(salts[..at].iter().all(|other| stored(b"chunk", other).0 != stored(b"chunk", salt).0));
+    }
+    assert_eq!(Salt::for_bucket(&[1; 32], 1), salts[1]);
+    assert_ne!(Salt::public().id(), salts[0].id());
 }
 
 #[test]

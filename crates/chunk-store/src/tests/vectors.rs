@@ -1,5 +1,7 @@
 //! The test vectors of `docs/chunk-format.md`, computed anew: each value stands there as it comes out here.
 
+use std::os::unix::fs::FileExt;
+
 use super::*;
 use crate::secret::Secret;
 
@@ -37,7 +39,31 @@ fn a_nodes_copy() {
     let entry = check_chunk("short", b"tinderbox");
     let node = NodeSecret::new([0x33; 32]);
     documented("name of the copy", node.name_of(&entry).as_bytes());
-    documented("copy", &node.key_of(&entry).seal(b"tinderbox".to_vec()).expect("seal"));
+    let mut copy = b"tinderbox".to_vec();
+    let tag = node.key_of(&entry).seal_copy(&mut copy).expect("seal");
+    documented("copy", &copy);
+    documented("tag of the copy", &tag);
+}
+
+#[test]
+fn salts() {
+    let salt = Salt::for_bucket(&[0x99; 32], 20_000);
+    documented("id of a salt", &salt.id());
+    documented("name under that salt", stored(b"tinderbox", &salt).0.name.as_bytes());
+    documented("id of the public salt", &Salt::public().id());
+    documented("name under the public salt", stored(b"tinderbox", &Salt::public()).0.name.as_bytes());
+}
+
+#[test]
+fn a_pack() {
+    let content = tempfile::tempfile().expect("a file");
+    content.write_all_at(b"tinderbox", 32_768).expect("write");
+    let out = tempfile::tempfile().expect("a file");
+    let salt = Salt::new([0x11; 16], [0x22; 32]);
+    write_pack(&content, Kind::Image, ChunkSize::MEMORY, &salt, &out).expect("pack");
+    let mut pack = vec![0; usize::try_from(out.metadata().expect("a length").len()).expect("short")];
+    out.read_exact_at(&mut pack, 0).expect("read");
+    documented("pack", &pack);
 }
 
 #[test]
