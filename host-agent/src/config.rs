@@ -109,6 +109,8 @@ pub(crate) struct Config {
     pub(crate) runtime_snapshots: bool,
     /// `mkfs.erofs` that makes code images.
     pub(crate) mkfs_erofs: PathBuf,
+    /// Bytes of chunks that are kept beside those that were published here.
+    pub(crate) cache_len: u64,
 }
 
 /// What the files and flags say, unchecked.
@@ -220,6 +222,7 @@ impl RawConfig {
             idle_timeout: Duration::from_secs(self.idle_timeout_s),
             runtime_snapshots: self.runtime_snapshots,
             mkfs_erofs: self.mkfs_erofs,
+            cache_len: 4096 << 20,
         })
     }
 }

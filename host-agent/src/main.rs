@@ -10,6 +10,7 @@
 
 mod api;
 mod auth;
+mod chunks;
 mod code;
 mod config;
 mod disk;
@@ -27,6 +28,7 @@ use cluster_store::RedbStore;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
+    chunks::Chunks,
     code::{Builder, CodeStore},
     config::{AuthMode, Config},
     disk::Disk,
@@ -99,12 +101,14 @@ async fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
     let disk = Disk::of(&config.state_dir);
-    let invoker = invoke::start(&config, Arc::clone(&disk)).context("cannot start the sandbox pool")?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot create {}", config.state_dir.display()))?;
+    let chunks = Chunks::open(&config.state_dir, config.cache_len).context("cannot open the chunk store")?;
+    let invoker = invoke::start(&config, Arc::clone(&disk), Arc::clone(&chunks));
+    let invoker = invoker.context("cannot start the sandbox pool")?;
     let store = RedbStore::open(config.state_dir.join("store.redb")).await?;
     let builder = Builder::Helper { mkfs: config.mkfs_erofs.clone() };
-    let code = Arc::new(CodeStore::open(&config.state_dir, builder, disk)?);
+    let code = Arc::new(CodeStore::open(&config.state_dir, builder, disk, chunks)?);
     let functions = Functions::open(Arc::new(store), code, Arc::clone(&invoker)).await?;
     let app = api::App::new(&config, functions, Arc::clone(&invoker));
     let listener = tokio::net::TcpListener::bind(config.listen)

@@ -7,7 +7,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -34,6 +34,8 @@ pub(crate) struct Content {
     /// Copies, for reading only.
     slots: File,
     source: Arc<dyn Source + Send + Sync>,
+    /// Chunks that were not on the node when it was looked last.
+    absent: AtomicU32,
     opened: Instant,
     /// Milliseconds after that when it was last looked where the copies are.
     looked_ms: AtomicU64,
@@ -51,12 +53,16 @@ impl Content {
         manifest: Manifest,
         source: Arc<dyn Source + Send + Sync>,
     ) -> Result<Self, ChunksError> {
-        let known = (0..manifest.chunks().len() as u32)
-            .map(|index| manifest.wanted(index).map(|wanted| chunks.cache.known(wanted)));
+        let absent = AtomicU32::new(0);
+        let known = (0..manifest.chunks().len() as u32).map(|index| {
+            let (key, place) = chunks.cache.known(manifest.wanted(index)?);
+            absent.fetch_add(u32::from(place.is_none()), Ordering::Relaxed);
+            Some((key, place))
+        });
         let table = Table::new(manifest.content(), known)?;
         let slots = chunks.cache.slots(manifest.content().chunk_size).map_err(TableError::from)?;
         let (opened, looked_ms) = (Instant::now(), AtomicU64::new(0));
-        Ok(Self { chunks, name, manifest, table, slots, source, opened, looked_ms })
+        Ok(Self { chunks, name, manifest, table, slots, source, absent, opened, looked_ms })
     }
 
     /// What it consists of.
@@ -96,6 +102,9 @@ impl Content {
 
     /// Brings chunks to the node that VMMs are going to ask for, in this order, while they do.
     pub(crate) fn fetch_ahead(self: &Arc<Self>, indexes: Vec<u32>) {
+        if indexes.is_empty() || self.absent.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         let content = Arc::clone(self);
         drop(spawn_blocking(move || {
             for index in indexes {
@@ -119,12 +128,15 @@ impl Content {
         }
         let content = Arc::clone(self);
         let look = move || {
+            let mut absent = 0;
             for index in 0..content.manifest.chunks().len() as u32 {
-                let place = content.manifest.wanted(index).and_then(|wanted| content.chunks.cache.locate(wanted));
-                if let Some(place) = place {
-                    drop(content.table.set_place(index, place));
+                let Some(wanted) = content.manifest.wanted(index) else { continue };
+                match content.chunks.cache.locate(wanted) {
+                    Some(place) => drop(content.table.set_place(index, place)),
+                    None => absent += 1,
                 }
             }
+            content.absent.store(absent, Ordering::Relaxed);
         };
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(look)),

@@ -21,6 +21,6 @@ mod publish;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use content::{Content, Handed};
+pub(crate) use content::{Content, Handed, ReadAllError};
 pub(crate) use node::{Chunks, ChunksError};
 pub(crate) use publish::Plain;

@@ -80,7 +80,7 @@ impl ChunksError {
     pub(crate) fn is_missing(&self) -> bool {
         match self {
             Self::Store(StoreError::NoRoot(_)) => true,
-            Self::Pack { source, .. } => source.is_missing(),
+            Self::Pack { source: PackError::File(error), .. } => error.kind() == io::ErrorKind::NotFound,
             _ => false,
         }
     }
@@ -149,7 +149,7 @@ impl Chunks {
 
     /// Whether a content is published and not about to be deleted.
     pub(crate) fn has(&self, label: &Label) -> bool {
-        self.store.has_root(label).unwrap_or(false) && !self.open().doomed.contains(label)
+        self.store.has_root(label).unwrap_or(false) && !self.state().doomed.contains(label)
     }
 
     /// The contents that are published.
@@ -162,7 +162,7 @@ impl Chunks {
         let name = Name::Root(label.clone());
         // Dropped outside of the lock: they may be the last.
         let (closed, deleted) = {
-            let mut open = self.open();
+            let mut open = self.state();
             let (closed, recent) = open.recent.drain(..).partition::<Vec<_>, _>(|content| content.name == name);
             open.recent = recent.into();
             open.doomed.insert(label.clone());
@@ -184,13 +184,13 @@ impl Chunks {
 
     /// What a label is published for is wanted again.
     pub(super) fn reprieve(&self, label: &Label) {
-        self.open().doomed.remove(label);
+        self.state().doomed.remove(label);
     }
 
     /// Deletes a doomed content that nobody has open.
     pub(super) fn bury(&self, name: &Name) -> Result<(), ChunksError> {
         let Name::Root(label) = name else { return Ok(()) };
-        let mut open = self.open();
+        let mut open = self.state();
         if open.contents.get(name).is_some_and(|content| content.strong_count() > 0) {
             return Ok(());
         }
@@ -203,7 +203,7 @@ impl Chunks {
     }
 
     fn opened(&self, name: &Name) -> Option<Arc<Content>> {
-        let content = self.open().contents.get(name).and_then(Weak::upgrade)?;
+        let content = self.state().contents.get(name).and_then(Weak::upgrade)?;
         content.refresh();
         Some(content)
     }
@@ -215,21 +215,20 @@ impl Chunks {
         source: Arc<dyn Source + Send + Sync>,
     ) -> Result<Arc<Content>, ChunksError> {
         let content = Arc::new(Content::new(Arc::clone(self), name.clone(), manifest, source)?);
-        // Dropped outside of the lock.
-        let _oldest;
-        let mut open = self.open();
+        let mut open = self.state();
         if let Some(other) = open.contents.get(&name).and_then(Weak::upgrade) {
             drop(open);
             return Ok(other);
         }
         open.contents.insert(name, Arc::downgrade(&content));
         open.recent.push_back(Arc::clone(&content));
-        _oldest = if open.recent.len() > KEPT_OPEN { open.recent.pop_front() } else { None };
+        let oldest = if open.recent.len() > KEPT_OPEN { open.recent.pop_front() } else { None };
         drop(open);
+        drop(oldest);
         Ok(content)
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
+    fn state(&self) -> MutexGuard<'_, Open> {
         // Every change of it is one call: it is right at any moment.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,7 @@
 //! The functions' code on this node: zips as they were uploaded, and the erofs images made from them.
 //!
-//! The zip is the truth and lies in an object store (a directory); the image is derived, local, and made again when it
-//! is missing. Both are named by the SHA-256 of the zip, so that equal uploads are kept once. A handle
+//! The zip is the truth and lies in an object store (a directory); the image is derived, published among the node's contents
+//! (`chunks`), and made again when it is missing. Both are named by the SHA-256 of the zip, so that equal uploads are kept once. A handle
 //! ([`CodeImage`]) keeps both in place: the view holds one for every function, an invocation holds one while it runs,
 //! and [`CodeStore::sweep`] deletes what has none.
 
@@ -10,12 +10,13 @@ mod build;
 pub(crate) mod confined;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{Arc, Weak},
 };
 
 use bytes::Bytes;
+use chunk_store::{ChunkSize, Kind, Label};
 use object_store::{ObjectStoreExt as _, PutPayload, local::LocalFileSystem};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, Semaphore};
@@ -23,6 +24,7 @@ use tokio::sync::{Mutex, Semaphore};
 pub(crate) use build::{BuildError, Builder};
 
 use crate::{
+    chunks::{Chunks, ChunksError},
     disk::{Disk, DiskError},
     functions::model::CodeRef,
     invoke::CodeImage,
@@ -44,6 +46,9 @@ pub(crate) enum CodeError {
     /// The disk has no room for it.
     #[error("the code was not stored")]
     Disk(#[from] DiskError),
+    /// Its image cannot be kept.
+    #[error("the code's image was not kept")]
+    Chunks(#[from] ChunksError),
     /// A directory or file of the store.
     #[error("cannot {attempted} {}", path.display())]
     File {
@@ -77,42 +82,48 @@ pub(crate) enum CodeError {
 /// The node's code store.
 pub(crate) struct CodeStore {
     zips: LocalFileSystem,
-    images: PathBuf,
+    zip_dir: PathBuf,
+    chunks: Arc<Chunks>,
     builds: PathBuf,
     builder: Builder,
     disk: Arc<Disk>,
     slots: Semaphore,
-    /// Every handle that may be alive. Held while something is deleted, so that no handle is made in between.
+    /// Every handle that may be alive, by SHA-256. Held while something is deleted, so that no handle is made in between.
     handles: Mutex<HashMap<String, Weak<CodeImage>>>,
 }
 
 impl CodeStore {
-    /// Opens the store under `state_dir`, making its directories; what an unfinished build left is removed.
-    pub(crate) fn open(state_dir: &Path, builder: Builder, disk: Arc<Disk>) -> Result<Self, CodeError> {
-        let (zips, images, builds) =
-            (state_dir.join("code"), state_dir.join("images"), state_dir.join("builds"));
+    /// Opens the store under `state_dir`, making its directories, with images among `chunks`; what an unfinished build left is
+    /// removed.
+    pub(crate) fn open(
+        state_dir: &Path,
+        builder: Builder,
+        disk: Arc<Disk>,
+        chunks: Arc<Chunks>,
+    ) -> Result<Self, CodeError> {
+        let (zip_dir, builds) = (state_dir.join("code"), state_dir.join("builds"));
         if builds.exists() {
             std::fs::remove_dir_all(&builds).map_err(file("remove", &builds))?;
         }
-        for dir in [&zips, &images, &builds] {
+        for dir in [&zip_dir, &builds] {
             std::fs::create_dir_all(dir).map_err(file("create", dir))?;
         }
         sync_dir(state_dir)?;
-        remove_staged(&zips)?;
-        let zips = LocalFileSystem::new_with_prefix(&zips)
+        remove_staged(&zip_dir)?;
+        let zips = LocalFileSystem::new_with_prefix(&zip_dir)
             .map_err(|source| CodeError::Object { attempted: "open", sha256: "any".into(), source })?
             .with_fsync(true);
         let (slots, handles) = (Semaphore::new(MAX_BUILDS), Mutex::default());
-        Ok(Self { zips, images, builds, builder, disk, slots, handles })
+        Ok(Self { zips, zip_dir, chunks, builds, builder, disk, slots, handles })
     }
 
-    /// The handle of some code. Its files need not exist.
+    /// The handle of some code. Neither zip nor image need exist.
     pub(crate) async fn image(&self, sha256: &str) -> Arc<CodeImage> {
         let mut handles = self.handles.lock().await;
         if let Some(handle) = handles.get(sha256).and_then(Weak::upgrade) {
             return handle;
         }
-        let handle = Arc::new(CodeImage { path: self.image_path(sha256) });
+        let handle = Arc::new(CodeImage { label: label_of(sha256) });
         handles.insert(sha256.into(), Arc::downgrade(&handle));
         handle
     }
@@ -127,7 +138,7 @@ impl CodeStore {
         let (zip, sha256) = digest(zip).await;
         let handle = self.image(&sha256).await;
         let stored = self.zips.head(&object(&sha256)).await;
-        if !(stored.is_ok() && handle.path.exists()) {
+        if !(stored.is_ok() && self.has(&handle.label).await) {
             self.disk.check(BUILD_LEN + size)?;
             self.build(&sha256, &zip).await?;
             self.zips
@@ -141,7 +152,7 @@ impl CodeStore {
     /// Makes the image again if it is missing.
     pub(crate) async fn restore(&self, sha256: &str) -> Result<(), CodeError> {
         let handle = self.image(sha256).await;
-        if handle.path.exists() {
+        if self.has(&handle.label).await {
             return Ok(());
         }
         let zip = self.zip(sha256).await?;
@@ -160,40 +171,37 @@ impl CodeStore {
     pub(crate) async fn sweep(&self) -> Result<(), CodeError> {
         let mut handles = self.handles.lock().await;
         handles.retain(|_, handle| handle.strong_count() > 0);
-        for name in self.names()? {
-            if handles.contains_key(&name) {
-                continue;
-            }
-            let image = self.image_path(&name);
-            match std::fs::remove_file(&image) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(file("remove", &image)(error));
-                }
-                _ => {}
-            }
-            match self.zips.delete(&object(&name)).await {
+        for sha256 in self.stored()?.into_iter().filter(|sha256| !handles.contains_key(sha256)) {
+            match self.zips.delete(&object(&sha256)).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(source) => return Err(CodeError::Object { attempted: "remove", sha256: name, source }),
+                Err(source) => return Err(CodeError::Object { attempted: "remove", sha256, source }),
             }
         }
-        Ok(())
+        let alive: HashSet<Label> = handles.keys().map(|sha256| label_of(sha256)).collect();
+        let chunks = Arc::clone(&self.chunks);
+        let swept = blocking(move || {
+            let labels = chunks.labels()?;
+            let images = labels.iter().filter(|label| label.as_str().starts_with(CODE));
+            let gone: Vec<_> = images.filter(|label| !alive.contains(label)).collect();
+            gone.iter().try_for_each(|label| chunks.delete(label))?;
+            if gone.is_empty() { Ok(()) } else { chunks.collect() }
+        });
+        Ok(swept.await?)
     }
 
-    /// Names of all code on the disk.
-    fn names(&self) -> Result<Vec<String>, CodeError> {
-        let zips = self.zips.path_to_filesystem(&object("x")).ok();
-        let zips = zips.as_deref().and_then(Path::parent).map(Path::to_owned);
+    /// Names of all zips on the disk.
+    fn stored(&self) -> Result<Vec<String>, CodeError> {
         let mut names = Vec::new();
-        for dir in [Some(self.images.clone()), zips].into_iter().flatten() {
-            for entry in std::fs::read_dir(&dir).map_err(file("list", &dir))? {
-                let name = entry.map_err(file("list", &dir))?.file_name();
-                let name = name.to_string_lossy();
-                names.extend(name.split('.').next().filter(|name| !name.is_empty()).map(String::from));
-            }
+        for entry in std::fs::read_dir(&self.zip_dir).map_err(file("list", &self.zip_dir))? {
+            let name = entry.map_err(file("list", &self.zip_dir))?.file_name();
+            names.extend(name.to_string_lossy().split('.').next().map(String::from));
         }
-        names.sort_unstable();
-        names.dedup();
         Ok(names)
+    }
+
+    async fn has(&self, label: &Label) -> bool {
+        let (chunks, label) = (Arc::clone(&self.chunks), label.clone());
+        blocking(move || chunks.has(&label)).await
     }
 
     async fn build(&self, sha256: &str, zip: &Bytes) -> Result<(), CodeError> {
@@ -204,15 +212,23 @@ impl CodeStore {
         let upload = dir.0.join("upload.zip");
         tokio::fs::write(&upload, zip).await.map_err(file("write", &upload))?;
         let built = self.builder.build(&upload, &dir.0).await?;
-        let image = self.image_path(sha256);
-        std::fs::rename(&built, &image).map_err(file("rename", &built))?;
-        let images = self.images.clone();
-        blocking(move || sync_dir(&images)).await
+        let image = std::fs::File::open(&built).map_err(file("open", &built))?;
+        let (chunks, label) = (Arc::clone(&self.chunks), label_of(sha256));
+        Ok(blocking(move || chunks.publish(&label, Kind::Code, ChunkSize::IMAGE, &image)).await?)
     }
+}
 
-    fn image_path(&self, sha256: &str) -> PathBuf {
-        self.images.join(format!("{sha256}.erofs"))
-    }
+/// What the images' labels begin with.
+const CODE: &str = "code-";
+
+/// Hexadecimal digits of the hash that are in a label: what a label has room for.
+const DIGITS: usize = 56;
+
+/// What an image is published as.
+fn label_of(sha256: &str) -> Label {
+    let digits = sha256.get(..DIGITS).unwrap_or(sha256);
+    #[expect(clippy::expect_used, reason = "a hash has hexadecimal digits only")]
+    format!("{CODE}{digits}").parse().expect("letters, digits and a hyphen")
 }
 
 /// A build's directory, removed with everything in it when the build ends, however it ends.

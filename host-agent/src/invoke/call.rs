@@ -150,8 +150,8 @@ fn failed_boot(id: SandboxId, error: &SandboxError) -> Attempt {
     }
     tracing::error!(%id, problem, "a sandbox could not be started");
     Attempt::Failed(match error {
-        SandboxError::Runtime { .. } => InvokeError::InvalidRuntime(problem),
-        SandboxError::Code { .. } => InvokeError::InvalidCode(problem),
+        SandboxError::Runtime(_) => InvokeError::InvalidRuntime(problem),
+        SandboxError::Code(_) => InvokeError::InvalidCode(problem),
         _ => InvokeError::Node(problem),
     })
 }

@@ -99,7 +99,7 @@ pub(super) fn spec(function: &FunctionConfig, code: &CodeImage) -> Spec {
         memory_mib: function.memory_mib,
         ephemeral_storage_mib: function.ephemeral_storage_mib,
         runtime: function.runtime.clone(),
-        code: Some(code.path.clone()),
+        code: Some(code.label.clone()),
     }
 }
 

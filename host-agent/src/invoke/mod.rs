@@ -3,13 +3,15 @@
 //! The API hands over values that were checked (size, qualifier, state) and turns answers and errors into HTTP; nothing
 //! here knows HTTP. The pool implements [`Invoker`]; tests implement it with a closure.
 
-use std::{collections::HashSet, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use chunk_store::Label;
 use guest_protocol::FunctionError;
 
 use crate::{
+    chunks::Chunks,
     config::Config,
     disk::Disk,
     functions::model::{FunctionConfig, FunctionId},
@@ -49,11 +51,11 @@ pub(crate) struct Invocation {
     pub(crate) log_tail: bool,
 }
 
-/// A code image on the node's disk.
+/// A code image among the node's contents.
 #[derive(Debug)]
 pub(crate) struct CodeImage {
-    /// erofs image to attach as the `code` drive.
-    pub(crate) path: PathBuf,
+    /// What the erofs image to attach as the `code` drive is published as.
+    pub(crate) label: Label,
 }
 
 /// What the function answered. A function that fails is an answer too.
@@ -227,9 +229,13 @@ pub(crate) trait Invoker: Send + Sync {
 ///
 /// # Errors
 /// When the node lacks what sandboxes need.
-pub(crate) fn start(config: &Config, disk: Arc<Disk>) -> anyhow::Result<Arc<dyn Invoker>> {
+pub(crate) fn start(
+    config: &Config,
+    disk: Arc<Disk>,
+    chunks: Arc<Chunks>,
+) -> anyhow::Result<Arc<dyn Invoker>> {
     settings::raise_open_files()?;
-    let settings = settings::Settings::for_node(config, disk)?;
+    let settings = settings::Settings::for_node(config, disk, chunks)?;
     let Limits { memory_mib, max_starting, .. } = settings.limits;
     tracing::info!(memory_mib, max_starting, "sandboxes have their room");
     let shared = node::Shared::new(settings).context("prepare to start sandboxes")?;

@@ -73,10 +73,11 @@ pub(super) enum Grant {
 impl Shared {
     /// A node without sandboxes.
     pub(super) fn new(settings: Settings) -> anyhow::Result<Arc<Self>> {
-        let Settings { lib_dir, scratch_dir, boot_timeout, blank_limit, disk, .. } = &settings;
-        let host = Host::new(lib_dir, scratch_dir.clone(), *boot_timeout, *blank_limit, Arc::clone(disk))?;
-        let snapshots = Arc::new(SnapshotStore::open(&settings.state_dir)?);
-        let identity = HostIdentity::new(lib_dir.clone(), &settings.state_dir);
+        let Settings { lib_dir, scratch_dir, boot_timeout, blank_limit, disk, chunks, .. } = &settings;
+        let kept = (Arc::clone(disk), Arc::clone(chunks));
+        let host = Host::new(lib_dir, scratch_dir.clone(), *boot_timeout, *blank_limit, kept)?;
+        let snapshots = Arc::new(SnapshotStore::open(&settings.state_dir, Arc::clone(chunks))?);
+        let identity = HostIdentity::new(lib_dir.clone(), Arc::clone(chunks));
         if let Err(error) = identity.shed_images(&snapshots) {
             tracing::warn!("images that no snapshot needs are left: {error}");
         }

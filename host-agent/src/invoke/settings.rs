@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
+    chunks::Chunks,
     config::Config,
     disk::Disk,
     sandbox::{machine, policy::Limits},
@@ -50,6 +51,8 @@ pub(super) struct Settings {
     pub(super) scratch_dir: PathBuf,
     /// Where they lie.
     pub(super) disk: Arc<Disk>,
+    /// What sandboxes read.
+    pub(super) chunks: Arc<Chunks>,
     /// Where snapshots and their key are kept.
     pub(super) state_dir: PathBuf,
     /// Memory, starts, concurrency, idle time.
@@ -70,7 +73,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// As the configuration says, and the machine where it says nothing.
-    pub(super) fn for_node(config: &Config, disk: Arc<Disk>) -> anyhow::Result<Self> {
+    pub(super) fn for_node(config: &Config, disk: Arc<Disk>, chunks: Arc<Chunks>) -> anyhow::Result<Self> {
         let memory_mib = match config.memory_mib {
             Some(memory_mib) => memory_mib,
             None => available_mib()?.saturating_sub(NODE_RESERVE_MIB),
@@ -83,6 +86,7 @@ impl Settings {
             lib_dir: config.lib_dir.clone(),
             scratch_dir: config.state_dir.join("scratch"),
             disk,
+            chunks,
             state_dir: config.state_dir.clone(),
             limits: Limits {
                 memory_mib,

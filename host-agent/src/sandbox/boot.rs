@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chunk_store::Label;
 use guest_protocol::{Hello, Invoke, Start};
 use tokio::{net::unix::pipe, process::ChildStderr, time::timeout};
 
@@ -22,7 +23,7 @@ use super::{
     console::{Captured, Stream},
     guest::{Guest, GuestError, Init, Lost, Reply},
     logs::Logs,
-    machine::{self, DESCRIPTORS},
+    machine::{self, Connections},
     packet::PacketSocket,
     resume::Origin,
     scratch::{Image, Scratch, ScratchError},
@@ -30,8 +31,10 @@ use super::{
     vmm::{LOAD, Vmm, VmmError},
 };
 use crate::{
+    chunks::{Chunks, ChunksError, Content},
+    code::blocking,
     disk::{Disk, DiskError},
-    snapshots::SnapshotError,
+    snapshots::{ContentsError, RuntimeImage, SnapshotError, image_in},
 };
 
 /// How long after the guest's own limit the agent ends a sandbox: room for the guest to kill the function's processes
@@ -45,21 +48,11 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SandboxError {
     /// The runtime's image cannot be opened.
-    #[error("open the runtime image {}", path.display())]
-    Runtime {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error("open the runtime image")]
+    Runtime(#[source] ChunksError),
     /// The code image cannot be opened.
-    #[error("open the code image {}", path.display())]
-    Code {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error("open the code image")]
+    Code(#[source] ChunksError),
     /// The guest's kernel or initrd cannot be opened.
     #[error("open {}", path.display())]
     Kernel {
@@ -77,6 +70,9 @@ pub(crate) enum SandboxError {
     /// A snapshot's files cannot be opened or kept.
     #[error("use the snapshot")]
     Snapshot(#[from] SnapshotError),
+    /// What a snapshot consists of cannot be opened.
+    #[error("open the snapshot")]
+    Contents(#[from] ContentsError),
     /// The VMM failed or refused.
     #[error("run the machine")]
     Vmm(#[from] VmmError),
@@ -112,7 +108,7 @@ impl SandboxError {
 
     /// Whether the snapshot that was resumed is of no use here: no file, or nothing that the VMM takes.
     pub(crate) fn is_unusable_snapshot(&self) -> bool {
-        matches!(self, Self::Snapshot(_) | Self::Vmm(VmmError::Refused { request: LOAD, .. }))
+        matches!(self, Self::Contents(_) | Self::Vmm(VmmError::Refused { request: LOAD, .. }))
     }
 }
 
@@ -122,6 +118,7 @@ pub(crate) struct Host {
     spawner: Arc<Spawner>,
     pub(super) scratch: Scratch,
     pub(super) blanks: Arc<Blanks>,
+    pub(super) chunks: Arc<Chunks>,
     lib_dir: PathBuf,
     pub(super) boot_timeout: Duration,
 }
@@ -138,7 +135,7 @@ pub(crate) struct Spec {
     /// Names the runtime's image.
     pub(crate) runtime: String,
     /// The code's image; without one there is a drive that nobody is to mount.
-    pub(crate) code: Option<PathBuf>,
+    pub(crate) code: Option<Label>,
 }
 
 /// How long the parts of a start took.
@@ -169,20 +166,21 @@ pub(crate) struct Sandbox {
 }
 
 impl Host {
-    /// Sandboxes from the programs and images in `lib_dir`, with /tmp images in `scratch_dir`; a guest that does not
-    /// say hello within `boot_timeout` is given up. Up to `blank_limit` machines wait for what they will be.
+    /// Sandboxes from the programs and images in `lib_dir` and what is in `chunks`, with /tmp images in `scratch_dir`; a guest that
+    /// does not say hello within `boot_timeout` is given up. Up to `blank_limit` machines wait for what they will be.
     pub(crate) fn new(
         lib_dir: &Path,
         scratch_dir: PathBuf,
         boot_timeout: Duration,
         blank_limit: usize,
-        disk: Arc<Disk>,
+        (disk, chunks): (Arc<Disk>, Arc<Chunks>),
     ) -> io::Result<Self> {
         let spawner = Arc::new(Spawner::new(lib_dir.join("vmm"))?);
         Ok(Self {
             blanks: Blanks::start(Arc::clone(&spawner), blank_limit),
             spawner,
             scratch: Scratch::new(scratch_dir, disk)?,
+            chunks,
             lib_dir: lib_dir.to_owned(),
             boot_timeout,
         })
@@ -200,11 +198,19 @@ impl Host {
         spec: &Spec,
     ) -> Result<(Sandbox, BootTiming), SandboxError> {
         let began = Instant::now();
-        let images = self.images(spec).await?;
+        let kernel = |name| {
+            let path = self.lib_dir.join("guest").join(name);
+            File::open(&path).map_err(|source| SandboxError::Kernel { path, source })
+        };
+        let (kernel, initrd) = (kernel("vmlinux")?, kernel("initrd.cpio")?);
+        let image = RuntimeImage::Pack(image_in(&self.lib_dir, &spec.runtime));
+        let drives = self.drives(image, spec.code.clone()).await?;
+        let scratch = self.scratch.image(spec.ephemeral_storage_mib).await?;
         let (broker, their_broker) = PacketSocket::pair()?;
         let (serial_in, serial_out) = pipe::pipe()?;
         let serial = Captured::from(serial_out, id, Stream::Serial);
-        let (fds, scratch) = images.with(their_broker, serial_in.into_nonblocking_fd()?)?;
+        let connections = drives.hand(&scratch, their_broker, serial_in.into_nonblocking_fd()?)?;
+        let fds = connections.and_kernel(kernel.into(), initrd.into());
         let spawned = Instant::now();
         let (vmm, stderr) = Vmm::spawn(&self.spawner).await?;
         let stderr = Captured::from(stderr, id, Stream::VmmStderr);
@@ -229,15 +235,18 @@ impl Host {
         }
     }
 
-    async fn images(&self, spec: &Spec) -> Result<Images, SandboxError> {
-        let kernel = |name| {
-            let path = self.lib_dir.join("guest").join(name);
-            File::open(&path).map_err(|source| SandboxError::Kernel { path, source })
-        };
-        let runtime = self.lib_dir.join("runtimes").join(format!("{}.erofs", spec.runtime));
-        let (runtime, code) = drives(&runtime, spec.code.as_deref())?;
-        let scratch = self.scratch.image(spec.ephemeral_storage_mib).await?;
-        Ok(Images { kernel: kernel("vmlinux")?, initrd: kernel("initrd.cpio")?, runtime, code, scratch })
+    /// The contents of a sandbox's drives; without code there is a drive that nobody is to mount.
+    pub(super) async fn drives(&self, image: RuntimeImage, code: Option<Label>) -> Result<Drives, SandboxError> {
+        let chunks = Arc::clone(&self.chunks);
+        blocking(move || {
+            let runtime = image.open(&chunks).map_err(SandboxError::Runtime)?;
+            let code = match code {
+                Some(label) => chunks.content(&label).map_err(SandboxError::Code)?,
+                None => Arc::clone(&runtime),
+            };
+            Ok(Drives { runtime, code })
+        })
+        .await
     }
 
     /// A blank process for a sandbox that none waits for.
@@ -246,33 +255,18 @@ impl Host {
     }
 }
 
-/// The images of a runtime and of code; without code there is a drive that nobody is to mount.
-pub(super) fn drives(runtime: &Path, code: Option<&Path>) -> Result<(File, File), SandboxError> {
-    let code = code.unwrap_or(runtime);
-    let opened = File::open(runtime);
-    let runtime = opened.map_err(|source| SandboxError::Runtime { path: runtime.to_owned(), source })?;
-    let opened = File::open(code);
-    let code = opened.map_err(|source| SandboxError::Code { path: code.to_owned(), source })?;
-    Ok((runtime, code))
-}
-
-/// Files of one sandbox, opened for it alone: descriptors of one open file would share their position.
+/// What a sandbox's drives are, but for /tmp.
 #[derive(Debug)]
-struct Images {
-    kernel: File,
-    initrd: File,
-    runtime: File,
-    code: File,
-    scratch: Image,
+pub(super) struct Drives {
+    pub(super) runtime: Arc<Content>,
+    pub(super) code: Arc<Content>,
 }
 
-impl Images {
-    /// All descriptors, in the order of [`machine::Descriptor`], and the image of /tmp.
-    fn with(self, broker: OwnedFd, serial: OwnedFd) -> io::Result<([OwnedFd; DESCRIPTORS], Image)> {
-        let Self { kernel, initrd, runtime, code, scratch } = self;
-        let tmp = scratch.try_clone()?.into();
-        let fds = [kernel.into(), initrd.into(), runtime.into(), code.into(), tmp, broker, serial];
-        Ok((fds, scratch))
+impl Drives {
+    /// With all else that a sandbox is connected to.
+    pub(super) fn hand(&self, scratch: &Image, broker: OwnedFd, serial: OwnedFd) -> io::Result<Connections> {
+        let (runtime, code) = (self.runtime.hand()?, self.code.hand()?);
+        Ok(Connections { scratch: scratch.try_clone()?.into(), broker, serial, runtime, code })
     }
 }
 
@@ -282,7 +276,7 @@ async fn bring_up(
     vmm: &Vmm,
     broker: &PacketSocket,
     spec: &Spec,
-    fds: [OwnedFd; DESCRIPTORS],
+    fds: Vec<OwnedFd>,
 ) -> Result<(Guest, Hello), SandboxError> {
     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     vmm.run(machine::config(spec.memory_mib), &borrowed).await?;

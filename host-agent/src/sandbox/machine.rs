@@ -1,9 +1,13 @@
 //! What a function's configuration means for its microVM: memory, vCPUs, drives, kernel command line. Pure.
 
+use std::os::fd::OwnedFd;
+
 use vmm_api::{
-    DriveAccess, DriveConfig, Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape, SnapshotConfig,
+    DriveAccess, DriveConfig, Grant, Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape, SnapshotConfig,
     SnapshotKind, Source, VsockConfig,
 };
+
+use crate::chunks::Handed;
 
 /// Guest memory beyond the function's own: kernel text and data, page tables, guest-init, the initrd in memory. The
 /// function's cgroup is limited to the function's memory, so this part is the platform's alone.
@@ -27,33 +31,71 @@ const GUEST_CID: u32 = 3;
 /// random bytes waits for timer jitter, most of a boot's time); the host's entropy device and `Start` are mixed in.
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k";
 
-/// Descriptors of a sandbox in the order in which they accompany `Configure`, and, but for the first two, `Load`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub(crate) enum Descriptor {
-    /// Guest kernel.
-    Kernel,
-    /// Initial RAM disk with guest-init.
-    Initrd,
-    /// Root file system of the runtime.
-    Runtime,
-    /// /var/task.
-    Code,
+/// Positions of the descriptors that accompany every sandbox's `Configure` and `Load`.
+const SCRATCH: usize = 0;
+const BROKER: usize = 1;
+const SERIAL: usize = 2;
+const RUNTIME: usize = 3;
+const CODE: usize = RUNTIME + GRANT;
+
+/// Behind these, with `Configure`.
+const KERNEL: usize = CODE + GRANT;
+const INITRD: usize = KERNEL + 1;
+
+/// Behind the common ones, with `Load`.
+const STATE: usize = CODE + GRANT;
+const MEMORY: usize = STATE + 1;
+const PREFETCH: usize = MEMORY + GRANT;
+
+/// Positions of the descriptors that accompany `Snapshot`.
+const SAVED_STATE: usize = 0;
+const SAVED_MEMORY: usize = 1;
+
+/// Drives that are read by chunks.
+pub(crate) const RUNTIME_DRIVE: &str = "runtime";
+/// See [`RUNTIME_DRIVE`].
+pub(crate) const CODE_DRIVE: &str = "code";
+
+/// Descriptors of a content.
+const GRANT: usize = 3;
+
+/// What every sandbox has.
+#[derive(Debug)]
+pub(crate) struct Connections {
     /// /tmp.
-    Scratch,
+    pub(crate) scratch: OwnedFd,
     /// Hands over vsock connections.
-    Broker,
+    pub(crate) broker: OwnedFd,
     /// Write end of the console's pipe.
-    Serial,
+    pub(crate) serial: OwnedFd,
+    /// Root file system of the runtime.
+    pub(crate) runtime: Handed,
+    /// /var/task.
+    pub(crate) code: Handed,
 }
 
-/// How many [`Descriptor`]s there are.
-pub(crate) const DESCRIPTORS: usize = 7;
+impl Connections {
+    fn into_fds(self) -> Vec<OwnedFd> {
+        let Self { scratch, broker, serial, runtime, code } = self;
+        [scratch, broker, serial].into_iter().chain(runtime.0).chain(code.0).collect()
+    }
 
-/// Where a snapshot's files are among the descriptors that accompany `Load` and `Snapshot`: in the place of the kernel's,
-/// which a snapshot has in it.
-const STATE: usize = Descriptor::Kernel as usize;
-const MEMORY: usize = Descriptor::Initrd as usize;
+    /// All descriptors of a machine that is booted.
+    pub(crate) fn and_kernel(self, kernel: OwnedFd, initrd: OwnedFd) -> Vec<OwnedFd> {
+        let mut fds = self.into_fds();
+        fds.extend([kernel, initrd]);
+        fds
+    }
+
+    /// All descriptors of a clone.
+    pub(crate) fn and_snapshot(self, state: OwnedFd, memory: Handed, prefetch: Option<Handed>) -> Vec<OwnedFd> {
+        let mut fds = self.into_fds();
+        fds.push(state);
+        fds.extend(memory.0);
+        fds.extend(prefetch.into_iter().flat_map(|prefetch| prefetch.0));
+        fds
+    }
+}
 
 /// Memory that a sandbox takes from the node, MiB: what the pool counts.
 pub(crate) fn charge_mib(function_memory_mib: u32) -> u64 {
@@ -71,13 +113,13 @@ pub(crate) fn config(function_memory_mib: u32) -> MachineConfig {
     MachineConfig {
         vcpu_count,
         mem_size_mib,
-        kernel: Source::Fd(Descriptor::Kernel as usize),
-        initrd: Some(Source::Fd(Descriptor::Initrd as usize)),
+        kernel: Source::Fd(KERNEL),
+        initrd: Some(Source::Fd(INITRD)),
         cmdline: CMDLINE.into(),
         drives: drives(),
         vsock: Some(vsock()),
         entropy: true,
-        serial: SerialConfig::Fd(Descriptor::Serial as usize),
+        serial: SerialConfig::Fd(SERIAL),
     }
 }
 
@@ -89,7 +131,7 @@ pub(crate) fn shape(function_memory_mib: u32) -> Shape {
     }
 }
 
-/// A clone that runs at once: the same devices, connected anew. With `prefetch` that file is the last of its descriptors.
+/// A clone that runs at once: the same devices, connected anew.
 pub(crate) fn load(
     key: Key,
     generation: [u8; 16],
@@ -99,14 +141,14 @@ pub(crate) fn load(
 ) -> LoadConfig {
     LoadConfig {
         state: Source::Fd(STATE),
-        memory: Source::Fd(MEMORY),
+        memory: grant(MEMORY),
         key,
         drives: drives(),
         vsock: Some(vsock()),
-        serial: SerialConfig::Fd(Descriptor::Serial as usize),
+        serial: SerialConfig::Fd(SERIAL),
         generation,
         identity: Some(identity),
-        prefetch: prefetch.then_some(Source::Fd(DESCRIPTORS)),
+        prefetch: prefetch.then(|| grant(PREFETCH)),
         learn,
         track_changes: false,
         resume: true,
@@ -116,8 +158,8 @@ pub(crate) fn load(
 /// A snapshot of a whole machine, to two files: state and memory.
 pub(crate) fn snapshot(key: Key, identity: Identity) -> SnapshotConfig {
     SnapshotConfig {
-        state: Source::Fd(STATE),
-        memory: Source::Fd(MEMORY),
+        state: Source::Fd(SAVED_STATE),
+        memory: Source::Fd(SAVED_MEMORY),
         key,
         kind: SnapshotKind::Full,
         identity,
@@ -126,20 +168,20 @@ pub(crate) fn snapshot(key: Key, identity: Identity) -> SnapshotConfig {
 }
 
 fn drives() -> Vec<DriveConfig> {
-    let drive = |id: &str, descriptor, access| DriveConfig {
-        id: id.into(),
-        source: Source::Fd(descriptor as usize),
-        access,
-    };
+    let drive = |id: &str, source, access| DriveConfig { id: id.into(), source, access };
     vec![
-        drive("runtime", Descriptor::Runtime, DriveAccess::ReadOnly),
-        drive("code", Descriptor::Code, DriveAccess::ReadOnly),
-        drive("scratch", Descriptor::Scratch, DriveAccess::ReadWrite),
+        drive(RUNTIME_DRIVE, Source::Chunks(grant(RUNTIME)), DriveAccess::ReadOnly),
+        drive(CODE_DRIVE, Source::Chunks(grant(CODE)), DriveAccess::ReadOnly),
+        drive("scratch", Source::Fd(SCRATCH), DriveAccess::ReadWrite),
     ]
 }
 
+fn grant(first: usize) -> Grant {
+    Grant { table: first, slots: first + 1, asks: first + 2 }
+}
+
 fn vsock() -> VsockConfig {
-    VsockConfig { guest_cid: GUEST_CID, broker_fd: Descriptor::Broker as usize }
+    VsockConfig { guest_cid: GUEST_CID, broker_fd: BROKER }
 }
 
 fn vcpus(function_memory_mib: u32) -> u8 {
@@ -170,7 +212,8 @@ mod tests {
         assert_eq!(largest_function_mib(charge_mib(128)), 128);
         let ids: Vec<_> = config.drives.iter().map(|drive| drive.id.as_str()).collect();
         assert_eq!(ids, ["runtime", "code", "scratch"]);
-        assert_eq!(Descriptor::Serial as usize + 1, DESCRIPTORS);
+        let serial = SerialConfig::Fd(SERIAL);
+        assert_eq!((config.serial, config.kernel, config.initrd), (serial, Source::Fd(9), Some(Source::Fd(10))));
     }
 
     #[test]
@@ -182,7 +225,6 @@ mod tests {
             (config.vcpu_count, config.mem_size_mib),
             (shape(2048).vcpu_count, shape(2048).mem_size_mib)
         );
-        let snapshot = snapshot(Key::new([1; 32]), Identity::default());
-        assert_eq!((snapshot.state, snapshot.memory), (load.state, load.memory));
+        assert_eq!((load.state, load.memory, load.prefetch), (Source::Fd(9), grant(10), Some(grant(13))));
     }
 }

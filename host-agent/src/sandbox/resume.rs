@@ -12,6 +12,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,16 +27,20 @@ use vmm_api::{Identity, Key, SnapshotReport};
 use super::{
     SandboxId,
     blanks::Starting,
-    boot::{GRACE, Host, Sandbox, SandboxError, Spec, drives, report},
+    boot::{Drives, GRACE, Host, Sandbox, SandboxError, Spec, report},
     console::{Captured, Stream},
     guest::{Guest, GuestError, Restored, told},
     logs::Logs,
-    machine,
+    machine::{self, CODE_DRIVE, RUNTIME_DRIVE},
     packet::PacketSocket,
     scratch::{self, ScratchError},
     vmm::Vmm,
 };
-use crate::snapshots::{Draft, Lesson, Resumable};
+use crate::{
+    chunks::Content,
+    code::blocking,
+    snapshots::{Draft, Lesson, Resumable, Snapshot},
+};
 
 /// How long a guest may take to stand still: its function's threads are frozen in milliseconds, what is in its page
 /// cache is written to a file of ours.
@@ -97,8 +102,8 @@ pub(crate) struct Rebirth<'a> {
 /// What a clone is one of, until it has answered its first event.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    /// What it is to tell of its snapshot, and the key to seal that with.
-    lesson: Option<(Lesson, Key)>,
+    /// What it is to tell of its snapshot.
+    lesson: Option<Lesson>,
     /// It counts as being brought up.
     _starting: Starting,
 }
@@ -114,26 +119,21 @@ impl Host {
     ) -> Result<(Sandbox, ResumeTiming), SandboxError> {
         let began = Instant::now();
         let Rebirth { origin: Resumable { snapshot, image }, key, tmp, unique, limit } = rebirth;
-        let (state, memory) = (snapshot.state()?, snapshot.memory()?);
-        let (runtime, code) = drives(image, spec.code.as_deref())?;
+        let opening = Arc::clone(snapshot);
+        let opened = blocking(move || opening.open()).await?;
+        let drives = self.drives(image.clone(), spec.code.clone()).await?;
         let scratch = match tmp {
-            Tmp::AsSaved => self.scratch.copy_of(snapshot.scratch()).await?,
+            Tmp::AsSaved => self.scratch.copy_of(opened.scratch).await?,
             Tmp::Empty => self.scratch.image(spec.ephemeral_storage_mib).await?,
         };
         let (broker, their_broker) = PacketSocket::pair()?;
         let (serial_in, serial_out) = pipe::pipe()?;
         let serial = Captured::from(serial_out, id, Stream::Serial);
-        let serial_in = serial_in.into_nonblocking_fd()?;
-        let fds: [OwnedFd; machine::DESCRIPTORS] = [
-            state.into(),
-            memory.into(),
-            runtime.into(),
-            code.into(),
-            scratch.try_clone()?.into(),
-            their_broker,
-            serial_in,
-        ];
-        let (prefetch, lesson) = (snapshot.prefetch()?, snapshot.lesson());
+        let connections = drives.hand(&scratch, their_broker, serial_in.into_nonblocking_fd()?)?;
+        let (memory, prefetch) = (opened.memory.hand()?, opened.prefetch.as_ref().map(Content::hand).transpose()?);
+        fetch_ahead(snapshot, &drives, opened.prefetch.as_ref());
+        let (is_prefetched, lesson) = (prefetch.is_some(), snapshot.lesson());
+        let fds = connections.and_snapshot(opened.state.into(), memory, prefetch);
         let learn = lesson.is_some();
         let starting = self.blanks.begin();
         let (vmm, stderr) = match self.blanks.take(machine::shape(spec.memory_mib)) {
@@ -143,8 +143,7 @@ impl Host {
         let stderr = Captured::from(stderr, id, Stream::VmmStderr);
         let mut logs = Logs::new(id, spec.function.clone());
         let identity = snapshot.identity().clone();
-        let config = machine::load(key.clone(), unique.generation, identity, prefetch.is_some(), learn);
-        let fds = fds.into_iter().chain(prefetch.map(OwnedFd::from)).collect();
+        let config = machine::load(key.clone(), unique.generation, identity, is_prefetched, learn);
         let place = began.elapsed();
 
         let up = async {
@@ -167,7 +166,6 @@ impl Host {
         };
         match up {
             Ok((guest, timing)) => {
-                let lesson = lesson.map(|lesson| (lesson, key.clone()));
                 let origin = Some(Origin { lesson, _starting: starting });
                 let (init_failed, _broker) = (false, broker);
                 let sandbox =
@@ -182,6 +180,16 @@ impl Host {
                 Err(error)
             }
         }
+    }
+}
+
+/// Brings to the node what clones are going to read and is not there: it comes while the machine is made.
+fn fetch_ahead(snapshot: &Snapshot, drives: &Drives, prefetch: Option<&Arc<Content>>) {
+    for (drive, content) in [(RUNTIME_DRIVE, &drives.runtime), (CODE_DRIVE, &drives.code)] {
+        content.fetch_ahead(snapshot.chunks_of(drive));
+    }
+    if let Some(prefetch) = prefetch {
+        prefetch.fetch_ahead((0..prefetch.manifest().chunks().len() as u32).collect());
     }
 }
 
@@ -226,11 +234,11 @@ impl Sandbox {
     /// clone had to wait for, so that the next ones need not. What is given back is over when they will.
     pub(crate) async fn report_working_set(&mut self) -> Result<Option<JoinHandle<()>>, SandboxError> {
         let Some(Origin { lesson, _starting }) = self.origin.take() else { return Ok(None) };
-        let Some((lesson, key)) = lesson else { return Ok(None) };
+        let Some(lesson) = lesson else { return Ok(None) };
         let (what, limit) = ("tell its working set", WORKING_SET_TIMEOUT);
         let asked = timeout(limit, self.vmm.working_set()).await;
         let faulted = asked.map_err(|_| SandboxError::TimedOut { what, limit })??;
-        Ok(lesson.tell(&faulted, key))
+        Ok(lesson.tell(&faulted))
     }
 
     /// Waits until the runtime of a unique clone asks for invocations; the guest ends a restore that takes longer than
@@ -273,5 +281,5 @@ impl Sandbox {
 async fn save_scratch(image: File, saved: File) -> Result<(), ScratchError> {
     let done = spawn_blocking(move || scratch::save(&image, &saved)).await;
     let done = done.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
-    done.map_err(|source| ScratchError::Clone { path: "a guest's /tmp".into(), source })
+    done.map_err(ScratchError::Save)
 }

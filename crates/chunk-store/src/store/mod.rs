@@ -128,6 +128,14 @@ impl Store {
         Ok(places.into_iter().filter_map(label).collect())
     }
 
+    /// Whether there is a root of that label; it may be damaged.
+    ///
+    /// # Errors
+    /// The disk does not tell.
+    pub fn has_root(&self, label: &Label) -> Result<bool, StoreError> {
+        self.disk.holds(&Place::Root(label.clone())).map_err(failed("look for a root"))
+    }
+
     /// Deletes a root; one that is not there is no error. What only it needed goes with the next collection: nobody may be
     /// reading it any more.
     ///
