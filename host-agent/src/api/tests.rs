@@ -23,6 +23,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::{
+    chunks::tests::chunks_in,
     code::{Builder, CodeStore, tests::zip_of},
     config::AuthMode,
     disk::Disk,
@@ -165,14 +166,14 @@ impl Node {
     async fn at(dir: tempfile::TempDir) -> Self {
         let runtimes = dir.path().join("runtimes");
         std::fs::create_dir_all(&runtimes).unwrap();
-        for name in ["python3.13.erofs", "provided.al2023.erofs"] {
+        for name in ["python3.13.pack", "provided.al2023.pack"] {
             std::fs::write(runtimes.join(name), "").unwrap();
         }
         let file = dir.path().join("agent.toml");
         std::fs::write(&file, format!("lib_dir = '{}'", dir.path().display())).unwrap();
         let config = Config::load(Some(&file), None, Some(AuthMode::Optional)).unwrap();
         let store = RedbStore::open(dir.path().join("store.redb")).await.unwrap();
-        let code = Arc::new(CodeStore::open(dir.path(), Builder::InProcess, Disk::of(dir.path())).unwrap());
+        let code = Arc::new(CodeStore::open(dir.path(), Builder::InProcess, Disk::of(dir.path()), chunks_in(dir.path())).unwrap());
         let invoker = Arc::new(Echo::default());
         let functions = Functions::open(Arc::new(store), code, invoker.clone()).await.unwrap();
         let router = router(App::new(&config, functions, invoker.clone()));

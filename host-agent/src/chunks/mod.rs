@@ -19,7 +19,7 @@ mod keys;
 mod node;
 mod publish;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use content::{Content, Handed, ReadAllError};
 pub(crate) use node::{Chunks, ChunksError};

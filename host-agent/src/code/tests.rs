@@ -5,6 +5,7 @@ use std::io::{Cursor, Write as _};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 use super::*;
+use crate::chunks::tests::chunks_in;
 
 /// A zip with one file.
 pub(crate) fn zip_of(name: &str, content: &str) -> Bytes {
@@ -15,17 +16,17 @@ pub(crate) fn zip_of(name: &str, content: &str) -> Bytes {
 }
 
 fn open(dir: &Path) -> CodeStore {
-    CodeStore::open(dir, Builder::InProcess, Disk::of(dir)).unwrap()
+    CodeStore::open(dir, Builder::InProcess, Disk::of(dir), chunks_in(dir)).unwrap()
 }
 
 #[tokio::test]
 async fn a_full_disk_takes_no_code_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::pretended(BUILD_LEN);
-    let store = CodeStore::open(dir.path(), Builder::InProcess, Arc::clone(&disk)).unwrap();
+    let store = CodeStore::open(dir.path(), Builder::InProcess, Arc::clone(&disk), chunks_in(dir.path())).unwrap();
     let refused = store.ingest(zip_of("a", "1")).await.unwrap_err();
     assert!(matches!(refused, CodeError::Disk(DiskError::Full { .. })), "{refused}");
-    for folder in ["code", "images", "builds"] {
+    for folder in ["code", "chunks/origin/roots", "builds"] {
         assert_eq!(std::fs::read_dir(dir.path().join(folder)).unwrap().count(), 0, "{folder}");
     }
     disk.pretend(2 * BUILD_LEN);
@@ -35,7 +36,7 @@ async fn a_full_disk_takes_no_code_and_leaves_nothing_behind() {
 /// Names of the files under `dir`, sorted.
 fn files(dir: &Path) -> Vec<String> {
     let mut names = Vec::new();
-    for sub in ["builds", "code", "images"] {
+    for sub in ["builds", "code", "chunks/origin/roots"] {
         for entry in std::fs::read_dir(dir.join(sub)).unwrap() {
             names.push(format!("{sub}/{}", entry.unwrap().file_name().to_string_lossy()));
         }
@@ -53,7 +54,7 @@ async fn an_upload_is_kept_while_it_is_held() {
     assert_eq!(code.size, zip.len() as u64);
     assert_eq!(code.sha256, hex(&Sha256::digest(&zip)));
     assert_eq!(store.zip(&code.sha256).await.unwrap(), zip);
-    assert!(handle.path.exists());
+    assert!(store.has(&handle.label).await);
 
     store.sweep().await.unwrap();
     assert_eq!(files(dir.path()).len(), 2);
@@ -74,7 +75,7 @@ async fn equal_uploads_are_kept_once_and_share_a_handle() {
     assert_eq!(files(dir.path()).len(), 2);
     drop(first);
     store.sweep().await.unwrap();
-    assert!(second.path.exists());
+    assert!(store.has(&second.label).await);
 }
 
 #[tokio::test]
@@ -93,12 +94,13 @@ async fn a_lost_image_is_made_again_from_the_zip() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let (code, handle) = store.ingest(zip_of("index.py", "x")).await.unwrap();
-    let before = std::fs::read(&handle.path).unwrap();
-    std::fs::remove_file(&handle.path).unwrap();
+    let before = store.chunks.content(&handle.label).unwrap().manifest().clone();
+    store.chunks.delete(&handle.label).unwrap();
     drop(store);
     let store = open(dir.path());
+    assert!(!store.has(&handle.label).await);
     store.restore(&code.sha256).await.unwrap();
-    assert_eq!(std::fs::read(store.image(&code.sha256).await.path.clone()).unwrap(), before);
+    assert_eq!(*store.chunks.content(&handle.label).unwrap().manifest(), before);
 }
 
 #[tokio::test]
@@ -108,9 +110,11 @@ async fn what_a_killed_agent_left_is_removed() {
     std::fs::create_dir(dir.path().join("builds/unfinished")).unwrap();
     std::fs::write(dir.path().join("code/00.zip#1"), "staged").unwrap();
     std::fs::write(dir.path().join("code/00.zip"), "unnamed").unwrap();
-    std::fs::write(dir.path().join("images/11.erofs"), "unnamed").unwrap();
+    let unnamed = "code-11".parse().unwrap();
+    let image = b"unnamed".to_vec();
+    chunks_in(dir.path()).publish(&unnamed, Kind::Code, ChunkSize::IMAGE, &image).unwrap();
     let store = open(dir.path());
-    assert_eq!(files(dir.path()), ["code/00.zip", "images/11.erofs"]);
+    assert_eq!(files(dir.path()), ["chunks/origin/roots/code-11", "code/00.zip"]);
     store.sweep().await.unwrap();
     assert_eq!(files(dir.path()), Vec::<String>::new());
 }
@@ -122,6 +126,6 @@ async fn a_damaged_zip_is_not_handed_out() {
     let (code, handle) = store.ingest(zip_of("index.py", "x")).await.unwrap();
     std::fs::write(dir.path().join(format!("code/{}.zip", code.sha256)), zip_of("index.py", "y")).unwrap();
     assert!(matches!(store.zip(&code.sha256).await, Err(CodeError::Damaged { .. })));
-    std::fs::remove_file(&handle.path).unwrap();
+    store.chunks.delete(&handle.label).unwrap();
     assert!(store.restore(&code.sha256).await.is_err());
 }

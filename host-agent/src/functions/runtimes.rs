@@ -36,7 +36,7 @@ pub(crate) struct Runtimes {
 }
 
 impl Runtimes {
-    /// The runtimes of `lib_dir/runtimes/*.erofs`. A node without any runs no function, but starts.
+    /// The runtimes of `lib_dir/runtimes/*.pack`. A node without any runs no function, but starts.
     pub(crate) fn find(lib_dir: &Path) -> Self {
         let dir = lib_dir.join("runtimes");
         let entries = match std::fs::read_dir(&dir) {
@@ -47,7 +47,7 @@ impl Runtimes {
             }
         };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        Self { available: names.filter_map(|name| name.strip_suffix(".erofs").map(String::from)).collect() }
+        Self { available: names.filter_map(|name| name.strip_suffix(".pack").map(String::from)).collect() }
     }
 
     /// Why the runtime cannot be used, as Lambda words it.
@@ -78,7 +78,7 @@ mod tests {
     fn only_what_has_an_image_is_available() {
         let lib = tempfile::tempdir().unwrap();
         std::fs::create_dir(lib.path().join("runtimes")).unwrap();
-        for name in ["python3.13.erofs", "README"] {
+        for name in ["python3.13.pack", "README"] {
             std::fs::write(lib.path().join("runtimes").join(name), "").unwrap();
         }
         let runtimes = Runtimes::find(lib.path());

@@ -16,7 +16,7 @@ mod rehearsal;
 mod runtimes;
 mod snapshots;
 
-use harness::{MEMORY_MIB, function, is_alive, node, node_with, number, within};
+use harness::{MEMORY_MIB, PYTHON, code, function, is_alive, node, node_with, number, within};
 
 #[tokio::test]
 async fn an_event_is_answered_and_the_sandbox_is_kept() {
@@ -160,15 +160,16 @@ async fn what_the_node_lacks_is_named() {
 
     let node = node("");
     let lib = node.dir.path().join("lib");
-    std::fs::remove_file(lib.join("code.erofs")).unwrap();
+    node.chunks().delete(&code()).unwrap();
     let error = node.invoke("1").await.unwrap_err();
-    assert!(matches!(&error, InvokeError::InvalidCode(problem) if problem.contains("code.erofs")), "{error}");
-    std::fs::remove_file(lib.join("runtimes/python3.13.erofs")).unwrap();
+    assert!(matches!(&error, InvokeError::InvalidCode(problem) if problem.contains("code-0")), "{error}");
+    std::fs::rename(lib.join(PYTHON), lib.join("away")).unwrap();
+    let node = node.restarted().await;
     let error = node.invoke("1").await.unwrap_err();
     assert!(matches!(error, InvokeError::InvalidRuntime(_)), "{error}");
     std::fs::remove_file(lib.join("vmm")).unwrap();
-    File::create(lib.join("code.erofs")).unwrap();
-    File::create(lib.join("runtimes/python3.13.erofs")).unwrap();
+    node.publish_code();
+    std::fs::rename(lib.join("away"), lib.join(PYTHON)).unwrap();
     let error = node.invoke("1").await.unwrap_err();
     assert!(
         matches!(&error, InvokeError::Node(problem) if problem.contains("start a vmm process")),

@@ -292,7 +292,10 @@ fn copy_extent(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use chunk_store::{ChunkSize, Kind};
+
     use super::*;
+    use crate::chunks::tests::chunks_in;
 
     #[tokio::test]
     async fn an_image_is_a_sparse_file_system_without_a_name() {
@@ -320,19 +323,21 @@ mod tests {
         let scratch = Scratch::new(dir.path().join("scratch"), Disk::of(dir.path())).unwrap();
         let Image { file: image, _room } = scratch.image(512).await.unwrap();
         image.write_all_at(b"mine", 300 << 20).unwrap();
-        let path = dir.path().join("saved");
-        save(&image, &File::create_new(&path).unwrap()).unwrap();
+        let saved = File::create_new(dir.path().join("saved")).unwrap();
+        save(&image, &saved).unwrap();
         image.write_all_at(b"late", 300 << 20).unwrap();
-        let Image { file: copy, _room } = scratch.copy_of(path).await.unwrap();
+        let extents = Extents::of(saved).unwrap();
+        assert!(extents.has_data(0..1 << 20) && extents.has_data((300 << 20)..(301 << 20)));
+        assert!(!extents.has_data((299 << 20)..(300 << 20)) && extents.data_len() < 4 << 20);
+        let (chunks, label) = (chunks_in(dir.path()), "saved".parse().unwrap());
+        chunks.publish(&label, Kind::Scratch, ChunkSize::IMAGE, extents.file()).unwrap();
+        let Image { file: copy, _room } = scratch.copy_of(chunks.content(&label).unwrap()).await.unwrap();
         let mut found = [0; 4];
         copy.read_exact_at(&mut found, 300 << 20).unwrap();
         assert_eq!(&found, b"mine");
         let metadata = copy.metadata().unwrap();
         assert_eq!((metadata.size(), metadata.nlink()), (512 << 20, 0));
         assert!(metadata.blocks() * 512 < 4 << 20, "{} blocks are in use", metadata.blocks());
-        assert!(
-            scratch.copy_of(dir.path().join("missing")).await.unwrap_err().to_string().contains("missing")
-        );
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     fs,
-    io::{Read as _, Write as _},
+    io::Write as _,
     path::Path,
     sync::Arc,
 };
@@ -11,7 +11,9 @@ use std::{
 use vmm_api::{Identity, Shape};
 
 use super::*;
-use crate::{disk::Disk, functions::model::FunctionId, invoke::Retired};
+use crate::{
+    chunks::tests::{chunks_in, pack_of, text_of},
+    disk::Disk, functions::model::FunctionId, invoke::Retired};
 
 fn function(name: &str) -> FunctionId {
     FunctionId { region: "us-east-1".into(), name: name.into() }
@@ -26,7 +28,7 @@ fn identity(kernel: &str) -> Identity {
 }
 
 fn open(dir: &Path) -> Arc<SnapshotStore> {
-    Arc::new(SnapshotStore::open(dir).unwrap())
+    Arc::new(SnapshotStore::open(dir, chunks_in(dir)).unwrap())
 }
 
 fn draft(store: &SnapshotStore, memory: &str) -> Draft {
@@ -43,9 +45,7 @@ async fn publish(store: &Arc<SnapshotStore>, owner: &Owner, kernel: &str, memory
 }
 
 fn read(snapshot: &Snapshot) -> String {
-    let mut text = String::new();
-    snapshot.memory().unwrap().read_to_string(&mut text).unwrap();
-    text
+    text_of(&snapshot.open().unwrap().memory)
 }
 
 /// How many directories there are, once nothing is being deleted any more.
@@ -81,17 +81,16 @@ async fn a_new_identity_takes_the_place_of_the_old_one_which_serves_until_then()
     let store = open(dir.path());
     let mine = owner("f", "1", "d1");
     let old = publish(&store, &mine, "old", "one").await;
-    let mut open_file = old.memory().unwrap();
+    let opened = old.open().unwrap();
     let unfinished = draft(&store, "two");
     assert_eq!(read(&store.find(&mine).unwrap()), "one");
     store.publish(unfinished, mine.clone(), identity("new"), || true).await.unwrap();
     let found = store.find(&mine).unwrap();
     assert_eq!((read(&found).as_str(), found.identity()), ("two", &identity("new")));
     assert_eq!(settled(dir.path()).await, 1);
-    let mut text = String::new();
-    open_file.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "one", "a clone that is resuming goes on");
-    assert!(old.memory().is_err(), "nobody begins with it any more");
+    assert_eq!(text_of(&opened.memory), "one", "a clone that is resuming goes on");
+    drop(opened);
+    assert!(old.open().is_err(), "nobody begins with it any more");
 
     publish(&store, &mine, "new", "three").await;
     assert_eq!(read(&store.find(&mine).unwrap()), "three", "the same identity can be made again");
@@ -136,7 +135,7 @@ async fn a_draft_that_is_dropped_or_unwanted_leaves_nothing() {
     let no_memory = store.begin().unwrap();
     no_memory.create("state").unwrap();
     let error = store.publish(no_memory, mine.clone(), identity("k"), || true).await.unwrap_err();
-    assert!(error.to_string().contains("sync"), "{error}");
+    assert!(crate::sandbox::describe(&error).contains("memory"), "{error:?}");
     assert_eq!(settled(dir.path()).await, 0);
 }
 
@@ -173,15 +172,19 @@ async fn snapshots_go_with_what_they_are_of() {
 #[tokio::test]
 async fn an_identity_is_what_the_node_has() {
     let dir = tempfile::tempdir().unwrap();
-    for file in ["vmm", "guest/vmlinux", "guest/initrd.cpio", "runtimes/a.erofs", "runtimes/b.erofs"] {
+    let write = |file: &str, content: &str| {
         let path = dir.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, file).unwrap();
+        if file.ends_with("pack") { pack_of(content, &path) } else { fs::write(path, content).unwrap() }
+    };
+    for file in ["vmm", "guest/vmlinux", "guest/initrd.cpio", "runtimes/a.pack", "runtimes/b.pack"] {
+        write(file, file);
     }
-    let host = HostIdentity::new(dir.path().to_owned(), dir.path());
+    let host = || HostIdentity::new(dir.path().to_owned(), chunks_in(dir.path()));
+    let today = host();
     let shape = |vcpu_count, mem_size_mib| Content::Nobody(Shape { vcpu_count, mem_size_mib });
     let small = shape(1, 192);
-    let identity = async |runtime, content| host.identity(runtime, content).await.unwrap();
+    let identity = async |runtime, content| today.identity(runtime, content).await.unwrap();
     let plain = identity("a", small).await;
     assert_eq!(plain, identity("a", small).await);
     for (runtime, content) in [
@@ -194,12 +197,11 @@ async fn an_identity_is_what_the_node_has() {
         assert_ne!(plain, identity(runtime, content).await, "{runtime} {content:?}");
     }
     assert!(plain.0["machine"].contains("x86_64"), "{plain:?}");
-    assert!(host.identity("missing", small).await.unwrap_err().to_string().contains("missing.erofs"));
-    for file in ["guest/vmlinux", "guest/initrd.cpio", "vmm", "runtimes/a.erofs"] {
-        fs::write(dir.path().join(file), "updated").unwrap();
-        let updated = HostIdentity::new(dir.path().to_owned(), dir.path());
-        assert_ne!(plain, updated.identity("a", small).await.unwrap(), "{file}");
-        fs::write(dir.path().join(file), file).unwrap();
+    assert!(today.identity("missing", small).await.unwrap_err().to_string().contains("missing.pack"));
+    for file in ["guest/vmlinux", "guest/initrd.cpio", "vmm", "runtimes/a.pack"] {
+        write(file, "updated");
+        assert_ne!(plain, host().identity("a", small).await.unwrap(), "{file}");
+        write(file, file);
     }
 }
 

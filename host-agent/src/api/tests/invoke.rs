@@ -26,7 +26,7 @@ async fn an_answer_is_the_functions() {
     let seen = node.invoker.seen.lock().unwrap().pop().unwrap();
     assert_eq!(Some(seen.request_id.as_str()), got.header("x-amzn-requestid"));
     assert_eq!(seen.invoked_arn, "arn:aws:lambda:us-east-1:000000000000:function:f");
-    assert!(seen.code.path.exists());
+    assert!(chunks_in(node.dir.path()).has(&seen.code.label));
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use std::{
 use guest_protocol::{CONTROL_PORT, FrameReader};
 use vmm_api::{
     Exit, Identity, LoadConfig, LoadReport, LoadTimings, MAX_PACKET_LEN, MachineConfig, Refusal, Request,
-    Response, VsockConnect, WorkingSet,
+    Response, Source, VsockConnect, WorkingSet,
 };
 
 mod files;
@@ -38,6 +38,10 @@ pub(super) const FETCHED_FIRST: &str = "fetched-first";
 static TOLD: AtomicBool = AtomicBool::new(true);
 /// Pages that every clone says it had to wait for.
 const FAULTED: [u32; 3] = [7, 0, 3];
+
+/// Where descriptors are.
+const BROKER: usize = 1;
+const SERIAL: usize = 2;
 
 /// Name of the pipe that a held event waits for, and a fake that pauses.
 pub(super) const GATE: &str = "gate";
@@ -131,14 +135,14 @@ impl Fake {
     }
 
     fn boot(self, config: &MachineConfig, fds: Vec<OwnedFd>) {
-        assert_eq!((fds.len(), config.drives.len(), config.vcpu_count), (7, 3, 1));
+        assert_eq!((fds.len(), config.drives.len(), config.vcpu_count), (11, 3, 1));
         if self.mode == "refuse" {
             self.refuse("drives[0].id");
         }
         self.answer(&Response::Ok);
         assert_eq!(self.request().0, Request::Start);
         self.answer(&Response::Ok);
-        File::from(fds[6].try_clone().unwrap()).write_all(b"guest-init: up\n").unwrap();
+        File::from(fds[SERIAL].try_clone().unwrap()).write_all(b"guest-init: up\n").unwrap();
         if self.is("die at start") {
             process::exit(3);
         }
@@ -150,18 +154,19 @@ impl Fake {
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
         if self.is("wrong port first") {
-            connect(fds[5].as_fd(), 99, &ours);
+            connect(fds[BROKER].as_fd(), 99, &ours);
         }
-        connect(fds[5].as_fd(), CONTROL_PORT, &theirs);
+        connect(fds[BROKER].as_fd(), CONTROL_PORT, &theirs);
         drop(theirs);
-        Guest { stream: ours, frames: FrameReader::default(), fake: self, fds, start: None }.run();
+        Guest { stream: ours, frames: FrameReader::default(), fake: self, drives: config.drives.clone(), fds, start: None }.run();
     }
 
     /// Plays a clone: what it was made from is in its files.
     fn load(self, config: &LoadConfig, fds: Vec<OwnedFd>) {
-        let count = 7 + usize::from(config.prefetch.is_some());
+        let count = 13 + 3 * usize::from(config.prefetch.is_some());
         assert_eq!((fds.len(), config.drives.len(), config.resume), (count, 3, true));
-        let (of_nobody, tag) = files::open(&fds[0], &fds[1], &config.key);
+        let Source::Fd(state) = config.state else { panic!("{config:?}") };
+        let of_nobody = files::open(&fds[state], &files::read(&fds, &config.memory), &config.key);
         let way = if of_nobody { RUNTIME } else { CLONED };
         check_identity(config.identity.as_ref().unwrap(), way == RUNTIME);
         if self.is("refuse load") {
@@ -179,12 +184,12 @@ impl Fake {
         if self.is("fail after load") {
             self.answer(&Response::Exited(Exit::Failed));
         }
-        let pages = config.prefetch.is_some().then(|| files::pages_first(&fds[7], &config.key, &tag));
+        let pages = config.prefetch.as_ref().map(|grant| files::pages_first(&files::read(&fds, grant)));
         self.tell_working_set(pages.as_deref().unwrap_or_default(), config.learn);
         let (ours, theirs) = UnixStream::pair().unwrap();
-        connect(fds[5].as_fd(), CONTROL_PORT, &theirs);
+        connect(fds[BROKER].as_fd(), CONTROL_PORT, &theirs);
         drop(theirs);
-        Guest { stream: ours, frames: FrameReader::default(), fake: self, fds, start: None }
+        Guest { stream: ours, frames: FrameReader::default(), fake: self, drives: config.drives.clone(), fds, start: None }
             .resume(&config.generation);
     }
 
@@ -199,7 +204,7 @@ impl Fake {
             while fake.request().0 == Request::WorkingSet {
                 assert!(learn);
                 TOLD.store(true, Ordering::Relaxed);
-                fake.answer(&Response::WorkingSet(WorkingSet(FAULTED.into())));
+                fake.answer(&Response::WorkingSet(WorkingSet { pages: FAULTED.into(), ..WorkingSet::default() }));
             }
         });
     }
@@ -248,12 +253,6 @@ fn tell_stopped() {
 fn wait_for_gate() {
     // Opening a pipe for reading waits for its writer.
     drop(File::open(Path::new(&env::var(DIR).unwrap()).join(GATE)).unwrap());
-}
-
-fn read(fd: &OwnedFd) -> String {
-    let mut text = String::new();
-    File::from(fd.try_clone().unwrap()).read_to_string(&mut text).unwrap();
-    text
 }
 
 /// A version's snapshot is of its code, a runtime's of a machine that any code may run in.

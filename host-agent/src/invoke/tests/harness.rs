@@ -8,11 +8,16 @@ use std::{
     time::Duration,
 };
 
+use chunk_store::{ChunkSize, Kind, Label};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::fake::{self, GATE, STOPPED};
 use crate::{
+    chunks::{
+        Chunks,
+        tests::{chunks_in, pack_of},
+    },
     disk::Disk,
     functions::model::{CodeRef, FunctionConfig, FunctionId, LoggingConfig, PUBLISHED_VERSIONS, State},
     invoke::{
@@ -25,6 +30,12 @@ use crate::{
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The image of the runtime that functions here have, and what is in it.
+pub(super) const PYTHON: &str = "runtimes/python3.13.pack";
+
+/// What is in the code's image.
+pub(super) const CODE: &str = "code.erofs";
 
 pub(super) const MEMORY_MIB: u32 = 128;
 const ROOM: u64 = 8;
@@ -56,11 +67,13 @@ pub(super) fn node(mode: &str) -> Node {
 pub(super) fn node_with(mode: &str, adjust: impl FnOnce(&mut Settings)) -> Node {
     let dir = tempfile::tempdir().unwrap();
     let lib_dir = dir.path().join("lib");
-    let runtimes = ["runtimes/python3.13.erofs", "runtimes/provided.al2023.erofs"];
-    for file in ["guest/vmlinux", "guest/initrd.cpio", "code.erofs"].into_iter().chain(runtimes) {
+    for file in ["guest/vmlinux", "guest/initrd.cpio"] {
         let path = lib_dir.join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, file).unwrap();
+    }
+    for runtime in [PYTHON, "runtimes/provided.al2023.pack"] {
+        pack_of(runtime, &lib_dir.join(runtime));
     }
     fake::install(&lib_dir.join("vmm"), dir.path());
     fake::behave(mode, dir.path());
@@ -71,7 +84,9 @@ pub(super) fn node_with(mode: &str, adjust: impl FnOnce(&mut Settings)) -> Node 
     adjust(&mut settings);
     let dir = Home { path: dir.path().to_owned(), _own: Some(dir) };
     let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings.clone()).unwrap() });
-    Node { dir, invoker, settings }
+    let node = Node { dir, invoker, settings };
+    node.publish_code();
+    node
 }
 
 /// A node that keeps snapshots of runtimes, and no blanks: how it starts a guest follows from how its `vmm` behaves now.
@@ -97,6 +112,7 @@ fn settings(dir: &Path) -> Settings {
         lib_dir: dir.join("lib"),
         scratch_dir: dir.join("scratch"),
         disk: Disk::of(dir),
+        chunks: chunks_in(&dir.join("state")),
         state_dir: dir.join("state"),
         limits: Limits {
             memory_mib: ROOM * machine::charge_mib(MEMORY_MIB),
@@ -156,7 +172,23 @@ pub(super) fn version(name: &str) -> FunctionConfig {
     }
 }
 
+/// What the code's image is published as.
+pub(super) fn code() -> Label {
+    "code-0".parse().unwrap()
+}
+
 impl Node {
+    /// The contents that it has.
+    pub(super) fn chunks(&self) -> &Arc<Chunks> {
+        &self.settings.chunks
+    }
+
+    /// Makes the code's image.
+    pub(super) fn publish_code(&self) {
+        let image = CODE.as_bytes().to_vec();
+        self.chunks().publish(&code(), Kind::Code, ChunkSize::IMAGE, &image).unwrap();
+    }
+
     /// Changes how guests behave from now on.
     pub(super) fn behave(&self, mode: &str) {
         fake::behave(mode, self.dir.path());
@@ -176,6 +208,7 @@ impl Node {
     pub(super) async fn restarted_with(self, adjust: impl FnOnce(&mut Settings)) -> Self {
         let Self { dir, invoker, mut settings } = self;
         within(invoker.shutdown()).await;
+        settings.chunks = chunks_in(&settings.state_dir);
         adjust(&mut settings);
         let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings.clone()).unwrap() });
         Self { dir, invoker, settings }
@@ -233,7 +266,7 @@ impl Node {
     }
 
     fn code(&self) -> Arc<CodeImage> {
-        Arc::new(CodeImage { path: self.dir.path().join("lib/code.erofs") })
+        Arc::new(CodeImage { label: code() })
     }
 
     pub(super) fn invocation(&self, function: FunctionConfig, event: &str) -> Invocation {

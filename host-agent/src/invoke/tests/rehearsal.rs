@@ -63,7 +63,7 @@ async fn whatever_else_becomes_of_it_the_snapshot_is_there() {
 async fn a_snapshot_outlives_its_runtime() {
     let node = node("");
     node.prepare(version("f")).await.unwrap();
-    fs::remove_file(node.dir.path().join("lib/runtimes/python3.13.erofs")).unwrap();
+    fs::remove_file(node.dir.path().join("lib").join(PYTHON)).unwrap();
     let node = node.restarted().await;
     assert_eq!(node.how(version("f")).await, "cloned");
 }
@@ -92,8 +92,8 @@ async fn it_waits_for_the_room_of_another_maker() {
         }
     };
     let snapshot = within(published).await;
-    assert!(snapshot.prefetch().unwrap().is_none() && !making.is_finished(), "the room is somebody else's");
+    assert!(snapshot.open().unwrap().prefetch.is_none() && !making.is_finished(), "the room is somebody else's");
     let _gate = node.open_gate();
     within(making).await.unwrap().unwrap();
-    assert!(snapshot.prefetch().unwrap().is_some());
+    assert!(snapshot.open().unwrap().prefetch.is_some());
 }

@@ -6,9 +6,10 @@ use std::{fs, path::PathBuf};
 use serde_json::json;
 
 use super::{
-    harness::{Node, node_with_runtimes, version, within},
+    harness::{CODE, Node, node_with_runtimes, version, within},
     *,
 };
+use crate::chunks::tests::pack_of;
 
 /// A function like the others, with that much memory.
 fn sized(name: &str, memory_mib: u32) -> FunctionConfig {
@@ -53,7 +54,7 @@ async fn the_first_call_of_a_function_is_answered_by_a_clone_of_its_runtime() {
     let g = FunctionConfig { environment, ephemeral_storage_mib: 1024, ..function("g") };
     let answer = node.invoke_version(g, "\"who\"").await.unwrap();
     let who: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
-    let drives = ["runtimes/python3.13.erofs".into(), "code.erofs".into(), json!(1024)];
+    let drives = [PYTHON.into(), CODE.into(), json!(1024)];
     assert_eq!(who, json!(["g", [["SHADE", "red"]], drives]), "it is not what it is told");
     assert_eq!(&answer.log_tail.unwrap()[..], b"initialised\n");
     let Timing { way, place, load, unique, init, run, boot, hooks, .. } = answer.timing;
@@ -119,10 +120,11 @@ async fn snapstart_boots_what_it_snapshots_and_a_versions_own_snapshot_comes_fir
 
 #[tokio::test]
 async fn a_snapshot_serves_until_what_it_was_made_from_is_made_again() {
-    for file in ["lib/guest/vmlinux", "lib/guest/initrd.cpio", "lib/runtimes/python3.13.erofs"] {
+    for file in ["guest/vmlinux", "guest/initrd.cpio", PYTHON] {
         let node = made().await;
         let old = snapshot(&node);
-        fs::write(node.dir.path().join(file), "updated").unwrap();
+        let path = node.dir.path().join("lib").join(file);
+        if file == PYTHON { pack_of("updated", &path) } else { fs::write(path, "updated").unwrap() }
         let node = node.restarted().await;
         assert_eq!(node.how(function("g")).await, "runtime", "{file}");
         rest(&node, 1).await;
@@ -136,7 +138,8 @@ async fn a_snapshot_serves_until_what_it_was_made_from_is_made_again() {
 async fn what_clones_of_a_runtime_touch_is_told_before_they_are_anybodys() {
     let node = made().await;
     // By the rehearsal; the fake's guests look after that of the others.
-    assert!(snapshot(&node).join("prefetch").exists());
+    let labels = node.chunks().labels().unwrap();
+    assert!(labels.iter().any(|label| label.as_str().ends_with("-prefetch-1")), "{labels:?}");
     assert_eq!(node.how(function("g")).await, "runtime");
 }
 

@@ -10,6 +10,7 @@ use super::{
     harness::{self, Node, version, within},
     *,
 };
+use crate::chunks::tests::pack_of;
 use crate::functions::model::{SNAPSHOT_LATEST, SNAPSHOT_SETTING};
 
 #[tokio::test]
@@ -178,11 +179,14 @@ async fn a_snapshot_that_the_vmm_does_not_take_is_made_again_while_a_boot_serves
 }
 
 #[tokio::test]
-async fn a_snapshot_whose_files_are_gone_is_made_again() {
+async fn a_snapshot_whose_contents_are_gone_is_made_again() {
     let node = node("");
     node.prepare(version("f")).await.unwrap();
-    let dir = std::fs::read_dir(node.dir.path().join("state/snapshots")).unwrap().next().unwrap().unwrap();
-    std::fs::remove_file(dir.path().join("memory")).unwrap();
+    let labels = node.chunks().labels().unwrap();
+    let memory = labels.iter().find(|label| label.as_str().ends_with("-memory")).unwrap();
+    let roots = node.dir.path().join("state/chunks/origin/roots");
+    std::fs::remove_file(roots.join(memory.as_str())).unwrap();
+    let node = node.restarted().await;
     assert_eq!(node.how(version("f")).await, "booted");
     node.prepare(version("f")).await.unwrap();
     let node = node.restarted().await;
@@ -202,23 +206,24 @@ async fn a_new_identity_is_made_while_the_old_one_serves() {
     assert_eq!(node.snapshots().await, 1);
 }
 
-/// A node with a snapshot whose runtime has another image now; the snapshot's own image.
+/// A node with a snapshot whose runtime has another image now; where the snapshot's own one is kept.
 async fn with_another_image() -> (Node, PathBuf) {
     let node = node("");
     node.prepare(version("f")).await.unwrap();
-    std::fs::write(node.dir.path().join("lib/runtimes/python3.13.erofs"), "other blocks").unwrap();
-    let copies: Vec<_> = std::fs::read_dir(node.dir.path().join("state/runtimes")).unwrap().collect();
-    assert_eq!(copies.len(), 1);
-    let copy = copies.into_iter().next().unwrap().unwrap().path();
-    (node.restarted().await, copy)
+    pack_of("other blocks", &node.dir.path().join("lib").join(PYTHON));
+    let labels = node.chunks().labels().unwrap();
+    let kept: Vec<_> = labels.iter().filter(|label| label.as_str().starts_with("runtime-")).collect();
+    assert_eq!(kept.len(), 1);
+    let root = node.dir.path().join("state/chunks/origin/roots").join(kept[0].as_str());
+    (node.restarted().await, root)
 }
 
 #[tokio::test]
 async fn a_snapshot_is_resumed_with_the_image_that_it_was_made_with() {
     let (node, copy) = with_another_image().await;
     let clone = node.invoke_version(version("f"), "\"root\"").await.unwrap();
-    let its_own = &b"\"runtimes/python3.13.erofs\""[..];
-    assert_eq!((clone.timing.way, &clone.payload[..]), (Some("snapshot"), its_own));
+    let its_own = format!("\"{PYTHON}\"");
+    assert_eq!((clone.timing.way, &clone.payload[..]), (Some("snapshot"), its_own.as_bytes()));
     node.prepare(version("f")).await.unwrap();
     let node = node.restarted().await;
     assert!(!copy.exists(), "nothing needs it any more");

@@ -1,12 +1,15 @@
-//! The files of the fake's snapshots: real ones, of a machine that is no more than whose it is and 16 pages.
+//! The files of the fake's snapshots: real ones, of a machine that is no more than whose it is and 16 pages; and contents as a
+//! VMM reads them.
 
 use std::{
     fs::File,
     os::{fd::OwnedFd, unix::fs::FileExt},
 };
 
-use snapshot::{Chunk, PAGE_LEN, PREFETCH_START_LEN, PageIndex, Prefetch, StateReader, StateWriter, Tag};
-use vmm_api::Key;
+use snapshot::{Chunk, PAGE_LEN, PageIndex, Prefetch, StateReader, StateWriter};
+use vmm_api::{Grant, Key};
+
+use crate::chunks::{Handed, tests::read_handed};
 
 const PAGES: u32 = 16;
 const CHUNK_PAGES: u32 = 4;
@@ -22,9 +25,8 @@ fn file_key(key: &Key) -> snapshot::Key {
 pub(super) fn contents(of_nobody: bool, key: &Key) -> [Vec<u8>; 2] {
     let (key, mut index) = (file_key(key), PageIndex::new(PAGES, CHUNK_PAGES).unwrap());
     let memory: Vec<u8> = (1..=PAGES as u8).flat_map(|page| [page; PAGE_LEN]).collect();
-    for (number, content) in (0..).zip(memory.chunks(CHUNK_PAGES as usize * PAGE_LEN)) {
-        let tag = key.chunk_sealer(&SALT).tag(number, 0b1111, content);
-        index.push(Chunk { number, mask: 0b1111, tag }).unwrap();
+    for number in 0..PAGES / CHUNK_PAGES {
+        index.push(Chunk { number, mask: 0b1111 }).unwrap();
     }
     let mut state = StateWriter::new();
     state.add_bytes(PageIndex::NAME, 0, PageIndex::VERSION, index.encode()).unwrap();
@@ -32,27 +34,33 @@ pub(super) fn contents(of_nobody: bool, key: &Key) -> [Vec<u8>; 2] {
     [state.finish(&key, &SALT), memory]
 }
 
-/// Whether a snapshot is nobody's, and its state's tag.
-pub(super) fn open(state: &OwnedFd, memory: &OwnedFd, key: &Key) -> (bool, Tag) {
-    let bytes = start_of(state, len(state));
+/// Whether a snapshot is nobody's.
+pub(super) fn open(state: &OwnedFd, memory: &[u8], key: &Key) -> bool {
+    let file = File::from(state.try_clone().unwrap());
+    assert!(file.write_at(b"x", 0).is_err(), "other clones read it");
+    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
     let reader = StateReader::open(&bytes, &file_key(key)).unwrap();
-    assert_eq!(len(memory), PAGES as usize * PAGE_LEN);
-    (reader.bytes(WHOSE, 0, 1).unwrap() == [1], reader.tag())
+    assert_eq!(memory, contents(true, key)[1]);
+    reader.bytes(WHOSE, 0, 1).unwrap() == [1]
 }
 
-/// The pages of a prefetch file.
-pub(super) fn pages_first(prefetch: &OwnedFd, key: &Key, state_tag: &Tag) -> Vec<u32> {
-    let start = start_of(prefetch, PREFETCH_START_LEN);
-    let head = start_of(prefetch, Prefetch::head_len(start.first_chunk().unwrap()).unwrap());
-    Prefetch::open(&head, &file_key(key), state_tag, PAGES).unwrap().pages().to_vec()
+/// The pages of a prefetch content.
+pub(super) fn pages_first(prefetch: &[u8]) -> Vec<u32> {
+    let len = Prefetch::head_len(prefetch.first_chunk().unwrap()).unwrap();
+    let head = Prefetch::decode(&prefetch[..len], PAGES).unwrap();
+    for (page, content) in head.pages().iter().zip(prefetch[len..].chunks(PAGE_LEN)) {
+        assert_eq!(content, [*page as u8 + 1; PAGE_LEN]);
+    }
+    head.pages().to_vec()
 }
 
-fn len(fd: &OwnedFd) -> usize {
-    File::from(fd.try_clone().unwrap()).metadata().unwrap().len() as usize
-}
-
-fn start_of(fd: &OwnedFd, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    File::from(fd.try_clone().unwrap()).read_exact_at(&mut bytes, 0).unwrap();
-    bytes
+/// All of a content, as a machine would have it.
+pub(super) fn read(fds: &[OwnedFd], Grant { table, slots, asks }: &Grant) -> Vec<u8> {
+    let [table, slots, asks] = [table, slots, asks].map(|fd| fds[*fd].try_clone().unwrap());
+    for fd in [&table, &slots] {
+        let file = File::from(fd.try_clone().unwrap());
+        assert!(file.write_at(b"x", 0).is_err(), "the agent's alone");
+    }
+    read_handed(Handed([table, slots, asks])).unwrap()
 }

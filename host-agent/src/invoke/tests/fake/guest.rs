@@ -17,15 +17,16 @@ use guest_protocol::{
     MAX_CHUNK_LEN, Outcome, PROTOCOL_VERSION, ResponseHead, RestoreFailure, RestoreReport, ResumeHello,
     SEED_LEN, Start, StepOutcome, encode, generation_counter,
 };
-use vmm_api::{Request, Response, SnapshotReport};
+use vmm_api::{DriveConfig, Request, Response, SnapshotReport, Source};
 
-use super::{BOOTED, Fake, RUNTIME, TOLD, check_identity, files, read, wait_for_gate};
+use super::{BOOTED, BROKER, Fake, RUNTIME, TOLD, check_identity, files, wait_for_gate};
 
 /// A connected guest.
 pub(super) struct Guest {
     pub(super) stream: UnixStream,
     pub(super) frames: FrameReader,
     pub(super) fake: Fake,
+    pub(super) drives: Vec<DriveConfig>,
     pub(super) fds: Vec<OwnedFd>,
     pub(super) start: Option<Start>,
 }
@@ -193,13 +194,14 @@ impl Guest {
             b"\"how\"" => self.respond(&request_id, format!("{:?}", self.fake.way.get()).as_bytes()),
             b"\"who\"" => {
                 let start = self.start.as_ref().unwrap();
-                let tmp_mib = File::from(self.fds[4].try_clone().unwrap()).metadata().unwrap().len() >> 20;
-                let drives = (read(&self.fds[2]), read(&self.fds[3]), tmp_mib);
+                let Source::Fd(tmp) = self.drives[2].source else { panic!("{:?}", self.drives) };
+                let tmp_mib = File::from(self.fds[tmp].try_clone().unwrap()).metadata().unwrap().len() >> 20;
+                let drives = (self.drive(0), self.drive(1), tmp_mib);
                 let who = (&start.function_name, &start.environment, drives);
                 self.respond(&request_id, &serde_json::to_vec(&who).unwrap());
             }
             b"\"root\"" => {
-                self.respond(&request_id, &serde_json::to_vec(&read(&self.fds[2])).unwrap());
+                self.respond(&request_id, &serde_json::to_vec(&self.drive(0)).unwrap());
             }
             b"\"pid\"" => self.respond(&request_id, process::id().to_string().as_bytes()),
             b"\"hold\"" => {
@@ -237,11 +239,17 @@ impl Guest {
                 self.respond(&request_id, b"null");
             }
             b"\"connect\"" => {
-                let refused = vmm_api::send(self.fds[5].as_fd(), b"{\"port\":1024}", &[]).is_err();
+                let refused = vmm_api::send(self.fds[BROKER].as_fd(), b"{\"port\":1024}", &[]).is_err();
                 self.respond(&request_id, refused.to_string().as_bytes());
             }
             event => self.respond(&request_id, event),
         }
+    }
+
+    /// All of a drive that is read by chunks.
+    fn drive(&self, number: usize) -> String {
+        let Source::Chunks(grant) = &self.drives[number].source else { panic!("{:?}", self.drives) };
+        String::from_utf8(files::read(&self.fds, grant)).unwrap()
     }
 
     fn respond(&mut self, request_id: &str, bytes: &[u8]) {

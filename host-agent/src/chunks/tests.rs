@@ -1,0 +1,197 @@
+//! A node's contents over a real directory: what is published, handed out, deleted, and what a restart finds.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::Path,
+    sync::Arc,
+};
+
+use chunk_store::{ChunkSize, Kind, Label, Reader, Salt, write_pack};
+
+use super::*;
+
+/// Room for everything.
+pub(crate) const CACHE_LEN: u64 = 1 << 30;
+
+/// The contents under a directory.
+pub(crate) fn chunks_in(dir: &Path) -> Arc<Chunks> {
+    Chunks::open(dir, CACHE_LEN).unwrap()
+}
+
+/// Makes a pack of some text where a runtime's image would be.
+pub(crate) fn pack_of(text: &str, path: &Path) {
+    let mut content = tempfile::tempfile().unwrap();
+    content.write_all(text.as_bytes()).unwrap();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    // Beside it: another one may be open.
+    let new = path.with_extension("new");
+    write_pack(&content, Kind::Image, ChunkSize::IMAGE, &Salt::public(), &File::create(&new).unwrap()).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+/// All of a content, as the agent reads it.
+pub(crate) fn text_of(content: &Content) -> String {
+    let mut file = tempfile::tempfile().unwrap();
+    file.set_len(content.manifest().content().len).unwrap();
+    content.read_all(|offset, bytes| std::os::unix::fs::FileExt::write_all_at(&file, bytes, offset)).unwrap();
+    std::io::read_to_string(&mut file).unwrap()
+}
+
+/// All of a content, as a VMM reads it.
+pub(crate) fn read_handed(Handed([table, slots, asks]): Handed) -> Result<Vec<u8>, chunk_store::ReadError> {
+    let mut reader = Reader::new(table.into(), slots.into(), asks)?;
+    let mut all = Vec::new();
+    for index in 0.. {
+        let mut chunk = vec![0; reader.chunk_len(index)];
+        if chunk.is_empty() {
+            break;
+        }
+        reader.read(index, &mut chunk)?;
+        all.extend(chunk);
+    }
+    Ok(all)
+}
+
+fn label(text: &str) -> Label {
+    text.parse().unwrap()
+}
+
+/// Some chunks that differ, some zeros, and a short one.
+fn plain() -> Vec<u8> {
+    let mut plain = vec![0; 5 * 16384 + 100];
+    for (number, byte) in plain[..2 * 16384].iter_mut().enumerate() {
+        *byte = (number / 7) as u8;
+    }
+    plain[5 * 16384 + 7] = 9;
+    plain
+}
+
+fn publish(chunks: &Chunks, name: &str) {
+    chunks.publish(&label(name), Kind::Memory, ChunkSize::MEMORY, &plain()).unwrap();
+}
+
+async fn handed(content: &Arc<Content>) -> Vec<u8> {
+    let handed = content.hand().unwrap();
+    crate::code::blocking(move || read_handed(handed)).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_published_is_read_by_the_agent_and_by_vmms() {
+    let dir = tempfile::tempdir().unwrap();
+    let chunks = chunks_in(dir.path());
+    publish(&chunks, "a");
+    let content = chunks.content(&label("a")).unwrap();
+    assert_eq!(handed(&content).await, plain());
+    drop((content, chunks));
+
+    // Another agent, without what the first one kept beside.
+    fs::remove_dir_all(dir.path().join("chunks/cache")).unwrap();
+    let chunks = chunks_in(dir.path());
+    let content = chunks.content(&label("a")).unwrap();
+    assert_eq!(handed(&content).await, plain(), "all of it is asked for");
+    assert_eq!(handed(&content).await, plain(), "and is there from then on");
+    assert_eq!(chunks.cache.stats().fetched, 3);
+}
+
+#[tokio::test]
+async fn a_copy_that_is_damaged_is_fetched_anew_and_nobody_notices() {
+    let dir = tempfile::tempdir().unwrap();
+    let chunks = chunks_in(dir.path());
+    publish(&chunks, "a");
+    let content = chunks.content(&label("a")).unwrap();
+    let slots = dir.path().join("chunks/cache/slots-14");
+    fs::write(&slots, vec![7; fs::metadata(&slots).unwrap().len() as usize]).unwrap();
+    assert_eq!(handed(&content).await, plain());
+    assert_eq!((chunks.cache.stats().damaged, chunks.cache.stats().fetched), (3, 3));
+    // The directory can go, too.
+    fs::remove_dir_all(dir.path().join("chunks/cache")).unwrap();
+    assert_eq!(handed(&content).await, plain());
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_lost_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let chunks = chunks_in(dir.path());
+    publish(&chunks, "a");
+    drop(chunks);
+    fs::remove_dir_all(dir.path().join("chunks/cache")).unwrap();
+    for folder in fs::read_dir(dir.path().join("chunks/origin/chunks")).unwrap() {
+        for file in fs::read_dir(folder.unwrap().path()).unwrap() {
+            fs::write(file.unwrap().path(), "damaged").unwrap();
+        }
+    }
+    let content = chunks_in(dir.path()).content(&label("a")).unwrap();
+    let handed = content.hand().unwrap();
+    let error = crate::code::blocking(move || read_handed(handed)).await.unwrap_err();
+    assert!(error.to_string().contains("chunk 0 is not to be had"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_deleted_stays_until_it_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let chunks = chunks_in(dir.path());
+    publish(&chunks, "a");
+    let content = chunks.content(&label("a")).unwrap();
+    chunks.delete(&label("a")).unwrap();
+    chunks.collect().unwrap();
+    assert!(!chunks.has(&label("a")) && chunks.labels().unwrap().len() == 1);
+    fs::remove_dir_all(dir.path().join("chunks/cache")).unwrap();
+    assert_eq!(handed(&content).await, plain());
+    // Its VMMs are gone, and with them what answers them.
+    while Arc::strong_count(&content) > 1 {
+        tokio::task::yield_now().await;
+    }
+    drop(content);
+    assert!(chunks.labels().unwrap().is_empty());
+    assert!(chunks.content(&label("a")).unwrap_err().is_missing());
+    chunks.delete(&label("a")).unwrap();
+}
+
+#[tokio::test]
+async fn what_is_published_again_while_it_is_being_deleted_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let chunks = chunks_in(dir.path());
+    publish(&chunks, "a");
+    let content = chunks.content(&label("a")).unwrap();
+    chunks.delete(&label("a")).unwrap();
+    publish(&chunks, "a");
+    drop(content);
+    assert!(chunks.has(&label("a")));
+    assert_eq!(handed(&chunks.content(&label("a")).unwrap()).await, plain());
+}
+
+#[tokio::test]
+async fn a_pack_is_read_as_it_is_and_can_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let chunks = chunks_in(dir.path());
+    let path = dir.path().join("runtimes/a.pack");
+    assert!(chunks.pack(&path).unwrap_err().is_missing());
+    pack_of("an image", &path);
+    assert_eq!(text_of(&chunks.pack(&path).unwrap()), "an image");
+    chunks.adopt(&label("kept"), &path).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(text_of(&chunks.content(&label("kept")).unwrap()), "an image");
+}
+
+#[tokio::test]
+async fn equal_contents_are_stored_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let chunks = chunks_in(dir.path());
+    let stored = || walk(&dir.path().join("chunks/origin/chunks"));
+    publish(&chunks, "a");
+    let once = stored();
+    publish(&chunks, "b");
+    assert_eq!((once, stored()), (3, 3));
+    chunks.delete(&label("a")).unwrap();
+    chunks.collect().unwrap();
+    assert_eq!(stored(), 3, "the other one needs them");
+    chunks.delete(&label("b")).unwrap();
+    chunks.collect().unwrap();
+    assert_eq!(stored(), 0);
+}
+
+fn walk(dir: &Path) -> usize {
+    let folders = fs::read_dir(dir).unwrap().map(|folder| folder.unwrap().path());
+    folders.map(|folder| fs::read_dir(folder).unwrap().count()).sum()
+}
