@@ -29,7 +29,7 @@ mod serial;
 mod virtio;
 mod vsock;
 
-pub use block::{Access, Block, BlockError, BlockRestoreError, BlockState, DriveId};
+pub use block::{Access, Block, BlockError, BlockRestoreError, BlockState, DriveId, Storage};
 pub use bus::{Bus, BusDevice, BusError};
 pub use generation::{
     GENERATION_ID_LEN, Generation, GenerationError, GenerationPlace, GenerationResources, GenerationState,
@@ -42,6 +42,7 @@ pub use serial::{SERIAL_REGION_SIZE, Serial, SerialRestoreError, SerialSink, Ser
 pub use virtio::chain::ChainError;
 pub use virtio::device::{Activation, Event, VirtioDevice};
 pub use virtio::mmio::{MMIO_REGION_SIZE, MmioTransport, QUEUE_NOTIFY_OFFSET, TransportResources};
+pub use virtio::segments::Segments;
 pub use virtio::service::DeviceError;
 pub use virtio::state::{QueueState, RestoreError, TransportState};
 pub use vsock::{Accepted, Broker, SocketBroker, Vsock, VsockRestoreError, VsockState};

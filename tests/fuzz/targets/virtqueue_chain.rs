@@ -41,7 +41,7 @@ fuzz_target!(|input: &[u8]| {
 
 fn disk(access: Access) -> Block {
     let id = DriveId::try_from("fuzz").expect("a good name");
-    Block::new(id, DISK.try_clone().expect("a descriptor"), access).expect("a good disk")
+    Block::new(id, Box::new(DISK.try_clone().expect("a descriptor")), access).expect("a good disk")
 }
 
 /// Fills memory and notifies, a few times over, so that a device is also seen in the middle of its work. A round is a

@@ -145,8 +145,10 @@ impl<'a> Assembly<'a> {
         let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
         let id = devices::DriveId::try_from(id.as_str()).map_err(device_failed(&name))?;
         let block = match saved {
-            Some(saved) => Block::restore((id, file, access), saved.device).map_err(device_failed(&name))?,
-            None => Block::new(id, file, access).map_err(device_failed(&name))?,
+            Some(saved) => {
+                Block::restore((id, Box::new(file), access), saved.device).map_err(device_failed(&name))?
+            }
+            None => Block::new(id, Box::new(file), access).map_err(device_failed(&name))?,
         };
         let resized = saved.is_some_and(|saved| saved.device.sectors != block.sectors());
         let block = Arc::new(Mutex::new(block));

@@ -1,16 +1,14 @@
-//! Block device over a file, virtio 1.3 §5.2: one queue, requests done in order on the I/O thread.
+//! Block device, virtio 1.3 §5.2: one queue, requests done in order on the I/O thread.
 //!
-//! Bytes move between the file and guest memory with no buffer in between. The file is whatever `vmm` was given; its
-//! length at the start is the capacity.
+//! Its bytes are a [`Storage`]'s: a file, or whatever else `vmm` has. The length at the start is the capacity.
 
 mod request;
 mod state;
+mod storage;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 
 use snapshot::Persist;
 use virtio_bindings::virtio_blk::{
@@ -21,7 +19,7 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use vmm_sys_util::eventfd::EventFd;
 
 pub use self::state::{BlockRestoreError, BlockState};
-use crate::guest_io;
+pub use self::storage::Storage;
 use crate::virtio::chain::Buffers;
 use crate::virtio::segments::Segments;
 use crate::virtio::service::{Outcome, Served, come_back, new_kicks, serve};
@@ -50,7 +48,7 @@ const WAKE_BYTES: u64 = 4 << 20;
 pub enum Access {
     /// VIRTIO_BLK_F_RO is offered and writes fail.
     ReadOnly,
-    /// Writes reach the file; VIRTIO_BLK_F_FLUSH is offered.
+    /// Writes reach the storage; VIRTIO_BLK_F_FLUSH is offered.
     ReadWrite,
 }
 
@@ -83,7 +81,7 @@ pub enum BlockError {
     /// The length is not whole sectors.
     #[error("drive image of {0} bytes is not whole sectors of 512 bytes")]
     Length(u64),
-    /// The file's length could not be read, or no eventfd be made.
+    /// The length could not be read, or no eventfd be made.
     #[error("could not set up the drive")]
     Io(#[from] io::Error),
 }
@@ -99,11 +97,11 @@ pub struct Block {
     active: Option<Activation>,
 }
 
-/// The file and what the guest knows about it.
+/// The storage and what the guest knows about it.
 #[derive(Debug)]
 struct Disk {
     id: DriveId,
-    file: File,
+    storage: Box<dyn Storage>,
     access: Access,
     sectors: u64,
 }
@@ -115,29 +113,29 @@ impl Block {
         self.disk.sectors
     }
 
-    /// A device over all of `file`, which has been opened for what `access` says.
+    /// A device over all of `storage`, which can do what `access` says.
     ///
     /// # Errors
-    /// When the file is not whole sectors.
-    pub fn new(id: DriveId, mut file: File, access: Access) -> Result<Self, BlockError> {
-        let len = length(&mut file)?;
+    /// When it is not whole sectors.
+    pub fn new(id: DriveId, mut storage: Box<dyn Storage>, access: Access) -> Result<Self, BlockError> {
+        let len = storage.length()?;
         if !len.is_multiple_of(SECTOR) {
             return Err(BlockError::Length(len));
         }
-        let disk = Disk { id, file, access, sectors: len / SECTOR };
+        let disk = Disk { id, storage, access, sectors: len / SECTOR };
         Ok(Self { kicks: new_kicks(1)?, disk, active: None })
     }
 }
 
 impl Disk {
     /// Does one request and returns how many bytes of its writable half were written.
-    fn serve(&self, buffers: Buffers<'_>) -> u32 {
+    fn serve(&mut self, buffers: Buffers<'_>) -> u32 {
         let Buffers { readable, writable: mut data_in } = buffers;
         // §5.2.6: the last writable byte is the status. Without one there is nowhere to answer.
         let Some(status_at) = data_in.len().checked_sub(1) else { return 0 };
         let Some(status_byte) = data_in.split_off(status_at) else { return 0 };
         let (status, written) = match Header::take(readable) {
-            Some((header, data_out)) => self.execute(&header, &data_out, &data_in),
+            Some((header, data_out)) => self.execute(&header, data_out, data_in),
             None => (Status::IoError, 0),
         };
         status_byte.fill_from(&[status as u8]);
@@ -149,32 +147,29 @@ impl Disk {
     }
 
     /// Returns the status and how many bytes of `data_in` were filled.
-    fn execute(&self, header: &Header, data_out: &Segments<'_>, data_in: &Segments<'_>) -> (Status, usize) {
+    fn execute(&mut self, header: &Header, data_out: Segments<'_>, data_in: Segments<'_>) -> (Status, usize) {
+        let room = data_in.len();
         match header.kind {
-            Kind::In => match self.extent(header.sector, data_in.len()) {
-                Some(at) if data_out.is_empty() => {
-                    done(guest_io::read_exact_at(self.file.as_fd(), at, data_in.pieces()), data_in.len())
-                }
+            Kind::In => match self.extent(header.sector, room) {
+                Some(at) if data_out.is_empty() => done(self.storage.read(at, data_in), room),
                 _ => (Status::IoError, 0),
             },
             Kind::Out => match self.extent(header.sector, data_out.len()) {
-                Some(at) if self.access == Access::ReadWrite => {
-                    done(guest_io::write_all_at(self.file.as_fd(), at, data_out.pieces()), 0)
-                }
+                Some(at) if self.access == Access::ReadWrite => done(self.storage.write(at, data_out), 0),
                 _ => (Status::IoError, 0),
             },
             Kind::Flush => match self.access {
-                Access::ReadWrite => done(self.file.sync_data(), 0),
+                Access::ReadWrite => done(self.storage.flush(), 0),
                 Access::ReadOnly => (Status::Unsupported, 0),
             },
             // §5.2.6: 20 bytes, zero-padded; a driver may ask for more room than that, not for less.
-            Kind::GetId if data_in.len() >= ID_LEN => (Status::Ok, data_in.fill_from(&self.id.0)),
+            Kind::GetId if room >= ID_LEN => (Status::Ok, data_in.fill_from(&self.id.0)),
             Kind::GetId => (Status::IoError, 0),
             Kind::Other => (Status::Unsupported, 0),
         }
     }
 
-    /// Where in the file `len` bytes from `sector` are; none when they are no whole sectors of this disk.
+    /// Where in the storage `len` bytes from `sector` are; none when they are no whole sectors of this disk.
     fn extent(&self, sector: u64, len: usize) -> Option<u64> {
         let len =
             u64::try_from(len).ok().filter(|&len| len.is_multiple_of(SECTOR) && len <= REQUEST_DATA_MAX)?;
@@ -188,12 +183,6 @@ fn done(result: io::Result<()>, written: usize) -> (Status, usize) {
         Ok(()) => (Status::Ok, written),
         Err(_) => (Status::IoError, 0),
     }
-}
-
-/// Length of a file or of a block device, whose metadata has none.
-fn length(file: &mut File) -> io::Result<u64> {
-    use std::io::{Seek, SeekFrom};
-    file.seek(SeekFrom::End(0))
 }
 
 impl VirtioDevice for Block {
@@ -260,20 +249,23 @@ impl VirtioDevice for Block {
 
 impl Persist for Block {
     type State = BlockState;
-    type Resources<'a> = (DriveId, File, Access);
+    type Resources<'a> = (DriveId, Box<dyn Storage>, Access);
     type Error = BlockRestoreError;
 
     fn save(&self) -> BlockState {
-        let Self { kicks: _, disk: Disk { id, file: _, access, sectors }, active: _ } = self;
+        let Self { kicks: _, disk: Disk { id, storage: _, access, sectors }, active: _ } = self;
         BlockState { id: id.0, read_only: *access == Access::ReadOnly, sectors: *sectors }
     }
 
-    /// The file may be another one. Its capacity may differ from the saved one; who restores the transport then tells the
+    /// The storage may be another one. Its capacity may differ from the saved one; who restores the transport then tells the
     /// driver with [`MmioTransport::change_config`](crate::MmioTransport::change_config).
-    fn restore((id, file, access): (DriveId, File, Access), state: &BlockState) -> Result<Self, Self::Error> {
+    fn restore(
+        (id, storage, access): (DriveId, Box<dyn Storage>, Access),
+        state: &BlockState,
+    ) -> Result<Self, Self::Error> {
         if id.0 != state.id || (access == Access::ReadOnly) != state.read_only {
             return Err(BlockRestoreError::Mismatch);
         }
-        Ok(Self::new(id, file, access)?)
+        Ok(Self::new(id, storage, access)?)
     }
 }

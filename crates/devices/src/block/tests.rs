@@ -1,5 +1,6 @@
 //! The block device as a driver sees it.
 
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
 use super::*;
@@ -33,7 +34,8 @@ fn image() -> File {
 
 fn started(access: Access) -> (Driver<Block>, File) {
     let file = image();
-    let block = Block::new(DriveId::try_from("disk_1").unwrap(), file.try_clone().unwrap(), access).unwrap();
+    let block = Block::new(DriveId::try_from("disk_1").unwrap(), Box::new(file.try_clone().unwrap()), access)
+        .unwrap();
     (Driver::started(block), file)
 }
 
@@ -77,7 +79,7 @@ fn drive_ids_are_what_the_contract_says() {
 fn an_image_that_is_not_whole_sectors_is_refused() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(513).unwrap();
-    let result = Block::new(DriveId::try_from("a").unwrap(), file, Access::ReadOnly);
+    let result = Block::new(DriveId::try_from("a").unwrap(), Box::new(file), Access::ReadOnly);
     assert!(matches!(result, Err(BlockError::Length(513))));
 }
 
@@ -165,6 +167,54 @@ fn a_file_that_shrank_is_an_io_error() {
     let (mut driver, file) = started(Access::ReadOnly);
     file.set_len(512).unwrap();
     assert_eq!(request(&mut driver, IN, 0, &[writable(DATA, 1024)]), (IO_ERROR, 1));
+}
+
+/// Sectors that are their number, made up when they are read; one is lost.
+#[derive(Debug)]
+struct MadeUp;
+
+const LOST: u64 = 9;
+
+impl Storage for MadeUp {
+    fn length(&mut self) -> io::Result<u64> {
+        Ok(SECTORS * SECTOR)
+    }
+
+    fn read(&mut self, offset: u64, mut into: Segments<'_>) -> io::Result<()> {
+        let mut sector = offset / SECTOR;
+        while !into.is_empty() {
+            let rest = into.split_off(SECTOR as usize).expect("whole sectors");
+            if sector == LOST {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            into.fill_from(&[sector as u8; SECTOR as usize]);
+            (into, sector) = (rest, sector + 1);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, _offset: u64, _from: Segments<'_>) -> io::Result<()> {
+        panic!("nobody writes to a disk that is read only");
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        panic!("nobody flushes a disk that is read only");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_read_like_one_and_fails_by_the_request() {
+    let id = DriveId::try_from("disk_1").unwrap();
+    let block = Block::new(id, Box::new(MadeUp), Access::ReadOnly).unwrap();
+    let mut driver = Driver::started(block);
+    let pieces = [writable(DATA, 100), writable(SEAM - 300, 700), writable(DATA + 0x800, 224)];
+    assert_eq!(request(&mut driver, IN, 3, &pieces), (OK, 1025));
+    assert_eq!((driver.get_vec(DATA, 100), driver.get_vec(SEAM - 300, 412)), (vec![3; 100], vec![3; 412]));
+    assert_eq!(driver.get_vec(DATA + 0x800, 224), vec![4; 224]);
+    assert_eq!(request(&mut driver, IN, LOST - 1, &[writable(DATA, 1024)]), (IO_ERROR, 1));
+    assert_eq!(request(&mut driver, OUT, 0, &[readable(DATA, 512)]), (IO_ERROR, 1));
+    assert_eq!(request(&mut driver, FLUSH, 0, &[]), (UNSUPPORTED, 1));
+    assert_eq!(request(&mut driver, IN, LOST + 1, &[writable(DATA, 512)]), (OK, 513));
 }
 
 #[test]
@@ -312,7 +362,7 @@ fn only_a_disk_of_that_name_and_access_restores_of_whatever_length() {
         let file = file.try_clone().unwrap();
         file.set_len(len).unwrap();
         let id = DriveId::try_from(id).unwrap();
-        Block::restore((id, file, access), &state).ok().map(|block| block.sectors())
+        Block::restore((id, Box::new(file), access), &state).ok().map(|block| block.sectors())
     };
     assert_eq!(again("disk_1", Access::ReadOnly, SECTORS * 512), Some(SECTORS));
     assert_eq!(again("disk_1", Access::ReadOnly, 512), Some(1));

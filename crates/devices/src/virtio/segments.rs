@@ -7,7 +7,7 @@ use crate::Slice;
 
 /// Pieces of guest memory, in order, none empty.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Segments<'m> {
+pub struct Segments<'m> {
     pieces: Vec<Slice<'m>>,
 }
 
@@ -23,16 +23,21 @@ impl<'m> Segments<'m> {
         &self.pieces
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// Bytes of all pieces.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.pieces.iter().map(Slice::len).sum()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether there is no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
     /// Splits at `at`: the front stays, the rest is returned. None when there are fewer bytes.
-    pub(crate) fn split_off(&mut self, at: usize) -> Option<Segments<'m>> {
+    #[must_use]
+    pub fn split_off(&mut self, at: usize) -> Option<Segments<'m>> {
         let mut left = at;
         let mut index = 0;
         while left > 0 {
@@ -65,7 +70,7 @@ impl<'m> Segments<'m> {
     }
 
     /// Copies as much of `bytes` as fits to the front; returns how much that was.
-    pub(crate) fn fill_from(&self, bytes: &[u8]) -> usize {
+    pub fn fill_from(&self, bytes: &[u8]) -> usize {
         let mut at = 0;
         for piece in &self.pieces {
             let Some((_, source)) = bytes.split_at_checked(at) else { break };
