@@ -8,8 +8,8 @@
 //!        fetch ─► name verified ─► sealed anew ─► slot          flights.rs    one fetch for all who wait
 //! ```
 //!
-//! Blocking, for any number of threads. No lock is held while a copy is read or written or a source is asked. Others may read the
-//! files at the same time ([`Cache::slots`]): what they find in a slot that is another's by then does not open. A disk that is full
+//! Blocking, for any number of threads. No lock that a read needs is held while a file is opened, read, written or emptied or a
+//! source is asked. Others may read the files at the same time ([`Cache::slots`]): what they find in a slot that is another's by then does not open. A disk that is full
 //! or gone makes it slower, not wrong: every error of a file is counted and the chunk fetched.
 
 mod policy;
@@ -18,9 +18,9 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,8 +32,8 @@ use crate::local::{LocalKey, NodeSecret};
 use crate::name::ChunkName;
 use crate::size::ChunkSize;
 
-use shelf::Shelf;
-use slots::Held;
+use shelf::{Gone, Shelf};
+use slots::Slots;
 
 /// How often a chunk is asked for before the error is its caller's.
 const ATTEMPTS: u32 = 3;
@@ -130,7 +130,10 @@ pub struct Verified {
 /// The chunks on this node.
 #[derive(Debug)]
 pub struct Cache {
+    root: PathBuf,
     secret: NodeSecret,
+    /// One file is made at a time.
+    opening: Mutex<()>,
     shelf: Mutex<Shelf>,
     flights: Flights<Result<Arc<Verified>, CacheError>>,
     counters: Counters,
@@ -153,8 +156,16 @@ impl Cache {
     /// # Errors
     /// The directory cannot be listed or written to.
     pub fn open(root: &Path, secret: NodeSecret, capacity: u64) -> io::Result<Self> {
-        let shelf = Mutex::new(Shelf::open(root, capacity)?);
-        Ok(Self { secret, shelf, flights: Flights::new(), counters: Counters::default() })
+        fs::create_dir_all(root)?;
+        let (shelf, opening) = (Mutex::new(Shelf::new(capacity)), Mutex::new(()));
+        let (flights, counters) = (Flights::new(), Counters::default());
+        let cache = Self { root: root.to_owned(), secret, opening, shelf, flights, counters };
+        for size in (0..=u8::MAX).filter_map(ChunkSize::from_log2) {
+            if Slots::exist(root, size)? {
+                cache.class(size)?;
+            }
+        }
+        Ok(cache)
     }
 
     /// A chunk, verified: from its copy, or from `source`.
@@ -218,7 +229,7 @@ impl Cache {
     /// # Errors
     /// There is none, and none can be made.
     pub fn slots(&self, size: ChunkSize) -> io::Result<File> {
-        self.shelf().slots(size)?.handed()
+        self.class(size)?.handed()
     }
 
     /// What happened, and what there is.
@@ -231,29 +242,33 @@ impl Cache {
         CacheStats { hits, fetched, refused, damaged, evicted, failed, copies, bytes, capacity }
     }
 
-    /// From its copy, if there is one that is whole.
+    /// From its copy, if there is one that is whole. One of another length, or among contents that are cut otherwise, stays until
+    /// the chunk has been fetched: not everybody who asks says what is so.
     fn read(&self, name: &ChunkName, key: &LocalKey, wanted: Wanted<'_>) -> Option<Verified> {
         let (held, slots) = {
             let mut shelf = self.shelf();
             let held = shelf.touch(name)?;
-            (held, shelf.slots(held.size))
+            (held, shelf.slots(held.size)?)
         };
-        if held.size == wanted.size && held.len as usize == wanted.len {
-            let mut plaintext = vec![0; wanted.len];
-            match slots.and_then(|slots| slots.read(&held)) {
-                Ok(copy) if key.open_copy(&copy, &held.tag, &mut plaintext).is_ok() => {
-                    count(&self.counters.hits);
-                    let place = Some(Place { at: held.at(), tag: held.tag });
-                    return Some(Verified { plaintext, copy, tag: held.tag, place });
-                }
-                // Another's by now, if it was evicted since.
-                Ok(_) if self.shelf().holds(name, &held) => count(&self.counters.damaged),
-                Ok(_) => {}
-                Err(_) => count(&self.counters.failed),
-            }
+        if held.size != wanted.size || held.len as usize != wanted.len {
+            return None;
         }
-        if self.shelf().drop_held(name, &held).is_err() {
-            count(&self.counters.failed);
+        let mut plaintext = vec![0; wanted.len];
+        let failure = match slots.read(&held) {
+            Ok(copy) if key.open_copy(&copy, &held.tag, &mut plaintext).is_ok() => {
+                count(&self.counters.hits);
+                let place = Some(Place { at: held.at(), tag: held.tag });
+                return Some(Verified { plaintext, copy, tag: held.tag, place });
+            }
+            Ok(_) => &self.counters.damaged,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => &self.counters.damaged,
+            Err(_) => &self.counters.failed,
+        };
+        // If it was evicted since, the slot is another's, and nothing is wrong with it.
+        let gone = self.shelf().drop_held(name, &held);
+        if let Some(gone) = gone {
+            count(failure);
+            self.empty(gone);
         }
         None
     }
@@ -302,7 +317,7 @@ impl Cache {
         Some(Verified { plaintext, copy, tag, place })
     }
 
-    /// Where a copy is from now on; nowhere when it is larger than all the room there is.
+    /// Where a copy is from now on; nowhere when there is no room.
     fn put(
         &self,
         name: &ChunkName,
@@ -310,20 +325,51 @@ impl Cache {
         tag: [u8; TAG_LEN],
         copy: &[u8],
     ) -> io::Result<Option<Place>> {
-        let (slot, slots) = {
-            let mut shelf = self.shelf();
-            let made = shelf.make_room(*name, size)?;
-            self.counters.evicted.fetch_add(made.evicted, Ordering::Relaxed);
-            let Some(slot) = made.slot else { return Ok(None) };
-            (slot, shelf.slots(size)?)
-        };
-        let held = Held { size, slot, len: copy.len() as u32, tag };
-        if let Err(error) = slots.write(name, &held, copy) {
-            self.shelf().give_back(name, &held)?;
+        self.class(size)?;
+        let stuck = self.shelf().stuck();
+        stuck.into_iter().for_each(|stuck| self.empty(stuck));
+        let Some(mut room) = self.shelf().make_room(size) else { return Ok(None) };
+        self.counters.evicted.fetch_add(room.evicted, Ordering::Relaxed);
+        let emptied: Vec<_> = room.gone.drain(..).map(Gone::empty).collect();
+        let failures = emptied.iter().map(|emptied| emptied.failures).sum();
+        self.counters.failed.fetch_add(failures, Ordering::Relaxed);
+        if !self.shelf().settle(&room, emptied) {
+            return Ok(None);
+        }
+        let held = room.held(copy.len() as u32, tag);
+        if let Err(error) = room.slots.write(name, &held, copy) {
+            self.empty(Shelf::abandon(room));
             return Err(error);
         }
-        self.shelf().admit(*name, held)?;
+        let replaced = self.shelf().admit(*name, held);
+        replaced.into_iter().for_each(|replaced| self.empty(replaced));
         Ok(Some(Place { at: held.at(), tag }))
+    }
+
+    /// Without the lock, between two calls that need it.
+    fn empty(&self, gone: Gone) {
+        let emptied = gone.empty();
+        self.counters.failed.fetch_add(emptied.failures, Ordering::Relaxed);
+        self.shelf().emptied(emptied);
+    }
+
+    /// The slots of one length, made when they are first asked for.
+    fn class(&self, size: ChunkSize) -> io::Result<Arc<Slots>> {
+        let found = self.shelf().slots(size);
+        if let Some(slots) = found {
+            return Ok(slots);
+        }
+        let _only = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = self.shelf().slots(size);
+        if let Some(slots) = found {
+            return Ok(slots);
+        }
+        let (_, _, capacity) = self.shelf().volume();
+        let most = u32::try_from(capacity >> size.log2()).unwrap_or(u32::MAX);
+        let slots = Slots::open(&self.root, size, most)?;
+        let mut shelf = self.shelf();
+        shelf.adopt(slots)?;
+        shelf.slots(size).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Every call on it ends before the lock does, so a panic elsewhere does not spoil it.

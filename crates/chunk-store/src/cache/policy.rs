@@ -1,5 +1,5 @@
-//! Which files stay: S3-FIFO (Yang et al., SOSP 2023), counted in bytes. A pure decision, names and lengths in, names to
-//! delete out; nothing here touches a disk.
+//! Which copies stay: S3-FIFO (Yang et al., SOSP 2023), counted in bytes. A pure decision, names and lengths in, names to
+//! drop out; nothing here touches a disk, and how many bytes there may be is the caller's to know.
 //!
 //! ```text
 //!            new ─► small (a tenth) ─┬─ used since ──► main ─┬─ used since ─► main, one use less
@@ -14,20 +14,20 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::name::ChunkName;
 
-/// Part of the bytes that new files may take before one of them has to go.
+/// Part of the bytes that new copies may take before one of them has to go.
 const SMALL_PART: u64 = 10;
 
 /// Uses that count: one that was popular for long is not kept for ever.
 const MAX_USES: u8 = 3;
 
-/// Fewest ghosts that are remembered, however few files fit.
+/// Fewest ghosts that are remembered, however few copies fit.
 const MIN_GHOSTS: usize = 64;
 
-/// The files there are, and in which order they go.
+/// The copies there are, and in which order they go.
 #[derive(Debug)]
 pub(super) struct Policy {
     capacity: u64,
-    files: HashMap<ChunkName, Resident>,
+    copies: HashMap<ChunkName, Resident>,
     small: Queue,
     main: Queue,
     /// Names that were in `small` once, oldest first; the map says which places are still theirs.
@@ -37,7 +37,7 @@ pub(super) struct Policy {
     next: u64,
 }
 
-/// First in, first out. A place whose file has gone or has another place stays until its turn, and counts no bytes.
+/// First in, first out. A place whose copy has gone or has another place stays until its turn, and counts no bytes.
 #[derive(Debug, Default)]
 struct Queue {
     places: VecDeque<(ChunkName, u64)>,
@@ -59,11 +59,11 @@ enum Which {
 }
 
 impl Policy {
-    /// For at most `capacity` bytes.
+    /// For `capacity` bytes, which decide how many of them are new copies'.
     pub(super) fn new(capacity: u64) -> Self {
         Self {
             capacity,
-            files: HashMap::new(),
+            copies: HashMap::new(),
             small: Queue::default(),
             main: Queue::default(),
             ghosts: VecDeque::new(),
@@ -72,57 +72,47 @@ impl Policy {
         }
     }
 
-    /// Bytes of all files; never more than the capacity.
+    /// Bytes of all copies.
     pub(super) fn bytes(&self) -> u64 {
         self.small.bytes + self.main.bytes
     }
 
-    /// What they may not exceed.
+    /// What they are not to exceed.
     pub(super) fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// How many files there are.
+    /// How many copies there are.
     pub(super) fn len(&self) -> usize {
-        self.files.len()
+        self.copies.len()
     }
 
-    /// Whether there is such a file.
+    /// Whether there is such a copy.
     pub(super) fn holds(&self, name: &ChunkName) -> bool {
-        self.files.contains_key(name)
+        self.copies.contains_key(name)
     }
 
-    /// Whether there is such a file, which is about to be read.
+    /// Whether there is such a copy, which is about to be read.
     pub(super) fn touch(&mut self, name: &ChunkName) -> bool {
-        let Some(file) = self.files.get_mut(name) else { return false };
-        file.uses = (file.uses + 1).min(MAX_USES);
+        let Some(copy) = self.copies.get_mut(name) else { return false };
+        copy.uses = (copy.uses + 1).min(MAX_USES);
         true
     }
 
-    /// Makes room for a new file. What has to go is in the list: `name` itself when it is larger than all the room there is.
-    /// A file that is there already stays where it is.
-    pub(super) fn insert(&mut self, name: ChunkName, len: u64) -> Vec<ChunkName> {
+    /// Takes in a copy for which there is room. One that is there already stays where it is.
+    pub(super) fn insert(&mut self, name: ChunkName, len: u64) {
         if self.holds(&name) {
-            return Vec::new();
-        }
-        if len > self.capacity {
-            return vec![name];
-        }
-        let mut gone = Vec::new();
-        while self.bytes() + len > self.capacity {
-            let Some(name) = self.evict() else { break };
-            gone.push(name);
+            return;
         }
         let queue = if self.ghost_of.remove(&name).is_some() { Which::Main } else { Which::Small };
         self.enter(name, Resident { len, uses: 0, place: 0, queue });
-        gone
     }
 
-    /// Forgets a file that is not there any more.
+    /// Forgets a copy that is not there any more.
     pub(super) fn remove(&mut self, name: &ChunkName) {
-        if let Some(file) = self.files.remove(name) {
-            self.queue(file.queue).bytes -= file.len;
-            self.compact(file.queue);
+        if let Some(copy) = self.copies.remove(name) {
+            self.queue(copy.queue).bytes -= copy.len;
+            self.compact(copy.queue);
         }
     }
 
@@ -134,12 +124,12 @@ impl Policy {
     }
 
     /// At the end of its queue.
-    fn enter(&mut self, name: ChunkName, file: Resident) {
+    fn enter(&mut self, name: ChunkName, copy: Resident) {
         let place = self.next_place();
-        let queue = self.queue(file.queue);
+        let queue = self.queue(copy.queue);
         queue.places.push_back((name, place));
-        queue.bytes += file.len;
-        self.files.insert(name, Resident { place, ..file });
+        queue.bytes += copy.len;
+        self.copies.insert(name, Resident { place, ..copy });
     }
 
     fn next_place(&mut self) -> u64 {
@@ -147,46 +137,46 @@ impl Policy {
         self.next
     }
 
-    /// The one file that goes now. Each turn takes a use from a file or a place from `small`, so there is an end to it.
-    fn evict(&mut self) -> Option<ChunkName> {
+    /// Forgets the one copy that goes now, if there is any. Each turn takes a use from a copy or a place from `small`, so there is an end to it.
+    pub(super) fn evict(&mut self) -> Option<ChunkName> {
         loop {
             let from_small = self.small.bytes > self.capacity / SMALL_PART || self.main.bytes == 0;
             let which = if from_small { Which::Small } else { Which::Main };
-            let Some((name, file)) = self.leave(which) else {
+            let Some((name, copy)) = self.leave(which) else {
                 // Files of no bytes at all can be left in the other queue.
                 let other = if from_small { Which::Main } else { Which::Small };
                 return self.leave(other).map(|(name, _)| name);
             };
-            match (which, file.uses) {
+            match (which, copy.uses) {
                 (Which::Small, 0) => {
                     self.remember(name);
                     return Some(name);
                 }
-                (Which::Small, _) => self.enter(name, Resident { uses: 0, queue: Which::Main, ..file }),
+                (Which::Small, _) => self.enter(name, Resident { uses: 0, queue: Which::Main, ..copy }),
                 (Which::Main, 0) => return Some(name),
-                (Which::Main, uses) => self.enter(name, Resident { uses: uses - 1, ..file }),
+                (Which::Main, uses) => self.enter(name, Resident { uses: uses - 1, ..copy }),
             }
         }
     }
 
-    /// Takes the first file out of a queue.
+    /// Takes the first copy out of a queue.
     fn leave(&mut self, which: Which) -> Option<(ChunkName, Resident)> {
         loop {
             let (name, place) = self.queue(which).places.pop_front()?;
-            if let Some(file) = self.files.get(&name).copied().filter(|file| file.place == place) {
-                self.files.remove(&name);
-                self.queue(which).bytes -= file.len;
-                return Some((name, file));
+            if let Some(copy) = self.copies.get(&name).copied().filter(|copy| copy.place == place) {
+                self.copies.remove(&name);
+                self.queue(which).bytes -= copy.len;
+                return Some((name, copy));
             }
         }
     }
 
-    /// As many ghosts as there are files.
+    /// As many ghosts as there are copies.
     fn remember(&mut self, name: ChunkName) {
         let place = self.next_place();
         self.ghosts.push_back((name, place));
         self.ghost_of.insert(name, place);
-        while self.ghosts.len() > self.files.len().max(MIN_GHOSTS) {
+        while self.ghosts.len() > self.copies.len().max(MIN_GHOSTS) {
             let Some((oldest, place)) = self.ghosts.pop_front() else { break };
             if self.ghost_of.get(&oldest) == Some(&place) {
                 self.ghost_of.remove(&oldest);
@@ -194,14 +184,14 @@ impl Policy {
         }
     }
 
-    /// Places that are nobody's are at most as many as the others: files can go otherwise than by their turn.
+    /// Places that are nobody's are at most as many as the others: copies can go otherwise than by their turn.
     fn compact(&mut self, which: Which) {
-        let files = std::mem::take(&mut self.files);
+        let copies = std::mem::take(&mut self.copies);
         let queue = self.queue(which);
-        if queue.places.len() > 2 * files.len() + MIN_GHOSTS {
-            queue.places.retain(|(name, place)| files.get(name).is_some_and(|file| file.place == *place));
+        if queue.places.len() > 2 * copies.len() + MIN_GHOSTS {
+            queue.places.retain(|(name, place)| copies.get(name).is_some_and(|copy| copy.place == *place));
         }
-        self.files = files;
+        self.copies = copies;
     }
 }
 
@@ -222,9 +212,22 @@ mod tests {
     fn read(policy: &mut Policy, number: u32) -> bool {
         let hit = policy.touch(&name(number));
         if !hit {
-            policy.insert(name(number), 1);
+            take_in(policy, number, 1);
         }
         hit
+    }
+
+    /// Makes room first, if that is possible. What had to go.
+    fn take_in(policy: &mut Policy, number: u32, len: u64) -> Vec<ChunkName> {
+        let mut gone = Vec::new();
+        if len > policy.capacity() {
+            return vec![name(number)];
+        }
+        while policy.bytes() + len > policy.capacity() {
+            gone.push(policy.evict().expect("there are bytes"));
+        }
+        policy.insert(name(number), len);
+        gone
     }
 
     #[test]
@@ -248,14 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_not_kept() {
+    fn what_is_removed_counts_no_more() {
         let mut policy = Policy::new(100);
-        policy.insert(name(1), 50);
-        assert_eq!(policy.insert(name(2), 101), [name(2)]);
-        assert!(policy.touch(&name(1)) && !policy.touch(&name(2)));
-        assert_eq!(policy.insert(name(3), 100), [name(1)]);
-        policy.remove(&name(3));
-        assert_eq!((policy.bytes(), policy.len()), (0, 0));
+        take_in(&mut policy, 1, 50);
+        assert_eq!(take_in(&mut policy, 2, 100), [name(1)]);
+        assert!(policy.touch(&name(2)) && !policy.touch(&name(1)));
+        policy.remove(&name(2));
+        assert_eq!((policy.bytes(), policy.len(), policy.evict()), (0, 0, None));
     }
 
     #[derive(Clone, Debug)]
@@ -276,31 +278,31 @@ mod tests {
         #[test]
         fn it_knows_what_there_is_and_keeps_to_its_bytes(capacity in 0..200_u64, steps in steps()) {
             let mut policy = Policy::new(capacity);
-            let mut files: HashMap<ChunkName, u64> = HashMap::new();
+            let mut copies: HashMap<ChunkName, u64> = HashMap::new();
             for step in steps {
                 match step {
                     Step::Read(number, len) => {
                         let name = name(number);
-                        prop_assert_eq!(policy.touch(&name), files.contains_key(&name));
-                        if let Entry::Vacant(file) = files.entry(name) {
-                            file.insert(len);
-                            let gone = policy.insert(name, len);
+                        prop_assert_eq!(policy.touch(&name), copies.contains_key(&name));
+                        if let Entry::Vacant(copy) = copies.entry(name) {
+                            copy.insert(len);
+                            let gone = take_in(&mut policy, number, len);
                             prop_assert_eq!(gone.iter().collect::<HashSet<_>>().len(), gone.len());
                             for name in gone {
-                                prop_assert!(files.remove(&name).is_some(), "what goes was there");
+                                prop_assert!(copies.remove(&name).is_some(), "what goes was there");
                             }
                         }
                     }
                     Step::Remove(number) => {
-                        files.remove(&name(number));
+                        copies.remove(&name(number));
                         policy.remove(&name(number));
                     }
                 }
-                prop_assert_eq!(policy.len(), files.len());
-                prop_assert_eq!(policy.bytes(), files.values().sum::<u64>());
+                prop_assert_eq!(policy.len(), copies.len());
+                prop_assert_eq!(policy.bytes(), copies.values().sum::<u64>());
                 prop_assert!(policy.bytes() <= capacity);
                 let places = policy.small.places.len() + policy.main.places.len();
-                prop_assert!(places <= 2 * (2 * 60 + MIN_GHOSTS), "{} places of 60 files", places);
+                prop_assert!(places <= 2 * (2 * 60 + MIN_GHOSTS), "{} places of 60 copies", places);
                 prop_assert!(policy.ghosts.len() <= MIN_GHOSTS);
             }
         }

@@ -12,6 +12,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,8 @@ pub(super) struct Held {
     pub(super) slot: u32,
     pub(super) len: u32,
     pub(super) tag: [u8; TAG_LEN],
+    /// Which of all copies, so that one that comes again to where it was is another one. Not on the disk.
+    pub(super) turn: u64,
 }
 
 impl Held {
@@ -54,29 +57,31 @@ pub(super) struct Slots {
     index: File,
 }
 
-/// What an index says, checked.
-pub(super) struct Found {
-    pub(super) held: Vec<(ChunkName, Held)>,
-    /// Slots without a record that counts.
-    pub(super) free: Vec<u32>,
-    /// Slots that have been used at any time.
-    pub(super) used: u32,
-}
-
 impl Slots {
-    /// The slots in `root`, made where there are none, and what is in them. Slots that are free take no room when this returns.
-    pub(super) fn open(root: &Path, size: ChunkSize) -> io::Result<(Self, Found)> {
+    /// The slots in `root`, no more than `most`, made where there are none.
+    pub(super) fn open(root: &Path, size: ChunkSize, most: u32) -> io::Result<Self> {
         fs::create_dir_all(root)?;
         let path = |what: &str| -> PathBuf { root.join(format!("{what}-{}", size.log2())) };
-        let open =
-            |what| File::options().read(true).write(true).create(true).truncate(false).open(path(what));
-        let (copies, index) = (open("slots")?, open("index")?);
-        let slots = Self { size, copies, handed: File::open(path("slots"))?, index };
-        let found = slots.survey()?;
-        for slot in &found.free {
-            slots.punch(*slot)?;
-        }
-        Ok((slots, found))
+        let open = |what, slot_len: u64| {
+            let file =
+                File::options().read(true).write(true).create(true).truncate(false).open(path(what))?;
+            let most = u64::from(most) * slot_len;
+            if file.metadata()?.len() > most {
+                file.set_len(most)?;
+            }
+            io::Result::Ok(file)
+        };
+        let (copies, index) = (open("slots", size.bytes() as u64)?, open("index", RECORD_LEN as u64)?);
+        Ok(Self { size, copies, handed: File::open(path("slots"))?, index })
+    }
+
+    /// Whether there are any in `root`.
+    pub(super) fn exist(root: &Path, size: ChunkSize) -> io::Result<bool> {
+        root.join(format!("slots-{}", size.log2())).try_exists()
+    }
+
+    pub(super) fn size(&self) -> ChunkSize {
+        self.size
     }
 
     /// A descriptor of the copies that nothing can be written through.
@@ -102,32 +107,30 @@ impl Slots {
         self.index.write_all_at(&[0; RECORD_LEN], record_at(slot))
     }
 
-    /// Gives the room of a slot back to the disk.
-    pub(super) fn punch(&self, slot: u32) -> io::Result<()> {
+    /// Gives the room of these slots back to the disk.
+    pub(super) fn punch(&self, slots: Range<u32>) -> io::Result<()> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        let (at, len) = (i64::from(slot) << self.size.log2(), 1i64 << self.size.log2());
-        Ok(fallocate(&self.copies, flags, at, len)?)
+        let at = |slot: u32| i64::from(slot) << self.size.log2();
+        Ok(fallocate(&self.copies, flags, at(slots.start), at(slots.end) - at(slots.start))?)
     }
 
-    fn survey(&self) -> io::Result<Found> {
-        let mut found = Found { held: Vec::new(), free: Vec::new(), used: 0 };
+    /// Calls `each` for every slot that has been used at any time, in order, with what its record says, if that counts. How many
+    /// there are.
+    pub(super) fn survey(&self, mut each: impl FnMut(u32, Option<(ChunkName, Held)>)) -> io::Result<u32> {
         let records = self.index.metadata()?.len() / RECORD_LEN as u64;
         let copies = self.copies.metadata()?.len().div_ceil(1 << self.size.log2());
-        found.used = u32::try_from(records.max(copies)).map_err(io::Error::other)?;
+        let used = u32::try_from(records.max(copies)).map_err(io::Error::other)?;
         let mut batch = vec![0; BATCH * RECORD_LEN];
-        for slot in 0..found.used {
+        for slot in 0..used {
             let place = slot as usize % BATCH;
             if place == 0 {
                 batch.fill(0);
                 read_up_to(&self.index, &mut batch, record_at(slot))?;
             }
             let record = batch.get(place * RECORD_LEN..).and_then(<[u8]>::first_chunk);
-            match record.and_then(|record| decode(record, self.size, slot)) {
-                Some(held) => found.held.push(held),
-                None => found.free.push(slot),
-            }
+            each(slot, record.and_then(|record| decode(record, self.size, slot)));
         }
-        Ok(found)
+        Ok(used)
     }
 }
 
@@ -155,7 +158,7 @@ fn decode(record: &[u8; RECORD_LEN], size: ChunkSize, slot: u32) -> Option<(Chun
     let (name, tag, len) = (bytes.array()?, bytes.array()?, bytes.u32()?);
     let is_whole = bytes.array::<4>()? == check_of(record);
     let fits = (1..=size.bytes()).contains(&(len as usize));
-    (is_whole && fits).then(|| (ChunkName::from_bytes(name), Held { size, slot, len, tag }))
+    (is_whole && fits).then(|| (ChunkName::from_bytes(name), Held { size, slot, len, tag, turn: 0 }))
 }
 
 /// Against torn writes, not against anybody: a copy that does not belong to its name does not open.
