@@ -98,7 +98,7 @@ async fn a_deleted_function_is_gone_and_its_name_is_free() {
         let again = node.call(method, "/2015-03-31/functions/f", Body::empty()).await;
         again.is_error(404, "ResourceNotFoundException", gone);
     }
-    while std::fs::read_dir(node.dir.path().join("images")).unwrap().count() != 0 {
+    while std::fs::read_dir(node.dir.path().join("chunks/origin/roots")).unwrap().count() != 0 {
         tokio::task::yield_now().await;
     }
     node.function("f").await;

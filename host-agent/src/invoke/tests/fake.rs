@@ -7,7 +7,7 @@ use std::{
     cell::Cell,
     env,
     fs::{self, File},
-    io::{Read, Write},
+    io::Write,
     os::{
         fd::{AsFd, FromRawFd, OwnedFd, RawFd},
         unix::{fs::PermissionsExt, net::UnixStream},
