@@ -104,6 +104,8 @@ impl Reader {
         if chunk_size.bytes() > MAX_COPY_LEN {
             return Err(TableError::Invalid("its chunks are longer than an answer").into());
         }
+        let end = table::entry_at(chunk_size.count(len).unwrap_or(0));
+        table.read_exact_at(&mut [0], end - 1).map_err(ReadError::Entry)?;
         Ok(Self { table, slots, asks, kind, len, chunk_size, window: None, copy: Vec::new(), asked: 0 })
     }
 
@@ -147,17 +149,27 @@ impl Reader {
         if expected == 0 || plaintext.len() != expected {
             return Err(ReadError::Len { index, expected, found: plaintext.len() });
         }
-        let Some(known) = self.entry(index)? else {
+        let was_there = self.window.is_some();
+        let Some(Known { key, place }) = self.entry(index)? else {
             plaintext.fill(0);
             return Ok(Filled::Zeros);
         };
-        let found = known.place.is_some_and(|place| self.open(&known.key, place, plaintext));
-        if !found {
-            self.ask(index, &known.key, plaintext)?;
+        if place.is_some_and(|place| self.open(&key, place, plaintext)) {
+            return Ok(Filled::Chunk);
         }
+        if was_there {
+            // Somebody else who reads the content may have asked since.
+            self.window = None;
+            let now = self.entry(index)?.and_then(|known| known.place).filter(|now| Some(*now) != place);
+            if now.is_some_and(|now| self.open(&key, now, plaintext)) {
+                return Ok(Filled::Chunk);
+            }
+        }
+        self.ask(index, &key, plaintext)?;
         Ok(Filled::Chunk)
     }
 
+    /// What the table says of a chunk, or said not long ago.
     fn entry(&mut self, index: u32) -> Result<Option<Known>, ReadError> {
         let first = index - index % WINDOW as u32;
         if self.window.as_ref().is_none_or(|(held, _)| *held != first) {
@@ -168,7 +180,8 @@ impl Reader {
         }
         let entries = self.window.as_ref().map(|(_, entries)| entries.as_slice()).unwrap_or_default();
         let at = (index - first) as usize * ENTRY_LEN;
-        Ok(entries.get(at..).and_then(<[u8]>::first_chunk).and_then(table::decode))
+        let entry = entries.get(at..).and_then(<[u8]>::first_chunk);
+        Ok(table::decode(entry.ok_or(TableError::NoChunk(index))?)?)
     }
 
     /// Whether the copy at that place is the chunk; then it is in `plaintext`.
@@ -194,6 +207,7 @@ impl Reader {
 
     fn exchange(&self, index: u32) -> io::Result<Vec<u8>> {
         let socket = self.asks.as_raw_fd();
+        self.forget_answers()?;
         let question = encode_ask(index);
         sendmsg::<()>(socket, &[io::IoSlice::new(&question)], &[], MsgFlags::MSG_NOSIGNAL, None)?;
         let deadline = Instant::now() + ANSWER_TIMEOUT;
@@ -216,6 +230,19 @@ impl Reader {
                     packet.truncate(len?);
                     return Ok(packet);
                 }
+            }
+        }
+    }
+    /// What came too late for its question, which would be taken for the answer to the next one.
+    fn forget_answers(&self) -> io::Result<()> {
+        loop {
+            let mut byte = [0];
+            let mut buffers = [io::IoSliceMut::new(&mut byte)];
+            match recvmsg::<()>(self.asks.as_raw_fd(), &mut buffers, None, MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                message if message?.bytes == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => {}
             }
         }
     }

@@ -3,14 +3,14 @@
 //!
 //! ```text
 //!  0  magic "TNDRGRNT"   12  kind, binary logarithm of a chunk's length, two zeros
-//!  8  version u32        16  length of the content u64, zeros up to 64
+//!  8  version u32        16  length of the content u64, zeros up to 32, hash of bytes 0 to 32
 //! 64  entries of 64 bytes, one a chunk: key 32, tag 16, place u64 (all ones: nowhere), a one u64; all zeros: a chunk of zeros
 //! ```
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -27,6 +27,8 @@ const MAGIC: &[u8; 8] = b"TNDRGRNT";
 const VERSION: u32 = 1;
 pub(super) const HEADER_LEN: usize = 64;
 pub(super) const ENTRY_LEN: usize = 64;
+/// What the hash covers of the header.
+const FIELDS_LEN: usize = 32;
 /// Where the part of an entry begins that changes.
 const AT_TAG: usize = KEY_LEN;
 const NOWHERE: u64 = u64::MAX;
@@ -72,10 +74,10 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table of a content, of whose chunks `known` says in order what is known; nothing of those that are zeros.
+    /// A table of a content, of each of whose chunks `known` says in order what is known; nothing of those that are zeros.
     ///
     /// # Errors
-    /// There is no memory for it.
+    /// There is no memory for it, or another number of chunks.
     pub fn new(
         content: Content,
         known: impl Iterator<Item = Option<(LocalKey, Option<Place>)>>,
@@ -86,24 +88,29 @@ impl Table {
         file.set_len((HEADER_LEN + chunks as usize * ENTRY_LEN) as u64)?;
         file.write_all_at(&head(content), 0)?;
         let mut batch = Zeroizing::new(Vec::with_capacity(BATCH * ENTRY_LEN));
-        let (mut first, mut known) = (0, known.take(chunks as usize).fuse());
-        loop {
+        let mut known = known.fuse();
+        for first in (0..chunks).step_by(BATCH) {
             batch.clear();
-            for known in known.by_ref().take(BATCH) {
+            let len = BATCH.min((chunks - first) as usize) * ENTRY_LEN;
+            for known in known.by_ref().take(BATCH.min((chunks - first) as usize)) {
                 let entry = known.map(|(key, place)| encode(&Known { key, place }));
                 batch.extend_from_slice(
                     entry.as_deref().map_or(&[0; ENTRY_LEN][..], |entry| entry.as_slice()),
                 );
             }
+            if batch.len() < len {
+                return Err(TableError::Invalid("it has fewer chunks than its content"));
+            }
             // Zeros stay a hole.
             if batch.iter().any(|byte| *byte != 0) {
                 file.write_all_at(&batch, entry_at(first))?;
             }
-            if batch.len() < BATCH * ENTRY_LEN {
-                break;
-            }
-            first += BATCH as u32;
         }
+        if known.next().is_some() {
+            return Err(TableError::Invalid("it has more chunks than its content"));
+        }
+        // Whoever is given a descriptor cannot make one of it that writes.
+        file.set_permissions(Permissions::from_mode(0o400))?;
         let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
         fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(io::Error::from)?;
         Ok(Self { file, chunks })
@@ -151,6 +158,8 @@ fn head(content: Content) -> [u8; HEADER_LEN] {
             *to = *from;
         }
     }
+    let (fields, hash) = head.split_at_mut(FIELDS_LEN);
+    hash.copy_from_slice(blake3::hash(fields).as_bytes());
     head
 }
 
@@ -167,6 +176,10 @@ pub(super) fn decode_head(head: &[u8; HEADER_LEN]) -> Result<(Kind, u64, ChunkSi
     let kind = Kind::from_u8(kind).ok_or(TableError::Invalid("a kind of content that is unknown"))?;
     let size = ChunkSize::from_log2(log2).ok_or(TableError::Invalid("chunks of a length that is unknown"))?;
     let len = bytes.u64().ok_or_else(cut)?;
+    let (fields, hash) = head.split_at(FIELDS_LEN);
+    if blake3::hash(fields) != *hash {
+        return Err(TableError::Invalid("its header is damaged"));
+    }
     if size.count(len).is_none() {
         return Err(TableError::Invalid("too long"));
     }
@@ -185,9 +198,16 @@ fn encode(known: &Known) -> Zeroizing<[u8; ENTRY_LEN]> {
 }
 
 /// What an entry says; nothing of a chunk of zeros.
-pub(super) fn decode(entry: &[u8; ENTRY_LEN]) -> Option<Known> {
+pub(super) fn decode(entry: &[u8; ENTRY_LEN]) -> Result<Option<Known>, TableError> {
+    if *entry == [0; ENTRY_LEN] {
+        return Ok(None);
+    }
     let mut bytes = Bytes::new(entry);
-    let (key, tag, at) = (bytes.array()?, bytes.array()?, bytes.u64()?);
-    let place = (at != NOWHERE).then_some(Place { at, tag });
-    (bytes.u64()? == STORED).then(|| Known { key: LocalKey::new(Secret::new(key)), place })
+    match (bytes.array(), bytes.array(), bytes.u64(), bytes.u64()) {
+        (Some(key), Some(tag), Some(at), Some(STORED)) => {
+            let place = (at != NOWHERE).then_some(Place { at, tag });
+            Ok(Some(Known { key: LocalKey::new(Secret::new(key)), place }))
+        }
+        _ => Err(TableError::Invalid("an entry says neither that its chunk is stored nor that it is zeros")),
+    }
 }
