@@ -69,6 +69,12 @@ impl Cmd {
         self
     }
 
+    /// A file as the program's standard input.
+    pub(crate) fn stdin_file(mut self, file: fs::File) -> Cmd {
+        self.command.stdin(file);
+        self
+    }
+
     /// Appends the output to this file.
     pub(crate) fn log(mut self, path: PathBuf) -> Cmd {
         self.log = Some(path);

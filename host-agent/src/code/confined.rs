@@ -38,6 +38,21 @@ const TAR_OVERHEAD: u64 = 4 * 512;
 /// The images' UUID: none, so that the same zip makes the same image.
 const UUID: &str = "00000000-0000-0000-0000-000000000000";
 
+/// What an image is cut into (`docs/chunk-format.md`), and where the files of an aligned one begin.
+const CHUNK_LEN: u64 = 64 * 1024;
+
+/// Most chunks of files in an aligned image, 512 MiB: each is a file of the store's, a slot of the cache's and 64 bytes of a
+/// manifest. What is allowed to be unpacked has 4,000, and one more for each file; packages of more files than that are small
+/// ones almost only, and would be ten times as long.
+const MAX_ALIGNED: u64 = 8192;
+
+/// Equal files of different images are equal chunks: each begins on a multiple of 16 blocks, with its end there and not among
+/// metadata, which is behind all of them (`docs/adr/0009-erofs-for-runtimes-and-code.md`).
+const ALIGNED: &[&str] = &["--dsunit=16", "-Enoinline_data", "--sort=none"];
+
+/// As short as it can be.
+const PACKED: &[&str] = &[];
+
 /// What mkfs.erofs is linked with; those that exist are readable.
 const LIBRARIES: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
 
@@ -70,14 +85,32 @@ pub(crate) fn pack(mkfs: &Path, dir: &Path) -> ExitCode {
         eprintln!("pack-code: {error:#}");
         return ExitCode::FAILURE;
     }
+    let tar = dir.join(TAR);
+    let arrangement = match arrangement(&tar) {
+        Ok(arrangement) => arrangement,
+        Err(error) => {
+            eprintln!("pack-code: cannot read the tar: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let failed = Command::new(mkfs)
-        .args(["--quiet", "-T0", "-U", UUID, "-x-1", "--workers=1", "--tar=f"])
+        .args(["--quiet", "-T0", "-U", UUID, "-x-1", "--workers=1"])
+        .args(arrangement)
+        .arg("--tar=f")
         .arg(dir.join(IMAGE))
-        .arg(dir.join(TAR))
+        .arg(tar)
         .env_clear()
         .exec();
     eprintln!("pack-code: cannot run {}: {failed}", mkfs.display());
     ExitCode::FAILURE
+}
+
+/// What mkfs.erofs is told of where to put the files of a tar of ours.
+fn arrangement(tar: &Path) -> std::io::Result<&'static [&'static str]> {
+    let mut archive = tar::Archive::new(File::open(tar)?);
+    let chunks = archive.entries_with_seek()?.map(|entry| Ok(entry?.size().div_ceil(CHUNK_LEN)));
+    let chunks: u64 = chunks.sum::<std::io::Result<_>>()?;
+    Ok(if chunks > MAX_ALIGNED { PACKED } else { ALIGNED })
 }
 
 fn enter(plan: &JailPlan, filter: &SyscallFilter) -> anyhow::Result<()> {
@@ -201,4 +234,29 @@ fn common_rules() -> Vec<SyscallRule> {
         ),
         allow!(SYS_exit_group, "the end of the process"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_would_take_too_many_chunks_are_packed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(TAR);
+        let mut tar = tar::Builder::new(File::create(&path).unwrap());
+        let mut append = |name: String, content: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            tar.append_data(&mut header, name, content).unwrap();
+        };
+        append("empty".into(), b"");
+        append("two chunks".into(), &[1; CHUNK_LEN as usize + 1]);
+        for index in 2..MAX_ALIGNED {
+            append(index.to_string(), b"1");
+        }
+        assert_eq!(arrangement(&path).unwrap(), ALIGNED);
+        append("one more".into(), b"1");
+        assert_eq!(arrangement(&path).unwrap(), PACKED);
+    }
 }

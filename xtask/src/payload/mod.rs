@@ -2,6 +2,8 @@
 //! Made outside of mkosi, so that a changed program never rebuilds the operating system. Units and configuration are
 //! the image's: `image/`.
 
+mod code;
+mod erofs;
 mod initrd;
 mod programs;
 mod rootfs;
@@ -22,14 +24,15 @@ const LIB: &str = "usr/lib/tinderbox";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Build every runtime image a second time and fail when it differs.
+    /// Build every runtime image, and a code image, a second time and fail when it differs.
     #[arg(long)]
     check_reproducible: bool,
 }
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     if args.check_reproducible {
-        return runtime::NAMES.iter().try_for_each(|name| runtime::check_reproducible(ctx, name));
+        runtime::NAMES.iter().try_for_each(|name| runtime::check_reproducible(ctx, name))?;
+        return code::check(ctx, &Programs::build(ctx)?.host_agent);
     }
     let payload = Payload::ensure(ctx)?;
     println!("{}", payload.root().display());

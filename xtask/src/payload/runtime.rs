@@ -1,6 +1,7 @@
 //! Runtime images: one read-only erofs a Lambda runtime, the root file system that functions see. Built from
 //! `image/runtimes`, byte for byte the same from the same packages.
 
+use super::erofs;
 use super::rootfs;
 use super::spec::Spec;
 use crate::cache;
@@ -16,11 +17,17 @@ use std::path::{Path, PathBuf};
 /// The runtimes of this node, by their Lambda names.
 pub(crate) const NAMES: &[&str] = &["provided.al2023", "python3.13"];
 /// Raise when the way an image is made changes, or to take newer packages.
-const RECIPE: &str = "runtime 3";
+const RECIPE: &str = "runtime 4";
 /// Not compressed. python3.13 would be 48 instead of 83 MB with lz4hc, but the first import of the runtime client in a
 /// fresh guest would cost 187 to 196 instead of 145 million instructions (16 to 64 KiB clusters; counted, nested SVM),
 /// and every sandbox pays that while the node keeps one copy.
-const MKFS: &[&str] = &["-T0", "--all-root", "-x-1", "--quiet"];
+///
+/// The last three: every file on a multiple of 16 blocks, so that it is the same chunks in every image, with its end there and
+/// not among metadata, which is behind all files (`docs/adr/0009-erofs-for-runtimes-and-code.md`). Only of a tar.
+const MKFS: &[&str] =
+    &["-T0", "--all-root", "-x-1", "--quiet", "--dsunit=16", "-Enoinline_data", "--sort=none"];
+/// The tar's files are in the order of their names; times and owners are the image's.
+const TAR: &[&str] = &["--create", "--sort=name", "--format=gnu", "--mtime=@0", "--owner=0", "--group=0"];
 
 /// Builds the image of one runtime unless this very one is there.
 pub(crate) fn ensure(ctx: &Context, name: &str) -> Result<PathBuf> {
@@ -74,19 +81,23 @@ fn build(ctx: &Context, step: &Step, spec: &Spec, name: &str, key: &str, out: &P
     fs::create_dir_all(&root)?;
     rootfs::assemble(ctx, step, spec, &ctx.path("image/runtimes"), name, &root)?;
     step.note("making the file system");
+    let tar = ctx.cmd("tar", "runtimes", step).args(TAR).arg("--directory").arg(&root);
+    tar.arg("--file").arg(work.join("root.tar")).arg(".").run()?;
     let (image, out_text) = (image_in(out, name), out.to_str().context("the cache's path is not UTF-8")?);
     let mut args: Vec<String> = MKFS.iter().map(|&arg| arg.to_owned()).collect();
     args.extend([
         "-U".to_owned(),
         uuid(key),
+        "--tar=f".to_owned(),
         format!("{out_text}/{name}.erofs"),
-        format!("{out_text}/work/root"),
+        format!("{out_text}/work/root.tar"),
     ]);
     let cmd = toolbox.cmd("mkfs.erofs", &args, &[out]);
     cmd.log(ctx.cache.log("runtimes"))
         .step(step)
         .run()
         .with_context(|| format!("make {}", image.display()))?;
+    erofs::check_aligned(&image)?;
     cache::remove_tree(&work)
 }
 
