@@ -46,6 +46,7 @@ struct Stage<'a> {
     subject: &'static Subject,
     lib: &'a Path,
     folder: &'a Path,
+    runtime: PathBuf,
     code: PathBuf,
     kernel: Kernel,
 }
@@ -73,7 +74,8 @@ pub(crate) fn run(arguments: &[String], folder: &Path) -> Result<()> {
     };
     let subject = if bootstrap.is_some() { &subject::RUST } else { &subject::PYTHON };
     let code = subject::code_image(folder, bootstrap)?;
-    let stage = Stage { subject, lib: Path::new(lib), folder, code, kernel };
+    let runtime = subject::runtime_image(Path::new(lib), subject.runtime, folder)?;
+    let stage = Stage { subject, lib: Path::new(lib), folder, runtime, code, kernel };
     let scratch = scratch_image(folder)?;
     let snapshot = stage.snapshot(Path::new(initrd), &scratch)?;
     let clones: usize = clones.parse()?;
@@ -175,8 +177,7 @@ impl Stage<'_> {
 
     fn files(&self, scratch: &Path) -> Result<[File; 3]> {
         let scratch = File::options().read(true).write(true).open(scratch)?;
-        let runtime = format!("runtimes/{}.erofs", self.subject.runtime);
-        Ok([File::open(self.lib.join(runtime))?, File::open(&self.code)?, scratch])
+        Ok([File::open(&self.runtime)?, File::open(&self.code)?, scratch])
     }
 }
 

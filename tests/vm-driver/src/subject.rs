@@ -1,10 +1,12 @@
 //! The functions of the proof: what they are, and what they draw.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use chunk_store::{MAX_BODY_LEN, Pack, Source, open};
 
 const PYTHON_CODE: &str = include_str!("../../functions/unique/app.py");
 
@@ -72,5 +74,25 @@ pub(crate) fn code_image(folder: &Path, bootstrap: Option<&Path>) -> Result<Path
     }
     let made = Command::new("mkfs.erofs").args(["--quiet", "--all-root"]).args([&image, &source]).status()?;
     ensure!(made.success(), "mkfs.erofs");
+    Ok(image)
+}
+
+/// The image of a payload's runtime, unpacked: these machines are given files, and no agent serves them chunks.
+pub(crate) fn runtime_image(lib: &Path, runtime: &str, folder: &Path) -> Result<PathBuf> {
+    let path = lib.join(format!("runtimes/{runtime}.pack"));
+    let pack = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+    let pack = Pack::open(pack).with_context(|| format!("read {}", path.display()))?;
+    let (manifest, image) = (pack.manifest(), folder.join("runtime.erofs"));
+    let file = File::create(&image)?;
+    file.set_len(manifest.content().len)?;
+    let chunk_len = manifest.content().chunk_size.bytes() as u64;
+    for (index, entry) in (0_u32..).zip(manifest.chunks()) {
+        let Some(entry) = entry else { continue };
+        let body = pack.fetch(&entry.name, MAX_BODY_LEN, 0)?;
+        let chunk = open(entry, &body, manifest.chunk_len(index))?;
+        // Most chunks end with padding, which needs no room on the disk.
+        let len = chunk.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        file.write_all_at(chunk.get(..len).unwrap_or_default(), u64::from(index) * chunk_len)?;
+    }
     Ok(image)
 }

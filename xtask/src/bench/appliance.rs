@@ -213,8 +213,8 @@ pub(super) fn sizes(ctx: &Context) -> Result<Vec<Samples>> {
         ("size.host_agent", lib.join("host-agent")),
         ("size.guest_kernel", lib.join("guest/vmlinux")),
         ("size.guest_initrd", lib.join("guest/initrd.cpio")),
-        ("size.runtime_python", lib.join("runtimes/python3.13.erofs")),
-        ("size.runtime_provided", lib.join("runtimes/provided.al2023.erofs")),
+        ("size.runtime_python_pack", lib.join("runtimes/python3.13.pack")),
+        ("size.runtime_provided_pack", lib.join("runtimes/provided.al2023.pack")),
     ];
     files.iter().map(|(name, path)| size_of(name, path)).collect()
 }

@@ -19,7 +19,7 @@ pub(crate) use programs::{build_static, build_ungated};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const RECIPE: &str = "payload 1";
+const RECIPE: &str = "payload 2";
 const LIB: &str = "usr/lib/tinderbox";
 
 #[derive(clap::Args)]
@@ -56,7 +56,7 @@ impl Payload {
             ("guest/initrd.cpio".to_owned(), ensure_initrd(ctx, &programs.guest_init)?),
         ];
         for name in runtime::NAMES {
-            files.push((format!("runtimes/{name}.erofs"), runtime::ensure(ctx, name)?));
+            files.push((format!("runtimes/{name}.pack"), runtime::ensure_pack(ctx, name)?));
         }
         let mut inputs = Inputs::new(RECIPE);
         for (name, source) in &files {

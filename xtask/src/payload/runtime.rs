@@ -1,5 +1,6 @@
-//! Runtime images: one read-only erofs a Lambda runtime, the root file system that functions see. Built from
-//! `image/runtimes`, byte for byte the same from the same packages.
+//! Runtimes: one read-only erofs a Lambda runtime, the root file system that functions see, built from `image/runtimes`, byte
+//! for byte the same from the same packages. It stays in the cache: what the appliance carries is a pack of its chunks
+//! (`docs/chunk-format.md`), which a node reads from as its sandboxes do from the image.
 
 use super::erofs;
 use super::rootfs;
@@ -11,13 +12,16 @@ use crate::progress::Step;
 use crate::setup;
 use crate::toolbox::Toolbox;
 use anyhow::{Context as _, Result, ensure};
-use std::fs;
+use chunk_store::{ChunkSize, Kind, Salt, write_pack};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// The runtimes of this node, by their Lambda names.
 pub(crate) const NAMES: &[&str] = &["provided.al2023", "python3.13"];
 /// Raise when the way an image is made changes, or to take newer packages.
 const RECIPE: &str = "runtime 4";
+/// Raise when packs change.
+const PACK_RECIPE: &str = "runtime-pack 1";
 /// Not compressed. python3.13 would be 48 instead of 83 MB with lz4hc, but the first import of the runtime client in a
 /// fresh guest would cost 187 to 196 instead of 145 million instructions (16 to 64 KiB clusters; counted, nested SVM),
 /// and every sandbox pays that while the node keeps one copy.
@@ -28,6 +32,29 @@ const MKFS: &[&str] =
     &["-T0", "--all-root", "-x-1", "--quiet", "--dsunit=16", "-Enoinline_data", "--sort=none"];
 /// The tar's files are in the order of their names; times and owners are the image's.
 const TAR: &[&str] = &["--create", "--sort=name", "--format=gnu", "--mtime=@0", "--owner=0", "--group=0"];
+
+/// Packs one runtime unless this very pack is there.
+pub(crate) fn ensure_pack(ctx: &Context, name: &str) -> Result<PathBuf> {
+    let image = ensure(ctx, name)?;
+    let (_, key) = describe(ctx, name)?;
+    let key = Inputs::new(PACK_RECIPE).text("image", &key).key();
+    if let Some(dir) = ctx.cache.find("runtime-pack", &key) {
+        return Ok(pack_in(&dir, name));
+    }
+    let step = ctx.progress.step(format!("packing the runtime {name}"));
+    let dir = ctx.cache.artefact("runtime-pack", &key, &step, |out| pack(&image, &pack_in(out, name)))?;
+    step.done();
+    Ok(pack_in(&dir, name))
+}
+
+/// Cuts an image into chunks that anybody may have, and packs them.
+pub(crate) fn pack(image: &Path, out: &Path) -> Result<()> {
+    let content = File::open(image).with_context(|| format!("open {}", image.display()))?;
+    let file = File::create(out).with_context(|| format!("create {}", out.display()))?;
+    write_pack(&content, Kind::Image, ChunkSize::IMAGE, &Salt::public(), &file)
+        .map(drop)
+        .with_context(|| format!("pack {}", image.display()))
+}
 
 /// Builds the image of one runtime unless this very one is there.
 pub(crate) fn ensure(ctx: &Context, name: &str) -> Result<PathBuf> {
@@ -42,9 +69,9 @@ pub(crate) fn ensure(ctx: &Context, name: &str) -> Result<PathBuf> {
     Ok(image_in(&dir, name))
 }
 
-/// Builds the image once more and compares it with the one in the cache.
+/// Builds image and pack once more and compares them with those in the cache.
 pub(crate) fn check_reproducible(ctx: &Context, name: &str) -> Result<()> {
-    let first = file_sha256(&ensure(ctx, name)?)?;
+    let first = [file_sha256(&ensure(ctx, name)?)?, file_sha256(&ensure_pack(ctx, name)?)?];
     let (spec, key) = describe(ctx, name)?;
     let step = ctx.progress.step(format!("building the runtime image {name} again"));
     let _lock = ctx.cache.lock("runtime-again", &step)?;
@@ -52,11 +79,16 @@ pub(crate) fn check_reproducible(ctx: &Context, name: &str) -> Result<()> {
     cache::remove_tree(&out)?;
     fs::create_dir(&out)?;
     build(ctx, &step, &spec, name, &key, &out)?;
-    let again = file_sha256(&image_in(&out, name))?;
-    ensure!(first == again, "{name} is not reproducible: {first} and {again} (kept in {})", out.display());
+    pack(&image_in(&out, name), &pack_in(&out, name))?;
+    let again = [file_sha256(&image_in(&out, name))?, file_sha256(&pack_in(&out, name))?];
+    ensure!(
+        first == again,
+        "{name} is not reproducible: {first:?} and {again:?} (kept in {})",
+        out.display()
+    );
     cache::remove_tree(&out)?;
     step.done();
-    println!("{name}: {first} twice");
+    println!("{name}: {} twice, packed as {}", first[0], first[1]);
     Ok(())
 }
 
@@ -72,6 +104,10 @@ fn describe(ctx: &Context, name: &str) -> Result<(Spec, String)> {
 
 fn image_in(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.erofs"))
+}
+
+fn pack_in(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.pack"))
 }
 
 fn build(ctx: &Context, step: &Step, spec: &Spec, name: &str, key: &str, out: &Path) -> Result<()> {
