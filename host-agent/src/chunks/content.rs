@@ -122,7 +122,8 @@ impl Content {
         let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         let last = self.looked_ms.load(Ordering::Relaxed);
         let due = now.saturating_sub(last) >= LOOK_AGAIN.as_millis() as u64;
-        let mine = due && self.looked_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let mine =
+            due && self.looked_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if !mine {
             return;
         }

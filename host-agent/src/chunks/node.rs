@@ -10,8 +10,8 @@ use std::{
 };
 
 use chunk_store::{
-    Cache, CacheError, Label, Manifest, ManifestError, NodeSecret, Pack, PackError, Source, Store, StoreError,
-    TableError, TenantKey,
+    Cache, CacheError, Label, Manifest, ManifestError, NodeSecret, Pack, PackError, Source, Store,
+    StoreError, TableError, TenantKey,
 };
 
 use super::{
@@ -132,8 +132,7 @@ impl Chunks {
         }
         let sealed = self.store.manifest(label)?;
         let opened = Manifest::open(&sealed, &self.tenant, label.as_str().as_bytes());
-        let manifest =
-            opened.map_err(|source| ChunksError::Manifest { label: label.to_string(), source })?;
+        let manifest = opened.map_err(|source| ChunksError::Manifest { label: label.to_string(), source })?;
         self.keep(name, manifest, Arc::clone(&self.store) as Arc<dyn Source + Send + Sync>)
     }
 
@@ -163,7 +162,8 @@ impl Chunks {
         // Dropped outside of the lock: they may be the last.
         let (closed, deleted) = {
             let mut open = self.state();
-            let (closed, recent) = open.recent.drain(..).partition::<Vec<_>, _>(|content| content.name == name);
+            let (closed, recent) =
+                open.recent.drain(..).partition::<Vec<_>, _>(|content| content.name == name);
             open.recent = recent.into();
             open.doomed.insert(label.clone());
             drop(open);

@@ -14,7 +14,8 @@ use std::{
 };
 
 use chunk_store::{
-    ChunkSize, Content as Described, Entry, Kind, Label, Manifest, Publish, Salt, Sealed, Source as _, Wanted, seal,
+    ChunkSize, Content as Described, Entry, Kind, Label, Manifest, Publish, Salt, Sealed, Source as _,
+    Wanted, seal,
 };
 
 use super::node::{Chunks, ChunksError, open_pack};
@@ -92,8 +93,7 @@ impl Chunks {
 
     fn commit(&self, publish: Publish<'_>, label: &Label, manifest: &Manifest) -> Result<(), ChunksError> {
         let sealed = manifest.seal(&self.tenant, label.as_str().as_bytes());
-        let sealed =
-            sealed.map_err(|source| ChunksError::Manifest { label: label.to_string(), source })?;
+        let sealed = sealed.map_err(|source| ChunksError::Manifest { label: label.to_string(), source })?;
         self.reprieve(label);
         Ok(publish.commit(label, manifest, &sealed)?)
     }
@@ -129,7 +129,8 @@ impl Cutting<'_> {
                     return Ok(());
                 }
                 // Whoever fails has the others end.
-                let entry = self.cut(index, &mut buffer).inspect_err(|_| next.store(count, Ordering::Relaxed))?;
+                let entry =
+                    self.cut(index, &mut buffer).inspect_err(|_| next.store(count, Ordering::Relaxed))?;
                 if let Some(slot) = lock(&entries).get_mut(index as usize) {
                     *slot = entry;
                 }
@@ -138,7 +139,9 @@ impl Cutting<'_> {
         let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         thread::scope(|scope| {
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a thread panicked".into())))
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a thread panicked".into())))
         })?;
         Ok(entries.into_inner().unwrap_or_else(PoisonError::into_inner))
     }

@@ -26,7 +26,8 @@ pub(crate) fn pack_of(text: &str, path: &Path) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     // Beside it: another one may be open.
     let new = path.with_extension("new");
-    write_pack(&content, Kind::Image, ChunkSize::IMAGE, &Salt::public(), &File::create(&new).unwrap()).unwrap();
+    write_pack(&content, Kind::Image, ChunkSize::IMAGE, &Salt::public(), &File::create(&new).unwrap())
+        .unwrap();
     fs::rename(new, path).unwrap();
 }
 

@@ -23,7 +23,8 @@ fn open(dir: &Path) -> CodeStore {
 async fn a_full_disk_takes_no_code_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::pretended(BUILD_LEN);
-    let store = CodeStore::open(dir.path(), Builder::InProcess, Arc::clone(&disk), chunks_in(dir.path())).unwrap();
+    let store =
+        CodeStore::open(dir.path(), Builder::InProcess, Arc::clone(&disk), chunks_in(dir.path())).unwrap();
     let refused = store.ingest(zip_of("a", "1")).await.unwrap_err();
     assert!(matches!(refused, CodeError::Disk(DiskError::Full { .. })), "{refused}");
     for folder in ["code", "chunks/origin/roots", "builds"] {

@@ -236,7 +236,11 @@ impl Host {
     }
 
     /// The contents of a sandbox's drives; without code there is a drive that nobody is to mount.
-    pub(super) async fn drives(&self, image: RuntimeImage, code: Option<Label>) -> Result<Drives, SandboxError> {
+    pub(super) async fn drives(
+        &self,
+        image: RuntimeImage,
+        code: Option<Label>,
+    ) -> Result<Drives, SandboxError> {
         let chunks = Arc::clone(&self.chunks);
         blocking(move || {
             let runtime = image.open(&chunks).map_err(SandboxError::Runtime)?;

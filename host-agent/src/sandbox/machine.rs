@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use vmm_api::{
-    DriveAccess, DriveConfig, Grant, Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape, SnapshotConfig,
-    SnapshotKind, Source, VsockConfig,
+    DriveAccess, DriveConfig, Grant, Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape,
+    SnapshotConfig, SnapshotKind, Source, VsockConfig,
 };
 
 use crate::chunks::Handed;
@@ -88,7 +88,12 @@ impl Connections {
     }
 
     /// All descriptors of a clone.
-    pub(crate) fn and_snapshot(self, state: OwnedFd, memory: Handed, prefetch: Option<Handed>) -> Vec<OwnedFd> {
+    pub(crate) fn and_snapshot(
+        self,
+        state: OwnedFd,
+        memory: Handed,
+        prefetch: Option<Handed>,
+    ) -> Vec<OwnedFd> {
         let mut fds = self.into_fds();
         fds.push(state);
         fds.extend(memory.0);
@@ -213,7 +218,10 @@ mod tests {
         let ids: Vec<_> = config.drives.iter().map(|drive| drive.id.as_str()).collect();
         assert_eq!(ids, ["runtime", "code", "scratch"]);
         let serial = SerialConfig::Fd(SERIAL);
-        assert_eq!((config.serial, config.kernel, config.initrd), (serial, Source::Fd(9), Some(Source::Fd(10))));
+        assert_eq!(
+            (config.serial, config.kernel, config.initrd),
+            (serial, Source::Fd(9), Some(Source::Fd(10)))
+        );
     }
 
     #[test]

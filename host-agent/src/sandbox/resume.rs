@@ -130,7 +130,8 @@ impl Host {
         let (serial_in, serial_out) = pipe::pipe()?;
         let serial = Captured::from(serial_out, id, Stream::Serial);
         let connections = drives.hand(&scratch, their_broker, serial_in.into_nonblocking_fd()?)?;
-        let (memory, prefetch) = (opened.memory.hand()?, opened.prefetch.as_ref().map(Content::hand).transpose()?);
+        let (memory, prefetch) =
+            (opened.memory.hand()?, opened.prefetch.as_ref().map(Content::hand).transpose()?);
         fetch_ahead(snapshot, &drives, opened.prefetch.as_ref());
         let (is_prefetched, lesson) = (prefetch.is_some(), snapshot.lesson());
         let fds = connections.and_snapshot(opened.state.into(), memory, prefetch);

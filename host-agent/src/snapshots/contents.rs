@@ -130,7 +130,8 @@ pub(super) fn state(chunks: &Arc<Chunks>, id: &ContentsId) -> Result<File, Conte
         file.set_len(content.manifest().content().len)?;
         content.read_all(|offset, bytes| std::os::unix::fs::FileExt::write_all_at(&file, bytes, offset))?;
         (&file).flush()?;
-        let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
+        let seals =
+            SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
         fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(io::Error::from)?;
         Ok(file)
     };

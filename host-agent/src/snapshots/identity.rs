@@ -183,7 +183,8 @@ impl Host {
         let chunks = Arc::clone(&self.chunks);
         self.once(&self.image(name), move |path| {
             runtimes::hash_of(&chunks, path).map_err(|error| {
-                let kind = if error.is_missing() { io::ErrorKind::NotFound } else { io::ErrorKind::InvalidData };
+                let kind =
+                    if error.is_missing() { io::ErrorKind::NotFound } else { io::ErrorKind::InvalidData };
                 io::Error::new(kind, error)
             })
         })

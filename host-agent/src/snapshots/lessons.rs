@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn chunks_of_drives_are_told_too() {
         let lessons = Lessons::default();
-        let told = |chunks: Vec<u32>| WorkingSet { pages: vec![], drives: [("code".to_owned(), chunks)].into() };
+        let told =
+            |chunks: Vec<u32>| WorkingSet { pages: vec![], drives: [("code".to_owned(), chunks)].into() };
         assert_eq!(lessons.learn(&told(vec![4, 1])), Learned { pages: false, drives: true });
         assert_eq!(lessons.learn(&told(vec![1, 4])), Learned { pages: false, drives: false });
         lessons.learn(&told((0..2 * MAX_DRIVE_CHUNKS as u32).collect()));

@@ -32,9 +32,7 @@ impl SnapshotStore {
     /// Deletes the least recently used snapshots of runtimes beyond the bounds; all when there are to be none.
     pub(crate) async fn shed(self: &Arc<Self>, max_count: usize) {
         let by_age = self.runtimes_by_age();
-        let item = |snapshot: &Arc<Snapshot>| {
-            Item { used_ms: snapshot.used_ms(), len: snapshot.disk_len() }
-        };
+        let item = |snapshot: &Arc<Snapshot>| Item { used_ms: snapshot.used_ms(), len: snapshot.disk_len() };
         let items: Vec<_> = by_age.iter().map(item).collect();
         for snapshot in &by_age[..surplus(&items, (max_count, MAX_LEN))] {
             self.discard_now(snapshot).await;

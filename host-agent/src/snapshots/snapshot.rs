@@ -200,7 +200,8 @@ impl Snapshot {
             _ if !self.dir.exists() => Some(number),
             before => before,
         };
-        let deleted = gone.map(|gone| prefetch::label_of(&self.contents, gone).map(|label| self.chunks.delete(&label)));
+        let deleted =
+            gone.map(|gone| prefetch::label_of(&self.contents, gone).map(|label| self.chunks.delete(&label)));
         if let Some(Err(error)) = deleted {
             tracing::warn!("a prefetch content of {} is left: {error}", self.dir.display());
         }
@@ -281,7 +282,8 @@ impl Meta {
 /// What an agent before this one was told of drives: a list of numbers that costs time where it is wrong.
 fn read_drives(dir: &Path) -> BTreeMap<String, Vec<u32>> {
     let mut bytes = Vec::new();
-    let read = File::open(dir.join(DRIVES)).and_then(|file| file.take(MAX_DRIVES_LEN).read_to_end(&mut bytes));
+    let read =
+        File::open(dir.join(DRIVES)).and_then(|file| file.take(MAX_DRIVES_LEN).read_to_end(&mut bytes));
     read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 

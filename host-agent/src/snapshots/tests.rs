@@ -1,19 +1,16 @@
 //! The store over a real directory: what is published, replaced, deleted, and what a crash leaves.
 
-use std::{
-    collections::HashSet,
-    fs,
-    io::Write as _,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::HashSet, fs, io::Write as _, path::Path, sync::Arc};
 
 use vmm_api::{Identity, Shape};
 
 use super::*;
 use crate::{
     chunks::tests::{chunks_in, pack_of, text_of},
-    disk::Disk, functions::model::FunctionId, invoke::Retired};
+    disk::Disk,
+    functions::model::FunctionId,
+    invoke::Retired,
+};
 
 fn function(name: &str) -> FunctionId {
     FunctionId { region: "us-east-1".into(), name: name.into() }

@@ -158,7 +158,15 @@ impl Fake {
         }
         connect(fds[BROKER].as_fd(), CONTROL_PORT, &theirs);
         drop(theirs);
-        Guest { stream: ours, frames: FrameReader::default(), fake: self, drives: config.drives.clone(), fds, start: None }.run();
+        Guest {
+            stream: ours,
+            frames: FrameReader::default(),
+            fake: self,
+            drives: config.drives.clone(),
+            fds,
+            start: None,
+        }
+        .run();
     }
 
     /// Plays a clone: what it was made from is in its files.
@@ -189,8 +197,15 @@ impl Fake {
         let (ours, theirs) = UnixStream::pair().unwrap();
         connect(fds[BROKER].as_fd(), CONTROL_PORT, &theirs);
         drop(theirs);
-        Guest { stream: ours, frames: FrameReader::default(), fake: self, drives: config.drives.clone(), fds, start: None }
-            .resume(&config.generation);
+        Guest {
+            stream: ours,
+            frames: FrameReader::default(),
+            fake: self,
+            drives: config.drives.clone(),
+            fds,
+            start: None,
+        }
+        .resume(&config.generation);
     }
 
     /// Writes down what it has from the start, and says from now on, if it was asked to, what it had to wait for.
@@ -204,7 +219,10 @@ impl Fake {
             while fake.request().0 == Request::WorkingSet {
                 assert!(learn);
                 TOLD.store(true, Ordering::Relaxed);
-                fake.answer(&Response::WorkingSet(WorkingSet { pages: FAULTED.into(), ..WorkingSet::default() }));
+                fake.answer(&Response::WorkingSet(WorkingSet {
+                    pages: FAULTED.into(),
+                    ..WorkingSet::default()
+                }));
             }
         });
     }

@@ -92,7 +92,10 @@ async fn it_waits_for_the_room_of_another_maker() {
         }
     };
     let snapshot = within(published).await;
-    assert!(snapshot.open().unwrap().prefetch.is_none() && !making.is_finished(), "the room is somebody else's");
+    assert!(
+        snapshot.open().unwrap().prefetch.is_none() && !making.is_finished(),
+        "the room is somebody else's"
+    );
     let _gate = node.open_gate();
     within(making).await.unwrap().unwrap();
     assert!(snapshot.open().unwrap().prefetch.is_some());

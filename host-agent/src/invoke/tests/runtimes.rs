@@ -124,7 +124,11 @@ async fn a_snapshot_serves_until_what_it_was_made_from_is_made_again() {
         let node = made().await;
         let old = snapshot(&node);
         let path = node.dir.path().join("lib").join(file);
-        if file == PYTHON { pack_of("updated", &path) } else { fs::write(path, "updated").unwrap() }
+        if file == PYTHON {
+            pack_of("updated", &path)
+        } else {
+            fs::write(path, "updated").unwrap()
+        }
         let node = node.restarted().await;
         assert_eq!(node.how(function("g")).await, "runtime", "{file}");
         rest(&node, 1).await;
