@@ -7,12 +7,12 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use chunk_store::{CacheError, Manifest, Source, Table, TableError, Verified};
+use chunk_store::{CacheError, Manifest, Source, SourceError, Table, TableError, Verified};
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -36,6 +36,8 @@ pub(crate) struct Content {
     source: Arc<dyn Source + Send + Sync>,
     /// Chunks that were not on the node when it was looked last.
     absent: AtomicU32,
+    /// Whether a chunk is nowhere any more.
+    lost: AtomicBool,
     opened: Instant,
     /// Milliseconds after that when it was last looked where the copies are.
     looked_ms: AtomicU64,
@@ -61,8 +63,8 @@ impl Content {
         });
         let table = Table::new(manifest.content(), known)?;
         let slots = chunks.cache.slots(manifest.content().chunk_size).map_err(TableError::from)?;
-        let (opened, looked_ms) = (Instant::now(), AtomicU64::new(0));
-        Ok(Self { chunks, name, manifest, table, slots, source, absent, opened, looked_ms })
+        let (opened, looked_ms, lost) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Self { chunks, name, manifest, table, slots, source, absent, lost, opened, looked_ms })
     }
 
     /// What it consists of.
@@ -81,12 +83,21 @@ impl Content {
     /// A chunk, verified; nothing of one that is zeros. Blocks.
     pub(crate) fn read(&self, index: u32) -> Result<Option<Arc<Verified>>, CacheError> {
         let Some(wanted) = self.manifest.wanted(index) else { return Ok(None) };
-        let found = self.chunks.cache.get(wanted, self.source.as_ref())?;
+        let found = self.chunks.cache.get(wanted, self.source.as_ref()).inspect_err(|error| {
+            if is_final(error) {
+                self.lost.store(true, Ordering::Relaxed);
+            }
+        })?;
         if let Some(place) = found.place {
             // The table has as many chunks as the manifest.
             drop(self.table.set_place(index, place));
         }
         Ok(Some(found))
+    }
+
+    /// Whether a chunk of it was wanted that is nowhere any more, or damaged wherever it is.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// All of it, which is short. Blocks.
@@ -144,6 +155,11 @@ impl Content {
             Err(_) => look(),
         }
     }
+}
+
+/// Whether asking again is of no use: a source that fails may be back.
+fn is_final(error: &CacheError) -> bool {
+    matches!(error, CacheError::Chunk { .. } | CacheError::Source { source: SourceError::Absent, .. })
 }
 
 /// A content that cannot be read as a whole.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use chunk_store::{
-    Cache, CacheError, Label, Manifest, ManifestError, NodeSecret, Pack, PackError, Source, Store,
+    Cache, CacheError, Collected, Label, Manifest, ManifestError, NodeSecret, Pack, PackError, Source, Store,
     StoreError, TableError, TenantKey,
 };
 
@@ -174,12 +174,12 @@ impl Chunks {
     }
 
     /// Deletes what nobody needs any more. Blocks.
-    pub(crate) fn collect(&self) -> Result<(), ChunksError> {
+    pub(crate) fn collect(&self) -> Result<Collected, ChunksError> {
         let collected = self.store.collect()?;
         if collected.deleted > 0 {
             tracing::info!(deleted = collected.deleted, kept = collected.kept, "chunks were collected");
         }
-        Ok(())
+        Ok(collected)
     }
 
     /// What a label is published for is wanted again.

@@ -184,7 +184,7 @@ impl CodeStore {
             let images = labels.iter().filter(|label| label.as_str().starts_with(CODE));
             let gone: Vec<_> = images.filter(|label| !alive.contains(label)).collect();
             gone.iter().try_for_each(|label| chunks.delete(label))?;
-            if gone.is_empty() { Ok(()) } else { chunks.collect() }
+            if gone.is_empty() { Ok(()) } else { chunks.collect().map(drop) }
         });
         Ok(swept.await?)
     }

@@ -24,7 +24,7 @@ use crate::{
     sandbox::{
         SandboxId,
         boot::Host,
-        machine,
+        describe, machine,
         policy::{self, Action, Demand, Pool, Ticket},
     },
     snapshots::{HostIdentity, SnapshotStore},
@@ -70,6 +70,16 @@ pub(super) enum Grant {
     Cold(SandboxId),
 }
 
+/// What an agent before this one had no time for.
+fn collect(shared: &Shared) -> impl FnOnce() + Send + 'static {
+    let chunks = Arc::clone(&shared.settings.chunks);
+    move || {
+        if let Err(error) = chunks.collect() {
+            tracing::warn!("chunks that nobody needs are left: {}", describe(&error));
+        }
+    }
+}
+
 impl Shared {
     /// A node without sandboxes.
     pub(super) fn new(settings: Settings) -> anyhow::Result<Arc<Self>> {
@@ -103,6 +113,7 @@ impl Shared {
             force: watch::Sender::new(false),
         });
         tokio::spawn(runtimes::take_stock(Arc::downgrade(&shared)));
+        tokio::task::spawn_blocking(collect(&shared));
         tokio::spawn(expire_idle(Arc::downgrade(&shared), Arc::clone(&shared.became_idle)));
         Ok(shared)
     }

@@ -39,7 +39,7 @@ use super::{
 use crate::{
     chunks::Content,
     code::blocking,
-    snapshots::{Draft, Lesson, Resumable, Snapshot},
+    snapshots::{ContentsError, Draft, Lesson, Resumable, Snapshot},
 };
 
 /// How long a guest may take to stand still: its function's threads are frozen in milliseconds, what is in its page
@@ -123,7 +123,7 @@ impl Host {
         let opened = blocking(move || opening.open()).await?;
         let drives = self.drives(image.clone(), spec.code.clone()).await?;
         let scratch = match tmp {
-            Tmp::AsSaved => self.scratch.copy_of(opened.scratch).await?,
+            Tmp::AsSaved => self.scratch.copy_of(Arc::clone(&opened.scratch)).await?,
             Tmp::Empty => self.scratch.image(spec.ephemeral_storage_mib).await?,
         };
         let (broker, their_broker) = PacketSocket::pair()?;
@@ -134,7 +134,7 @@ impl Host {
             (opened.memory.hand()?, opened.prefetch.as_ref().map(Content::hand).transpose()?);
         fetch_ahead(snapshot, &drives, opened.prefetch.as_ref());
         let (is_prefetched, lesson) = (prefetch.is_some(), snapshot.lesson());
-        let fds = connections.and_snapshot(opened.state.into(), memory, prefetch);
+        let fds = connections.and_snapshot(opened.state.try_clone()?.into(), memory, prefetch);
         let learn = lesson.is_some();
         let starting = self.blanks.begin();
         let (vmm, stderr) = match self.blanks.take(machine::shape(spec.memory_mib)) {
@@ -173,8 +173,11 @@ impl Host {
                     Sandbox { id, vmm, guest, logs, init_failed, origin, scratch, serial, stderr, _broker };
                 Ok((sandbox, timing))
             }
-            Err(error) => {
+            Err(mut error) => {
                 let status = vmm.destroy().await;
+                if opened.memory.has_lost() {
+                    error = ContentsError::Lost.into();
+                }
                 if !matches!(error, SandboxError::Stopped) {
                     report(id, &error, status, serial, stderr).await;
                 }

@@ -53,6 +53,9 @@ pub(crate) enum ContentsError {
         /// Why not.
         source: ReadAllError,
     },
+    /// A part of it is nowhere any more.
+    #[error("a chunk of the snapshot's memory is lost")]
+    Lost,
     /// The id is nobody's.
     #[error("{0:?} is no snapshot's id")]
     Id(String),
