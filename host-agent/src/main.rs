@@ -108,9 +108,9 @@ async fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<
     let invoker = invoker.context("cannot start the sandbox pool")?;
     let store = RedbStore::open(config.state_dir.join("store.redb")).await?;
     let builder = Builder::Helper { mkfs: config.mkfs_erofs.clone() };
-    let code = Arc::new(CodeStore::open(&config.state_dir, builder, disk, chunks)?);
+    let code = Arc::new(CodeStore::open(&config.state_dir, builder, disk, Arc::clone(&chunks))?);
     let functions = Functions::open(Arc::new(store), code, Arc::clone(&invoker)).await?;
-    let app = api::App::new(&config, functions, Arc::clone(&invoker));
+    let app = api::App::new(&config, functions, Arc::clone(&invoker), chunks);
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;

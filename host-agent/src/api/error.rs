@@ -249,6 +249,11 @@ impl ApiError {
         Self::new(&UNKNOWN_OPERATION, "The requested operation is not recognized by the service.")
     }
 
+    /// The node could not do what its operator asked for.
+    pub(crate) fn upkeep(problem: impl Into<String>) -> Self {
+        Self::new(&SERVICE, problem)
+    }
+
     /// The node failed; details are in its log.
     pub(crate) fn internal() -> Self {
         Self::new(&SERVICE, "An internal error occurred. The node's log has the details.")

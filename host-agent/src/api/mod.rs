@@ -7,6 +7,7 @@
 
 mod aliases;
 mod call;
+mod chunks;
 mod constraints;
 mod downloads;
 mod error;
@@ -39,6 +40,7 @@ use self::downloads::Downloads;
 pub(crate) use self::error::ApiError;
 use crate::{
     auth::Authenticator,
+    chunks::Chunks,
     config::Config,
     functions::{Functions, runtimes::Runtimes},
     invoke::Invoker,
@@ -53,11 +55,19 @@ pub(crate) struct App {
     invoker: Arc<dyn Invoker>,
     downloads: Downloads,
     body_budget: Arc<Semaphore>,
+    chunks: Arc<Chunks>,
+    /// One operation on all chunks at a time.
+    upkeep: Semaphore,
 }
 
 impl App {
     /// For a node.
-    pub(crate) fn new(config: &Config, functions: Arc<Functions>, invoker: Arc<dyn Invoker>) -> Arc<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        functions: Arc<Functions>,
+        invoker: Arc<dyn Invoker>,
+        chunks: Arc<Chunks>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             account_id: config.account_id.clone(),
             authenticator: Authenticator::new(config),
@@ -66,6 +76,8 @@ impl App {
             invoker,
             downloads: Downloads::new(config.listen.to_string()),
             body_budget: Arc::new(Semaphore::new(gate::BODY_BUDGET_KIB)),
+            chunks,
+            upkeep: Semaphore::new(1),
         })
     }
 }
@@ -91,6 +103,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         )
         .route("/2015-03-31/functions/{name}/invocations", post(invocations::invoke))
         .route("/2017-03-31/tags/{resource}", get(tags::list).post(tags::tag).delete(tags::untag))
+        .route("/tinderbox/chunks", get(chunks::stats))
+        .route("/tinderbox/chunks/verify", post(chunks::verify))
+        .route("/tinderbox/chunks/gc", post(chunks::gc))
+        .route("/tinderbox/chunks/repair", post(chunks::repair))
         .route("/2016-08-19/account-settings", settings.clone())
         .route("/2016-08-19/account-settings/", settings)
         .fallback(missing::refuse)

@@ -173,13 +173,14 @@ impl Node {
         std::fs::write(&file, format!("lib_dir = '{}'", dir.path().display())).unwrap();
         let config = Config::load(Some(&file), None, Some(AuthMode::Optional)).unwrap();
         let store = RedbStore::open(dir.path().join("store.redb")).await.unwrap();
+        let chunks = chunks_in(dir.path());
         let code = Arc::new(
-            CodeStore::open(dir.path(), Builder::InProcess, Disk::of(dir.path()), chunks_in(dir.path()))
+            CodeStore::open(dir.path(), Builder::InProcess, Disk::of(dir.path()), Arc::clone(&chunks))
                 .unwrap(),
         );
         let invoker = Arc::new(Echo::default());
         let functions = Functions::open(Arc::new(store), code, invoker.clone()).await.unwrap();
-        let router = router(App::new(&config, functions, invoker.clone()));
+        let router = router(App::new(&config, functions, invoker.clone(), chunks));
         Self { router, invoker, dir }
     }
 

@@ -18,6 +18,7 @@ mod content;
 mod keys;
 mod node;
 mod publish;
+mod upkeep;
 #[cfg(test)]
 pub(crate) mod tests;
 

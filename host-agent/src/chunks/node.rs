@@ -136,6 +136,13 @@ impl Chunks {
         self.keep(name, manifest, Arc::clone(&self.store) as Arc<dyn Source + Send + Sync>)
     }
 
+    /// What a published content consists of. Blocks.
+    pub(super) fn manifest(&self, label: &Label) -> Result<Manifest, ChunksError> {
+        let sealed = self.store.manifest(label)?;
+        let opened = Manifest::open(&sealed, &self.tenant, label.as_str().as_bytes());
+        opened.map_err(|source| ChunksError::Manifest { label: label.to_string(), source })
+    }
+
     /// A content in a file of its own. Blocks.
     pub(crate) fn pack(self: &Arc<Self>, path: &Path) -> Result<Arc<Content>, ChunksError> {
         let name = Name::Pack(path.to_owned());

@@ -99,9 +99,17 @@ impl Chunks {
     }
 
     fn salt(&self) -> Salt {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Salt::for_bucket(&self.salts, now / SALT_PERIOD_S)
+        Salt::for_bucket(&self.salts, bucket_now())
     }
+}
+
+/// The salts that a node may have used until now, the newest first.
+pub(super) fn salts_until_now(master: &[u8; 32]) -> impl Iterator<Item = Salt> {
+    (0..=bucket_now()).rev().map(|bucket| Salt::for_bucket(master, bucket))
+}
+
+fn bucket_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) / SALT_PERIOD_S
 }
 
 /// One publication under way.

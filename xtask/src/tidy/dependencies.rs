@@ -12,6 +12,7 @@ const LIBRARIES: &[&str] =
 const EDGES: &[(&str, &[&str])] = &[
     ("bench-driver", LIBRARIES),
     ("chunk-store", &[]),
+    ("cli", &[]),
     ("cluster-store", &[]),
     ("devices", &["snapshot"]),
     ("fuzz", LIBRARIES),

@@ -37,6 +37,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What it is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Code => "code",
+            Self::Layer => "layer",
+            Self::Memory => "memory",
+            Self::Prefetch => "prefetch",
+            Self::State => "state",
+            Self::Scratch => "scratch",
+        }
+    }
+
     /// The kind of this number, as manifests and tables have it.
     #[must_use]
     pub fn from_u8(number: u8) -> Option<Self> {

@@ -1,0 +1,120 @@
+//! One signed request to a node, and its answer.
+
+use std::{env, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aws_credential_types::Credentials;
+use aws_sigv4::{
+    http_request::{SignableBody, SignableRequest, SigningSettings, sign},
+    sign::v4,
+};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, runtime, time::timeout};
+
+/// How long a node may take: it reads all that it has to verify it.
+const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Longest answer: what is damaged is a list.
+const MAX_ANSWER_LEN: usize = 64 << 20;
+
+/// Where a node is and who asks.
+#[derive(Debug)]
+pub(crate) struct Client {
+    authority: String,
+    region: String,
+    /// None: requests are not signed, which a node without keys takes.
+    credentials: Option<Credentials>,
+}
+
+impl Client {
+    /// Of an endpoint, with the credentials of the environment.
+    pub(crate) fn new(endpoint: &str, region: &str) -> Result<Self> {
+        let rest = endpoint.strip_prefix("http://");
+        let authority = rest.map(|rest| rest.trim_end_matches('/')).filter(|authority| !authority.contains('/'));
+        let authority = authority.with_context(|| format!("`{endpoint}` is not http://HOST:PORT"))?;
+        let authority = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+        let key = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let credentials = match (key("AWS_ACCESS_KEY_ID"), key("AWS_SECRET_ACCESS_KEY")) {
+            (Some(id), Some(secret)) => Some(Credentials::from_keys(id, secret, key("AWS_SESSION_TOKEN"))),
+            (None, None) => None,
+            _ => bail!("of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY one is set, the other is not"),
+        };
+        Ok(Self { authority, region: region.to_owned(), credentials })
+    }
+
+    /// Asks, and returns the answer if it is a good one.
+    pub(crate) fn call(&self, method: &str, path: &str) -> Result<Bytes> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+        let called = runtime.block_on(timeout(TIMEOUT, self.exchange(method, path)));
+        called.unwrap_or_else(|_| bail!("{} did not answer within {} s", self.authority, TIMEOUT.as_secs()))
+    }
+
+    async fn exchange(&self, method: &str, path: &str) -> Result<Bytes> {
+        let stream = TcpStream::connect(&self.authority).await;
+        let stream = stream.with_context(|| format!("cannot connect to {}", self.authority))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("speak HTTP")?;
+        tokio::spawn(connection);
+        let answer = sender.send_request(self.request(method, path)?).await.context("ask the node")?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER_LEN).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!(error)).context("read the node's answer")?.to_bytes();
+        ensure!(status.is_success(), "the node answers {status}: {}", message_in(&body));
+        Ok(body)
+    }
+
+    fn request(&self, method: &str, path: &str) -> Result<Request<Empty<Bytes>>> {
+        let uri = format!("http://{}{path}", self.authority);
+        let mut request = Request::builder().method(method).uri(path).header("host", &self.authority);
+        if let Some(credentials) = &self.credentials {
+            let identity = credentials.clone().into();
+            let params = v4::SigningParams::builder()
+                .identity(&identity)
+                .region(&self.region)
+                .name("lambda")
+                .time(std::time::SystemTime::now())
+                .settings(SigningSettings::default())
+                .build()
+                .context("sign the request")?;
+            let headers = [("host", self.authority.as_str())].into_iter();
+            let signable = SignableRequest::new(method, uri, headers, SignableBody::Bytes(b""));
+            let signed = sign(signable.context("sign the request")?, &params.into()).context("sign the request")?;
+            let (instructions, _signature) = signed.into_parts();
+            for (name, value) in instructions.headers() {
+                request = request.header(name, value);
+            }
+        }
+        request.body(Empty::new()).context("make the request")
+    }
+}
+
+/// What an error document says.
+fn message_in(body: &[u8]) -> String {
+    let document: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let said = document.as_ref().and_then(|document| {
+        ["Message", "message"].iter().find_map(|name| document.get(*name).and_then(|said| said.as_str()))
+    });
+    said.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_host_and_a_port() {
+        let authority = |endpoint: &str| Client::new(endpoint, "r").map(|client| client.authority).ok();
+        assert_eq!(authority("http://node:9000/").as_deref(), Some("node:9000"));
+        assert_eq!(authority("http://node").as_deref(), Some("node:80"));
+        for wrong in ["node:9000", "https://node", "http://node/path", ""] {
+            assert_eq!(authority(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_said_in_the_nodes_words() {
+        assert_eq!(message_in(br#"{"Message":"no"}"#), "no");
+        assert_eq!(message_in(b"bad gateway"), "bad gateway");
+    }
+}

@@ -1,0 +1,49 @@
+//! The operator's tool: `tinderbox chunks stats|verify|gc|repair` against a node.
+//!
+//! A node has no shell, so everything is asked over its API, signed as every request is. What comes back is text for people, or
+//! with `--json` the node's own answer.
+
+mod chunks;
+mod client;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use client::Client;
+
+/// Asks a Tinderbox node.
+#[derive(Debug, Parser)]
+#[command(name = "tinderbox", version)]
+struct Args {
+    /// The node, as http://HOST:PORT.
+    #[arg(long, env = "AWS_ENDPOINT_URL", default_value = "http://127.0.0.1:9000", global = true)]
+    endpoint: String,
+    /// The region that requests are signed for.
+    #[arg(long, env = "AWS_REGION", default_value = "us-east-1", global = true)]
+    region: String,
+    /// The node's answer as it is.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What images, code and snapshots consist of.
+    #[command(subcommand)]
+    Chunks(chunks::Action),
+}
+
+fn main() -> ExitCode {
+    let Args { endpoint, region, json, command: Command::Chunks(action) } = Args::parse();
+    let done = Client::new(&endpoint, &region).and_then(|client| chunks::run(&client, action, json));
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tinderbox: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
