@@ -3,9 +3,12 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use super::table::{Place, Table, TableError};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use super::table::{Place, Table, TableError, for_reading};
 use crate::local::{LocalError, LocalKey};
 use crate::manifest::{Content, Kind};
 use crate::secret::Secret;
@@ -66,5 +69,15 @@ impl LocalContent {
             at += chunk_size.bytes() as u64;
         }
         Ok(Self { table: Table::new(content, known.into_iter())?, slots })
+    }
+
+    /// What one process is given of it: table, copies, and a socket at whose other end nobody is.
+    ///
+    /// # Errors
+    /// There are no descriptors.
+    pub fn handed(&self) -> io::Result<[OwnedFd; 3]> {
+        let (asks, _nobody) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok([self.table.handed()?, for_reading(&self.slots)?, asks])
     }
 }

@@ -121,8 +121,7 @@ impl Table {
     /// # Errors
     /// There is none to be had.
     pub fn handed(&self) -> io::Result<OwnedFd> {
-        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        Ok(OpenOptions::new().read(true).open(path)?.into())
+        for_reading(&self.file)
     }
 
     /// From here on the copy of a chunk is there. Whoever reads the entry at the same moment has half of it, which opens nothing.
@@ -139,6 +138,12 @@ impl Table {
         at.copy_from_slice(&place.at.to_le_bytes());
         Ok(self.file.write_all_at(&changed, entry_at(index) + AT_TAG as u64)?)
     }
+}
+
+/// Another descriptor of the same file, for reading only.
+pub(super) fn for_reading(file: &File) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(OpenOptions::new().read(true).open(path)?.into())
 }
 
 pub(super) fn entry_at(index: u32) -> u64 {
