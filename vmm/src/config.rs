@@ -10,6 +10,7 @@ mod tests;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
+use chunk_store::Reader;
 use vmm_api::{DriveAccess, MachineConfig, Refusal};
 
 pub(crate) use files::{LoadFiles, SnapshotFiles, check_shape};
@@ -116,10 +117,19 @@ impl DriveId {
 pub(crate) struct Drive {
     /// Its serial in the guest; unique in the machine.
     pub id: DriveId,
-    /// Regular file of at least one whole sector, open as `access` needs it.
-    pub file: File,
+    /// At least one whole sector.
+    pub content: DriveContent,
     /// Whether the guest may write.
     pub access: DriveAccess,
+}
+
+/// Where a drive's bytes are.
+#[derive(Debug)]
+pub(crate) enum DriveContent {
+    /// Regular file, open as the drive's access needs it.
+    File(File),
+    /// A content of the chunk store; never of a drive that may be written.
+    Chunks(Reader),
 }
 
 /// The socket device.

@@ -61,7 +61,10 @@ fn common_rules() -> Vec<SyscallRule> {
     vec![
         allow!(SYS_read, "eventfds; files and sockets of devices"),
         allow!(SYS_write, "eventfds; serial output; the log line before the end"),
-        allow!(SYS_poll, "whether serial output has room; the last line is written by the I/O thread"),
+        allow!(
+            SYS_poll,
+            "whether serial output has room; the last line is written by the I/O thread; an answer to who asked for a chunk"
+        ),
         allow!(SYS_close, "drop descriptors"),
         allow!(SYS_fcntl, arg 1 = libc::F_GETFD, "debug builds look whether a descriptor is open before they close it"),
         allow!(SYS_futex, "locks and channels between threads"),
@@ -128,8 +131,8 @@ fn io_filter(role: Role) -> SyscallFilter {
         allow!(SYS_fdatasync, "block devices flush"),
         allow!(SYS_lseek, "read the process's memory map again for metrics; the length of a loaded drive"),
         allow!(SYS_getrandom, "entropy device; what makes a snapshot's keys its own"),
-        allow!(SYS_recvmsg, "control requests; vsock connections from the broker; vsock data from the host"),
-        allow!(SYS_sendmsg, "control answers; vsock connections to the broker; vsock data to the host"),
+        allow!(SYS_recvmsg, "control requests; vsock connections from the broker; vsock data from the host; a chunk of a drive that was asked for"),
+        allow!(SYS_sendmsg, "control answers; vsock connections to the broker; vsock data to the host; to ask for a chunk of a drive"),
         allow!(SYS_sendto, "vsock data that waited for the host to read"),
         allow!(SYS_shutdown, "vsock half-close"),
         allow!(SYS_socketpair, arg 0 = libc::AF_UNIX, "a vsock connection that the guest opens"),
@@ -137,7 +140,7 @@ fn io_filter(role: Role) -> SyscallFilter {
         allow!(SYS_fcntl, arg 1 = libc::F_GETFL, "snapshot and load: what their descriptors may be used for"),
         allow!(SYS_statx, "snapshot and load: their descriptors are regular files of some length"),
         allow!(SYS_ftruncate, "snapshot: files are cut to their length, which leaves holes for zeros"),
-        allow!(SYS_pread64, "snapshot: which pages of memory exist; load: the state file, pages that are wanted first"),
+        allow!(SYS_pread64, "chunks of drives; snapshot: which pages of memory exist; load: the state file, pages that are wanted first"),
         allow!(SYS_pwrite64, "snapshot: both files"),
         allow!(SYS_ioctl, arg 1 = KVM_GET_IRQCHIP, "snapshot: interrupt controllers"),
         allow!(SYS_ioctl, arg 1 = KVM_GET_CLOCK, "snapshot: the guest's clock"),
@@ -150,7 +153,10 @@ fn io_filter(role: Role) -> SyscallFilter {
             allow!(SYS_eventfd2, "load: interrupts and notifications of devices"),
             allow!(SYS_fcntl, arg 1 = libc::F_SETFL, "load: the socket device's broker does not block"),
             allow!(SYS_fcntl, arg 1 = libc::F_DUPFD_CLOEXEC, "load: devices and registers share eventfds"),
-            allow!(SYS_getsockopt, "load: the kind of the socket device's broker"),
+            allow!(
+                SYS_getsockopt,
+                "load: the kind of the socket device's broker, and of sockets to ask for chunks"
+            ),
             allow!(SYS_ioctl, arg 1 = KVM_IRQFD, "load: interrupts of devices"),
             allow!(SYS_ioctl, arg 1 = KVM_IOEVENTFD, "load: notifications of devices"),
             allow!(SYS_ioctl, arg 1 = KVM_SET_IRQCHIP, "load: interrupt controllers"),
@@ -164,11 +170,12 @@ fn io_filter(role: Role) -> SyscallFilter {
 fn pager_filter() -> SyscallFilter {
     let mut rules = common_rules();
     rules.extend([
-        allow!(SYS_pread64, "pages of the memory file and of the prefetch file"),
+        allow!(SYS_pread64, "chunks of memory and of what is wanted first, and where they are"),
         allow!(SYS_ioctl, arg 1 = UFFDIO_COPY, "pages into guest memory"),
         allow!(SYS_ioctl, arg 1 = UFFDIO_ZEROPAGE, "zeros into guest memory"),
         allow!(SYS_ioctl, arg 1 = UFFDIO_WAKE, "a second vCPU that waited for the same chunk"),
-        allow!(SYS_sendmsg, "tell the client why the process ends"),
+        allow!(SYS_recvmsg, "a chunk that was asked for"),
+        allow!(SYS_sendmsg, "ask for a chunk; tell the client why the process ends"),
     ]);
     SyscallFilter { name: "pager", rules }
 }

@@ -28,6 +28,7 @@
 mod acpi;
 mod allocator;
 mod boot;
+mod chunk_drive;
 mod config;
 mod confine;
 mod control;

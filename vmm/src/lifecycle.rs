@@ -70,7 +70,8 @@ impl Lifecycle {
 mod tests {
     use proptest::prelude::*;
     use vmm_api::{
-        Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape, SnapshotConfig, SnapshotKind, Source,
+        Grant, Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape, SnapshotConfig, SnapshotKind,
+        Source,
     };
 
     use super::*;
@@ -89,7 +90,7 @@ mod tests {
         };
         let load = LoadConfig {
             state: Source::Fd(0),
-            memory: Source::Fd(1),
+            memory: Grant { table: 1, slots: 2, asks: 3 },
             key: Key::new([0; 32]),
             drives: Vec::new(),
             vsock: None,

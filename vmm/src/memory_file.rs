@@ -1,9 +1,9 @@
-//! Guest memory as a file: every page that is not zeros at its place, holes in between, and the index that says which and
-//! how each chunk is known to be whole.
+//! Guest memory as a file: every page that is not zeros at its place, holes in between, and the index that says which. Whoever
+//! asked for it makes a content of the store of it.
 //!
 //! A page that this process has never touched is zeros, or still where the machine was loaded from; `/proc/self/pagemap`
 //! says which pages exist, so that a snapshot does not make the others exist. A chunk is copied out of guest memory before it
-//! is looked at: what is tagged is what is written.
+//! is looked at: what was found not to be zeros is what is written.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use devices::Memory;
-use snapshot::{Chunk, ChunkSealer, FormatError, PAGE_LEN, PageIndex, PageMask, runs};
+use snapshot::{Chunk, FormatError, PAGE_LEN, PageIndex, PageMask, runs};
 use vm_memory::bitmap::BitmapSlice;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress, VolatileSlice};
 
@@ -100,7 +100,6 @@ pub(crate) fn write_full(
     memory: &Memory,
     pagemap: &Pagemap,
     source: Option<&PageIndex>,
-    sealer: &ChunkSealer,
     chunk_pages: u32,
     file: &File,
 ) -> Result<Written, MemoryFileError> {
@@ -109,7 +108,6 @@ pub(crate) fn write_full(
     file.set_len(0).map_err(MemoryFileError::Write)?;
     file.set_len((pages * PAGE_LEN) as u64).map_err(MemoryFileError::Write)?;
     let mut writer = Writer {
-        sealer,
         file,
         buffer: vec![0; chunk_pages as usize * PAGE_LEN],
         written: Written { index: PageIndex::new(pages as u32, chunk_pages)?, bytes: 0 },
@@ -139,13 +137,12 @@ pub(crate) fn write_diff(
     memory: &Memory,
     base: &PageIndex,
     dirty: &[Vec<u64>],
-    sealer: &ChunkSealer,
     file: &File,
 ) -> Result<Written, MemoryFileError> {
     let chunk_pages = base.chunk_pages();
     let index = PageIndex::new(base.pages(), chunk_pages)?;
     let buffer = vec![0; chunk_pages as usize * PAGE_LEN];
-    let mut writer = Writer { sealer, file, buffer, written: Written { index, bytes: 0 } };
+    let mut writer = Writer { file, buffer, written: Written { index, bytes: 0 } };
     let mut number = 0;
     for (region, dirty) in memory.iter().zip(dirty) {
         let chunk_len = chunk_pages as usize * PAGE_LEN;
@@ -186,7 +183,6 @@ impl SavedPages<'_> {
 }
 
 struct Writer<'a> {
-    sealer: &'a ChunkSealer,
     file: &'a File,
     buffer: Vec<u8>,
     written: Written,
@@ -213,10 +209,8 @@ impl Writer<'_> {
         if mask == 0 {
             return Ok(());
         }
-        let content = self.buffer.get(..used).unwrap_or_default();
-        let tag = self.sealer.tag(number, mask, content);
         let first = u64::from(number) * u64::from(self.written.index.chunk_pages());
-        let mut rest = content;
+        let mut rest = self.buffer.get(..used).unwrap_or_default();
         for run in runs(mask) {
             let piece;
             (piece, rest) = rest.split_at(run.len() * PAGE_LEN);
@@ -224,7 +218,7 @@ impl Writer<'_> {
             self.file.write_all_at(piece, offset).map_err(MemoryFileError::Write)?;
         }
         self.written.bytes += used as u64;
-        Ok(self.written.index.push(Chunk { number, mask, tag })?)
+        Ok(self.written.index.push(Chunk { number, mask })?)
     }
 }
 
@@ -235,16 +229,12 @@ fn is_zero(page: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use kvm_ioctls::Kvm;
     use proptest::prelude::*;
-    use snapshot::{Key, MAX_CHUNK_PAGES};
     use vm_memory::{Bytes, GuestAddress};
 
     use super::*;
     use crate::memory::Tracking;
-    use crate::pager::{LocalFile, PageSource};
 
     const PAGES: u64 = 128;
 
@@ -261,16 +251,12 @@ mod tests {
     }
 
     /// All of memory, as a clone would find it.
-    fn restored(file: &File, written: &Written, sealer: &ChunkSealer) -> Vec<u8> {
-        let chunk_pages = written.index.chunk_pages();
-        let file = file.try_clone().expect("a descriptor");
-        let mut source = LocalFile::new(file, Arc::new(written.index.clone()), sealer.clone());
+    fn restored(file: &File, written: &Written) -> Vec<u8> {
         let mut all = vec![0; PAGES as usize * PAGE_LEN];
-        let mut content = vec![0; MAX_CHUNK_PAGES as usize * PAGE_LEN];
-        for (number, place) in (0..).zip(all.chunks_mut(chunk_pages as usize * PAGE_LEN)) {
-            let mask = source.fetch(number, &mut content).expect("a good tag");
-            for (page, content) in runs(mask).flatten().zip(content.chunks(PAGE_LEN)) {
-                place[page as usize * PAGE_LEN..][..PAGE_LEN].copy_from_slice(content);
+        for chunk in written.index.chunks() {
+            for page in runs(chunk.mask).flatten() {
+                let at = (chunk.number * written.index.chunk_pages() + page) as usize * PAGE_LEN;
+                file.read_exact_at(&mut all[at..at + PAGE_LEN], at as u64).expect("in the file");
             }
         }
         all
@@ -288,8 +274,7 @@ mod tests {
             let vm = Kvm::new().and_then(|kvm| kvm.create_vm()).expect("these tests need /dev/kvm");
             let memory = memory::create(PAGES * PAGE_LEN as u64).expect("memory");
             let pagemap = Pagemap::open().expect("page map");
-            let sealer = Key::new([1; 32]).chunk_sealer(&[2; 16]);
-            let full = |file: &File| write_full(&memory, &pagemap, None, &sealer, 1 << shift, file).expect("written");
+            let full = |file: &File| write_full(&memory, &pagemap, None, 1 << shift, file).expect("written");
             fill(&memory, &before);
             let file = tempfile::tempfile().expect("a file");
             let mut last = full(&file);
@@ -297,14 +282,14 @@ mod tests {
             for writes in rounds {
                 fill(&memory, &writes);
                 let dirty = memory::take_dirty(&vm, &memory).expect("a log");
-                last = write_diff(&memory, &last.index, &dirty, &sealer, &file).expect("written");
+                last = write_diff(&memory, &last.index, &dirty, &file).expect("written");
                 let whole = full(&tempfile::tempfile().expect("a file"));
                 prop_assert_eq!(&last.index, &whole.index);
                 prop_assert_eq!(last.zero_pages(), whole.zero_pages());
                 prop_assert!(last.bytes <= whole.bytes);
                 let mut now = vec![0; PAGES as usize * PAGE_LEN];
                 memory.read_slice(&mut now, GuestAddress(0)).expect("inside of memory");
-                prop_assert!(restored(&file, &last, &sealer) == now);
+                prop_assert!(restored(&file, &last) == now);
             }
         }
     }
@@ -313,11 +298,10 @@ mod tests {
     fn without_changes_nothing_is_written() {
         let memory = memory::create(PAGES * PAGE_LEN as u64).expect("memory");
         fill(&memory, &[(3, 1), (100, 2)]);
-        let (pagemap, sealer) =
-            (Pagemap::open().expect("page map"), Key::new([1; 32]).chunk_sealer(&[2; 16]));
+        let pagemap = Pagemap::open().expect("page map");
         let file = tempfile::tempfile().expect("a file");
-        let full = write_full(&memory, &pagemap, None, &sealer, 16, &file).expect("written");
-        let diff = write_diff(&memory, &full.index, &[vec![0; 2]], &sealer, &file).expect("written");
+        let full = write_full(&memory, &pagemap, None, 16, &file).expect("written");
+        let diff = write_diff(&memory, &full.index, &[vec![0; 2]], &file).expect("written");
         assert_eq!((diff.bytes, diff.index), (0, full.index));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vmm_api::{DriveConfig, MachineConfig, Refusal, SerialConfig, Source, VsockConfig};
+use vmm_api::{DriveAccess, DriveConfig, Grant, MachineConfig, Refusal, SerialConfig, Source, VsockConfig};
 
 use super::{Cmdline, DriveId, MemSize, VcpuCount};
 
@@ -82,14 +82,22 @@ impl Descriptors {
         Ok(())
     }
 
+    /// Of a file.
     pub(super) fn check_source(&mut self, field: &str, source: &Source) -> Result<(), Refusal> {
         match source {
+            Source::Chunks(_) => Err(refuse(field, "a file is wanted, not chunks")),
             Source::Fd(fd) => self.claim(&format!("{field}.fd"), *fd),
             Source::Path(path) if path.as_os_str().is_empty() => {
                 Err(refuse(format!("{field}.path"), "empty path"))
             }
             Source::Path(_) => Ok(()),
         }
+    }
+
+    pub(super) fn check_grant(&mut self, field: &str, grant: &Grant) -> Result<(), Refusal> {
+        let Grant { table, slots, asks } = *grant;
+        let parts = [("table", table), ("slots", slots), ("asks", asks)];
+        parts.into_iter().try_for_each(|(part, fd)| self.claim(&format!("{field}.{part}"), fd))
     }
 }
 
@@ -135,7 +143,14 @@ pub(super) fn check_drives(
         if !ids.insert(drive.id.clone()) {
             return Err(refuse(field, format!("drive id {:?} is used twice", drive.id)));
         }
-        fds.check_source(&format!("drives[{index}].source"), &drive.source)?;
+        let field = format!("drives[{index}].source");
+        match &drive.source {
+            Source::Chunks(_) if drive.access != DriveAccess::ReadOnly => {
+                return Err(refuse(field, "chunks are not written to"));
+            }
+            Source::Chunks(grant) => fds.check_grant(&format!("{field}.chunks"), grant)?,
+            source => fds.check_source(&field, source)?,
+        }
         checked.push((id, drive));
     }
     Ok(checked)

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
+use chunk_store::{Kind, Reader};
 use vmm_api::{
     DriveAccess, LoadConfig, MAX_IDENTITIES, MAX_IDENTITY_LEN, Refusal, Shape, SnapshotConfig, Source,
 };
@@ -13,15 +14,15 @@ use super::open::{self, Received};
 use super::{MemSize, VcpuCount};
 use crate::machine::Connections;
 
-/// Files of a snapshot to load and what its machine is connected to.
+/// What a snapshot to load is in, and what its machine is connected to.
 #[derive(Debug)]
 pub(crate) struct LoadFiles {
     /// Readable.
     pub state: File,
-    /// Readable.
-    pub memory: File,
-    /// Readable.
-    pub prefetch: Option<File>,
+    /// Of that kind.
+    pub memory: Reader,
+    /// Of that kind.
+    pub prefetch: Option<Reader>,
     /// Drives, sockets, console.
     pub connections: Connections,
 }
@@ -47,14 +48,11 @@ impl LoadFiles {
     pub(crate) fn new(wanted: &LoadConfig, fds: Vec<OwnedFd>) -> Result<Self, Refusal> {
         let mut descriptors = Descriptors::new(fds.len());
         let sources = wanted.drives.iter().map(|drive| &drive.source);
-        let files = [&wanted.state, &wanted.memory].into_iter().chain(&wanted.prefetch);
-        for source in files.chain(sources) {
-            require_descriptor(source)?;
-        }
+        sources.chain([&wanted.state]).try_for_each(require_descriptor)?;
         descriptors.check_source("state", &wanted.state)?;
-        descriptors.check_source("memory", &wanted.memory)?;
+        descriptors.check_grant("memory", &wanted.memory)?;
         if let Some(prefetch) = &wanted.prefetch {
-            descriptors.check_source("prefetch", prefetch)?;
+            descriptors.check_grant("prefetch", prefetch)?;
         }
         let drives = check::check_drives(wanted.drives.clone(), &mut descriptors)?;
         if let Some(vsock) = &wanted.vsock {
@@ -62,11 +60,14 @@ impl LoadFiles {
         }
         check::check_serial(&wanted.serial, &mut descriptors)?;
         let mut fds = Received::new(fds);
-        let mut open = |field, source: &Source| fds.open(field, source.clone(), DriveAccess::ReadOnly);
+        let state = fds.open("state", wanted.state.clone(), DriveAccess::ReadOnly)?;
+        let memory = fds.open_grant("memory", wanted.memory, &[Kind::Memory])?;
+        let prefetch =
+            wanted.prefetch.map(|grant| fds.open_grant("prefetch", grant, &[Kind::Prefetch])).transpose()?;
         Ok(Self {
-            state: open("state", &wanted.state)?,
-            memory: open("memory", &wanted.memory)?,
-            prefetch: wanted.prefetch.as_ref().map(|source| open("prefetch", source)).transpose()?,
+            state,
+            memory,
+            prefetch,
             connections: Connections {
                 generation: wanted.generation,
                 drives: open::open_drives(&mut fds, drives)?,
@@ -102,7 +103,7 @@ impl SnapshotFiles {
 
 fn require_descriptor(source: &Source) -> Result<(), Refusal> {
     match source {
-        Source::Fd(_) => Ok(()),
+        Source::Fd(_) | Source::Chunks(_) => Ok(()),
         Source::Path(path) => {
             let path = path.display();
             Err(Refusal {

@@ -4,15 +4,20 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use chunk_store::{Kind, Reader};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
-use vmm_api::{DriveAccess, DriveConfig, Refusal, SerialConfig, Source, VsockConfig};
+use vmm_api::{DriveAccess, DriveConfig, Grant, Refusal, SerialConfig, Source, VsockConfig};
 
 use super::check::{Checked, refuse};
-use super::{Config, Drive, DriveId, SerialOutput, Vsock};
+use super::{Config, Drive, DriveContent, DriveId, SerialOutput, Vsock};
+use crate::describe::describe;
 
 /// virtio-blk's unit, virtio 1.3 §5.2.6.
 const SECTOR_LEN: u64 = 512;
+
+/// Contents that are drives.
+const DRIVE_KINDS: &[Kind] = &[Kind::Image, Kind::Code, Kind::Layer];
 
 pub(super) fn open(checked: Checked, fds: Vec<OwnedFd>) -> Result<Config, Refusal> {
     let mut fds = Received::new(fds);
@@ -72,24 +77,69 @@ impl Received {
                 let file = opened.map_err(|e| refuse(&field, format!("open {}: {e}", path.display())))?;
                 (field, file)
             }
+            Source::Chunks(_) => return Err(refuse(field, "a file is wanted, not chunks")),
         };
-        let metadata = file.metadata().map_err(|e| refuse(&field, format!("stat: {e}")))?;
-        if !metadata.is_file() {
-            return Err(refuse(field, "not a regular file"));
-        }
+        require_regular(&field, &file)?;
         Ok(file)
+    }
+
+    /// A content of one of these kinds. Neither of its files may be written through what was handed over: what a guest that
+    /// has taken over this process could write to, others would read.
+    pub(super) fn open_grant(
+        &mut self,
+        field: &str,
+        grant: Grant,
+        kinds: &[Kind],
+    ) -> Result<Reader, Refusal> {
+        let mut file = |part, fd| {
+            let field = format!("{field}.{part}");
+            let file = File::from(self.take(&field, fd)?);
+            if open_mode(&field, &file)? != Some(OFlag::O_RDONLY) {
+                return Err(refuse(field, "the descriptor is not open for reading alone"));
+            }
+            require_regular(&field, &file)?;
+            Ok(file)
+        };
+        let (table, slots) = (file("table", grant.table)?, file("slots", grant.slots)?);
+        let asks_field = format!("{field}.asks");
+        let asks = self.take(&asks_field, grant.asks)?;
+        require_seqpacket(&asks_field, &asks)?;
+        let reader = Reader::new(table, slots, asks)
+            .map_err(|error| refuse(format!("{field}.table"), describe(&error)))?;
+        if !kinds.contains(&reader.kind()) {
+            return Err(refuse(field, format!("a content of kind {:?} is of no use here", reader.kind())));
+        }
+        Ok(reader)
     }
 }
 
 fn require_access(field: &str, file: &File, access: DriveAccess) -> Result<(), Refusal> {
+    match open_mode(field, file)? {
+        Some(OFlag::O_RDWR) => Ok(()),
+        Some(OFlag::O_RDONLY) if access == DriveAccess::ReadOnly => Ok(()),
+        _ => Err(refuse(field, format!("the descriptor is not open for what {access:?} needs"))),
+    }
+}
+
+/// What a descriptor is open for; none for one that only says where its file is.
+fn open_mode(field: &str, file: &File) -> Result<Option<OFlag>, Refusal> {
     let flags =
         fcntl(file, FcntlArg::F_GETFL).map_err(|e| refuse(field, format!("descriptor flags: {e}")))?;
-    let mode = OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE;
-    let enough = mode == OFlag::O_RDWR || (mode == OFlag::O_RDONLY && access == DriveAccess::ReadOnly);
-    if enough && flags & libc::O_PATH == 0 {
-        return Ok(());
+    let flags = OFlag::from_bits_retain(flags);
+    Ok((!flags.contains(OFlag::O_PATH)).then_some(flags & OFlag::O_ACCMODE))
+}
+
+fn require_regular(field: &str, file: &File) -> Result<(), Refusal> {
+    let metadata = file.metadata().map_err(|e| refuse(field, format!("stat: {e}")))?;
+    if metadata.is_file() { Ok(()) } else { Err(refuse(field, "not a regular file")) }
+}
+
+fn require_seqpacket(field: &str, socket: &OwnedFd) -> Result<(), Refusal> {
+    match getsockopt(socket, sockopt::SockType) {
+        Ok(SockType::SeqPacket) => Ok(()),
+        Ok(_) => Err(refuse(field, "the socket is not SOCK_SEQPACKET")),
+        Err(_) => Err(refuse(field, "not a socket")),
     }
-    Err(refuse(field, format!("the descriptor is not open for what {access:?} needs")))
 }
 
 fn len(field: &str, file: &File) -> Result<u64, Refusal> {
@@ -112,22 +162,29 @@ pub(super) fn open_drives(
 }
 
 fn open_drive(fds: &mut Received, field: &str, id: DriveId, drive: DriveConfig) -> Result<Drive, Refusal> {
-    let file = fds.open(field, drive.source, drive.access)?;
-    let len = len(field, &file)?;
+    let (content, len) = match drive.source {
+        Source::Chunks(grant) => {
+            let reader = fds.open_grant(&format!("{field}.chunks"), grant, DRIVE_KINDS)?;
+            let len = reader.len();
+            (DriveContent::Chunks(reader), len)
+        }
+        source => {
+            let file = fds.open(field, source, drive.access)?;
+            let len = len(field, &file)?;
+            (DriveContent::File(file), len)
+        }
+    };
     if len == 0 || !len.is_multiple_of(SECTOR_LEN) {
         return Err(refuse(field, format!("{len} bytes are not one or more whole sectors of {SECTOR_LEN}")));
     }
-    Ok(Drive { id, file, access: drive.access })
+    Ok(Drive { id, content, access: drive.access })
 }
 
 pub(super) fn take_broker(fds: &mut Received, vsock: &VsockConfig) -> Result<Vsock, Refusal> {
     let field = "vsock.broker_fd";
     let broker = fds.take(field, vsock.broker_fd)?;
-    match getsockopt(&broker, sockopt::SockType) {
-        Ok(SockType::SeqPacket) => Ok(Vsock { guest_cid: vsock.guest_cid, broker }),
-        Ok(_) => Err(refuse(field, "the socket is not SOCK_SEQPACKET")),
-        Err(_) => Err(refuse(field, "not a socket")),
-    }
+    require_seqpacket(field, &broker)?;
+    Ok(Vsock { guest_cid: vsock.guest_cid, broker })
 }
 
 pub(super) fn open_serial(fds: &mut Received, serial: SerialConfig) -> Result<SerialOutput, Refusal> {

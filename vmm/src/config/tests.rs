@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use proptest::prelude::*;
-use vmm_api::{DriveAccess, DriveConfig, MachineConfig, SerialConfig, Source, VsockConfig};
+use vmm_api::{DriveAccess, DriveConfig, Grant, MachineConfig, SerialConfig, Source, VsockConfig};
 
 use super::Config;
 use super::check::{MAX_DRIVES, MAX_MEM_SIZE_MIB, MAX_VCPUS, MIN_MEM_SIZE_MIB, check};
@@ -28,6 +28,11 @@ fn drive(id: &str, fd: usize) -> DriveConfig {
     DriveConfig { id: id.into(), source: Source::Fd(fd), access: DriveAccess::ReadOnly }
 }
 
+/// Read by chunks: table, slots, asks.
+fn chunks([table, slots, asks]: [usize; 3]) -> DriveConfig {
+    DriveConfig { source: Source::Chunks(Grant { table, slots, asks }), ..drive("a", 0) }
+}
+
 fn refused_field(config: MachineConfig, fds: usize) -> Option<String> {
     check(config, fds).err().and_then(|refusal| refusal.field)
 }
@@ -43,6 +48,7 @@ fn refuses(field: &str, change: impl FnOnce(&mut MachineConfig)) {
 #[test]
 fn every_field_is_checked_and_named() {
     assert_eq!(refused_field(good(), 4), None);
+    assert_eq!(refused_field(MachineConfig { drives: vec![chunks([3, 1, 2])], ..good() }, 4), None);
     refuses("vcpu_count", |c| c.vcpu_count = 0);
     refuses("mem_size_mib", |c| c.mem_size_mib = 0);
     refuses("kernel.fd", |c| c.kernel = Source::Fd(4));
@@ -58,6 +64,14 @@ fn every_field_is_checked_and_named() {
     refuses("drives[0].id", |c| c.drives = vec![drive("123456789012345678901", 1)]);
     refuses("drives[1].id", |c| c.drives = vec![drive("a", 1), drive("a", 2)]);
     refuses("drives[1].source.fd", |c| c.drives = vec![drive("a", 1), drive("b", 1)]);
+    refuses("drives[0].source.chunks.table", |c| c.drives = vec![chunks([0, 1, 2])]);
+    refuses("drives[0].source.chunks.slots", |c| c.drives = vec![chunks([1, 1, 2])]);
+    refuses("drives[0].source.chunks.asks", |c| c.drives = vec![chunks([1, 2, 4])]);
+    refuses("drives[0].source", |c| {
+        c.drives = vec![DriveConfig { access: DriveAccess::ReadWrite, ..chunks([1, 2, 3]) }];
+    });
+    refuses("kernel", |c| c.kernel = chunks([1, 2, 3]).source);
+    refuses("initrd", |c| c.initrd = Some(chunks([1, 2, 3]).source));
     refuses("vsock.guest_cid", |c| c.vsock = Some(VsockConfig { guest_cid: 2, broker_fd: 1 }));
     refuses("vsock.guest_cid", |c| c.vsock = Some(VsockConfig { guest_cid: u32::MAX, broker_fd: 1 }));
     refuses("vsock.broker_fd", |c| c.vsock = Some(VsockConfig { guest_cid: 3, broker_fd: 9 }));

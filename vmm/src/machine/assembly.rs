@@ -1,6 +1,7 @@
 //! The steps that a machine is put together by. Each attaches one thing; `machine::build` lists them in order for a
 //! machine that boots, `machine::restore` for one that goes on.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -8,11 +9,12 @@ use std::sync::{Arc, Mutex};
 use devices::{
     Access, Block, Generation, GenerationPlace, GenerationResources, GenerationState, MMIO_REGION_SIZE,
     MmioTransport, QUEUE_NOTIFY_OFFSET, RESET_PORT_REGION_SIZE, ResetPort, Rng, SERIAL_REGION_SIZE, Serial,
-    SerialSink, SocketBroker, TransportResources, TransportState, VirtioDevice,
+    SerialSink, SocketBroker, Storage, TransportResources, TransportState, VirtioDevice,
 };
 use kvm_ioctls::IoEventAddress;
 use snapshot::Persist;
 use vm_memory::{Bytes, GuestAddress};
+use vmm_api::DriveAccess;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::devices::{Attached, DeviceSet, Kind, SharedDevice, lock};
@@ -21,7 +23,8 @@ use super::frame::Frame;
 use super::new_event;
 use crate::acpi::{self, MmioSlot};
 use crate::boot::{self, Entry};
-use crate::config::{Cmdline, DriveId, SerialOutput, Vsock};
+use crate::chunk_drive::{ChunkDrive, FirstReads};
+use crate::config::{Cmdline, Drive, DriveContent, SerialOutput, Vsock};
 use crate::layout;
 use crate::power::{self, GuestEnd};
 use crate::vcpu::{Buses, Shared};
@@ -38,6 +41,7 @@ pub(super) struct Assembly<'a> {
     attached: Vec<Attached>,
     serial: Option<Arc<Mutex<Serial>>>,
     generation: Option<Generation>,
+    first_reads: BTreeMap<String, FirstReads>,
     slots: Vec<MmioSlot>,
 }
 
@@ -48,6 +52,8 @@ pub(super) struct Fittings {
     pub(super) attached: Vec<Attached>,
     pub(super) serial: Option<Arc<Mutex<Serial>>>,
     pub(super) generation: Option<Generation>,
+    /// By id, of drives that are read by chunks.
+    pub(super) first_reads: BTreeMap<String, FirstReads>,
     pub(super) end: GuestEnd,
 }
 
@@ -61,15 +67,16 @@ impl<'a> Assembly<'a> {
             attached: Vec::new(),
             serial: None,
             generation: None,
+            first_reads: BTreeMap::new(),
             slots: Vec::new(),
         })
     }
 
     /// The end: what answers the vCPUs, and what the I/O thread serves.
     pub(super) fn finish(self) -> (Arc<Buses>, Fittings) {
-        let Self { frame: _, buses, devices, attached, serial, generation, slots: _ } = self;
+        let Self { frame: _, buses, devices, attached, serial, generation, first_reads, slots: _ } = self;
         let end = buses.end.clone();
-        (Arc::new(buses), Fittings { devices, attached, serial, generation, end })
+        (Arc::new(buses), Fittings { devices, attached, serial, generation, first_reads, end })
     }
 
     /// The serial port, as saved or as after a reset.
@@ -136,19 +143,29 @@ impl<'a> Assembly<'a> {
 
     pub(super) fn attach_block(
         &mut self,
-        id: &DriveId,
-        file: File,
-        writable: bool,
+        drive: Drive,
         saved: Option<Saved<'_, devices::BlockState>>,
     ) -> Result<(), MachineError> {
+        let Drive { id, content, access } = drive;
         let name = format!("drive {}", id.as_str());
-        let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
+        let access = match access {
+            DriveAccess::ReadOnly => Access::ReadOnly,
+            DriveAccess::ReadWrite => Access::ReadWrite,
+        };
+        let storage: Box<dyn Storage> = match content {
+            DriveContent::File(file) => Box::new(file),
+            DriveContent::Chunks(reader) => {
+                let drive = ChunkDrive::new(id.as_str(), reader);
+                self.first_reads.insert(id.as_str().to_owned(), drive.first_reads());
+                Box::new(drive)
+            }
+        };
         let id = devices::DriveId::try_from(id.as_str()).map_err(device_failed(&name))?;
         let block = match saved {
             Some(saved) => {
-                Block::restore((id, Box::new(file), access), saved.device).map_err(device_failed(&name))?
+                Block::restore((id, storage, access), saved.device).map_err(device_failed(&name))?
             }
-            None => Block::new(id, Box::new(file), access).map_err(device_failed(&name))?,
+            None => Block::new(id, storage, access).map_err(device_failed(&name))?,
         };
         let resized = saved.is_some_and(|saved| saved.device.sectors != block.sectors());
         let block = Arc::new(Mutex::new(block));

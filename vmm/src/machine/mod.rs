@@ -15,10 +15,11 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, mpsc};
 
-use snapshot::{Key, PageIndex, Salt};
-use vmm_api::{DriveAccess, ExitCounts, WorkingSet};
+use snapshot::PageIndex;
+use vmm_api::{ExitCounts, WorkingSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::chunk_drive::FirstReads;
 use crate::config::Config;
 use crate::confine::Filters;
 use crate::memory::Tracking;
@@ -56,8 +57,6 @@ pub(crate) struct Machine {
 
 /// A snapshot that an incremental one can follow.
 pub(crate) struct Base {
-    pub(crate) key: Key,
-    pub(crate) salt: Salt,
     pub(crate) index: Arc<PageIndex>,
 }
 
@@ -71,8 +70,7 @@ pub(crate) fn build(config: Config) -> Result<Built, MachineError> {
     assembly.attach_power_ports()?;
     assembly.attach_generation(None)?;
     for drive in drives {
-        let writable = drive.access == DriveAccess::ReadWrite;
-        assembly.attach_block(&drive.id, drive.file, writable, None)?;
+        assembly.attach_block(drive, None)?;
     }
     if let Some(vsock) = vsock {
         assembly.attach_vsock(vsock, None)?;
@@ -147,9 +145,13 @@ impl Machine {
         self.fittings.devices.dispatch()
     }
 
-    /// Pages that somebody had to wait for.
-    pub(crate) fn faulted(&self) -> WorkingSet {
-        self.pager.as_ref().map(Pager::faulted).unwrap_or_default()
+    /// Pages that somebody had to wait for, and what was read of drives.
+    pub(crate) fn working_set(&self) -> WorkingSet {
+        let read = |(id, reads): (&String, &FirstReads)| (id.clone(), reads.list());
+        WorkingSet {
+            pages: self.pager.as_ref().map(Pager::faulted).unwrap_or_default(),
+            drives: self.fittings.first_reads.iter().map(read).collect(),
+        }
     }
 
     pub(crate) fn exits(&self) -> ExitCounts {

@@ -274,9 +274,7 @@ fn plug_in(
                 // `States::check` has found one for each.
                 let Some(at) = drives.iter().position(|drive| is_id(&device.id, &drive.id)) else { continue };
                 let drive = drives.swap_remove(at);
-                let writable = drive.access == DriveAccess::ReadWrite;
-                let saved = Some(Saved { device, transport });
-                assembly.attach_block(&drive.id, drive.file, writable, saved)?;
+                assembly.attach_block(drive, Some(Saved { device, transport }))?;
             }
             DeviceState::Vsock(device) => {
                 let Some(vsock) = vsock.take() else { continue };

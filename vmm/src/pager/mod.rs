@@ -1,12 +1,13 @@
 //! Fills the memory of a machine that was loaded.
 //!
-//! * The pages that its snapshot's prefetch file lists first are written before anything runs: bulk reading and checking, and no
-//!   fault.
+//! * The pages that its snapshot's prefetch content lists first are written before anything runs: bulk reading and checking, and
+//!   no fault.
 //! * Ranges that hold pages of the snapshot are registered with a userfaultfd then; in between, long ranges of zeros are left
 //!   to the host's kernel, which needs no help with them. One thread answers a fault with the page's whole chunk, and puts the
-//!   rest of the prefetch file in place while nobody waits.
+//!   rest of the prefetch content in place while nobody waits.
 //!
-//! Every copy is private to this machine: no page is shared with a file or with another clone.
+//! What is read are chunks of the store, which are encrypted wherever others see them. Every page in the clear is private to this
+//! machine: none is shared with a file or with another clone.
 //!
 //! A page that cannot be had is the end of the process, and it is this thread that ends it: the I/O thread may itself be
 //! waiting for a page, and a guest must neither hang nor read something else instead.
@@ -25,17 +26,16 @@ use std::thread;
 use devices::Memory;
 use jail::CompiledFilter;
 use snapshot::PageIndex;
-use vmm_api::WorkingSet;
 
 use crate::memory::{self, MemoryError};
 use pages::{Done, PageMap};
-pub(crate) use prefetch::{PrefetchFile, usable};
-pub(crate) use source::{LocalFile, PageSource, SourceError};
+pub(crate) use prefetch::{PrefetchContent, usable};
+pub(crate) use source::{PageSource, SourceError, StoredPages};
 pub(crate) use uffd::Userfault;
 use work::Work;
 
-/// Pages of a chunk in the snapshots that this program takes: 16 KiB. Read and verified at once, so it is what a fault costs,
-/// and how many faults there are where no prefetch file takes them away.
+/// Pages of a chunk in the snapshots that this program takes: 16 KiB, as the store cuts memory. Read and verified at once, so it
+/// is what a fault costs, and how many faults there are where no prefetch content takes them away.
 pub(crate) const CHUNK_PAGES: u32 = 4;
 
 /// Zeros between two registered ranges, 4 MiB: a range more costs a request and two mappings before the guest runs, 25 µs,
@@ -130,11 +130,11 @@ impl Pager {
         let extents = index.extents(LEAST_GAP_PAGES);
         let ranges: Vec<_> = extents.iter().flat_map(|extent| map.host_ranges(extent)).collect();
         let mut done = Done::new(pages, extents);
-        if let Some(file) = &mut saved.prefetch {
+        if let Some(content) = &mut saved.prefetch {
             for range in &ranges {
                 memory::by_small_pages(range)?;
             }
-            file.write_first(memory, &mut done)?;
+            content.write_first(memory, &mut done)?;
         }
         for range in ranges {
             let failed = |source| PagerError::Register { len: range.len(), source };
@@ -147,8 +147,8 @@ impl Pager {
     }
 
     /// The first [`vmm_api::MAX_WORKING_SET`] pages that somebody had to wait for.
-    pub(crate) fn faulted(&self) -> WorkingSet {
-        WorkingSet(self.faulted.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    pub(crate) fn faulted(&self) -> Vec<u32> {
+        self.faulted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Pages that the snapshot holds; none before it is known.
@@ -162,7 +162,7 @@ pub(crate) struct SavedMemory {
     pub(crate) index: Arc<PageIndex>,
     pub(crate) source: Box<dyn PageSource>,
     /// What of it is wanted first.
-    pub(crate) prefetch: Option<PrefetchFile>,
+    pub(crate) prefetch: Option<PrefetchContent>,
     /// Whether every page that is asked for is to be told.
     pub(crate) learn: bool,
 }

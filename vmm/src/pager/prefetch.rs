@@ -1,54 +1,59 @@
-//! A prefetch file being read: block after block, each checked before anybody sees it.
+//! A prefetch content being read: block after block, each verified before anybody sees it.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-
+use chunk_store::{ReadError, Reader};
 use devices::Memory;
-use snapshot::{BLOCK_PAGES, FormatError, Key, PAGE_LEN, PREFETCH_START_LEN, Prefetch, Tag};
+use snapshot::{BLOCK_LEN, BLOCK_PAGES, FormatError, PAGE_LEN, Prefetch};
 
 use super::pages::Done;
 use crate::describe::describe;
 use crate::memory::{self, MemoryError};
 
-/// Pages of a prefetch file that are in place before the machine runs, 16 MiB: more than a small function touches. One more costs
-/// a few microseconds whether or not it is wanted; one that follows later costs a request, and perhaps a fault of the guest's.
+/// Pages of a prefetch content that are in place before the machine runs, 16 MiB: more than a small function touches. One more
+/// costs a few microseconds whether or not it is wanted; one that follows later costs a request, and perhaps a fault of the
+/// guest's.
 const BEFORE_START: usize = 4096;
 
-/// A prefetch file that is of no use, or no more.
+/// A prefetch content that is of no use, or no more.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrefetchError {
-    /// The file.
-    #[error("read the prefetch file")]
-    Read(#[source] io::Error),
-    /// What was read is not what was written for this snapshot.
+    /// The store.
+    #[error("read the prefetch content")]
+    Read(#[from] ReadError),
+    /// What was read is no such thing.
     #[error(transparent)]
     Content(#[from] FormatError),
 }
 
-/// A file whose head is authentic.
+/// A content whose head has been read.
 #[derive(Debug)]
-pub(crate) struct PrefetchFile {
-    file: File,
+pub(crate) struct PrefetchContent {
+    reader: Reader,
     head: Prefetch,
+    /// The next block, by its number among all.
     next: usize,
     content: Vec<u8>,
 }
 
-impl PrefetchFile {
-    /// Reads the head. `memory_pages` is the length of the snapshot's memory, `state_tag` its state file's.
-    pub(crate) fn open(
-        file: File,
-        key: &Key,
-        state_tag: &Tag,
-        memory_pages: u32,
-    ) -> Result<Self, PrefetchError> {
-        let mut start = [0; PREFETCH_START_LEN];
-        file.read_exact_at(&mut start, 0).map_err(PrefetchError::Read)?;
-        let mut head = vec![0; Prefetch::head_len(&start)?];
-        file.read_exact_at(&mut head, 0).map_err(PrefetchError::Read)?;
-        let head = Prefetch::open(&head, key, state_tag, memory_pages)?;
-        Ok(Self { file, head, next: 0, content: Vec::new() })
+impl PrefetchContent {
+    /// Reads the head. `memory_pages` is the length of the snapshot's memory.
+    pub(crate) fn open(mut reader: Reader, memory_pages: u32) -> Result<Self, PrefetchError> {
+        let length = FormatError::Prefetch("length");
+        if reader.chunk_size().bytes() != BLOCK_LEN {
+            return Err(FormatError::Prefetch("length of a chunk").into());
+        }
+        let mut head = vec![0; reader.chunk_len(0)];
+        reader.read(0, &mut head)?;
+        let head_len = Prefetch::head_len(head.first_chunk().ok_or(length.clone())?)?;
+        for index in 1..head_len / BLOCK_LEN {
+            let start = head.len();
+            head.resize(start + reader.chunk_len(index as u32), 0);
+            reader.read(index as u32, head.get_mut(start..).unwrap_or_default())?;
+        }
+        let head = Prefetch::decode(&head, memory_pages)?;
+        if reader.len() != head.content_at() + (head.pages().len() * PAGE_LEN) as u64 {
+            return Err(length.into());
+        }
+        Ok(Self { reader, head, next: 0, content: Vec::new() })
     }
 
     /// Writes the first pages to memory that nothing runs in yet, and of which no range is registered: a page that is there
@@ -70,31 +75,32 @@ impl PrefetchFile {
         match self.read(number) {
             Ok(()) => self.next += 1,
             Err(error) => {
-                self.next = self.head.blocks();
+                self.next = self.head.pages().len();
                 self.content.clear();
                 tell(&error);
             }
         }
-        self.head.block(number).iter().copied().zip(self.content.chunks(PAGE_LEN))
+        let pages = self.head.pages().chunks(BLOCK_PAGES).nth(number).unwrap_or_default();
+        pages.iter().copied().zip(self.content.chunks(PAGE_LEN))
     }
 
     /// Whether there is nothing left.
     pub(super) fn is_over(&self) -> bool {
-        self.next >= self.head.blocks()
+        self.next >= self.head.pages().len().div_ceil(BLOCK_PAGES)
     }
 
     fn read(&mut self, number: usize) -> Result<(), PrefetchError> {
-        let place = self.head.place(number);
-        self.content.reserve_exact(BLOCK_PAGES * PAGE_LEN);
-        self.content.resize((place.end - place.start) as usize, 0);
-        self.file.read_exact_at(&mut self.content, place.start).map_err(PrefetchError::Read)?;
-        Ok(self.head.check(number, &self.content)?)
+        let index = (self.head.content_at() / BLOCK_LEN as u64) as u32 + number as u32;
+        self.content.reserve_exact(BLOCK_LEN);
+        self.content.resize(self.reader.chunk_len(index), 0);
+        self.reader.read(index, &mut self.content)?;
+        Ok(())
     }
 }
 
-/// A prefetch file, or none and a line that says why: what it holds can be had without it.
-pub(crate) fn usable(file: Result<PrefetchFile, PrefetchError>) -> Option<PrefetchFile> {
-    file.inspect_err(tell).ok()
+/// A prefetch content, or none and a line that says why: what it holds can be had without it.
+pub(crate) fn usable(content: Result<PrefetchContent, PrefetchError>) -> Option<PrefetchContent> {
+    content.inspect_err(tell).ok()
 }
 
 fn tell(error: &PrefetchError) {

@@ -8,7 +8,7 @@ use vmm_api::MAX_WORKING_SET;
 
 use super::pages::{Done, PageMap};
 use super::uffd::{self, Userfault};
-use super::{LastWords, PageSource, PrefetchFile, SavedMemory, SourceError};
+use super::{LastWords, PageSource, PrefetchContent, SavedMemory, SourceError};
 use crate::describe::describe;
 
 /// A snapshot being served.
@@ -16,11 +16,11 @@ pub(super) struct Work {
     map: PageMap,
     index: Arc<PageIndex>,
     source: Box<dyn PageSource>,
-    prefetch: Option<PrefetchFile>,
+    prefetch: Option<PrefetchContent>,
     learn: bool,
     done: Done,
     faulted: Arc<Mutex<Vec<u32>>>,
-    /// The last chunk that was fetched: its number, which of its pages there are, and these one after the other.
+    /// The last chunk that was fetched: its number, which of its pages are not zeros, and all of them.
     chunk: Option<(u32, PageMask)>,
     content: Vec<u8>,
 }
@@ -83,13 +83,13 @@ impl Work {
         }
     }
 
-    /// Puts more of the prefetch file in place.
+    /// Puts more of the prefetch content in place.
     fn put_next_block(&mut self, uffd: &Userfault) -> Result<(), FaultError> {
-        let Some(file) = self.prefetch.as_mut().filter(|file| !file.is_over()) else {
+        let Some(prefetch) = self.prefetch.as_mut().filter(|prefetch| !prefetch.is_over()) else {
             self.prefetch = None;
             return Ok(());
         };
-        for (page, content) in file.next_block().filter(|(page, _)| self.done.insert(*page)) {
+        for (page, content) in prefetch.next_block().filter(|(page, _)| self.done.insert(*page)) {
             for range in self.map.host_ranges(&(page..page + 1)) {
                 uffd.copy(range.start, content).map_err(FaultError::Fill)?;
             }
@@ -105,8 +105,8 @@ impl Work {
         let all = u64::MAX >> (u64::BITS - chunk_pages);
         let wanted = if self.learn { 1 << (page - first) } else { all & !self.done.mask(first, all) };
         for run in runs(mask & wanted) {
-            let before = (mask & ((1 << run.start) - 1)).count_ones() as usize * PAGE_LEN;
-            let content = self.content.get(before..before + run.len() * PAGE_LEN).unwrap_or_default();
+            let place = run.start as usize * PAGE_LEN..run.end as usize * PAGE_LEN;
+            let content = self.content.get(place).unwrap_or_default();
             for range in self.map.host_ranges(&(first + run.start..first + run.end)) {
                 uffd.copy(range.start, content).map_err(FaultError::Fill)?;
             }
@@ -122,7 +122,7 @@ impl Work {
         Ok(())
     }
 
-    /// Has the pages of a chunk in `content`, and says which they are.
+    /// Has a chunk in `content`, and says which of its pages are not zeros.
     fn fetch(&mut self, number: u32) -> Result<PageMask, SourceError> {
         match self.chunk.take() {
             Some((held, mask)) if held == number => self.chunk = Some((held, mask)),
@@ -148,13 +148,17 @@ mod tests {
     /// More pages than the real ones have: holes of all kinds.
     const CHUNK_PAGES: u32 = 16;
 
+    /// What a source leaves where zeros are.
+    const LEFT_OVER: u8 = 0xee;
+
     /// Chunks by number; one that is missing cannot be read.
     struct Fake(BTreeMap<u32, (PageMask, u8)>);
 
     impl PageSource for Fake {
         fn fetch(&mut self, number: u32, pages: &mut [u8]) -> Result<PageMask, SourceError> {
-            let (mask, byte) = *self.0.get(&number).ok_or(FormatError::Chunk { chunk: number })?;
-            pages[..mask.count_ones() as usize * PAGE_LEN].fill(byte);
+            let (mask, byte) = *self.0.get(&number).ok_or(FormatError::Index("a lost chunk"))?;
+            pages.fill(LEFT_OVER);
+            runs(mask).flatten().for_each(|page| pages[page as usize * PAGE_LEN..][..PAGE_LEN].fill(byte));
             Ok(mask)
         }
     }
@@ -174,7 +178,7 @@ mod tests {
         let memory = memory::create(8 << 20).expect("memory");
         let mut index = PageIndex::new(2048, CHUNK_PAGES).expect("index");
         for &(number, mask) in chunks {
-            index.push(Chunk { number, mask, tag: [0; 16] }).expect("in order");
+            index.push(Chunk { number, mask }).expect("in order");
         }
         let map = PageMap::new(&memory).expect("map");
         let uffd = Userfault::open().expect("userfaultfd is needed to run the tests");
@@ -225,10 +229,8 @@ mod tests {
         // Waits for a page that never comes; the process would end here, the thread is left behind.
         thread::spawn(move || memory.read_obj::<u8>(GuestAddress(3 << 16)));
         let words = said.recv().expect("last words");
-        assert_eq!(
-            words,
-            "the guest's memory cannot be restored: chunk 3 of the memory file is not what was saved"
-        );
+        let expected = "the guest's memory cannot be restored: the index of pages is not valid: a lost chunk";
+        assert_eq!(words, expected);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use snapshot::{FormatError, Key, MAX_STATE_LEN, PAGE_LEN, PageIndex, Salt, StateReader, StateWriter};
+use chunk_store::Reader;
+use snapshot::{FormatError, Key, MAX_STATE_LEN, PAGE_LEN, PageIndex, StateReader, StateWriter};
 use vmm_api::{
     Exit, Identity, LoadConfig, LoadReport, LoadTimings, Refusal, Response, SnapshotConfig, SnapshotKind,
     SnapshotReport, WorkingSet,
@@ -24,7 +25,7 @@ use crate::lifecycle::Lifecycle;
 use crate::machine::state::IdentityState;
 use crate::machine::{Base, Machine, Prepared, Shape, States};
 use crate::memory_file::{Pagemap, Written};
-use crate::pager::{self, LastWords, LocalFile, PrefetchFile, SavedMemory};
+use crate::pager::{self, LastWords, PrefetchContent, SavedMemory, StoredPages};
 use crate::{memory_file, random};
 
 impl Supervisor {
@@ -93,9 +94,8 @@ impl Supervisor {
         let Some(prepared) = self.prepared.take() else {
             return Ok(Err(refuse("state", "no machine is prepared")));
         };
-        let Opened { shape: _, states, files, memory, salt, identity } = snapshot;
-        let base = || Base { key: Key::new(*wanted.key.bytes()), salt, index: Arc::clone(&memory.index) };
-        let base = wanted.track_changes.then(base);
+        let Opened { shape: _, states, files, memory, identity } = snapshot;
+        let base = wanted.track_changes.then(|| Base { index: Arc::clone(&memory.index) });
         let machine = prepared.load(states, files, memory, base);
         self.adopt(machine.map_err(|error| RunError::Load(Box::new(error)))?)?;
         timings.restore_us = micros(restoring);
@@ -106,9 +106,9 @@ impl Supervisor {
         Ok(Ok(LoadReport { identity, timings }))
     }
 
-    /// What a loaded machine had to wait for; nothing of one that was booted.
+    /// What a machine had to wait for; no page of one that was booted.
     pub(super) fn working_set(&self) -> WorkingSet {
-        self.machine.as_ref().map(Machine::faulted).unwrap_or_default()
+        self.machine.as_ref().map(Machine::working_set).unwrap_or_default()
     }
 
     /// Writes a paused machine to files.
@@ -155,22 +155,18 @@ fn take(
     wanted: &SnapshotConfig,
     files: &SnapshotFiles,
 ) -> Result<SnapshotReport, TakeError> {
-    let key = Key::new(*wanted.key.bytes());
     let mut writer = StateWriter::new();
     machine.save(&mut writer)?;
-    let (salt, written) = match wanted.kind {
+    let written = match wanted.kind {
         SnapshotKind::Full => {
-            let salt: Salt = random::bytes()?;
             let (memory, source) = machine.memory();
-            let sealer = key.chunk_sealer(&salt);
-            let file = &files.memory;
-            (salt, memory_file::write_full(memory, pagemap, source, &sealer, pager::CHUNK_PAGES, file)?)
+            memory_file::write_full(memory, pagemap, source, pager::CHUNK_PAGES, &files.memory)?
         }
-        SnapshotKind::Diff => take_changes(machine, &key, &files.memory)?,
+        SnapshotKind::Diff => take_changes(machine, &files.memory)?,
     };
     writer.add_bytes(PageIndex::NAME, 0, PageIndex::VERSION, written.index.encode())?;
     writer.add(0, &IdentityState { entries: wanted.identity.0.clone().into_iter().collect() })?;
-    let state = writer.finish(&key, &salt);
+    let state = writer.finish(&Key::new(*wanted.key.bytes()), &random::bytes()?);
     files.state.set_len(0)?;
     files.state.write_all_at(&state, 0)?;
     let report = SnapshotReport {
@@ -179,30 +175,24 @@ fn take(
         memory_bytes: written.bytes,
         zero_pages: written.zero_pages(),
     };
-    let base = Base { key, salt, index: Arc::new(written.index) };
+    let base = Base { index: Arc::new(written.index) };
     machine.track(wanted.track_changes.then_some(base))?;
     Ok(report)
 }
 
-/// Chunks that did not change keep their tags, so the salt stays that of the snapshot before.
-fn take_changes(machine: &mut Machine, key: &Key, file: &File) -> Result<(Salt, Written), TakeError> {
-    let (salt, index) = check_base(machine.base(), key, file)?;
+fn take_changes(machine: &mut Machine, file: &File) -> Result<Written, TakeError> {
+    let index = check_base(machine.base(), file)?;
     let changes = machine.take_changes()?;
-    let sealer = key.chunk_sealer(&salt);
-    Ok((salt, memory_file::write_diff(machine.memory().0, &index, &changes, &sealer, file)?))
+    Ok(memory_file::write_diff(machine.memory().0, &index, &changes, file)?)
 }
 
-/// What of `base` is needed, if `file` can be what changes since are written over. Another file of its length is not found
-/// out here, but by whoever loads the result: its chunks do not have these tags.
-fn check_base(base: Option<&Base>, key: &Key, file: &File) -> Result<(Salt, Arc<PageIndex>), TakeError> {
+/// The index of `base`, if `file` can be what changes since are written over. Another file of its length is not found out.
+fn check_base(base: Option<&Base>, file: &File) -> Result<Arc<PageIndex>, TakeError> {
     let refused = |field, message: String| Err(TakeError::Refused(refuse(field, message)));
     let Some(base) = base else {
         let message = "changes are not tracked: ask the snapshot before, or the load, to track_changes";
         return refused("kind", message.into());
     };
-    if base.key != *key {
-        return refused("key", "not that of the snapshot before".into());
-    }
     let (len, expected) = (file.metadata()?.len(), u64::from(base.index.pages()) * PAGE_LEN as u64);
     if len != expected {
         return refused(
@@ -210,7 +200,7 @@ fn check_base(base: Option<&Base>, key: &Key, file: &File) -> Result<(Salt, Arc<
             format!("{len} bytes, expected {expected}: a copy of the memory file before"),
         );
     }
-    Ok((base.salt, Arc::clone(&base.index)))
+    Ok(Arc::clone(&base.index))
 }
 
 /// A snapshot that can be loaded here, as far as that can be known.
@@ -219,7 +209,6 @@ struct Opened {
     states: States,
     files: crate::machine::Connections,
     memory: SavedMemory,
-    salt: Salt,
     identity: Identity,
 }
 
@@ -244,19 +233,26 @@ impl Opened {
         }
         let index = reader.bytes(PageIndex::NAME, 0, PageIndex::VERSION).and_then(PageIndex::decode);
         let index = Arc::new(index.map_err(of_state)?);
-        let len = memory.metadata().map_err(|error| refuse("memory", format!("stat: {error}")))?.len();
-        let expected = u64::from(index.pages()) * PAGE_LEN as u64;
-        if expected != mem_size.bytes() || len != expected {
-            let message = format!("{len} bytes, expected {} as the snapshot's machine has", mem_size.bytes());
-            return Err(refuse("memory", message));
+        if u64::from(index.pages()) * PAGE_LEN as u64 != mem_size.bytes() {
+            return Err(refuse("state", "its index is of a memory of another length than its machine's"));
         }
+        let source = stored_pages(memory, &index)?;
         states.check(&connections)?;
-        let prefetch = prefetch
-            .and_then(|file| pager::usable(PrefetchFile::open(file, &key, &reader.tag(), index.pages())));
-        let source = LocalFile::new(memory, Arc::clone(&index), reader.chunk_sealer().clone());
+        let prefetch =
+            prefetch.and_then(|content| pager::usable(PrefetchContent::open(content, index.pages())));
         let memory = SavedMemory { index, source: Box::new(source), prefetch, learn: wanted.learn };
-        Ok(Self { shape, states, files: connections, memory, salt: reader.salt(), identity })
+        Ok(Self { shape, states, files: connections, memory, identity })
     }
+}
+
+fn stored_pages(reader: Reader, index: &Arc<PageIndex>) -> Result<StoredPages, Refusal> {
+    let (len, chunk_len) = (reader.len(), reader.chunk_size().bytes());
+    StoredPages::new(reader, Arc::clone(index)).ok_or_else(|| {
+        let expected = u64::from(index.pages()) * PAGE_LEN as u64;
+        let expected_chunk = index.chunk_pages() as usize * PAGE_LEN;
+        let found = format!("{len} bytes in chunks of {chunk_len}");
+        refuse("memory", format!("{found}, expected {expected} in chunks of {expected_chunk}"))
+    })
 }
 
 fn read_state(file: &File) -> Result<Vec<u8>, Refusal> {

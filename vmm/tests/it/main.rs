@@ -5,9 +5,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
+mod chunks;
 mod confinement;
 mod control;
 mod guest;
 mod machine;
 mod process;
+mod reading;
 mod snapshot;
+mod store;

@@ -85,6 +85,12 @@ impl<'m> Segments<'m> {
     }
 }
 
+impl<'m> FromIterator<Slice<'m>> for Segments<'m> {
+    fn from_iter<I: IntoIterator<Item = Slice<'m>>>(pieces: I) -> Self {
+        Self { pieces: pieces.into_iter().filter(|piece| !piece.is_empty()).collect() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

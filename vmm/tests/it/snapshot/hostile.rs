@@ -1,54 +1,15 @@
-//! Files that are damaged, forged or not a snapshot's, and connections that do not fit: a refusal, or a clear end.
+//! State files that are damaged, forged or no snapshot's, and connections that do not fit: a refusal.
 
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 
 use kvm_ioctls::{Cap, Kvm};
 use snapshot::{Fingerprint, Register, StateReader, StateWriter};
-use vmm_api::{
-    DriveAccess, DriveConfig, Exit, LoadConfig, MachineConfig, Request, Response, SerialConfig, Source,
-};
+use vmm_api::{DriveAccess, DriveConfig, LoadConfig, MachineConfig, Request, Response, SerialConfig, Source};
 
 use super::content::{Section, bytes_of, file_key, sealed, sections, write_over};
-use super::{COUNTER, Snapshot, load_config, prepared};
+use super::{CONSOLE, COUNTER, Snapshot, load_config, prepared};
 use crate::guest::Guest;
 use crate::process::{Vmm, machine};
-
-#[test]
-fn a_damaged_chunk_ends_the_machine_and_says_which() {
-    let (snapshot, _) = Snapshot::of_counter();
-    // The page with the counter.
-    let mut byte = [0];
-    snapshot.memory.read_exact_at(&mut byte, COUNTER.into()).unwrap();
-    snapshot.memory.write_all_at(&[!byte[0]], COUNTER.into()).unwrap();
-    let vmm = prepared();
-    // The guest may touch the page before the load is answered.
-    match snapshot.load(&vmm, LoadConfig { serial: SerialConfig::Null, ..load_config() }, &[]) {
-        Response::Loaded(_) => assert_eq!(vmm.client.next().unwrap(), Response::Exited(Exit::Failed)),
-        other => assert_eq!(other, Response::Exited(Exit::Failed)),
-    }
-    let (status, log) = vmm.wait();
-    assert_eq!(status.code(), Some(1));
-    assert!(log.ends_with("chunk 128 of the memory file is not what was saved\n"), "{log}");
-}
-
-#[test]
-fn a_memory_file_cut_short_under_a_running_guest_ends_it() {
-    let (snapshot, _) = Snapshot::of_counter();
-    let vmm = prepared();
-    assert!(matches!(
-        snapshot.load(&vmm, LoadConfig { serial: SerialConfig::Null, resume: false, ..load_config() }, &[]),
-        Response::Loaded(_)
-    ));
-    snapshot.memory.set_len(0).unwrap();
-    // The guest may touch a page before the resume is answered.
-    match vmm.call(&Request::Resume) {
-        Response::Ok => assert_eq!(vmm.client.next().unwrap(), Response::Exited(Exit::Failed)),
-        other => assert_eq!(other, Response::Exited(Exit::Failed)),
-    }
-    let (_, log) = vmm.wait();
-    assert!(log.contains("read chunk"), "{log}");
-}
 
 /// A good snapshot, a process that would load it, and what it says of a worse state file instead.
 struct Forgery {
@@ -115,19 +76,6 @@ fn files_that_are_no_snapshot_are_refused_and_say_why() {
     let oversized = forgery.snapshot.refusal(&forgery.vmm, load_config()).message;
     assert_eq!(oversized, "a state file of 33554433 bytes, at most 33554432 are read");
     forgery.assert_still_loads();
-}
-
-#[test]
-fn a_memory_file_of_another_length_is_refused() {
-    let (snapshot, _) = Snapshot::of_counter();
-    let vmm = prepared();
-    for len in [0, 64 << 20, (128 << 20) + 1] {
-        snapshot.memory.set_len(len).unwrap();
-        let refusal = snapshot.refusal(&vmm, load_config());
-        assert_eq!(refusal.field.as_deref(), Some("memory"));
-        let expected = "bytes, expected 134217728 as the snapshot's machine has";
-        assert_eq!(refusal.message, format!("{len} {expected}"));
-    }
 }
 
 #[test]
@@ -359,8 +307,9 @@ fn interrupt_controllers_are_three() {
 fn drives_and_sockets_must_be_those_that_were_saved() {
     let disk = tempfile::tempfile().unwrap();
     disk.set_len(1024).unwrap();
-    let drive = |id: &str, access| DriveConfig { id: id.into(), source: Source::Fd(2), access };
-    let config = MachineConfig { drives: vec![drive("disk", DriveAccess::ReadOnly)], ..machine() };
+    let drive = |id: &str, access| DriveConfig { id: id.into(), source: Source::Fd(CONSOLE), access };
+    let booted = DriveConfig { source: Source::Fd(2), ..drive("disk", DriveAccess::ReadOnly) };
+    let config = MachineConfig { drives: vec![booted], ..machine() };
     let (vmm, _console) = Vmm::run(config, &Guest::new().count_for_ever(COUNTER), &[disk.as_fd()]);
     assert_eq!(vmm.call(&Request::Pause), Response::Ok);
     let snapshot = Snapshot::take(&vmm);

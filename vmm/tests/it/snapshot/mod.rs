@@ -1,14 +1,20 @@
 //! Snapshots: a machine goes on where it was, in another process, as often as one likes.
 
+mod asking;
 mod changes;
 mod content;
+mod drives;
+mod grants;
 mod hostile;
 mod prefetch;
+mod privacy;
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{PipeReader, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use chunk_store::{ChunkSize, Kind};
 use vmm_api::{
     Identity, Key, LoadConfig, LoadReport, MachineConfig, Refusal, Request, Response, SerialConfig, Shape,
     SnapshotConfig, SnapshotKind, SnapshotReport, Source,
@@ -16,15 +22,20 @@ use vmm_api::{
 
 use crate::guest::Guest;
 use crate::process::{Vmm, machine};
+use crate::store::{Content, grant};
 
 const COUNTER: u32 = 0x20_0000;
 /// A number and a newline.
 const RECORD_LEN: usize = 5;
 
-/// The two files of a snapshot.
+/// The first descriptor of a load behind state and memory: the console of a counting guest.
+const CONSOLE: usize = 4;
+
+/// The two files of a snapshot, and the content that is made of its memory once it is loaded.
 struct Snapshot {
     state: File,
     memory: File,
+    content: OnceCell<Content>,
     report: SnapshotReport,
 }
 
@@ -47,15 +58,15 @@ fn snapshot_config() -> SnapshotConfig {
     }
 }
 
-/// What a counting guest is loaded with: the console is descriptor 2.
+/// What a counting guest is loaded with.
 fn load_config() -> LoadConfig {
     LoadConfig {
         state: Source::Fd(0),
-        memory: Source::Fd(1),
+        memory: grant(1),
         key: key(),
         drives: Vec::new(),
         vsock: None,
-        serial: SerialConfig::Fd(2),
+        serial: SerialConfig::Fd(CONSOLE),
         generation: [7; 16],
         identity: None,
         prefetch: None,
@@ -74,7 +85,7 @@ impl Snapshot {
         let state = tempfile::tempfile().unwrap();
         let fds = [state.as_fd(), memory.as_fd()];
         match vmm.client.call(&Request::Snapshot(config), &fds).unwrap() {
-            Response::Snapshotted(report) => Self { state, memory, report },
+            Response::Snapshotted(report) => Self { state, memory, content: OnceCell::new(), report },
             other => panic!("no snapshot: {other:?}"),
         }
     }
@@ -99,8 +110,25 @@ impl Snapshot {
         (snapshot, printed)
     }
 
+    /// Its memory as it is kept.
+    fn content(&self) -> &Content {
+        self.content.get_or_init(|| Content::seal(&self.memory, Kind::Memory, ChunkSize::MEMORY))
+    }
+
+    /// Loads it where nobody can be asked for chunks.
     fn load(&self, vmm: &Vmm, config: LoadConfig, more: &[BorrowedFd<'_>]) -> Response {
-        let fds = [&[self.state.as_fd(), self.memory.as_fd()], more].concat();
+        self.load_from(self.content().handed(), vmm, config, more)
+    }
+
+    fn load_from(
+        &self,
+        memory: [OwnedFd; 3],
+        vmm: &Vmm,
+        config: LoadConfig,
+        more: &[BorrowedFd<'_>],
+    ) -> Response {
+        let memory: Vec<_> = memory.iter().map(AsFd::as_fd).collect();
+        let fds = [&[self.state.as_fd()], memory.as_slice(), more].concat();
         vmm.client.call(&Request::Load(config), &fds).unwrap()
     }
 
@@ -115,7 +143,11 @@ impl Snapshot {
     }
 
     fn refusal(&self, vmm: &Vmm, config: LoadConfig) -> Refusal {
-        match self.load(vmm, LoadConfig { serial: SerialConfig::Null, ..config }, &[]) {
+        self.refusal_with(vmm, config, &[])
+    }
+
+    fn refusal_with(&self, vmm: &Vmm, config: LoadConfig, more: &[BorrowedFd<'_>]) -> Refusal {
+        match self.load(vmm, LoadConfig { serial: SerialConfig::Null, ..config }, more) {
             Response::Refused(refusal) => refusal,
             other => panic!("not refused: {other:?}"),
         }
@@ -212,12 +244,20 @@ fn a_refused_load_says_why_and_a_better_one_is_taken() {
     assert_eq!(refusal.message, "the snapshot was made with another key");
     let stale = LoadConfig { identity: Some(Identity::default()), ..load_config() };
     assert_eq!(snapshot.refusal(&vmm, stale).field.as_deref(), Some("identity"));
-    let path = LoadConfig { memory: Source::Path("/etc/passwd".into()), ..load_config() };
+    let path = LoadConfig { state: Source::Path("/etc/passwd".into()), ..load_config() };
     assert!(snapshot.refusal(&vmm, path).message.contains("a descriptor is wanted"));
-    let swapped = Snapshot { state: snapshot.memory, memory: snapshot.state, report: snapshot.report };
+    let of_chunks = LoadConfig { state: Source::Chunks(grant(1)), ..load_config() };
+    assert_eq!(snapshot.refusal(&vmm, of_chunks).message, "a file is wanted, not chunks");
+    let Snapshot { state, memory, report, .. } = snapshot;
+    let swapped = Snapshot {
+        state: memory.try_clone().unwrap(),
+        memory: memory.try_clone().unwrap(),
+        content: OnceCell::new(),
+        report,
+    };
     let refusal = swapped.refusal(&vmm, load_config());
     assert!(refusal.message.starts_with("a state file of 134217728 bytes"), "{}", refusal.message);
-    let snapshot = Snapshot { state: swapped.memory, memory: swapped.state, report: swapped.report };
+    let snapshot = Snapshot { state, memory, ..swapped };
     let other = Vmm::spawn();
     assert_eq!(other.call(&Request::Prepare(Shape { vcpu_count: 2, mem_size_mib: 128 })), Response::Ok);
     assert!(snapshot.refusal(&other, load_config()).message.contains("prepared for another"));

@@ -5,14 +5,16 @@ use std::io::PipeReader;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use snapshot::{PAGE_LEN, PREFETCH_START_LEN, Prefetch, PrefetchWriter, StateReader};
-use vmm_api::{LoadConfig, Request, Response, SnapshotConfig, SnapshotKind, Source};
+use chunk_store::{ChunkSize, Kind};
+use snapshot::{BLOCK_LEN, PAGE_LEN, Prefetch};
+use vmm_api::{Grant, LoadConfig, Request, Response, SnapshotConfig, SnapshotKind};
 
-use super::content::{assert_same_memory, bytes_of, file_key};
+use super::content::assert_same_memory;
 use super::{
-    COUNTER, RECORD_LEN, Snapshot, assert_counts, load_config, prepared, read_more, snapshot_config,
+    CONSOLE, COUNTER, RECORD_LEN, Snapshot, assert_counts, load_config, prepared, read_more, snapshot_config,
 };
 use crate::process::Vmm;
+use crate::store::{Content, grant};
 
 /// Pages of the guest.
 const PAGES: u32 = 128 << 8;
@@ -21,28 +23,36 @@ const COUNTER_PAGE: u32 = COUNTER / PAGE_LEN as u32;
 /// VM generation id and VMClock, which are another clone's from the load on.
 const GENERATION_PAGES: [u32; 2] = [0xf0, 0xf1];
 
-/// A prefetch file of these pages, as an agent makes it.
-fn prefetch_file(snapshot: &Snapshot, pages: Vec<u32>) -> File {
-    let state = bytes_of(&snapshot.state);
-    let tag = StateReader::open(&state, &file_key()).unwrap().tag();
-    let mut writer = PrefetchWriter::new(pages, &file_key(), &tag, [5; 16]).unwrap();
-    let (saved, file) = (snapshot.pages(), tempfile::tempfile().unwrap());
-    while !writer.next_block().is_empty() {
-        let content = |page| saved.get(page).cloned().unwrap_or_else(|| vec![0; PAGE_LEN]);
-        let block: Vec<u8> = writer.next_block().iter().flat_map(content).collect();
-        let at = writer.push(&block);
-        file.write_all_at(&block, at).unwrap();
-    }
-    file.write_all_at(&writer.finish(), 0).unwrap();
+/// A prefetch content of these pages in the clear, as an agent makes it.
+fn prefetch_bytes(snapshot: &Snapshot, pages: &[u32]) -> Vec<u8> {
+    let saved = snapshot.pages();
+    let content = |page| saved.get(page).cloned().unwrap_or_else(|| vec![0; PAGE_LEN]);
+    let content = pages.iter().flat_map(content);
+    Prefetch::encode(pages).unwrap().into_iter().chain(content).collect()
+}
+
+fn sealed(bytes: &[u8]) -> Content {
+    Content::seal(&file_of(bytes), Kind::Prefetch, ChunkSize::IMAGE)
+}
+
+fn file_of(bytes: &[u8]) -> File {
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(bytes, 0).unwrap();
     file
 }
 
+fn prefetch_of(snapshot: &Snapshot, pages: &[u32]) -> Content {
+    sealed(&prefetch_bytes(snapshot, pages))
+}
+
 /// A clone of the counting guest, with its console.
-fn clone_with(snapshot: &Snapshot, vmm: &Vmm, prefetch: &File, config: LoadConfig) -> PipeReader {
+fn clone_with(snapshot: &Snapshot, vmm: &Vmm, prefetch: &Content, config: LoadConfig) -> PipeReader {
     let (reader, writer) = std::io::pipe().unwrap();
     let console: OwnedFd = writer.into();
-    let config = LoadConfig { prefetch: Some(Source::Fd(3)), ..config };
-    match snapshot.load(vmm, config, &[console.as_fd(), prefetch.as_fd()]) {
+    let config = LoadConfig { prefetch: Some(grant(CONSOLE + 1)), ..config };
+    let prefetch = prefetch.handed();
+    let [table, slots, asks] = prefetch.each_ref().map(AsFd::as_fd);
+    match snapshot.load(vmm, config, &[console.as_fd(), table, slots, asks]) {
         Response::Loaded(_) => reader,
         other => panic!("not loaded: {other:?}"),
     }
@@ -50,7 +60,7 @@ fn clone_with(snapshot: &Snapshot, vmm: &Vmm, prefetch: &File, config: LoadConfi
 
 fn waited_for(vmm: &Vmm) -> Vec<u32> {
     match vmm.call(&Request::WorkingSet) {
-        Response::WorkingSet(list) => list.0,
+        Response::WorkingSet(list) => list.pages,
         other => panic!("no working set: {other:?}"),
     }
 }
@@ -70,24 +80,25 @@ fn what_one_clone_waits_for_the_next_one_has() {
     assert!(waited.len() > 1 && waited.contains(&COUNTER_PAGE), "{waited:?}");
 
     let (second, mut printed) = (prepared(), before);
-    let file = prefetch_file(&snapshot, waited.clone());
+    let prefetch = prefetch_of(&snapshot, &waited);
     let config = LoadConfig { learn: true, ..load_config() };
-    read_more(&mut printed, &mut clone_with(&snapshot, &second, &file, config));
+    read_more(&mut printed, &mut clone_with(&snapshot, &second, &prefetch, config));
     assert_counts(&printed);
     assert!(waited_for(&second).iter().all(|page| !waited.contains(page)), "{waited:?}");
 }
 
 /// More than is put in place before the machine runs, zeros and pages that nothing serves among them, in no order.
-fn everything(snapshot: &Snapshot) -> File {
-    prefetch_file(snapshot, (0..PAGES).map(|n| n.wrapping_mul(12_347) % PAGES).collect())
+fn everything(snapshot: &Snapshot) -> Content {
+    let pages: Vec<u32> = (0..PAGES).map(|n| n.wrapping_mul(12_347) % PAGES).collect();
+    prefetch_of(snapshot, &pages)
 }
 
 #[test]
 fn all_of_memory_can_be_fetched_first_and_is_what_was_saved() {
     let (snapshot, mut printed) = Snapshot::of_counter();
-    let (vmm, file) = (prepared(), everything(&snapshot));
+    let (vmm, prefetch) = (prepared(), everything(&snapshot));
     let paused = LoadConfig { resume: false, ..load_config() };
-    let mut console = clone_with(&snapshot, &vmm, &file, paused);
+    let mut console = clone_with(&snapshot, &vmm, &prefetch, paused);
     let [copy, saved] = [Snapshot::take(&vmm).pages(), snapshot.pages()].map(|mut pages| {
         pages.retain(|page, _| !GENERATION_PAGES.contains(page));
         pages
@@ -101,9 +112,9 @@ fn all_of_memory_can_be_fetched_first_and_is_what_was_saved() {
 #[test]
 fn what_was_fetched_first_has_not_changed() {
     let (snapshot, mut printed) = Snapshot::of_counter();
-    let (vmm, file) = (prepared(), everything(&snapshot));
+    let (vmm, prefetch) = (prepared(), everything(&snapshot));
     let tracked = LoadConfig { track_changes: true, ..load_config() };
-    let mut console = clone_with(&snapshot, &vmm, &file, tracked);
+    let mut console = clone_with(&snapshot, &vmm, &prefetch, tracked);
     read_more(&mut printed, &mut console);
     assert_eq!(vmm.call(&Request::Pause), Response::Ok);
     let diff = SnapshotConfig { kind: SnapshotKind::Diff, ..snapshot_config() };
@@ -112,35 +123,39 @@ fn what_was_fetched_first_has_not_changed() {
     assert_same_memory(&changes.pages(), &Snapshot::take(&vmm).pages());
 }
 
+/// A content that is lost from this chunk on.
+fn cut_off(bytes: &[u8], chunk: usize) -> Content {
+    let content = sealed(bytes);
+    content.slots().set_len((chunk * BLOCK_LEN) as u64).unwrap();
+    content
+}
+
 #[test]
-fn a_file_of_no_use_is_told_of_and_costs_nothing_else() {
+fn a_content_of_no_use_is_told_of_and_costs_nothing_else() {
     let (snapshot, printed) = Snapshot::of_counter();
-    let (other, _) = Snapshot::of_counter();
     let pages: Vec<u32> = snapshot.pages().into_keys().collect();
-    let good = bytes_of(&prefetch_file(&snapshot, pages.clone()));
-    let head = Prefetch::head_len(good.first_chunk::<PREFETCH_START_LEN>().unwrap()).unwrap();
+    let good = prefetch_bytes(&snapshot, &pages);
     let flipped = |at: usize| {
         let mut bytes = good.clone();
         bytes[at] ^= 0x40;
-        bytes
+        sealed(&bytes)
     };
     let worse = [
-        ("does not begin as one does", vec![0; 8192]),
-        ("read the prefetch file", Vec::new()),
-        ("read the prefetch file", good[..head / 2].to_vec()),
-        ("read the prefetch file", good[..good.len() - 1].to_vec()),
+        ("does not begin as one does", sealed(&[0; 8192])),
+        ("of no use: length", sealed(&good[..4])),
+        ("of no use: length", sealed(&good[..BLOCK_LEN / 2])),
+        ("of no use: length", sealed(&good[..good.len() - 1])),
         ("another version", flipped(8)),
         ("number of pages", flipped(15)),
-        ("damaged, forged or of another snapshot", flipped(20)),
-        ("damaged, forged or of another snapshot", flipped(head - 1)),
-        ("a block is not what was written", flipped(good.len() - 1)),
-        ("damaged, forged or of another snapshot", bytes_of(&prefetch_file(&other, vec![COUNTER_PAGE]))),
+        ("a page outside of memory", flipped(19)),
+        ("bytes that mean nothing", flipped(BLOCK_LEN - 1)),
+        ("length of a chunk", Content::seal(&file_of(&good), Kind::Prefetch, ChunkSize::MEMORY)),
+        ("read the prefetch content: ask for chunk 0", cut_off(&good, 0)),
+        ("read the prefetch content: ask for chunk 1", cut_off(&good, 1)),
     ];
-    for (why, bytes) in worse {
+    for (why, prefetch) in worse {
         let (vmm, mut printed) = (prepared(), printed.clone());
-        let file = tempfile::tempfile().unwrap();
-        file.write_all_at(&bytes, 0).unwrap();
-        let mut console = clone_with(&snapshot, &vmm, &file, load_config());
+        let mut console = clone_with(&snapshot, &vmm, &prefetch, load_config());
         read_more(&mut printed, &mut console);
         assert_counts(&printed);
         assert_eq!(vmm.call(&Request::Stop), Response::Ok);
@@ -151,33 +166,45 @@ fn a_file_of_no_use_is_told_of_and_costs_nothing_else() {
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_read_is_found_out() {
+fn a_chunk_that_is_damaged_while_it_is_read_is_not_used() {
     let (snapshot, mut printed) = Snapshot::of_counter();
-    let (vmm, file) = (prepared(), everything(&snapshot));
-    // The last block: it comes when the machine runs.
-    let len = file.metadata().unwrap().len();
-    file.write_all_at(&[0xee], len - 1).unwrap();
-    let mut console = clone_with(&snapshot, &vmm, &file, load_config());
+    let bytes = vec![0xee; PAGE_LEN];
+    let pages: Vec<u32> = (0..PAGES / 2).collect();
+    // All pages in it are wrong, but for those that are put in place before the machine runs.
+    let mut content = prefetch_bytes(&snapshot, &pages);
+    let at = content.len() - pages.len() * PAGE_LEN;
+    let late = at + (8192 * PAGE_LEN);
+    content[late..].chunks_mut(PAGE_LEN).for_each(|page| page.copy_from_slice(&bytes));
+    let prefetch = sealed(&content);
+    prefetch.damage((late / BLOCK_LEN) as u32);
+    let vmm = prepared();
+    let mut console = clone_with(&snapshot, &vmm, &prefetch, load_config());
     read_more(&mut printed, &mut console);
     assert_counts(&printed);
     assert_eq!(vmm.call(&Request::Pause), Response::Ok);
     let clone = Snapshot::take(&vmm);
     let written: Vec<_> =
-        clone.pages().into_iter().filter(|(_, page)| page.ends_with(&[0xee])).map(|(page, _)| page).collect();
+        clone.pages().into_iter().filter(|(_, page)| *page == bytes).map(|(page, _)| page).collect();
     assert!(written.is_empty(), "{written:?}");
 }
 
 #[test]
-fn it_is_a_descriptor_of_its_own() {
+fn its_descriptors_are_its_own_and_its_kind_is_that_of_no_other() {
     let (snapshot, _) = Snapshot::of_counter();
     let vmm = prepared();
-    let path = LoadConfig { prefetch: Some(Source::Path("/etc/passwd".into())), ..load_config() };
-    assert!(snapshot.refusal(&vmm, path).message.contains("a descriptor is wanted"));
-    for fd in [0, 9] {
-        let taken = LoadConfig { prefetch: Some(Source::Fd(fd)), ..load_config() };
-        let refusal = snapshot.refusal(&vmm, taken);
-        assert_eq!(refusal.field.as_deref(), Some("prefetch.fd"), "{refusal:?}");
+    for (grant, field) in [
+        (grant(1), "prefetch.table"),
+        (grant(99), "prefetch.table"),
+        (Grant { table: CONSOLE, slots: 0, asks: 3 }, "prefetch.slots"),
+    ] {
+        let config = LoadConfig { prefetch: Some(grant), ..load_config() };
+        let refusal = snapshot.refusal_with(&vmm, config, &[std::io::stdin().as_fd()]);
+        assert_eq!(refusal.field.as_deref(), Some(field), "{refusal:?}");
     }
+    let config = LoadConfig { prefetch: Some(grant(CONSOLE)), ..load_config() };
+    let memory = snapshot.content().handed();
+    let refusal = snapshot.refusal_with(&vmm, config, &memory.each_ref().map(AsFd::as_fd));
+    assert_eq!(refusal.field.as_deref(), Some("prefetch"), "{refusal:?}");
     snapshot.clone_in(&vmm);
 }
 
@@ -189,10 +216,10 @@ fn a_machine_that_was_booted_has_waited_for_nothing() {
 #[test]
 fn a_machine_that_is_stopped_while_pages_follow_ends_well() {
     let (snapshot, _) = Snapshot::of_counter();
-    let file = everything(&snapshot);
+    let prefetch = everything(&snapshot);
     for _ in 0..8 {
         let vmm = prepared();
-        let _console = clone_with(&snapshot, &vmm, &file, load_config());
+        let _console = clone_with(&snapshot, &vmm, &prefetch, load_config());
         assert_eq!(vmm.call(&Request::Stop), Response::Ok);
         let (status, log) = vmm.wait();
         assert!(status.success() && log.is_empty(), "{status}, {log}");
