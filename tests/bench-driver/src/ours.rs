@@ -3,16 +3,17 @@
 use std::{
     fs::File,
     io::PipeReader,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
+use chunk_store::{ChunkSize, Kind, LocalContent};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use vmm_api::{
-    Client, Identity, Key, LoadConfig, LoadTimings, MachineConfig, Request, Response, SerialConfig, Shape,
-    SnapshotConfig, SnapshotKind, Source,
+    Client, Grant, Identity, Key, LoadConfig, LoadTimings, MachineConfig, Request, Response, SerialConfig,
+    Shape, SnapshotConfig, SnapshotKind, Source,
 };
 
 use crate::{plan::Plan, snapshot::remove};
@@ -27,7 +28,18 @@ pub(crate) struct Vmm {
 pub(crate) struct Snapshot {
     state: File,
     memory: File,
+    /// Where the copies of its memory go.
+    slots: File,
 }
+
+/// A snapshot as clones read it.
+pub(crate) struct Kept {
+    state: File,
+    memory: LocalContent,
+}
+
+/// What one clone is given: state and memory.
+pub(crate) struct Handed([OwnedFd; 4]);
 
 impl Snapshot {
     /// New files, in the place of the old ones.
@@ -38,7 +50,25 @@ impl Snapshot {
             let file = File::options().read(true).write(true).create_new(true).open(&path);
             file.with_context(|| format!("create {}", path.display()))
         };
-        Ok(Self { state: create("ours.state")?, memory: create("ours.memory")? })
+        Ok(Self {
+            state: create("ours.state")?,
+            memory: create("ours.memory")?,
+            slots: create("ours.slots")?,
+        })
+    }
+
+    /// Cuts its memory into chunks, as an agent does.
+    pub(crate) fn keep(self) -> Result<Kept> {
+        let memory = LocalContent::seal(&self.memory, Kind::Memory, ChunkSize::MEMORY, self.slots)?;
+        Ok(Kept { state: self.state, memory })
+    }
+}
+
+impl Kept {
+    /// For one clone.
+    pub(crate) fn handed(&self) -> Result<Handed> {
+        let [table, slots, asks] = self.memory.handed()?;
+        Ok(Handed([self.state.try_clone()?.into(), table, slots, asks]))
     }
 }
 
@@ -100,10 +130,10 @@ impl Vmm {
     }
 
     /// Becomes a clone; returns when its vCPUs run.
-    pub(crate) fn load(&self, files: &Snapshot) -> Result<LoadTimings> {
+    pub(crate) fn load(&self, Handed(fds): &Handed) -> Result<LoadTimings> {
         let config = LoadConfig {
             state: Source::Fd(0),
-            memory: Source::Fd(1),
+            memory: Grant { table: 1, slots: 2, asks: 3 },
             key: key(),
             drives: Vec::new(),
             vsock: None,
@@ -115,7 +145,7 @@ impl Vmm {
             track_changes: false,
             resume: true,
         };
-        match self.call(&Request::Load(config), &[files.state.as_fd(), files.memory.as_fd()])? {
+        match self.call(&Request::Load(config), &fds.each_ref().map(AsFd::as_fd))? {
             Response::Loaded(report) => Ok(report.timings),
             other => bail!("not loaded: {other:?}"),
         }

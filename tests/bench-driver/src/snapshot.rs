@@ -2,7 +2,7 @@
 //! and how long it takes from nothing, or from a blank machine, to a running clone.
 //!
 //! Both run the same kernel and initrd in the same memory, write new files of the same memory file system and read them
-//! there, and take turns. Snapshots are timed by whoever asked, loads by the node's kernel as well.
+//! there, ours as encrypted chunks, and take turns. Snapshots are timed by whoever asked, loads by the node's kernel as well.
 
 use std::{
     fs,
@@ -47,6 +47,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
             peer_pause.push(until_it_speaks(|| pause_peer(plan, program, &folder, &peer_files))?);
         }
     }
+    let our_files = our_files.keep()?;
     let entries = Entries::open()?;
     let (mut ours, mut peers) = (OurLoads::default(), PeerLoads::default());
     for _ in 0..plan.loads {
@@ -139,17 +140,19 @@ struct OurLoads {
 }
 
 impl OurLoads {
-    fn push(&mut self, plan: &Plan, entries: &Entries, files: &ours::Snapshot) -> Result<()> {
+    fn push(&mut self, plan: &Plan, entries: &Entries, files: &ours::Kept) -> Result<()> {
+        let handed = files.handed()?;
         let (listening, began) = (entries.listen()?, Moment::now()?);
         let vmm = ours::Vmm::spawn(plan)?;
-        let timings = vmm.load(files)?;
+        let timings = vmm.load(&handed)?;
         self.from_nothing.push(listening, began)?;
         self.timings.push(timings);
         drop(vmm);
         let blank = ours::Vmm::spawn(plan)?;
         blank.prepare(SHAPE)?;
+        let handed = files.handed()?;
         let (listening, began) = (entries.listen()?, Moment::now()?);
-        blank.load(files)?;
+        blank.load(&handed)?;
         self.into_blank.push(listening, began)
     }
 

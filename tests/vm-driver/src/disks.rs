@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use vmm_api::{DriveAccess, DriveConfig, Source};
+use chunk_store::{ChunkSize, Kind, LocalContent};
+use vmm_api::{DriveAccess, DriveConfig, Grant, Source};
 
 /// Names of the two in the guest.
 const WRITABLE: &str = "writable";
@@ -18,10 +19,11 @@ const WRITTEN: u8 = 0xc3;
 /// Sectors of the disk that may not be written.
 const READ_ONLY_SECTORS: usize = 4;
 
-/// Both disks, as files.
+/// Both disks, as files; and the second one as a content of the chunk store.
 pub(crate) struct Disks {
     writable: File,
     read_only: File,
+    content: LocalContent,
     /// The byte that each was filled with.
     fill: [u8; 2],
     sectors: usize,
@@ -36,12 +38,21 @@ impl Disks {
         let writable = File::options().read(true).write(true).open(&writable).context("open a disk")?;
         // Opened for both: that the guest cannot write it is the VMM's doing.
         let read_only = File::options().read(true).write(true).open(&read_only).context("open a disk")?;
-        Ok(Self { writable, read_only, fill, sectors })
+        let slots = folder.join(format!("{name}-slots"));
+        let slots = File::options().read(true).write(true).create(true).truncate(true).open(slots)?;
+        let content = LocalContent::seal(&read_only, Kind::Image, ChunkSize::IMAGE, slots)?;
+        Ok(Self { writable, read_only, content, fill, sectors })
     }
 
     /// In the order of [`configs`].
     pub(crate) fn files(&self) -> [&File; 2] {
         [&self.writable, &self.read_only]
+    }
+
+    /// In the order of [`configs_by_chunks`].
+    pub(crate) fn files_by_chunks(&self) -> Result<[File; 4]> {
+        let [table, slots, asks] = self.content.handed()?.map(File::from);
+        Ok([self.writable.try_clone()?, table, slots, asks])
     }
 
     /// What the probe says of them.
@@ -66,6 +77,15 @@ impl Disks {
 pub(crate) fn configs(first: usize) -> Vec<DriveConfig> {
     let config = |id: &str, fd, access| DriveConfig { id: id.into(), source: Source::Fd(fd), access };
     vec![config(WRITABLE, first, DriveAccess::ReadWrite), config(READ_ONLY, first + 1, DriveAccess::ReadOnly)]
+}
+
+/// The same, with the second one by chunks: four descriptors from `first` on.
+pub(crate) fn configs_by_chunks(first: usize) -> Vec<DriveConfig> {
+    let mut configs = configs(first);
+    if let Some(config) = configs.last_mut() {
+        config.source = Source::Chunks(Grant { table: first + 1, slots: first + 2, asks: first + 3 });
+    }
+    configs
 }
 
 fn content(file: &File) -> Result<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! Takes snapshots of Linux guests and clones them, on a booted test host, and holds every clone to what its guest says.
 //!
 //! `vm-driver VMM KERNEL INITRD VCPUS MIB CLONES KIND`: boots `tests/guest-probe` in its ticking mode, takes a snapshot after
-//! some ticks, resumes so many clones at once, with other disks, and follows each for some more. With KIND `diff` the original
+//! some ticks, resumes so many clones at once, with other disks, one of them by chunks, and follows each for some more. With KIND `diff` the original
 //! runs on after its full snapshot, and the clones are of the changes since. The kernel of every clone must say that it has
 //! rekeyed its generator; but of the last, which is loaded with the generation that the original had. Prints what the VMM
 //! reports of its times; any gap or complaint is an error. Called by `tests/it`.
@@ -21,10 +21,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use chunk_store::{ChunkSize, Kind, LocalContent};
 use devices::GenerationState;
 use snapshot::StateReader;
 use vmm_api::{
-    Identity, Key, LoadConfig, MachineConfig, Request, Response, SerialConfig, Shape, SnapshotConfig,
+    Grant, Identity, Key, LoadConfig, MachineConfig, Request, Response, SerialConfig, Shape, SnapshotConfig,
     SnapshotKind, Source, VsockConfig,
 };
 
@@ -33,6 +34,8 @@ use vm::Vm;
 
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k probe=tick";
 const GUEST_CID: u32 = 3;
+/// Where a clone's memory is among the descriptors of a load.
+const MEMORY: Grant = Grant { table: 1, slots: 2, asks: 3 };
 /// Ticks before the snapshot, and of each clone.
 const TICKS: u64 = 20;
 /// Not the one that a machine that boots draws.
@@ -152,6 +155,8 @@ fn boot(plan: &Plan, disks: &Disks) -> Result<Vm> {
 struct Snapshot {
     state: File,
     memory: File,
+    /// What clones read of the memory; none of a base, which has no clones.
+    content: Option<LocalContent>,
 }
 
 /// What is taken.
@@ -189,7 +194,20 @@ impl Snapshot {
             Response::Snapshotted(report) => println!("driver: snapshot {}", serde_json::to_string(&report)?),
             other => bail!("no snapshot: {other:?}"),
         }
-        Ok(Self { state, memory })
+        let content = if what == Take::Base {
+            None
+        } else {
+            let slots = create(format!("slots-{}", vm.pid()))?;
+            Some(LocalContent::seal(&memory, Kind::Memory, ChunkSize::MEMORY, slots)?)
+        };
+        Ok(Self { state, memory, content })
+    }
+
+    /// State and memory, as descriptors 0 to 3 of a load.
+    fn handed(&self) -> Result<[File; 4]> {
+        let content = self.content.as_ref().context("a base has no clones")?;
+        let [table, slots, asks] = content.handed()?.map(File::from);
+        Ok([self.state.try_clone()?, table, slots, asks])
     }
 
     /// The generation id that the guest had when it was taken.
@@ -211,11 +229,11 @@ impl Snapshot {
         };
         let config = LoadConfig {
             state: Source::Fd(0),
-            memory: Source::Fd(1),
+            memory: MEMORY,
             key: key(),
-            drives: disks::configs(2),
-            vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 4 }),
-            serial: SerialConfig::Fd(5),
+            drives: disks::configs_by_chunks(4),
+            vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 8 }),
+            serial: SerialConfig::Fd(9),
             generation,
             identity: None,
             prefetch: None,
@@ -224,8 +242,9 @@ impl Snapshot {
             resume: true,
         };
         let began = Instant::now();
-        let [first, second] = disks.files();
-        match vm.make(&Request::Load(config), &[&self.state, &self.memory, first, second])? {
+        let files: Vec<File> = self.handed()?.into_iter().chain(disks.files_by_chunks()?).collect();
+        let files: Vec<&File> = files.iter().collect();
+        match vm.make(&Request::Load(config), &files)? {
             Response::Loaded(report) => {
                 let (timings, seen) = (serde_json::to_string(&report.timings)?, began.elapsed().as_micros());
                 println!("driver: load {timings} seen_us {seen}");

@@ -26,7 +26,7 @@ use vmm_api::{
 use crate::guest::Guest;
 use crate::subject::{self, Subject};
 use crate::vm::Vm;
-use crate::{GUEST_CID, Kernel, Snapshot, Take, key};
+use crate::{GUEST_CID, Kernel, MEMORY, Snapshot, Take, key};
 
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k";
 const SHAPE: Shape = Shape { vcpu_count: 1, mem_size_mib: 256 };
@@ -155,11 +155,11 @@ impl Stage<'_> {
     fn load(&self, vm: &mut Vm, snapshot: &Snapshot, scratch: &Path, generation: [u8; 16]) -> Result<()> {
         let config = LoadConfig {
             state: Source::Fd(0),
-            memory: Source::Fd(1),
+            memory: MEMORY,
             key: key(),
-            drives: drives(2),
-            vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 5 }),
-            serial: SerialConfig::Fd(6),
+            drives: drives(4),
+            vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 7 }),
+            serial: SerialConfig::Fd(8),
             generation,
             identity: None,
             prefetch: None,
@@ -167,8 +167,9 @@ impl Stage<'_> {
             track_changes: false,
             resume: true,
         };
-        let [runtime, code, scratch] = self.files(scratch)?;
-        let files = [&snapshot.state, &snapshot.memory, &runtime, &code, &scratch];
+        let ([state, table, slots, asks], [runtime, code, scratch]) =
+            (snapshot.handed()?, self.files(scratch)?);
+        let files = [&state, &table, &slots, &asks, &runtime, &code, &scratch];
         match vm.make(&Request::Load(config), &files)? {
             Response::Loaded(_) => Ok(()),
             other => bail!("not loaded: {other:?}"),
