@@ -136,11 +136,14 @@ fn stats(Stats { published, cache }: &Stats) -> String {
         ratio(*stored, *given),
     );
     for Kind { kind, contents, given, chunks, different } in by_kind {
-        text += &format!("  {kind:<10}{contents} of {}, {different} different chunks of {chunks}\n", mib(*given));
+        text +=
+            &format!("  {kind:<10}{contents} of {}, {different} different chunks of {chunks}\n", mib(*given));
     }
     let Cache { copies, bytes, capacity, hits, fetched, refused, damaged, evicted, failed } = cache;
     text += &format!("this node   {copies} copies in {} of {}\n", mib(*bytes), mib(*capacity));
-    text += &format!("  {hits} read by the agent, {fetched} fetched, {refused} refused, {damaged} damaged and dropped, ");
+    text += &format!(
+        "  {hits} read by the agent, {fetched} fetched, {refused} refused, {damaged} damaged and dropped, "
+    );
     text += &format!("{evicted} evicted, {failed} failed\n");
     text
 }
@@ -150,7 +153,8 @@ fn checked(checked: &Checked) -> (String, bool) {
     let mut text = format!("{chunks} chunks read, {damaged} damaged, {missing} missing\n");
     names.iter().for_each(|name| text += &format!("  {name}\n"));
     unreadable.iter().for_each(|label| text += &format!("  {label} cannot be opened\n"));
-    text += &format!("{copies} copies of this node are whole, {damaged_copies} were damaged and are dropped\n");
+    text +=
+        &format!("{copies} copies of this node are whole, {damaged_copies} were damaged and are dropped\n");
     (text, damaged + missing > 0 || !unreadable.is_empty())
 }
 
@@ -177,7 +181,10 @@ mod tests {
             "cache":{"copies":2,"bytes":131072,"capacity":1073741824,"hits":1,"fetched":2,"refused":0,"damaged":1,
             "evicted":0,"failed":0}}"#;
         let (text, found) = said(Action::Stats, answer);
-        assert!(text.contains("3 contents of 4.0 MiB, stored as 40 chunks in 1.0 MiB (0.25 of it)"), "{text}");
+        assert!(
+            text.contains("3 contents of 4.0 MiB, stored as 40 chunks in 1.0 MiB (0.25 of it)"),
+            "{text}"
+        );
         assert!(text.contains("code      3 of 4.0 MiB, 40 different chunks of 64"), "{text}");
         assert!(text.contains("2 copies in 0.1 MiB of 1024.0 MiB") && text.contains("1 damaged"), "{text}");
         assert!(!found);

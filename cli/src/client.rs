@@ -32,9 +32,11 @@ impl Client {
     /// Of an endpoint, with the credentials of the environment.
     pub(crate) fn new(endpoint: &str, region: &str) -> Result<Self> {
         let rest = endpoint.strip_prefix("http://");
-        let authority = rest.map(|rest| rest.trim_end_matches('/')).filter(|authority| !authority.contains('/'));
+        let authority =
+            rest.map(|rest| rest.trim_end_matches('/')).filter(|authority| !authority.contains('/'));
         let authority = authority.with_context(|| format!("`{endpoint}` is not http://HOST:PORT"))?;
-        let authority = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+        let authority =
+            if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
         let key = |name| env::var(name).ok().filter(|value| !value.is_empty());
         let credentials = match (key("AWS_ACCESS_KEY_ID"), key("AWS_SECRET_ACCESS_KEY")) {
             (Some(id), Some(secret)) => Some(Credentials::from_keys(id, secret, key("AWS_SESSION_TOKEN"))),
@@ -79,7 +81,8 @@ impl Client {
                 .context("sign the request")?;
             let headers = [("host", self.authority.as_str())].into_iter();
             let signable = SignableRequest::new(method, uri, headers, SignableBody::Bytes(b""));
-            let signed = sign(signable.context("sign the request")?, &params.into()).context("sign the request")?;
+            let signed =
+                sign(signable.context("sign the request")?, &params.into()).context("sign the request")?;
             let (instructions, _signature) = signed.into_parts();
             for (name, value) in instructions.headers() {
                 request = request.header(name, value);

@@ -18,9 +18,9 @@ mod content;
 mod keys;
 mod node;
 mod publish;
-mod upkeep;
 #[cfg(test)]
 pub(crate) mod tests;
+mod upkeep;
 
 pub(crate) use content::{Content, Handed, ReadAllError};
 pub(crate) use node::{Chunks, ChunksError};

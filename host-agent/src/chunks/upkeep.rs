@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use chunk_store::{
-    ChunkName, Entry, Health, Label, MAX_BODY_LEN, Manifest, Repaired, Salt, SaltId, Sealed, Source, SourceError,
-    StoreStats, Wanted, seal,
+    ChunkName, Entry, Health, Label, MAX_BODY_LEN, Manifest, Repaired, Salt, SaltId, Sealed, Source,
+    SourceError, StoreStats, Wanted, seal,
 };
 use serde::Serialize;
 
@@ -159,13 +159,15 @@ impl Chunks {
     /// Has damaged and missing chunks written again, of what this node or another one has. Blocks.
     pub(crate) fn repair(&self) -> Result<Mended, ChunksError> {
         let known = self.known_chunks()?;
-        let Repaired { replaced, deleted, left, missing } = self.store.repair(&Copies { chunks: self, known })?;
+        let Repaired { replaced, deleted, left, missing } =
+            self.store.repair(&Copies { chunks: self, known })?;
         Ok(Mended { replaced, deleted, left, missing })
     }
 
     fn verify_copies(&self, manifest: &Manifest) -> u64 {
         let copies = stored(manifest).filter_map(|(index, _)| manifest.wanted(index));
-        copies.filter(|wanted| self.cache.locate(*wanted).is_some() && self.cache.verify(*wanted)).count() as u64
+        copies.filter(|wanted| self.cache.locate(*wanted).is_some() && self.cache.verify(*wanted)).count()
+            as u64
     }
 
     /// Every chunk that a content of this node needs, and under which salt it was made.
@@ -183,8 +185,17 @@ impl Chunks {
     }
 
     fn cache_report(&self) -> CacheReport {
-        let chunk_store::CacheStats { hits, fetched, refused, damaged, evicted, failed, copies, bytes, capacity } =
-            self.cache.stats();
+        let chunk_store::CacheStats {
+            hits,
+            fetched,
+            refused,
+            damaged,
+            evicted,
+            failed,
+            copies,
+            bytes,
+            capacity,
+        } = self.cache.stats();
         CacheReport { copies, bytes, capacity, hits, fetched, refused, damaged, evicted, failed }
     }
 }
@@ -214,7 +225,9 @@ impl Source for Copies<'_> {
         // Of the cache alone: behind it is what is being repaired.
         let copy = self.chunks.cache.get(wanted, &Nowhere).map_err(|_| SourceError::Absent)?;
         match seal(&copy.plaintext, &salt) {
-            Ok(Sealed::Chunk { entry, body }) if entry.name == *name && body.len() <= MAX_BODY_LEN => Ok(body),
+            Ok(Sealed::Chunk { entry, body }) if entry.name == *name && body.len() <= MAX_BODY_LEN => {
+                Ok(body)
+            }
             _ => Err(SourceError::Absent),
         }
     }

@@ -156,7 +156,8 @@ impl Snapshot {
             let told = |error: &ContentsError| tracing::warn!(dir = %self.dir.display(), "pages are not prefetched: {error}");
             opened.inspect_err(told).ok()
         });
-        let opened = Opened { state: self.state()?, memory: part("memory")?, prefetch, scratch: part("scratch")? };
+        let opened =
+            Opened { state: self.state()?, memory: part("memory")?, prefetch, scratch: part("scratch")? };
         if opened.memory.has_lost() { Err(ContentsError::Lost) } else { Ok(opened) }
     }
 
