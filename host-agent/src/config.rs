@@ -2,6 +2,8 @@
 //!
 //! [`RawConfig`] is what someone wrote; [`Config`] is what was checked. Read once, by `main`.
 
+mod chunks;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -9,6 +11,12 @@ use std::{
 };
 
 use serde::Deserialize;
+
+#[cfg(test)]
+pub(crate) use chunks::PeerAddress;
+pub(crate) use chunks::{Bucket, Certificates, Chunks, Cluster};
+
+use chunks::RawChunks;
 
 /// Name of the systemd credential (`$CREDENTIALS_DIRECTORY/tinderbox.agent`).
 const CREDENTIAL: &str = "tinderbox.agent";
@@ -52,6 +60,11 @@ pub(crate) enum ConfigError {
     /// Listening beyond loopback needs keys, or `auth = "optional"` said on purpose.
     #[error("refusing to listen on {0}, beyond loopback, without keys: add [[keys]] to the configuration")]
     NoKeys(SocketAddr),
+    /// Peers beyond loopback are known by their certificates alone.
+    #[error(
+        "refusing to speak to peers on {0}, beyond loopback, without [chunks.certificates] in the configuration"
+    )]
+    NoCertificates(SocketAddr),
 }
 
 /// Whether requests must be signed.
@@ -109,8 +122,8 @@ pub(crate) struct Config {
     pub(crate) runtime_snapshots: bool,
     /// `mkfs.erofs` that makes code images.
     pub(crate) mkfs_erofs: PathBuf,
-    /// Bytes of chunks that are kept beside those that were published here.
-    pub(crate) cache_len: u64,
+    /// Where chunks are kept and come from.
+    pub(crate) chunks: Chunks,
 }
 
 /// What the files and flags say, unchecked.
@@ -130,6 +143,7 @@ struct RawConfig {
     idle_timeout_s: u64,
     runtime_snapshots: bool,
     mkfs_erofs: PathBuf,
+    chunks: RawChunks,
 }
 
 impl Default for RawConfig {
@@ -148,6 +162,7 @@ impl Default for RawConfig {
             idle_timeout_s: 600,
             runtime_snapshots: true,
             mkfs_erofs: "/usr/bin/mkfs.erofs".into(),
+            chunks: RawChunks::default(),
         }
     }
 }
@@ -222,7 +237,7 @@ impl RawConfig {
             idle_timeout: Duration::from_secs(self.idle_timeout_s),
             runtime_snapshots: self.runtime_snapshots,
             mkfs_erofs: self.mkfs_erofs,
-            cache_len: 4096 << 20,
+            chunks: self.chunks.check()?,
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  publish ─► STATE/chunks/origin   chunks and roots, one for each content   (what is acknowledged)
-//!                 │ fetched, verified by name, sealed anew
+//!                 │ fetched, here or from others (`tiers`), verified by name, sealed anew
 //!                 ▼
 //!             STATE/chunks/cache    this node's copies, bounded              (may be lost)
 //!                 │ read by VMMs themselves, through descriptors
@@ -18,6 +18,7 @@ mod content;
 mod keys;
 mod node;
 mod publish;
+pub(crate) mod tiers;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upkeep;

@@ -17,7 +17,9 @@ use chunk_store::{
 use super::{
     content::Content,
     keys::{Keys, KeysError},
+    tiers::{Tiers, TiersError, UploadError},
 };
+use crate::config;
 
 /// Whose contents are sealed with whose key: there is one account on a node.
 const TENANT: &str = "account";
@@ -42,6 +44,17 @@ pub(crate) enum ChunksError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// What is behind the cache.
+    #[error("set up where chunks come from")]
+    Tiers(#[from] TiersError),
+    /// The bucket that all nodes share.
+    #[error("upload {label}")]
+    Upload {
+        /// Which content.
+        label: String,
+        /// Why not.
+        source: UploadError,
     },
     /// A manifest.
     #[error("open the manifest of {label}")]
@@ -89,6 +102,8 @@ impl ChunksError {
 /// The chunks of this node.
 pub(crate) struct Chunks {
     pub(super) store: Arc<Store>,
+    /// What is behind the cache; none in tests.
+    pub(super) tiers: Option<Arc<Tiers>>,
     pub(super) cache: Cache,
     pub(super) tenant: TenantKey,
     pub(super) salts: [u8; 32],
@@ -114,14 +129,36 @@ pub(super) enum Name {
 }
 
 impl Chunks {
-    /// The chunks under `state_dir`, with at most `cache_len` bytes of copies.
+    /// The chunks under `state_dir` and what other nodes have, as configured.
+    pub(crate) async fn start(config: &config::Chunks, state_dir: &Path) -> Result<Arc<Self>, ChunksError> {
+        let mut chunks = Self::new(state_dir, config.cache_bytes)?;
+        let dir = state_dir.join("chunks");
+        let tiers = Tiers::open(config, &dir.join("origin"), &dir.join("shards")).await?;
+        chunks.tiers = Some(Arc::new(tiers));
+        Ok(Arc::new(chunks))
+    }
+
+    /// The chunks under `state_dir` alone, for tests.
+    #[cfg(test)]
     pub(crate) fn open(state_dir: &Path, cache_len: u64) -> Result<Arc<Self>, ChunksError> {
+        Self::new(state_dir, cache_len).map(Arc::new)
+    }
+
+    fn new(state_dir: &Path, cache_len: u64) -> Result<Self, ChunksError> {
         let dir = state_dir.join("chunks");
         let keys = Keys::open(&dir.join("keys"))?;
         let store = Arc::new(Store::open(&dir.join("origin"))?);
         let cache = open_cache(&dir.join("cache"), keys.node(), cache_len)?;
         let (tenant, open) = (keys.tenant(TENANT)?, Mutex::default());
-        Ok(Arc::new(Self { store, cache, tenant, salts: keys.salts, open }))
+        Ok(Self { store, tiers: None, cache, tenant, salts: keys.salts, open })
+    }
+
+    /// Where chunks come from that are not in the cache.
+    fn source(&self) -> Arc<dyn Source + Send + Sync> {
+        match &self.tiers {
+            Some(tiers) => Arc::clone(tiers) as Arc<dyn Source + Send + Sync>,
+            None => Arc::clone(&self.store) as Arc<dyn Source + Send + Sync>,
+        }
     }
 
     /// A published content. Blocks.
@@ -133,7 +170,7 @@ impl Chunks {
         let sealed = self.store.manifest(label)?;
         let opened = Manifest::open(&sealed, &self.tenant, label.as_str().as_bytes());
         let manifest = opened.map_err(|source| ChunksError::Manifest { label: label.to_string(), source })?;
-        self.keep(name, manifest, Arc::clone(&self.store) as Arc<dyn Source + Send + Sync>)
+        self.keep(name, manifest, self.source())
     }
 
     /// What a published content consists of. Blocks.
@@ -205,6 +242,9 @@ impl Chunks {
         if open.doomed.remove(label) {
             // Under the lock: whoever publishes it anew comes before or behind this.
             self.store.delete(label)?;
+            if let Some(tiers) = &self.tiers {
+                tiers.retract_beside(label.clone());
+            }
         }
         Ok(())
     }

@@ -95,7 +95,13 @@ impl Chunks {
         let sealed = manifest.seal(&self.tenant, label.as_str().as_bytes());
         let sealed = sealed.map_err(|source| ChunksError::Manifest { label: label.to_string(), source })?;
         self.reprieve(label);
-        Ok(publish.commit(label, manifest, &sealed)?)
+        publish.commit(label, manifest, &sealed)?;
+        if let Some(tiers) = &self.tiers {
+            let names: Vec<_> = manifest.names().collect();
+            let uploaded = tiers.publish_blocking(label, &names);
+            uploaded.map_err(|source| ChunksError::Upload { label: label.to_string(), source })?;
+        }
+        Ok(())
     }
 
     fn salt(&self) -> Salt {

@@ -1,0 +1,171 @@
+//! All tiers together, as the cache uses them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use chunk_store::{Cache, ChunkSize, Entry, MAX_BODY_LEN, NodeSecret, Salt, Sealed, Store, Wanted, seal};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::counters::OriginStats;
+use super::peers::tests::{Five, Kind, PATIENT, body, name, wait};
+use super::*;
+use crate::config::{Chunks, Cluster, PeerAddress};
+
+/// A directory with some chunks, as a node has it that published them.
+fn directory(bodies: &[&[u8]]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    Store::open(dir.path()).unwrap();
+    bodies.iter().for_each(|body| std::fs::write(path(&dir, &ChunkName::of(body)), body).unwrap());
+    dir
+}
+
+fn path(dir: &TempDir, name: &ChunkName) -> std::path::PathBuf {
+    let name = name.to_string();
+    dir.path().join("chunks").join(&name[..2]).join(name)
+}
+
+fn tiers(directory: &TempDir, peers: Option<Peers>) -> Tiers {
+    Tiers {
+        directory: Origin::directory(directory.path()).unwrap(),
+        bucket: None,
+        peers,
+        runtime: Handle::current(),
+    }
+}
+
+/// What reading the chunk comes to with peers of these kinds, all of which have their shards: what was counted, once as many
+/// shards as told were put where they were missing.
+async fn check(kinds: &[Kind], liars: &[usize], sent: u64) -> TierStats {
+    let dir = directory(&[&body()]);
+    let five = Five::start(kinds, Duration::from_millis(500)).await;
+    five.fill();
+    liars.iter().for_each(|rank| five.turn(*rank));
+    let tiers = tiers(&dir, Some(five.peers));
+    let read = timeout(PATIENT, tiers.fetch(&name(), MAX_BODY_LEN)).await.unwrap();
+    assert!(read.unwrap() == body());
+    wait(|| tiers.stats().peers.sent + tiers.stats().peers.unsent >= sent).await;
+    tiers.stats()
+}
+
+#[tokio::test]
+async fn while_four_peers_are_well_the_origin_is_not_asked() {
+    for kind in [Kind::Well, Kind::Dead, Kind::Silent] {
+        let stats = check(&[kind], &[], 0).await;
+        assert_eq!((stats.peers.hits, stats.origin), (1, OriginStats::default()), "{kind:?}");
+    }
+    let stats = check(&[], &[3], 0).await;
+    assert_eq!((stats.peers.hits, stats.origin), (1, OriginStats::default()));
+}
+
+#[tokio::test]
+async fn without_two_peers_the_origin_serves() {
+    let stats = check(&[Kind::Dead, Kind::Dead], &[], 0).await;
+    assert_eq!((stats.peers.misses, stats.peers.failed, stats.origin.hits), (1, 2, 1));
+    let stats = check(&[], &[1, 2], 2).await;
+    assert_eq!((stats.peers.misses, stats.peers.liars, stats.peers.sent, stats.origin.hits), (1, 2, 2, 1));
+}
+
+#[tokio::test]
+async fn one_dead_one_slow_and_one_that_lies_cost_the_origin_once() {
+    let stats = check(&[Kind::Dead, Kind::Silent], &[4], 0).await;
+    assert_eq!((stats.peers.misses, stats.peers.failed, stats.origin.hits), (1, 1, 1));
+    assert!(stats.peers.liars <= 1 && stats.peers.late <= 4, "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_want_a_chunk_at_the_same_time_cost_one_fetch() {
+    const READERS: usize = 8;
+    let Sealed::Chunk { entry, body } = seal(b"plaintext", &Salt::new([1; 16], [1; 32])).unwrap() else {
+        panic!("no zeros")
+    };
+    let dir = directory(&[&body]);
+    let tiers = Arc::new(tiers(&dir, None));
+    let cache_dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(cache_dir.path(), NodeSecret::new([1; 32]), 1 << 20).unwrap();
+    let source = Arc::clone(&tiers);
+    let read = move || {
+        let together = Barrier::new(READERS);
+        let get = |entry: &Entry| {
+            together.wait();
+            let wanted = Wanted { entry, len: 9, size: ChunkSize::MEMORY };
+            cache.get(wanted, &*source).unwrap().plaintext.clone()
+        };
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(|| get(&entry))).collect();
+            readers.into_iter().for_each(|reader| assert_eq!(reader.join().unwrap(), b"plaintext"));
+        });
+    };
+    tokio::task::spawn_blocking(read).await.unwrap();
+    assert_eq!(tiers.stats().origin, OriginStats { hits: 1, ..OriginStats::default() });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_attempt_is_the_origins_and_errors_say_why() {
+    let dir = directory(&[&body()]);
+    let five = Five::start(&[], PATIENT).await;
+    five.fill();
+    let tiers = Arc::new(tiers(&dir, Some(five.peers)));
+    let source = Arc::clone(&tiers);
+    let fetch = async |name: ChunkName, attempt: u32| {
+        let source = Arc::clone(&source);
+        let fetch = move || Source::fetch(&*source, &name, MAX_BODY_LEN, attempt);
+        tokio::task::spawn_blocking(fetch).await.unwrap()
+    };
+    assert!(fetch(name(), 0).await.unwrap() == body());
+    assert!(fetch(name(), 1).await.unwrap() == body());
+    let stats = tiers.stats();
+    assert_eq!((stats.peers.hits, stats.origin.hits, stats.origin.retries), (1, 1, 0));
+    assert!(matches!(fetch(ChunkName::of(b"none"), 0).await, Err(SourceError::Absent)));
+    std::fs::write(path(&dir, &name()), b"damaged").unwrap();
+    let error = fetch(name(), 1).await.unwrap_err().to_string();
+    let expected = format!(
+        "the source failed: the origin does not give chunk {}: what it gave, 7 bytes, has another name",
+        name()
+    );
+    assert_eq!(error, expected);
+}
+
+/// Five nodes on addresses that no other process of this machine uses.
+fn cluster() -> Vec<Chunks> {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let address = |node: u8| SocketAddr::from((Ipv4Addr::new(127, high | 1, low, node), 9001));
+    let peers: Vec<PeerAddress> =
+        (1..=5).map(|node| PeerAddress { id: format!("node-{node}"), address: address(node) }).collect();
+    let node = |peer: &PeerAddress| Chunks {
+        cache_bytes: 1 << 20,
+        shards_bytes: 1 << 20,
+        origin: None,
+        cluster: Some(Cluster {
+            id: peer.id.clone(),
+            listen: peer.address,
+            peers: peers.clone(),
+            certificates: None,
+        }),
+    };
+    peers.iter().map(node).collect()
+}
+
+#[tokio::test]
+async fn what_one_node_has_read_the_others_have_from_its_peers() {
+    let (dir, shards) = (directory(&[&body()]), tempfile::tempdir().unwrap());
+    let mut nodes = Vec::new();
+    for (node, config) in cluster().iter().enumerate() {
+        let mut tiers = Tiers::open(config, dir.path(), &shards.path().join(node.to_string())).await.unwrap();
+        // This machine may be busy.
+        tiers.peers.iter_mut().for_each(|peers| peers.patience = PATIENT);
+        nodes.push(tiers);
+    }
+    assert!(nodes[0].fetch(&name(), MAX_BODY_LEN).await.unwrap() == body());
+    wait(|| nodes[0].stats().peers.sent == 5).await;
+    std::fs::remove_file(path(&dir, &name())).unwrap();
+    drop(nodes.remove(0));
+    for node in &nodes {
+        assert!(node.fetch(&name(), MAX_BODY_LEN).await.unwrap() == body());
+        assert_eq!((node.stats().peers.hits, node.stats().origin), (1, OriginStats::default()));
+    }
+    drop(nodes.remove(0));
+    let absent = nodes[0].fetch(&name(), MAX_BODY_LEN).await;
+    assert!(matches!(absent, Err(TierError::Absent(_))), "{absent:?}");
+}
