@@ -45,5 +45,5 @@ pub use name::{ChunkName, NameError};
 pub use pack::{Pack, PackError, write_pack};
 pub use salt::{Salt, SaltId};
 pub use size::{ChunkSize, MAX_CHUNKS, MAX_CONTENT_LEN};
-pub use store::{Collected, Label, LabelError, Publish, Store, StoreError};
+pub use store::{Collected, Health, Label, LabelError, Publish, Repaired, Store, StoreError, StoreStats};
 pub use tenant::{KeyError, RootId, RootKey, TenantKey, WRAPPED_LEN, root_of};

@@ -56,8 +56,8 @@ fuzz_target!(|input: &[u8]| {
     for index in 0..=CHUNKS {
         let mut buffer = vec![0xee; reader.chunk_len(index)];
         match reader.read(index, &mut buffer) {
-            Ok(Filled::Zeros) if index != ZEROS => panic!("chunk {index} became zeros"),
-            Ok(_) => assert_eq!(buffer, plaintext(index), "chunk {index}"),
+            Ok(Filled::Zeros) => assert!(is_zeros(&changed, index), "chunk {index} became zeros"),
+            Ok(Filled::Chunk) => assert_eq!(buffer, plaintext(index), "chunk {index}"),
             Err(_) => {}
         }
     }
@@ -104,6 +104,12 @@ fn reader(bench: &Bench) -> Option<Reader> {
 
 fn write(file: &File, bytes: &[u8]) {
     file.set_len(0).and_then(|()| file.write_all_at(bytes, 0)).expect("the host has room");
+}
+
+/// Whether the table says that the chunk is zeros: of one whose keys nobody knows that can be said, too.
+fn is_zeros(table: &[u8], index: u32) -> bool {
+    let entry = table.iter().skip(HEADER_LEN + 64 * index as usize).take(64);
+    entry.copied().all(|byte| byte == 0)
 }
 
 fn plaintext(index: u32) -> Vec<u8> {

@@ -1,11 +1,13 @@
 //! What a store needs of a disk, step by step, so that a test can end the world between any two of them.
 //!
-//! Content is flushed before it has its name. Names are flushed by [`Disk::sync`] alone: until then a loss of power may undo what
-//! happened to a folder, the last of it first.
+//! A file is written as a [`Draft`]; all drafts are flushed at once ([`Disk::flush`]), and only then they get their names. Until a
+//! flush, or [`Disk::sync`] of the folder, a loss of power may undo what happened to the names of a folder, the last of it first.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+use nix::unistd::syncfs;
 
 use super::root::Label;
 use crate::name::ChunkName;
@@ -37,16 +39,30 @@ impl Place {
     }
 }
 
+/// A file that has no name yet, of one publish: others may be writing the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Draft {
+    pub(super) place: Place,
+    pub(super) publish: u64,
+}
+
 /// Files that have a name are whole.
 pub(super) trait Disk: Send + Sync {
     /// All of a file, if it has at most `max_len` bytes; of another one a byte more.
     fn read(&self, place: &Place, max_len: usize) -> io::Result<Vec<u8>>;
     /// Whether there is such a file.
     fn holds(&self, place: &Place) -> io::Result<bool>;
-    /// Writes and flushes the content of a file that has no name yet. One thread a place.
-    fn write(&self, place: &Place, content: &[u8]) -> io::Result<()>;
-    /// Gives it its name, which another file may have had.
-    fn finish(&self, place: &Place) -> io::Result<()>;
+    /// Bytes of a file.
+    fn len(&self, place: &Place) -> io::Result<u64>;
+    /// Writes a draft, all of it. One thread a draft.
+    fn write(&self, draft: &Draft, content: &[u8]) -> io::Result<()>;
+    /// Flushes every draft that has been written and every name that has been given or taken away. An error is told once, and may be
+    /// of any of them.
+    fn flush(&self) -> io::Result<()>;
+    /// Gives a draft that has been flushed its name, which another file may have had.
+    fn finish(&self, draft: &Draft) -> io::Result<()>;
+    /// Deletes a draft.
+    fn discard(&self, draft: &Draft) -> io::Result<()>;
     /// Deletes a file; one that is not there is no error.
     fn remove(&self, place: &Place) -> io::Result<()>;
     /// Flushes the names in a folder.
@@ -59,12 +75,15 @@ pub(super) trait Disk: Send + Sync {
 #[derive(Debug)]
 pub(super) struct Directory {
     root: PathBuf,
+    /// The same, open all the time: the kernel tells of what it could not write since.
+    opened: File,
 }
 
 impl Directory {
     /// Makes the folders, and deletes what was never finished.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
-        let directory = Self { root: root.to_owned() };
+        fs::create_dir_all(root)?;
+        let directory = Self { root: root.to_owned(), opened: File::open(root)? };
         let folders = (0..=u8::MAX).map(Folder::Chunks).chain([Folder::Roots]);
         for folder in folders.map(|folder| directory.folder(folder)) {
             fs::create_dir_all(&folder)?;
@@ -95,6 +114,11 @@ impl Directory {
             Place::Root(label) => folder.join(label.as_str()),
         }
     }
+
+    /// Beside the place, so that one folder is changed when it gets its name.
+    fn draft(&self, draft: &Draft) -> PathBuf {
+        self.path(&draft.place).with_extension(format!("{}.{UNFINISHED}", draft.publish))
+    }
 }
 
 impl Disk for Directory {
@@ -108,15 +132,24 @@ impl Disk for Directory {
         self.path(place).try_exists()
     }
 
-    fn write(&self, place: &Place, content: &[u8]) -> io::Result<()> {
-        let mut file = File::create(self.path(place).with_extension(UNFINISHED))?;
-        file.write_all(content)?;
-        file.sync_data()
+    fn len(&self, place: &Place) -> io::Result<u64> {
+        Ok(fs::metadata(self.path(place))?.len())
     }
 
-    fn finish(&self, place: &Place) -> io::Result<()> {
-        let path = self.path(place);
-        fs::rename(path.with_extension(UNFINISHED), path)
+    fn write(&self, draft: &Draft, content: &[u8]) -> io::Result<()> {
+        File::create(self.draft(draft))?.write_all(content)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(syncfs(&self.opened)?)
+    }
+
+    fn finish(&self, draft: &Draft) -> io::Result<()> {
+        fs::rename(self.draft(draft), self.path(&draft.place))
+    }
+
+    fn discard(&self, draft: &Draft) -> io::Result<()> {
+        fs::remove_file(self.draft(draft))
     }
 
     fn remove(&self, place: &Place) -> io::Result<()> {

@@ -4,17 +4,21 @@
 //! deleted, whatever is published, deleted or collected at the same time and wherever the process or the power ends.
 //!
 //! ```text
-//! publish  pin the name ─► chunk there, or written ─► … ─► names flushed ─► root written ─► flushed ─► unpinned
+//! publish  pin the name ─► chunk there, or a draft ─► … ─► drafts flushed ─► named ─► the root's draft ─► all flushed
+//!          ─► root named ─► flushed ─► unpinned                                                      (publish.rs)
 //! delete   root gone ─► flushed
 //! collect  a generation begins: pins count for all of it ─► roots listed, flushed, read ─► each chunk that is
-//!          neither needed nor pinned since the beginning goes ─► the generation ends        (collect.rs)
+//!          neither needed nor pinned since the beginning goes ─► the generation ends                 (collect.rs)
+//! check    each chunk read, its name computed ─► damaged: replaced from a source, or deleted          (check.rs)
 //! ```
 //!
 //! Pins are in memory: a process that ended publishes nothing any more, and what it left behind is garbage. One process has
 //! the directory, with any number of threads.
 
+mod check;
 mod collect;
 mod disk;
+mod publish;
 mod root;
 #[cfg(test)]
 mod tests;
@@ -23,15 +27,15 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cache::{Source, SourceError};
-use crate::chunk::{Entry, Sealed};
-use crate::flights::Flights;
-use crate::manifest::Manifest;
 use crate::name::ChunkName;
 
+pub use check::{Health, Repaired, StoreStats};
 pub use collect::Collected;
+pub use publish::Publish;
 pub use root::{Label, LabelError};
 
 use disk::{Directory, Disk, Folder, Place};
@@ -41,10 +45,10 @@ use root::{MAX_ROOT_LEN, Root};
 pub struct Store {
     disk: Box<dyn Disk>,
     pins: Mutex<Pins>,
-    /// Of chunks that are being written.
-    flights: Flights<Result<(), Arc<io::Error>>>,
-    /// One root is written at a time: two of one label would be written to one file.
-    committing: Mutex<()>,
+    /// How many flushes have failed: what was written before one of them may not be what is on the disk, whoever wrote it.
+    failed_flushes: AtomicU64,
+    /// There is one flush at a time: whoever is told that it went well knows of all that did not before.
+    flushing: Mutex<()>,
     /// There is one collection at a time.
     collecting: Mutex<()>,
 }
@@ -92,17 +96,8 @@ impl Store {
     }
 
     fn on(disk: Box<dyn Disk>) -> Self {
-        let pins = Mutex::new(Pins::default());
-        Self { disk, pins, flights: Flights::new(), committing: Mutex::new(()), collecting: Mutex::new(()) }
-    }
-
-    /// Begins to publish a content. What is added stays until this is committed or dropped.
-    pub fn publish(&self) -> Publish<'_> {
-        let mut pins = self.pins();
-        let id = pins.next_publish;
-        pins.next_publish += 1;
-        pins.open.insert(id, BTreeSet::new());
-        Publish { store: self, id, added: Mutex::new(BTreeSet::new()) }
+        let (pins, failed_flushes) = (Mutex::new(Pins::default()), AtomicU64::new(0));
+        Self { disk, pins, failed_flushes, flushing: Mutex::new(()), collecting: Mutex::new(()) }
     }
 
     /// The sealed manifest of a root.
@@ -146,6 +141,18 @@ impl Store {
         self.disk.sync(Folder::Roots).map_err(failed("flush its roots"))
     }
 
+    /// Flushes everything, for who has begun after so many failures: a disk tells of one only once, and it may be of theirs.
+    fn flush(&self, failures: u64) -> Result<(), StoreError> {
+        let _only = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flushed = self.disk.flush();
+        if flushed.is_err() {
+            self.failed_flushes.fetch_add(1, Ordering::SeqCst);
+        } else if self.failed_flushes.load(Ordering::SeqCst) != failures {
+            flushed = Err(io::Error::other("a flush has failed since this was begun"));
+        }
+        flushed.map_err(failed("flush what it has written"))
+    }
+
     /// A root's file; none when there is no such root.
     fn root(&self, label: &Label) -> Result<Option<Vec<u8>>, StoreError> {
         match self.disk.read(&Place::Root(label.clone()), MAX_ROOT_LEN) {
@@ -173,82 +180,6 @@ impl Source for Store {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("pins", &self.pins).finish_non_exhaustive()
-    }
-}
-
-/// A content on its way into the store.
-#[derive(Debug)]
-pub struct Publish<'a> {
-    store: &'a Store,
-    id: u64,
-    /// What is there. A name is pinned before that.
-    added: Mutex<BTreeSet<ChunkName>>,
-}
-
-impl Publish<'_> {
-    /// Stores a chunk, unless it is there, and gives what the manifest says of it.
-    ///
-    /// # Errors
-    /// The disk does not do it. It can be added again.
-    pub fn add(&self, sealed: Sealed) -> Result<Option<Entry>, StoreError> {
-        let Sealed::Chunk { entry, body } = sealed else { return Ok(None) };
-        self.pin(entry.name);
-        let place = Place::Chunk(entry.name);
-        let disk = &self.store.disk;
-        let written = self.store.flights.join(&entry.name, || {
-            if disk.holds(&place)? {
-                return Ok(());
-            }
-            disk.write(&place, &body)?;
-            disk.finish(&place).map_err(Arc::new)
-        });
-        written.map_err(|source| StoreError::Disk { what: "write a chunk", source })?;
-        self.added().insert(entry.name);
-        Ok(Some(entry))
-    }
-
-    /// Makes the content a root, in place of one that has this label. `sealed` is the manifest as it is kept.
-    ///
-    /// # Errors
-    /// The manifest needs what was not added; or the disk does not do it, and whether the root is there has to be asked.
-    pub fn commit(self, label: &Label, manifest: &Manifest, sealed: &[u8]) -> Result<(), StoreError> {
-        let names: BTreeSet<ChunkName> = manifest.names().collect();
-        if let Some(name) = names.difference(&self.added()).next() {
-            return Err(StoreError::NotAdded(*name));
-        }
-        let disk = &self.store.disk;
-        // Also of chunks that somebody else wrote: their names may not be on the disk yet.
-        let folders: BTreeSet<Folder> = names.iter().map(|name| Place::Chunk(*name).folder()).collect();
-        for folder in folders {
-            disk.sync(folder).map_err(failed("flush its chunks"))?;
-        }
-        let place = Place::Root(label.clone());
-        let root = Root { names, manifest: sealed }.encode();
-        let _only = self.store.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        disk.write(&place, &root).and_then(|()| disk.finish(&place)).map_err(failed("write a root"))?;
-        disk.sync(Folder::Roots).map_err(failed("flush its roots"))
-        // Dropped, and unpinned, only now.
-    }
-
-    fn added(&self) -> MutexGuard<'_, BTreeSet<ChunkName>> {
-        self.added.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Before anybody looks whether the chunk is there: from here on no collection deletes it.
-    fn pin(&self, name: ChunkName) {
-        let mut pins = self.store.pins();
-        if let Some(names) = pins.open.get_mut(&self.id) {
-            names.insert(name);
-        }
-        if let Some(generation) = &mut pins.generation {
-            generation.insert(name);
-        }
-    }
-}
-
-impl Drop for Publish<'_> {
-    fn drop(&mut self) {
-        self.store.pins().open.remove(&self.id);
     }
 }
 

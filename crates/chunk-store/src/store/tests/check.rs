@@ -155,7 +155,7 @@ fn a_repair_that_ends_anywhere_can_be_done_again() {
         drop(store);
         if disk.look().ended.is_none() {
             assert_eq!(outcome.unwrap().replaced, 2);
-            assert!(step > 500, "a repair looks at every folder");
+            assert!(step > 256, "a repair looks at every folder");
             break;
         }
         assert!(outcome.is_err());

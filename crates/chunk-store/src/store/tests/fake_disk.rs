@@ -1,10 +1,10 @@
 //! A disk in memory that ends where a test wants it to, or has something else happen in between.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::super::disk::{Disk, Folder, Place};
+use super::super::disk::{Disk, Draft, Folder, Place};
 use super::super::root::{Label, Root};
 use crate::name::ChunkName;
 
@@ -15,7 +15,11 @@ pub(super) struct FakeDisk(Mutex<Fake>);
 #[derive(Default)]
 pub(super) struct Fake {
     pub(super) files: HashMap<Place, Vec<u8>>,
-    unfinished: HashMap<Place, Vec<u8>>,
+    pub(super) drafts: HashMap<Draft, Vec<u8>>,
+    /// Drafts that were written and not flushed.
+    dirty: HashSet<Draft>,
+    /// The next flush fails, and what was to be flushed is lost: the one after it finds nothing to do.
+    pub(super) fails: bool,
     /// What happened to the names of a folder since it was flushed.
     unflushed: BTreeMap<Folder, Vec<Change>>,
     /// Steps until it ends, and how.
@@ -53,14 +57,18 @@ impl FakeDisk {
 
     /// One step, if it comes to that.
     fn step(&self) -> io::Result<MutexGuard<'_, Fake>> {
-        let mut fake = self.look();
-        if let Some((0, interrupt)) = fake.interrupt.take_if(|(left, _)| *left == 0) {
-            drop(fake);
+        let interrupt = self.look().interrupt.take_if(|(left, _)| *left == 0);
+        if let Some((_, interrupt)) = interrupt {
             interrupt();
-            fake = self.look();
         }
+        self.step_alone()
+    }
+
+    /// One in which nothing else happens: everybody else who comes to it waits.
+    fn step_alone(&self) -> io::Result<MutexGuard<'_, Fake>> {
+        let mut fake = self.look();
         if let Some((left, _)) = &mut fake.interrupt {
-            *left -= 1;
+            *left = left.saturating_sub(1);
         }
         if let Some((0, end)) = fake.left {
             fake.ended = Some(end);
@@ -75,7 +83,8 @@ impl FakeDisk {
     /// The next start. After a loss of power each folder has kept the first few of the changes that were not flushed.
     pub(super) fn restart(&self, end: End, kept: usize) {
         let mut fake = self.look();
-        fake.unfinished.clear();
+        fake.drafts.clear();
+        fake.dirty.clear();
         (fake.left, fake.ended) = (None, None);
         if end == End::Process {
             return;
@@ -99,7 +108,8 @@ impl FakeDisk {
             let Place::Root(label) = place else { continue };
             let names = Root::decode(file).expect("a root is whole").names;
             for name in &names {
-                assert!(fake.files.contains_key(&Place::Chunk(*name)), "root {label} lacks {name}");
+                let body = fake.files.get(&Place::Chunk(*name));
+                assert!(body.is_some_and(|body| ChunkName::of(body) == *name), "root {label} lacks {name}");
             }
             roots.insert(label.clone(), names);
         }
@@ -116,16 +126,41 @@ impl Disk for Arc<FakeDisk> {
         Ok(self.step()?.files.contains_key(place))
     }
 
-    fn write(&self, place: &Place, content: &[u8]) -> io::Result<()> {
-        self.step()?.unfinished.insert(place.clone(), content.to_vec());
+    fn len(&self, place: &Place) -> io::Result<u64> {
+        let fake = self.step()?;
+        fake.files.get(place).map(|file| file.len() as u64).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn write(&self, draft: &Draft, content: &[u8]) -> io::Result<()> {
+        let mut fake = self.step()?;
+        fake.drafts.insert(draft.clone(), content.to_vec());
+        fake.dirty.insert(draft.clone());
         Ok(())
     }
 
-    fn finish(&self, place: &Place) -> io::Result<()> {
-        let mut fake = self.step()?;
-        let content = fake.unfinished.remove(place).expect("written before it is finished");
-        fake.rename(place, Some(content));
+    fn flush(&self) -> io::Result<()> {
+        let mut fake = self.step_alone()?;
+        let dirty = std::mem::take(&mut fake.dirty);
+        if std::mem::take(&mut fake.fails) {
+            dirty.into_iter().for_each(|draft| _ = fake.drafts.insert(draft, b"lost".to_vec()));
+            return Err(io::Error::other("it could not be written"));
+        }
+        fake.unflushed.clear();
         Ok(())
+    }
+
+    fn finish(&self, draft: &Draft) -> io::Result<()> {
+        let mut fake = self.step()?;
+        assert!(!fake.dirty.contains(draft), "flushed before it is named");
+        let content = fake.drafts.remove(draft).expect("written before it is named");
+        fake.rename(&draft.place, Some(content));
+        Ok(())
+    }
+
+    fn discard(&self, draft: &Draft) -> io::Result<()> {
+        let mut fake = self.step()?;
+        fake.dirty.remove(draft);
+        fake.drafts.remove(draft).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
     }
 
     fn remove(&self, place: &Place) -> io::Result<()> {
