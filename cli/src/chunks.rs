@@ -29,6 +29,7 @@ pub(crate) enum Action {
 struct Stats {
     published: Published,
     cache: Cache,
+    tiers: Tiers,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,6 +61,31 @@ struct Cache {
     damaged: u64,
     evicted: u64,
     failed: u64,
+}
+
+/// Where chunks came from that this node had no copy of.
+#[derive(Debug, Deserialize)]
+struct Tiers {
+    directory: Origin,
+    peers: Peers,
+    origin: Origin,
+}
+
+#[derive(Debug, Deserialize)]
+struct Origin {
+    hits: u64,
+    wrong: u64,
+    late: u64,
+    failed: u64,
+    retries: u64,
+    hedges: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Peers {
+    hits: u64,
+    misses: u64,
+    liars: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -127,7 +153,7 @@ fn report(action: Action, answer: &Bytes) -> Result<(String, bool)> {
     })
 }
 
-fn stats(Stats { published, cache }: &Stats) -> String {
+fn stats(Stats { published, cache, tiers }: &Stats) -> String {
     let Published { contents, given, chunks, stored, by_kind } = published;
     let mut text = format!(
         "published   {contents} contents of {}, stored as {chunks} chunks in {} ({})\n",
@@ -145,6 +171,14 @@ fn stats(Stats { published, cache }: &Stats) -> String {
         "  {hits} read by the agent, {fetched} fetched, {refused} refused, {damaged} damaged and dropped, "
     );
     text += &format!("{evicted} evicted, {failed} failed\n");
+    let Tiers { directory, peers, origin } = tiers;
+    let Peers { hits, misses, liars } = peers;
+    text += &format!("peers       {hits} chunks, {misses} not to be had, {liars} wrong shards\n");
+    for (name, of) in [("directory", directory), ("origin", origin)] {
+        let Origin { hits, wrong, late, failed, retries, hedges } = of;
+        text += &format!("{name:<12}{hits} chunks, {wrong} wrong, {late} late, {failed} failed, ");
+        text += &format!("{retries} asked again, {hedges} asked twice\n");
+    }
     text
 }
 
@@ -179,7 +213,10 @@ mod tests {
         let answer = r#"{"published":{"contents":3,"given":4194304,"chunks":40,"stored":1048576,"by_kind":[
             {"kind":"code","contents":3,"given":4194304,"chunks":64,"different":40}]},
             "cache":{"copies":2,"bytes":131072,"capacity":1073741824,"hits":1,"fetched":2,"refused":0,"damaged":1,
-            "evicted":0,"failed":0}}"#;
+            "evicted":0,"failed":0},
+            "tiers":{"directory":{"hits":0,"absent":0,"wrong":0,"late":0,"failed":0,"retries":0,"hedges":0},
+            "peers":{"hits":5,"misses":0,"liars":1,"late":0,"failed":0,"sent":0,"unsent":0},
+            "origin":{"hits":7,"absent":0,"wrong":2,"late":0,"failed":0,"retries":0,"hedges":3}}}"#;
         let (text, found) = said(Action::Stats, answer);
         assert!(
             text.contains("3 contents of 4.0 MiB, stored as 40 chunks in 1.0 MiB (0.25 of it)"),
@@ -187,6 +224,8 @@ mod tests {
         );
         assert!(text.contains("code      3 of 4.0 MiB, 40 different chunks of 64"), "{text}");
         assert!(text.contains("2 copies in 0.1 MiB of 1024.0 MiB") && text.contains("1 damaged"), "{text}");
+        assert!(text.contains("peers       5 chunks, 0 not to be had, 1 wrong shards"), "{text}");
+        assert!(text.contains("origin      7 chunks, 2 wrong") && text.contains("3 asked twice"), "{text}");
         assert!(!found);
     }
 

@@ -35,6 +35,7 @@ use crate::{
 };
 
 mod aliases;
+mod chunks;
 mod create;
 mod invoke;
 mod list;

@@ -97,7 +97,7 @@ impl Chunks {
         self.reprieve(label);
         publish.commit(label, manifest, &sealed)?;
         if let Some(tiers) = &self.tiers {
-            let names: Vec<_> = manifest.names().collect();
+            let names = manifest.names().collect();
             let uploaded = tiers.publish_blocking(label, &names);
             uploaded.map_err(|source| ChunksError::Upload { label: label.to_string(), source })?;
         }

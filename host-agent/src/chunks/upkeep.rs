@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{
     node::{Chunks, ChunksError},
     publish::salts_until_now,
+    tiers::TierStats,
 };
 
 /// Names of damaged chunks that are listed: who has more has other worries.
@@ -23,6 +24,8 @@ pub(crate) struct Stats {
     pub(crate) published: Published,
     /// This node's copies.
     pub(crate) cache: CacheReport,
+    /// Where chunks came from that were not among these.
+    pub(crate) tiers: TierStats,
 }
 
 /// What is published.
@@ -134,7 +137,8 @@ impl Chunks {
             .collect();
         published.by_kind.sort_by(|one, other| one.kind.cmp(&other.kind));
         published.given = published.by_kind.iter().map(|report| report.given).sum();
-        Ok(Stats { published, cache: self.cache_report() })
+        let tiers = self.tiers.as_ref().map(|tiers| tiers.stats()).unwrap_or_default();
+        Ok(Stats { published, cache: self.cache_report(), tiers })
     }
 
     /// Reads all that is published and every copy of it. Blocks.

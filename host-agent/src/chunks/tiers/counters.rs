@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::Serialize;
+
 /// One number that only grows.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
@@ -41,7 +43,7 @@ pub(super) struct PeerCounters {
 }
 
 /// What an origin has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct OriginStats {
     /// Bodies that it gave.
     pub(crate) hits: u64,
@@ -60,7 +62,7 @@ pub(crate) struct OriginStats {
 }
 
 /// What the peers have done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct PeerStats {
     /// Bodies that their shards gave.
     pub(crate) hits: u64,
@@ -79,7 +81,7 @@ pub(crate) struct PeerStats {
 }
 
 /// What the tiers have done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct TierStats {
     /// This node's own directory, where the origin is another one.
     pub(crate) directory: OriginStats,

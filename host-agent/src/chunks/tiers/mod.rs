@@ -22,7 +22,7 @@ mod pem;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use chunk_store::{ChunkName, Label, Source, SourceError};
@@ -120,7 +120,7 @@ impl Tiers {
     ///
     /// # Errors
     /// The directory does not have it, or the bucket does not take it.
-    async fn publish(&self, label: &Label, names: &[ChunkName]) -> Result<(), UploadError> {
+    async fn publish(&self, label: &Label, names: &BTreeSet<ChunkName>) -> Result<(), UploadError> {
         match &self.bucket {
             Some(bucket) => bucket.publish(&self.directory, label, names).await,
             None => Ok(()),
@@ -128,7 +128,11 @@ impl Tiers {
     }
 
     /// As [`Self::publish`], for threads that may block.
-    pub(crate) fn publish_blocking(&self, label: &Label, names: &[ChunkName]) -> Result<(), UploadError> {
+    pub(crate) fn publish_blocking(
+        &self,
+        label: &Label,
+        names: &BTreeSet<ChunkName>,
+    ) -> Result<(), UploadError> {
         if self.bucket.is_none() {
             return Ok(());
         }

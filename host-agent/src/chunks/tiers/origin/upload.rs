@@ -4,6 +4,7 @@
 //! at the same time, and not every S3-compatible service knows conditions. A chunk that is there at its full length is not
 //! sent again.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -53,7 +54,7 @@ impl Origin {
         &self,
         directory: &Origin,
         label: &Label,
-        names: &[ChunkName],
+        names: &BTreeSet<ChunkName>,
     ) -> Result<(), UploadError> {
         stream::iter(names)
             .map(|name| self.upload_chunk(directory, name))

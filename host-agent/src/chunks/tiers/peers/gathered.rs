@@ -49,7 +49,12 @@ impl Gathered {
 
     /// Shards there are.
     pub(super) fn shards(&self) -> usize {
-        self.answers.iter().filter(|(_, answer)| answer.shard().is_some()).count()
+        self.givers().count()
+    }
+
+    /// Who gave them.
+    pub(super) fn givers(&self) -> impl Iterator<Item = usize> {
+        self.answers.iter().filter(|(_, answer)| answer.shard().is_some()).map(|(rank, _)| *rank)
     }
 
     /// Whether all that were heard have each another shard, so far as can be told without the body.

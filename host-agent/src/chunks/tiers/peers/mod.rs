@@ -188,6 +188,9 @@ impl Peers {
             silent.into_iter().for_each(|rank| gathered.add(rank, Answer::Unheard, name));
         }
         if gathered.body.is_some() { &self.counters.hits } else { &self.counters.misses }.count();
+        if gathered.is_settled() {
+            gathered.givers().for_each(|rank| owners[rank].answered());
+        }
         gathered
     }
 
@@ -195,10 +198,12 @@ impl Peers {
     pub(super) fn settle(&self, name: &ChunkName, body: &Bytes, gathered: &Gathered) {
         let owners = self.owners(name);
         let settled = gathered.settle(body);
-        for rank in settled.liars {
+        for rank in &settled.liars {
             self.counters.liars.count();
-            owners[rank].failed();
+            owners[*rank].failed();
         }
+        let honest = gathered.givers().filter(|rank| !settled.liars.contains(rank));
+        honest.for_each(|rank| owners[rank].answered());
         for (rank, shard) in settled.missing {
             let parcel = Parcel { to: Arc::clone(&owners[rank]), name: *name, shard: shard.encode(name) };
             if self.outbox.try_send(parcel).is_err() {
@@ -220,10 +225,10 @@ impl Peers {
         max_len: usize,
     ) -> Option<Answer> {
         match answer {
-            Ok(answer) => {
+            Ok(Some(file)) => Some(Shard::decode(&file, name, max_len).map_or(Answer::Lie, Answer::Shard)),
+            Ok(None) => {
                 owner.answered();
-                let decode = |file| Shard::decode(&file, name, max_len).map_or(Answer::Lie, Answer::Shard);
-                Some(answer.map_or(Answer::Nothing, decode))
+                Some(Answer::Nothing)
             }
             Err(error) => {
                 tracing::debug!("a peer gave no shard of {name}: {error}");

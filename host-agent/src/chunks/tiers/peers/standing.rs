@@ -24,12 +24,12 @@ impl Standing {
         self.aside_until.is_some_and(|until| now < until)
     }
 
-    /// It answered, whatever it said.
+    /// It answered, and what it said was right.
     pub(super) fn answered(&mut self) {
         *self = Self::default();
     }
 
-    /// It failed, or was late. Requests that were under way together count once.
+    /// It failed, was late, or lied. Requests that were under way together count once.
     pub(super) fn failed(&mut self, now: Instant) {
         if self.is_aside(now) {
             return;

@@ -105,7 +105,7 @@ async fn what_was_published_is_there_for_others_root_last() {
     let (directory, names) = published(dir.path(), &[b"one", b"two", b"three"]);
     let (service, bucket) = start().await;
     let label: Label = "root".parse().unwrap();
-    bucket.publish(&directory, &label, &names).await.unwrap();
+    bucket.publish(&directory, &label, &names.iter().copied().collect()).await.unwrap();
     let put = |requests: &[(Method, String)]| -> Vec<String> {
         requests.iter().filter(|(method, _)| *method == Method::PUT).map(|(_, path)| path.clone()).collect()
     };
@@ -120,7 +120,7 @@ async fn what_was_published_is_there_for_others_root_last() {
     let cut = service.objects.lock().unwrap().get_mut(&paths[0]).map(|object| object.split_off(1));
     assert!(cut.is_some());
     service.requests.lock().unwrap().clear();
-    bucket.publish(&directory, &label, &names).await.unwrap();
+    bucket.publish(&directory, &label, &names.iter().copied().collect()).await.unwrap();
     assert_eq!(put(&service.requests.lock().unwrap()), [&*paths[0], &*paths[3]]);
 
     bucket.retract(&label).await.unwrap();
@@ -134,7 +134,7 @@ async fn a_root_is_not_put_before_what_it_needs() {
     let (directory, mut names) = published(dir.path(), &[b"one"]);
     names.push(ChunkName::of(b"not here"));
     let (service, bucket) = start().await;
-    let refused = bucket.publish(&directory, &"root".parse().unwrap(), &names).await;
+    let refused = bucket.publish(&directory, &"root".parse().unwrap(), &names.into_iter().collect()).await;
     assert!(matches!(refused, Err(UploadError::Read { source: OriginError::Absent, .. })), "{refused:?}");
     assert!(!service.objects.lock().unwrap().keys().any(|path| path.contains("roots")));
 }
