@@ -6,7 +6,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{Whence, lseek};
 
 use super::table::{Place, Table, TableError, for_reading};
 use crate::local::{LocalError, LocalKey};
@@ -41,7 +43,8 @@ pub struct LocalContent {
 }
 
 impl LocalContent {
-    /// Cuts `file` into chunks and writes their copies to `slots`, an empty file that is open for reading and writing.
+    /// Cuts `file` into chunks and writes their copies to `slots`, an empty file that is open for reading and writing. Holes are
+    /// not read: a guest's memory is mostly those.
     ///
     /// # Errors
     /// A file, or the lack of memory.
@@ -54,10 +57,19 @@ impl LocalContent {
         let content = Content { kind, len: file.metadata()?.len(), chunk_size, salt: [0; 16] };
         let chunks = chunk_size.count(content.len).ok_or(TableError::Invalid("too long"))?;
         let mut known = Vec::with_capacity(chunks as usize);
-        let mut at = 0;
+        let (mut at, mut data_at) = (0, 0);
         for index in 0..chunks {
+            let start = u64::from(index) << chunk_size.log2();
+            let end = start + chunk_size.len_of(index, content.len) as u64;
+            if data_at < start {
+                data_at = data_from(file, start)?;
+            }
+            if data_at >= end {
+                known.push(None);
+                continue;
+            }
             let mut plaintext = vec![0; chunk_size.len_of(index, content.len)];
-            file.read_exact_at(&mut plaintext, u64::from(index) << chunk_size.log2())?;
+            file.read_exact_at(&mut plaintext, start)?;
             if plaintext.iter().all(|byte| *byte == 0) {
                 known.push(None);
                 continue;
@@ -79,5 +91,13 @@ impl LocalContent {
         let (asks, _nobody) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         Ok([self.table.handed()?, for_reading(&self.slots)?, asks])
+    }
+}
+
+/// Where the next byte is that is in no hole, from `at` on; nowhere near when there is none.
+fn data_from(file: &File, at: u64) -> io::Result<u64> {
+    match lseek(file, at.cast_signed(), Whence::SeekData) {
+        Err(Errno::ENXIO) => Ok(u64::MAX),
+        found => Ok(found?.cast_unsigned()),
     }
 }
