@@ -18,9 +18,9 @@ mod content;
 mod keys;
 mod node;
 mod publish;
-pub(crate) mod tiers;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod tiers;
 mod upkeep;
 
 pub(crate) use content::{Content, Handed, ReadAllError};

@@ -268,7 +268,8 @@ fn a_content_without_chunks_has_a_table() {
 #[test]
 fn a_table_of_many_chunks_says_the_same_of_each() {
     let content = Content { len: 9000 * SIZE.bytes() as u64, ..CONTENT };
-    let known = |index: u32| Some((key(index % 3 + 1), index.is_multiple_of(2).then(|| place(index % 3 + 1))));
+    let known =
+        |index: u32| Some((key(index % 3 + 1), index.is_multiple_of(2).then(|| place(index % 3 + 1))));
     let table = Table::new(content, (0..9000).map(known)).unwrap();
     let mut granted = Granted::new(&table, slots(), |index| vec![answer(index % 3 + 1)]);
     for index in (0..9000).step_by(611).filter(|index| index % 3 != 2) {

@@ -9,8 +9,13 @@ async fn what_there_is_is_counted_checked_and_collected() {
     let node = Node::new().await;
     node.function("f").await;
     let stats = node.get(CHUNKS).await.ok(200);
-    assert_eq!((&stats["published"]["contents"], &stats["published"]["by_kind"][0]["kind"]), (&json!(1), &json!("code")));
-    assert!(stats["published"]["stored"].as_u64().unwrap() > 0 && stats["cache"]["copies"].as_u64().unwrap() > 0);
+    assert_eq!(
+        (&stats["published"]["contents"], &stats["published"]["by_kind"][0]["kind"]),
+        (&json!(1), &json!("code"))
+    );
+    assert!(
+        stats["published"]["stored"].as_u64().unwrap() > 0 && stats["cache"]["copies"].as_u64().unwrap() > 0
+    );
     let verified = node.call("POST", &format!("{CHUNKS}/verify"), Body::empty()).await.ok(200);
     assert_eq!((&verified["damaged"], &verified["missing"]), (&json!(0), &json!(0)), "{verified}");
     assert!(verified["chunks"].as_u64().unwrap() > 0 && verified["copies"].as_u64().unwrap() > 0);
@@ -23,7 +28,9 @@ async fn what_is_damaged_is_found_and_written_again_from_this_nodes_copies() {
     let node = Node::new().await;
     node.function("f").await;
     let origin = node.dir.path().join("chunks/origin/chunks");
-    let files = || std::fs::read_dir(&origin).unwrap().flat_map(|dir| std::fs::read_dir(dir.unwrap().path()).unwrap());
+    let files = || {
+        std::fs::read_dir(&origin).unwrap().flat_map(|dir| std::fs::read_dir(dir.unwrap().path()).unwrap())
+    };
     for file in files() {
         std::fs::write(file.unwrap().path(), "damaged").unwrap();
     }
@@ -39,7 +46,9 @@ async fn what_is_damaged_is_found_and_written_again_from_this_nodes_copies() {
 #[tokio::test]
 async fn they_are_asked_for_as_everything_is() {
     let node = Node::new().await;
-    for (method, path) in [("POST", CHUNKS), ("GET", "/tinderbox/chunks/gc"), ("POST", "/tinderbox/chunks/all")] {
+    for (method, path) in
+        [("POST", CHUNKS), ("GET", "/tinderbox/chunks/gc"), ("POST", "/tinderbox/chunks/all")]
+    {
         let refused = node.call(method, path, Body::empty()).await;
         assert!(refused.status.is_client_error(), "{method} {path}: {}", refused.status);
     }
