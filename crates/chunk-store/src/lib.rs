@@ -4,14 +4,15 @@
 //! * [`seal`] and [`open`]: one chunk. [`Sealed`], [`Entry`]: its name, key and body.
 //! * [`Manifest`]: the chunks of a content, sealed for one tenant; [`TenantKey`] and [`RootKey`] are who opens it.
 //! * [`NodeSecret`] and [`LocalKey`]: a chunk as a node keeps it, verified and decrypted in one pass.
-//! * [`Cache`]: such chunks in a directory, bounded in bytes, in front of a [`Source`].
 //! * [`Table`] and [`Reader`]: what a jailed process is given of a content, and how it reads it.
+//! * [`Cache`]: such chunks in a directory, bounded in bytes, in front of a [`Source`].
 //! * [`Pack`]: one file that carries a content which anybody may read.
 //! * [`Store`]: a directory that keeps what is published, and collects what nobody needs any more.
 //!
-//! All but these three is bytes in, bytes out. They block; nothing starts a thread, and nothing knows guests or tenants'
-//! functions. The format is described in `docs/chunk-format.md`, the reasons in `docs/adr/0020-chunks.md`; everything that is read is bounded before
-//! it is allocated, and none of it panics, whatever the bytes (`tests/fuzz`, `chunk_manifest`).
+//! The last three keep files; all else is bytes in, bytes out. They block; nothing starts a thread, and nothing knows guests or
+//! tenants' functions. The format is described in `docs/chunk-format.md`, the reasons in `docs/adr/0020-chunks.md`; everything that
+//! is read is bounded before it is allocated, and none of it panics, whatever the bytes (`tests/fuzz`, `chunk_manifest` and
+//! `chunk_grant`).
 
 mod bytes;
 mod cache;

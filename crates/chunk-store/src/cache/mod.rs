@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Blocking, for any number of threads. No lock that a read needs is held while a file is opened, read, written or emptied or a
-//! source is asked. Others may read the files at the same time ([`Cache::slots`]): what they find in a slot that is another's by then does not open. A disk that is full
-//! or gone makes it slower, not wrong: every error of a file is counted and the chunk fetched.
+//! source is asked. Others may read the files at the same time ([`Cache::slots`]): what they find in a slot that is another's by
+//! then does not open. A disk that is full or gone makes it slower, not wrong: every error of a file is counted and the chunk
+//! fetched.
 
 mod policy;
 mod shelf;

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
+use std::sync::atomic::Ordering;
 
 use super::disk::{Folder, Place};
 use super::root::{Label, Root};
@@ -118,6 +119,9 @@ impl Store {
         }
         for batch in missing.chunks(BATCH) {
             repaired.missing += self.fill(batch, source, &mut repaired)?.len() as u64;
+        }
+        if repaired.replaced > 0 {
+            self.flush(self.failed_flushes.load(Ordering::SeqCst))?;
         }
         Ok(repaired)
     }

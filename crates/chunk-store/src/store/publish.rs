@@ -121,10 +121,17 @@ impl Publish<'_> {
         Ok(())
     }
 
+    /// A draft, all of it or none.
     fn write(&self, name: ChunkName, body: &[u8]) -> io::Result<()> {
-        // Also of a draft that was not finished something is there.
+        let (disk, draft) = (&self.store.disk, self.draft(name));
+        if let Err(error) = disk.write(&draft, body) {
+            // Somebody else may name the chunk, and half a draft must not be put in its place.
+            self.added().drafts.remove(&name);
+            let _ = disk.discard(&draft);
+            return Err(error);
+        }
         self.added().drafts.insert(name);
-        self.store.disk.write(&self.draft(name), body)
+        Ok(())
     }
 
     fn draft(&self, name: ChunkName) -> Draft {

@@ -1,6 +1,7 @@
 //! Damage to bytes: what every reader of this crate is shown of what it reads.
 
-/// Set to `1` for every value of every byte, instead of a few values of each byte of what is short and of some of what is long.
+/// Set to `1` for every bit of every byte, instead of a few changes of each byte of what is short and of some of what is long. It
+/// takes minutes then, hence the variable.
 const EXHAUSTIVE: &str = "TINDERBOX_EXHAUSTIVE";
 
 /// Bytes of which each is changed, however few changes are asked for.
@@ -9,7 +10,7 @@ const EACH: usize = 4096;
 const STRIDE: usize = 61;
 
 /// Whether all changes are asked for.
-pub(crate) fn is_exhaustive() -> bool {
+fn is_exhaustive() -> bool {
     std::env::var_os(EXHAUSTIVE).is_some_and(|value| value == "1")
 }
 
@@ -19,9 +20,16 @@ pub(crate) fn places(len: usize) -> impl Iterator<Item = usize> {
     (0..len).filter(move |at| is_exhaustive || *at < EACH || at % STRIDE == 0 || at + 1 == len)
 }
 
-/// What byte `at`, which is `byte`, is changed with (exclusive or): one bit, all of them, to zero; or to all there is.
+/// The same where each change takes long.
+pub(crate) fn few_places(len: usize) -> impl Iterator<Item = usize> {
+    let is_exhaustive = is_exhaustive();
+    (0..len).filter(move |at| is_exhaustive || at % STRIDE == 0 || at + 1 == len)
+}
+
+/// What byte `at`, which is `byte`, is changed with (exclusive or): one bit or each of them, all of them, to zero.
 pub(crate) fn changes(at: usize, byte: u8) -> Vec<u8> {
-    let mut changes = if is_exhaustive() { (1..=u8::MAX).collect() } else { vec![1 << (at % 8), 0xff, byte] };
+    let bits = if is_exhaustive() { 0..8 } else { at % 8..at % 8 + 1 };
+    let mut changes: Vec<u8> = bits.map(|bit| 1 << bit).chain([0xff, byte]).collect();
     changes.retain(|change| *change != 0);
     changes
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use proptest::prelude::*;
 
 use super::*;
-use crate::tests::damage::{changes, places};
+use crate::tests::damage::{changes, few_places};
 
 const RECORD: usize = 64;
 
@@ -67,7 +67,7 @@ fn every_kind_of_damage_to_a_copy_is_found_out_and_made_good() {
         assert_eq!(node.locate(1).map(|place| place.at), Some(at));
         damages += 1;
     };
-    for byte in places(LEN).step_by(37) {
+    for byte in few_places(LEN) {
         let changes = changes(byte, good[byte]);
         let change = changes[byte % changes.len()];
         damaged(&|slots| slots.write_all_at(&[good[byte] ^ change], at + byte as u64).unwrap());

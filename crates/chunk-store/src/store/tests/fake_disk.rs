@@ -22,6 +22,8 @@ pub(super) struct Fake {
     pub(super) fails: bool,
     /// What happened to the names of a folder since it was flushed.
     unflushed: BTreeMap<Folder, Vec<Change>>,
+    /// The next draft is written by half.
+    pub(super) torn: bool,
     /// Steps until it ends, and how.
     pub(super) left: Option<(u32, End)>,
     pub(super) ended: Option<End>,
@@ -133,9 +135,11 @@ impl Disk for Arc<FakeDisk> {
 
     fn write(&self, draft: &Draft, content: &[u8]) -> io::Result<()> {
         let mut fake = self.step()?;
-        fake.drafts.insert(draft.clone(), content.to_vec());
+        let is_torn = std::mem::take(&mut fake.torn);
+        let written = if is_torn { &content[..content.len() / 2] } else { content };
+        fake.drafts.insert(draft.clone(), written.to_vec());
         fake.dirty.insert(draft.clone());
-        Ok(())
+        if is_torn { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn flush(&self) -> io::Result<()> {

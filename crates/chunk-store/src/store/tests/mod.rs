@@ -240,6 +240,20 @@ fn a_disk_that_fails_publishes_nothing_and_goes_on_later() {
     assert_eq!(disk.roots().len(), 1);
 }
 
+/// Half a draft is there, and then somebody else's chunk.
+#[test]
+fn a_draft_that_was_not_finished_is_not_put_in_the_place_of_a_chunk() {
+    let disk = Arc::new(FakeDisk::default());
+    let store = Store::on(Box::new(Arc::clone(&disk)));
+    let publishing = store.publish();
+    disk.look().torn = true;
+    publishing.add(sealed(1)).unwrap_err();
+    publish(&store, &label(0), &[1]);
+    let entry = publishing.add(sealed(1)).unwrap();
+    publishing.commit(&label(1), &manifest(vec![entry]), b"sealed").unwrap();
+    assert_eq!(disk.roots().len(), 2);
+}
+
 /// A disk tells of a failure once: also those are told who did not ask at that moment.
 #[test]
 fn a_flush_that_fails_is_everybodys_who_has_written_before() {
