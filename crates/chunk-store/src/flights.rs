@@ -2,13 +2,12 @@
 //! again; who stores one, likewise.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-
-use crate::name::ChunkName;
 
 /// What came of each, while it is under way.
 #[derive(Debug)]
-pub(crate) struct Flights<T>(Mutex<HashMap<ChunkName, Arc<Flight<T>>>>);
+pub(crate) struct Flights<K, T>(Mutex<HashMap<K, Arc<Flight<T>>>>);
 
 #[derive(Debug)]
 struct Flight<T> {
@@ -24,17 +23,17 @@ enum State<T> {
     Lost,
 }
 
-impl<T: Clone> Flights<T> {
+impl<K: Copy + Eq + Hash, T: Clone> Flights<K, T> {
     pub(crate) fn new() -> Self {
         Self(Mutex::new(HashMap::new()))
     }
 
-    /// What `fetch` gives, or what it gives to somebody else who is in it for the same name already. It is called without
+    /// What `fetch` gives, or what it gives to somebody else who is in it for the same thing already. It is called without
     /// a lock.
-    pub(crate) fn join(&self, name: &ChunkName, fetch: impl Fn() -> T) -> T {
+    pub(crate) fn join(&self, what: K, fetch: impl Fn() -> T) -> T {
         loop {
             let mut flights = lock(&self.0);
-            if let Some(flight) = flights.get(name).map(Arc::clone) {
+            if let Some(flight) = flights.get(&what).map(Arc::clone) {
                 drop(flights);
                 if let Some(landed) = flight.wait() {
                     return landed;
@@ -43,9 +42,9 @@ impl<T: Clone> Flights<T> {
                 continue;
             }
             let flight = Arc::new(Flight { state: Mutex::new(State::UnderWay), ended: Condvar::new() });
-            flights.insert(*name, Arc::clone(&flight));
+            flights.insert(what, Arc::clone(&flight));
             drop(flights);
-            let mut pilot = Pilot { flights: self, flight, name: *name, landed: None };
+            let mut pilot = Pilot { flights: self, flight, what, landed: None };
             let landed = fetch();
             pilot.landed = Some(landed.clone());
             return landed;
@@ -67,17 +66,17 @@ impl<T: Clone> Flight<T> {
 }
 
 /// Ends the flight however its thread leaves it.
-struct Pilot<'a, T> {
-    flights: &'a Flights<T>,
+struct Pilot<'a, K: Copy + Eq + Hash, T> {
+    flights: &'a Flights<K, T>,
     flight: Arc<Flight<T>>,
-    name: ChunkName,
+    what: K,
     landed: Option<T>,
 }
 
-impl<T> Drop for Pilot<'_, T> {
+impl<K: Copy + Eq + Hash, T> Drop for Pilot<'_, K, T> {
     fn drop(&mut self) {
         // First nobody joins any more, then those who have joined go on.
-        lock(&self.flights.0).remove(&self.name);
+        lock(&self.flights.0).remove(&self.what);
         *lock(&self.flight.state) = self.landed.take().map_or(State::Lost, State::Landed);
         self.flight.ended.notify_all();
     }

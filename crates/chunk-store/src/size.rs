@@ -12,7 +12,7 @@ const SHORTEST_LOG2: u8 = 14;
 const LONGEST_LOG2: u8 = 20;
 
 /// Bytes of plaintext in every chunk of a content but the last: a power of two from 16 KiB to 1 MiB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkSize {
     log2: u8,
 }

@@ -136,7 +136,8 @@ pub struct Cache {
     /// One file is made at a time.
     opening: Mutex<()>,
     shelf: Mutex<Shelf>,
-    flights: Flights<Result<Arc<Verified>, CacheError>>,
+    /// By file, too: what lands says where in one of them it is.
+    flights: Flights<(ChunkName, ChunkSize), Result<Arc<Verified>, CacheError>>,
     counters: Counters,
 }
 
@@ -187,7 +188,7 @@ impl Cache {
         if let Some(found) = self.read(&name, &key, wanted) {
             return Ok(Arc::new(found));
         }
-        let landed = self.flights.join(&name, || {
+        let landed = self.flights.join((name, size), || {
             // It may have landed between this thread's look and its turn.
             if let Some(found) = self.read(&name, &key, wanted) {
                 return Ok(Arc::new(found));

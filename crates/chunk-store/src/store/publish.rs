@@ -25,7 +25,7 @@ pub struct Publish<'a> {
     failures: u64,
     added: Mutex<Added>,
     /// Of chunks that are being written.
-    flights: Flights<Result<(), Arc<io::Error>>>,
+    flights: Flights<ChunkName, Result<(), Arc<io::Error>>>,
 }
 
 /// What there is of a content. A name is pinned before it is here.
@@ -56,7 +56,7 @@ impl Publish<'_> {
     pub fn add(&self, sealed: Sealed) -> Result<Option<Entry>, StoreError> {
         let Sealed::Chunk { entry, body } = sealed else { return Ok(None) };
         self.pin(entry.name);
-        let added = self.flights.join(&entry.name, || {
+        let added = self.flights.join(entry.name, || {
             if self.added().names.contains(&entry.name) {
                 return Ok(());
             }

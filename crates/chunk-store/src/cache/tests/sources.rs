@@ -68,6 +68,33 @@ fn who_comes_at_the_same_time_fetches_once() {
     assert_eq!((source.asked(), node.cache.stats().fetched), (1, 1));
 }
 
+/// Each of two contents that are cut differently gets a place in its own file.
+#[test]
+fn who_wants_it_in_another_file_fetches_itself() {
+    let node = Node::new(10 * ChunkSize::IMAGE.bytes() as u64);
+    let (entry, body, _) = chunk_of(1, 500);
+    let (comes, other) = mpsc::channel();
+    let other = Mutex::new(other);
+    let first = Told::new(|_| {
+        other
+            .lock()
+            .unwrap()
+            .recv_timeout(std::time::Duration::from_secs(60))
+            .expect("the other one comes, too");
+        Ok(body.clone())
+    });
+    let second = Told::new(|_| {
+        comes.send(()).unwrap();
+        Ok(body.clone())
+    });
+    let wanted = |size| Wanted { entry: &entry, len: 500, size };
+    std::thread::scope(|scope| {
+        scope.spawn(|| node.cache.get(wanted(SIZE), &first).unwrap());
+        scope.spawn(|| node.cache.get(wanted(ChunkSize::IMAGE), &second).unwrap());
+    });
+    assert_eq!((first.asked(), second.asked(), node.cache.stats().copies), (1, 1, 1));
+}
+
 #[test]
 fn who_waits_for_one_that_panics_fetches_itself() {
     let node = Node::new(10 * SLOT);
