@@ -169,8 +169,8 @@ impl Shelf {
             return None;
         }
         let (mut gone, mut own, mut evicted, mut leaving) = (Vec::new(), None, 0, 0);
-        // Each that goes makes the sum less by what it had, as long as the new one needs that.
-        while self.policy.bytes() + self.busy + len.saturating_sub(leaving) > capacity {
+        // What is left when all of them have been emptied.
+        while self.policy.bytes() + self.busy - leaving + len > capacity {
             let Some(held) = self.policy.evict().and_then(|name| self.held.remove(&name)) else { break };
             evicted += 1;
             leaving += held.size.bytes() as u64;

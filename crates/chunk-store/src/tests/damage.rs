@@ -1,7 +1,7 @@
 //! Damage to bytes: what every reader of this crate is shown of what it reads.
 
-/// Set to `1` for every bit of every byte, instead of a few changes of each byte of what is short and of some of what is long. It
-/// takes minutes then, hence the variable.
+/// Set to `1` for every bit of every byte, instead of a few changes of each byte of what is short and of some of what is long. The
+/// tests take more than twice as long then.
 const EXHAUSTIVE: &str = "TINDERBOX_EXHAUSTIVE";
 
 /// Bytes of which each is changed, however few changes are asked for.

@@ -213,6 +213,21 @@ fn room_that_a_disk_does_not_give_back_is_not_given_to_others() {
     assert!(node.cache.stats().bytes <= 2 * large.bytes() as u64);
 }
 
+/// It was not known to be stuck while the copies were taken up: so many of them go that the bound is kept, and no more.
+#[test]
+fn room_that_is_stuck_from_the_beginning_is_made_up_for() {
+    let large = ChunkSize::IMAGE.bytes() as u64;
+    let node = Node::new(4 * large);
+    (0..12).for_each(|number| _ = node.asks(number));
+    symlink("/dev/null", node.root.path().join("slots-16")).unwrap();
+    fs::write(node.root.path().join("index-16"), [0; 2 * RECORD]).unwrap();
+    let node = node.restarted(4 * large);
+    assert_eq!(node.cache.stats().copies, 12);
+    assert!(node.asks(12));
+    assert_eq!((node.cache.stats().copies, node.cache.stats().evicted), (8, 5));
+    assert_eq!(node.bytes() + 2 * large, 4 * large);
+}
+
 #[test]
 fn what_is_somebody_elses_stays() {
     let node = Node::new(10 * SLOT);
