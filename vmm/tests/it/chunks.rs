@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vmm_api::{DriveAccess, DriveConfig, MachineConfig, Request, Response, Source};
 
+use crate::confinement::MAX_OVERHEAD_BYTES;
 use crate::guest::Guest;
 use crate::process::{Vmm, machine};
 use crate::reading::{self, SECTOR};
@@ -70,6 +71,8 @@ fn a_guest_reads_what_was_sealed_and_its_chunks_are_told_in_order() {
     let expected = sectors.map(|sector| (if sector == 128 { 0 } else { sector + 1 }, OK));
     assert_eq!(found, expected);
     assert_eq!(first_reads(&vmm), [3, 2, 0], "zeros are nobody's to fetch");
+    let overhead = vmm.metrics().overhead_bytes;
+    assert!(overhead <= MAX_OVERHEAD_BYTES, "{overhead} bytes");
     assert_eq!(end(vmm), "");
 }
 

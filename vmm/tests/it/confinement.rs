@@ -10,7 +10,7 @@ use crate::guest::Guest;
 use crate::process::{Vmm, machine};
 
 /// Budget for private memory beside the guest's.
-const MAX_OVERHEAD_BYTES: u64 = 4 << 20;
+pub(crate) const MAX_OVERHEAD_BYTES: u64 = 4 << 20;
 
 fn status_of(pid: u32, thread: &str, key: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).unwrap();
