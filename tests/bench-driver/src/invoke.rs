@@ -44,9 +44,14 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
 
 fn create_and_call(plan: &Plan, caller: &Caller) -> Result<f64> {
     let started = Instant::now();
-    let function =
-        Function { name: FUNCTION, zip: &plan.function_zip, handler: &plan.handler, timeout_s: TIMEOUT_S };
-    caller.create(plan, &function)?;
+    let function = Function {
+        name: FUNCTION,
+        runtime: &plan.runtime,
+        zip: &plan.function_zip,
+        handler: &plan.handler,
+        timeout_s: TIMEOUT_S,
+    };
+    caller.create(&function)?;
     invoke_us(caller)?;
     Ok(started.elapsed().as_secs_f64() * 1e3)
 }
@@ -74,7 +79,7 @@ fn invoke_us(caller: &Caller) -> Result<f64> {
 }
 
 /// The agent's process id.
-fn agent_pid() -> Result<u32> {
+pub(crate) fn agent_pid() -> Result<u32> {
     for entry in fs::read_dir("/proc").context("list /proc")? {
         let entry = entry?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };

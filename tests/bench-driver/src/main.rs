@@ -6,6 +6,7 @@
 
 mod boot;
 mod entry;
+mod images;
 mod invoke;
 mod memory;
 mod node;
@@ -13,7 +14,9 @@ mod ours;
 mod peer;
 mod plan;
 mod process;
+mod restarted;
 mod resume;
+mod shared;
 mod snapshot;
 mod timing;
 
@@ -33,12 +36,16 @@ const DONE_MARK: &str = "bench-done";
 /// The last line when not; the error follows.
 const FAILURE_MARK: &str = "bench-failed: ";
 
+/// One after the other. Those that other snapshots would be shared with come after the one that counts what is shared.
+const ORDER: &[Part] =
+    &[Part::Boot, Part::Snapshot, Part::Invoke, Part::Shared, Part::Resume, Part::Images, Part::Restarted];
+
 /// Raw samples of one figure.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
     /// Name in the table and in the JSON file; never reused for another meaning.
     pub(crate) name: String,
-    /// `ms`, `us`, `bytes`.
+    /// `ms`, `us`, `bytes`, `ratio`.
     pub(crate) unit: &'static str,
     /// In the order taken.
     pub(crate) samples: Vec<f64>,
@@ -62,9 +69,9 @@ fn run() -> Result<()> {
     let path = env::args().nth(1).context("usage: bench-driver PLAN.json")?;
     let text = fs::read_to_string(&path).with_context(|| format!("read the plan {path}"))?;
     let plan: Plan = serde_json::from_str(&text).with_context(|| format!("parse the plan {path}"))?;
-    for part in [Part::Boot, Part::Snapshot, Part::Invoke, Part::Resume] {
-        if plan.parts.contains(&part) {
-            measure(part, &plan)?;
+    for part in ORDER {
+        if plan.parts.contains(part) {
+            measure(*part, &plan)?;
         }
     }
     Ok(())
@@ -76,6 +83,9 @@ fn measure(part: Part, plan: &Plan) -> Result<()> {
         Part::Snapshot => print(&snapshot::measure(plan)?),
         Part::Invoke => print(&invoke::measure(plan)?),
         Part::Resume => resume::measure(plan),
+        Part::Shared => print(&shared::measure(plan)?),
+        Part::Images => print(&images::measure(plan)?),
+        Part::Restarted => restarted::measure(plan),
     }
 }
 

@@ -19,6 +19,12 @@ use ureq::Agent;
 use crate::{plan::Plan, timing::Timing};
 
 const FUNCTIONS: &str = "/2015-03-31/functions";
+/// How much there is of chunks.
+const CHUNKS: &str = "/tinderbox/chunks";
+/// Between two looks at an agent that is being started.
+const START_INTERVAL: Duration = Duration::from_millis(100);
+/// It is there within seconds; a counted one has taken half a minute.
+const MAX_STARTS: usize = 3000;
 /// Between two looks at a function that is not active yet: the node is at work for it, and a busy client would take
 /// the only processor of a counted node from it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
@@ -28,6 +34,7 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// A function to create.
 pub(crate) struct Function<'a> {
     pub(crate) name: &'a str,
+    pub(crate) runtime: &'a str,
     pub(crate) zip: &'a Path,
     pub(crate) handler: &'a str,
     pub(crate) timeout_s: u32,
@@ -56,11 +63,11 @@ impl Caller {
     }
 
     /// Creates a function of the smallest size whose published versions are snapshotted, and waits until it is active.
-    pub(crate) fn create(&self, plan: &Plan, function: &Function<'_>) -> Result<()> {
+    pub(crate) fn create(&self, function: &Function<'_>) -> Result<()> {
         let zip = fs::read(function.zip).context("read the function's zip")?;
         let body = json!({
             "FunctionName": function.name,
-            "Runtime": plan.runtime,
+            "Runtime": function.runtime,
             "Handler": function.handler,
             "Role": "arn:aws:iam::000000000000:role/bench",
             "MemorySize": 128,
@@ -103,6 +110,31 @@ impl Caller {
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let timing = Timing::parse(header("server-timing").unwrap_or_default());
         Ok(Answer { first_byte_us, whole_us, timing, failed: header("x-amz-function-error").is_some() })
+    }
+
+    /// What the node says of its chunks.
+    pub(crate) fn chunks(&self) -> Result<Value> {
+        let text = self.http.get(format!("{}{CHUNKS}", self.endpoint)).call()?.body_mut().read_to_string()?;
+        serde_json::from_str(&text).context("understand what there is of chunks")
+    }
+
+    /// Chunks that the agent has fetched since it started, and copies that the node has.
+    pub(crate) fn fetched_and_copies(&self) -> Result<(u64, u64)> {
+        let chunks = self.chunks()?;
+        let number =
+            |name: &str| chunks["cache"][name].as_u64().with_context(|| format!("no {name} in {chunks}"));
+        Ok((number("fetched")?, number("copies")?))
+    }
+
+    /// Waits until the agent answers.
+    pub(crate) fn wait_until_there(&self) -> Result<()> {
+        for _ in 0..MAX_STARTS {
+            if self.chunks().is_ok() {
+                return Ok(());
+            }
+            rest(START_INTERVAL);
+        }
+        bail!("the agent does not come back")
     }
 
     fn wait_until_active(&self, name: &str, version: Option<&str>) -> Result<()> {

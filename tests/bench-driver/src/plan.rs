@@ -16,6 +16,22 @@ pub(crate) enum Part {
     Invoke,
     /// Cold starts of a function.
     Resume,
+    /// What snapshots have in common.
+    Shared,
+    /// First answers of functions whose runtimes differ in length.
+    Images,
+    /// Resumes by an agent that has just been started.
+    Restarted,
+}
+
+/// A runtime of the node that is there to be measured.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Image {
+    /// What figures call it.
+    pub(crate) name: String,
+    /// Its runtime's name.
+    pub(crate) runtime: String,
 }
 
 /// The plan file.
@@ -64,4 +80,16 @@ pub(crate) struct Plan {
     pub(crate) dropped: bool,
     /// Clones of each figure, at least; as many rounds as that takes.
     pub(crate) clone_samples: u32,
+    /// Runtimes of different lengths, which any program `bootstrap` runs on.
+    pub(crate) images: Vec<Image>,
+    /// Zip file of a function for them.
+    pub(crate) image_zip: PathBuf,
+    /// Cold starts on each, behind the first.
+    pub(crate) image_boots: u32,
+    /// The agent's state.
+    pub(crate) state_dir: PathBuf,
+    /// Resumes with a working set, and without.
+    pub(crate) recorded_resumes: u32,
+    /// Resumes at once of what is not on the node.
+    pub(crate) crowd: usize,
 }

@@ -54,7 +54,8 @@ impl Cache {
 pub(crate) fn measure(plan: &Plan) -> Result<()> {
     let caller = Caller::new(plan);
     let (zip, handler) = (&plan.resume_zip, "ends.handler");
-    caller.create(plan, &Function { name: FUNCTION, zip, handler, timeout_s: TIMEOUT_S })?;
+    let runtime = plan.runtime.as_str();
+    caller.create(&Function { name: FUNCTION, runtime, zip, handler, timeout_s: TIMEOUT_S })?;
     print(&boots(plan, &caller)?)?;
     let version = caller.publish(FUNCTION)?;
     let node = Clones { plan, version };
@@ -88,7 +89,7 @@ fn boots(plan: &Plan, caller: &Caller) -> Result<Vec<Figure>> {
         let answer = caller.invoke(FUNCTION, None, &event(0))?;
         let sample = Sample::of(&answer, 0);
         samples.extend(sample.is_of_one_start(BOOT).then_some(sample));
-        end(caller, None)?;
+        end(caller, FUNCTION, None)?;
     }
     let mut figures = vec![Figure::new(
         "boot_to_first_byte",
@@ -100,9 +101,9 @@ fn boots(plan: &Plan, caller: &Caller) -> Result<Vec<Figure>> {
 }
 
 /// A cold start.
-struct Sample {
+pub(crate) struct Sample {
     /// From the client's request to the head of the response, without the time that it was held.
-    first_byte_us: f64,
+    pub(crate) first_byte_us: f64,
     /// As the agent has it, with that time.
     answer: Timing,
     hold_us: f64,
@@ -110,7 +111,7 @@ struct Sample {
 }
 
 impl Sample {
-    fn of(answer: &Answer, hold_ms: u64) -> Self {
+    pub(crate) fn of(answer: &Answer, hold_ms: u64) -> Self {
         let hold_us = hold_ms as f64 * 1e3;
         let first_byte_us = answer.first_byte_us - hold_us;
         Self { first_byte_us, answer: answer.timing.clone(), hold_us, failed: answer.failed }
@@ -118,7 +119,7 @@ impl Sample {
 
     /// Whether this is a start of that kind and nothing else. A guest may be lost, the agent
     /// starts another one, and the phases are that one's alone.
-    fn is_of_one_start(&self, way: &str) -> bool {
+    pub(crate) fn is_of_one_start(&self, way: &str) -> bool {
         let explained = self.answer.total_us() - self.hold_us;
         let is_whole = !self.failed && explained > EXPLAINED * self.first_byte_us;
         let is = is_whole && self.answer.way.as_deref() == Some(way);
@@ -135,7 +136,7 @@ impl Sample {
 }
 
 /// What the handler in front of the function takes: how long it holds its answer.
-fn event(hold_ms: u64) -> String {
+pub(crate) fn event(hold_ms: u64) -> String {
     format!(r#"{{"key":"value","hold_ms":{hold_ms}}}"#)
 }
 
@@ -143,8 +144,8 @@ fn event(hold_ms: u64) -> String {
 const END: &str = r#"{"end":true}"#;
 
 /// Ends the sandbox that takes the call.
-fn end(caller: &Caller, version: Option<&str>) -> Result<()> {
-    ensure!(caller.invoke(FUNCTION, version, END)?.failed, "the function did not end");
+pub(crate) fn end(caller: &Caller, function: &str, version: Option<&str>) -> Result<()> {
+    ensure!(caller.invoke(function, version, END)?.failed, "the function did not end");
     Ok(())
 }
 
@@ -184,19 +185,19 @@ impl Clones<'_> {
         }
         let (version, event) = (Some(self.version.as_str()), event(hold_ms));
         let answers = at_once(self.plan, concurrent, |caller| caller.invoke(FUNCTION, version, &event))?;
-        at_once(self.plan, concurrent, |caller| end(caller, version))?;
+        at_once(self.plan, concurrent, |caller| end(caller, FUNCTION, version))?;
         Ok(answers.iter().map(|answer| Sample::of(answer, hold_ms)).collect())
     }
 }
 
 /// The time of a clone in the middle of them.
-fn middle(samples: &[Sample]) -> f64 {
+pub(crate) fn middle(samples: &[Sample]) -> f64 {
     let mut times: Vec<f64> = samples.iter().map(|sample| sample.first_byte_us).collect();
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-fn drop_page_cache() -> Result<()> {
+pub(crate) fn drop_page_cache() -> Result<()> {
     // What was not written yet cannot be dropped.
     nix::unistd::sync();
     fs::write(PAGE_CACHE, DROP_ALL).with_context(|| format!("write {PAGE_CACHE}"))

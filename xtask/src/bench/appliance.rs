@@ -18,6 +18,8 @@ const PEER: &str = "FIRECRACKER";
 /// Where the driver and what it needs are in the appliance.
 const BENCH_DIR: &str = "usr/lib/tinderbox/bench";
 const LIB_DIR: &str = "/usr/lib/tinderbox";
+/// Of `image/mkosi.extra/etc/tinderbox/agent.toml`.
+const STATE_DIR: &str = "/var/lib/tinderbox";
 const FUNCTION: &str = "image/examples/hello";
 /// Laid beside the function where its sandboxes have to end, or to be held.
 const ENDS: &str = "tests/functions/ends";
@@ -36,12 +38,23 @@ const COLD_BOOTS: u32 = 5;
 /// Clones at once.
 const CLONES: &[usize] = &[1, 8, 32];
 const ALONE: &[usize] = &[1];
+/// Runtimes that are held against each other: what the figures call them, and the names that functions ask for. The first is one
+/// of the node's, with 17 MB of files in it, the second the same with a gigabyte more.
+const IMAGES: &[(&str, &str)] = &[("17mb", SHORT_RUNTIME), ("1gib", LONG_RUNTIME)];
+const SHORT_RUNTIME: &str = "provided.al2023";
+const LONG_RUNTIME: &str = "bench.long";
+/// Starts on each, behind the first.
+const IMAGE_BOOTS: u32 = 5;
+/// Resumes with a recorded working set, and without.
+const RECORDED_RESUMES: u32 = 5;
+/// Resumes at once on a node that has nothing of the snapshot.
+const CROWD: usize = 64;
 /// Clones of each figure.
 const CLONE_SAMPLES: u32 = 16;
-/// Memory of the node: thirty-two sandboxes and the system in the initrd.
-const MEMORY_MIB: u32 = 8192;
+/// Memory of the node: sixty-four sandboxes and the system in the initrd. What is not touched is not taken from the host.
+const MEMORY_MIB: u32 = 12 * 1024;
 /// Of the node's disk, which has room for the /tmp of all of them, 512 MiB each; the file is sparse.
-const STATE_BYTES: u64 = 32 << 30;
+const STATE_BYTES: u64 = 64 << 30;
 /// Counted, the whole run takes some twenty minutes of the host's time on a busy machine.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
@@ -64,6 +77,14 @@ pub(crate) enum Part {
     Invoke,
     /// Cold starts of a function, booted and resumed.
     Resume,
+    /// What snapshots of functions on one runtime have in common.
+    Shared,
+    /// First answers from a short image and from a long one.
+    Images,
+    /// Resumes by an agent that was started anew: with and without a working set, and many of what is not on the node.
+    Restarted,
+    /// Chunks, without a node.
+    Chunks,
 }
 
 /// How much of it.
@@ -149,6 +170,8 @@ fn write_extra(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<()> {
     let ending = dir_of_both(ctx, &root.with_file_name("ending"))?;
     fs::write(bench.join("resume.zip"), run::zip_of(ctx, &ending)?)
         .context("write the function that ends")?;
+    let image_zip = write_images(ctx, extent, root)?;
+    fs::write(bench.join("image.zip"), image_zip).context("write the function for images")?;
     let at = |name: &str| format!("/{BENCH_DIR}/{name}");
     let plan = serde_json::json!({
         "parts": extent.parts,
@@ -172,9 +195,33 @@ fn write_extra(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<()> {
         "clones": if extent.crowds { CLONES } else { ALONE },
         "dropped": extent.crowds,
         "clone_samples": CLONE_SAMPLES,
+        "images": IMAGES.iter().map(|(name, runtime)| serde_json::json!({ "name": name, "runtime": runtime })).collect::<Vec<_>>(),
+        "image_zip": at("image.zip"),
+        "image_boots": IMAGE_BOOTS,
+        "state_dir": STATE_DIR,
+        "recorded_resumes": RECORDED_RESUMES,
+        "crowd": if extent.crowds { CROWD } else { 0 },
     });
     fs::write(bench.join("plan.json"), plan.to_string()).context("write the plan")?;
     write_units(root, &at("bench-driver"), &at("plan.json"))
+}
+
+/// Lays the long runtime beside the node's own; the zip of a function for it.
+fn write_images(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<Vec<u8>> {
+    if !extent.parts.contains(&Part::Images) {
+        return Ok(Vec::new());
+    }
+    let runtimes = root.join(LIB_DIR.trim_start_matches('/')).join("runtimes");
+    fs::create_dir_all(&runtimes).with_context(|| format!("create {}", runtimes.display()))?;
+    let pack = payload::long_runtime_pack(ctx, SHORT_RUNTIME)?;
+    fs::copy(&pack, runtimes.join(format!("{LONG_RUNTIME}.pack"))).context("copy the long runtime")?;
+    let step = ctx.progress.step("building a function for images");
+    let program = payload::build_static(ctx, &step, &["rust-hello"])?.join("rust-hello");
+    step.done();
+    let folder = root.with_file_name("rust-hello");
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    fs::copy(&program, folder.join("bootstrap")).with_context(|| format!("copy {}", program.display()))?;
+    run::zip_of(ctx, &folder)
 }
 
 /// The function and what stands in front of it, in one folder.

@@ -6,6 +6,8 @@
 //! recorded in the repository.
 
 mod appliance;
+mod chunks;
+mod dedup;
 mod figures;
 mod recorded;
 mod table;
@@ -41,6 +43,9 @@ pub(crate) enum History {
     Record,
 }
 
+/// Parts with figures that are compared; the others take a disk's time, or the machine's own.
+const COMPARED: &[Part] = &[Part::Boot, Part::Snapshot, Part::Invoke, Part::Resume];
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Which clock.
@@ -65,9 +70,13 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     if args.history == History::Record && !args.only.is_empty() {
         bail!("the record is of whole runs: leave out --only");
     }
-    let parts = if args.only.is_empty() { Part::value_variants() } else { &args.only };
-    let crowds = args.history != History::Compare;
-    let figures = measure(ctx, accelerator, Extent { parts, crowds })?;
+    let compares = args.history == History::Compare;
+    let parts = match args.only.as_slice() {
+        [] if compares => COMPARED,
+        [] => Part::value_variants(),
+        only => only,
+    };
+    let figures = measure(ctx, accelerator, parts, !compares)?;
     println!("\n{}", table::render(&figures));
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&figures).context("write the figures")?;
@@ -96,9 +105,16 @@ fn accelerator(mode: Mode, ctx: &Context) -> Result<Accelerator> {
     }
 }
 
-fn measure(ctx: &Context, accelerator: Accelerator, extent: Extent<'_>) -> Result<Vec<Figure>> {
-    let mut samples = appliance::measure(ctx, accelerator, extent)?;
-    samples.extend(appliance::sizes(ctx)?);
+fn measure(ctx: &Context, accelerator: Accelerator, parts: &[Part], crowds: bool) -> Result<Vec<Figure>> {
+    let mut samples = Vec::new();
+    let on_node: Vec<Part> = parts.iter().copied().filter(|part| *part != Part::Chunks).collect();
+    if !on_node.is_empty() {
+        samples.extend(appliance::measure(ctx, accelerator, Extent { parts: &on_node, crowds })?);
+        samples.extend(appliance::sizes(ctx)?);
+    }
+    if parts.contains(&Part::Chunks) {
+        samples.extend(chunks::measure(ctx)?);
+    }
     Ok(figures::figures(&samples))
 }
 

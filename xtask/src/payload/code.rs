@@ -2,6 +2,7 @@
 //! that the appliance is made of. For checks and for measurements; nothing of it is shipped.
 
 use super::erofs;
+use super::programs::Programs;
 use crate::context::Context;
 use crate::hash::file_sha256;
 use crate::progress::Step;
@@ -18,28 +19,36 @@ const MKFS: &str = "/usr/bin/mkfs.erofs";
 const SAMPLE: &[(&str, usize)] =
     &[("app.py", 100), ("data.json", 5_000), ("library.so", 200_000), ("table.bin", 65_536)];
 
-/// The image that a node makes of a zip, in `dir`, which is there and has nothing in it.
-pub(crate) fn image(
-    ctx: &Context,
-    step: &Step,
-    host_agent: &Path,
-    zip: &Path,
-    dir: &Path,
-) -> Result<PathBuf> {
-    let zip = File::open(zip).with_context(|| format!("open {}", zip.display()))?;
-    let unzip = ctx.cmd(host_agent, "code", step).args(["unzip-code", "--dir"]).arg(dir);
-    unzip.stdin_file(zip).run().context("unpack a function's code")?;
-    let program = host_agent.to_str().context("the agent's path is not UTF-8")?;
-    let folder = dir.to_str().context("the cache's path is not UTF-8")?;
-    let args = ["pack-code", "--mkfs", MKFS, "--dir", folder];
-    let pack = Toolbox::ensure(ctx)?.cmd(program, args, &[host_agent, dir]);
-    pack.log(ctx.cache.log("code")).step(step).run().context("make a code image")?;
-    fs::remove_file(dir.join("code.tar")).context("remove the tar of a code image")?;
-    Ok(dir.join("code.erofs"))
+/// Makes code images.
+pub(crate) struct CodeBuilder {
+    host_agent: PathBuf,
+    toolbox: Toolbox,
+}
+
+impl CodeBuilder {
+    /// Builds the node's program unless it is there.
+    pub(crate) fn new(ctx: &Context) -> Result<CodeBuilder> {
+        Ok(CodeBuilder { host_agent: Programs::build(ctx)?.host_agent, toolbox: Toolbox::ensure(ctx)? })
+    }
+
+    /// The image that a node makes of a zip, in `dir`, which is there and has nothing in it.
+    pub(crate) fn image(&self, ctx: &Context, step: &Step, zip: &Path, dir: &Path) -> Result<PathBuf> {
+        let zip = File::open(zip).with_context(|| format!("open {}", zip.display()))?;
+        let unzip = ctx.cmd(&self.host_agent, "code", step).args(["unzip-code", "--dir"]).arg(dir);
+        unzip.stdin_file(zip).run().context("unpack a function's code")?;
+        let program = self.host_agent.to_str().context("the agent's path is not UTF-8")?;
+        let folder = dir.to_str().context("the cache's path is not UTF-8")?;
+        let args = ["pack-code", "--mkfs", MKFS, "--dir", folder];
+        let pack = self.toolbox.cmd(program, args, &[&self.host_agent, dir]);
+        pack.log(ctx.cache.log("code")).step(step).run().context("make a code image")?;
+        fs::remove_file(dir.join("code.tar")).context("remove the tar of a code image")?;
+        Ok(dir.join("code.erofs"))
+    }
 }
 
 /// Fails unless the same code gives the same image twice, in which every file begins with a chunk.
-pub(crate) fn check(ctx: &Context, host_agent: &Path) -> Result<()> {
+pub(crate) fn check(ctx: &Context) -> Result<()> {
+    let builder = CodeBuilder::new(ctx)?;
     let step = ctx.progress.step("building a code image twice");
     let dir = ctx.cache.process_dir("code")?;
     let source = dir.join("source");
@@ -53,7 +62,7 @@ pub(crate) fn check(ctx: &Context, host_agent: &Path) -> Result<()> {
     for name in ["once", "again"] {
         let out = dir.join(name);
         fs::create_dir(&out).with_context(|| format!("create {}", out.display()))?;
-        let image = image(ctx, &step, host_agent, &zip, &out)?;
+        let image = builder.image(ctx, &step, &zip, &out)?;
         erofs::check_aligned(&image)?;
         hashes.push(file_sha256(&image)?);
     }

@@ -5,6 +5,7 @@
 mod code;
 mod erofs;
 mod initrd;
+mod long;
 mod programs;
 mod rootfs;
 mod runtime;
@@ -14,8 +15,12 @@ use crate::context::Context;
 use crate::hash::Inputs;
 use crate::kernel::GuestKernel;
 use anyhow::{Context as _, Result};
+pub(crate) use code::CodeBuilder;
+pub(crate) use erofs::check_aligned;
+pub(crate) use long::ensure_pack as long_runtime_pack;
 use programs::Programs;
 pub(crate) use programs::{build_static, build_ungated};
+pub(crate) use runtime::{ensure as runtime_image, ensure_pack as runtime_pack};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +37,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     if args.check_reproducible {
         runtime::NAMES.iter().try_for_each(|name| runtime::check_reproducible(ctx, name))?;
-        return code::check(ctx, &Programs::build(ctx)?.host_agent);
+        return code::check(ctx);
     }
     let payload = Payload::ensure(ctx)?;
     println!("{}", payload.root().display());

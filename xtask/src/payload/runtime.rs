@@ -92,7 +92,7 @@ pub(crate) fn check_reproducible(ctx: &Context, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn describe(ctx: &Context, name: &str) -> Result<(Spec, String)> {
+pub(super) fn describe(ctx: &Context, name: &str) -> Result<(Spec, String)> {
     let runtimes = ctx.path("image/runtimes");
     let spec = Spec::read(&runtimes.join(name))?;
     let mut inputs = Inputs::new(RECIPE).text("mkfs", &MKFS.join(" ")).tree(&runtimes.join(name))?;
@@ -102,21 +102,26 @@ fn describe(ctx: &Context, name: &str) -> Result<(Spec, String)> {
     Ok((spec, inputs.key()))
 }
 
-fn image_in(dir: &Path, name: &str) -> PathBuf {
+pub(super) fn image_in(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.erofs"))
 }
 
-fn pack_in(dir: &Path, name: &str) -> PathBuf {
+pub(super) fn pack_in(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.pack"))
 }
 
 fn build(ctx: &Context, step: &Step, spec: &Spec, name: &str, key: &str, out: &Path) -> Result<()> {
-    let toolbox = Toolbox::ensure(ctx)?;
-    let work = out.join("work");
-    let root = work.join("root");
+    let root = out.join("work/root");
     fs::create_dir_all(&root)?;
     rootfs::assemble(ctx, step, spec, &ctx.path("image/runtimes"), name, &root)?;
+    make_image(ctx, step, name, key, out)
+}
+
+/// Makes the image of what is in `out/work/root`, which is gone afterwards.
+pub(super) fn make_image(ctx: &Context, step: &Step, name: &str, key: &str, out: &Path) -> Result<()> {
     step.note("making the file system");
+    let work = out.join("work");
+    let root = work.join("root");
     let tar = ctx.cmd("tar", "runtimes", step).args(TAR).arg("--directory").arg(&root);
     tar.arg("--file").arg(work.join("root.tar")).arg(".").run()?;
     let (image, out_text) = (image_in(out, name), out.to_str().context("the cache's path is not UTF-8")?);
@@ -128,7 +133,7 @@ fn build(ctx: &Context, step: &Step, spec: &Spec, name: &str, key: &str, out: &P
         format!("{out_text}/{name}.erofs"),
         format!("{out_text}/work/root.tar"),
     ]);
-    let cmd = toolbox.cmd("mkfs.erofs", &args, &[out]);
+    let cmd = Toolbox::ensure(ctx)?.cmd("mkfs.erofs", &args, &[out]);
     cmd.log(ctx.cache.log("runtimes"))
         .step(step)
         .run()

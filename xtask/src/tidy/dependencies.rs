@@ -11,6 +11,7 @@ const LIBRARIES: &[&str] =
 /// Every crate of ours and what of ours it may depend on, in any section of its manifest.
 const EDGES: &[(&str, &[&str])] = &[
     ("bench-driver", LIBRARIES),
+    ("chunk-bench", LIBRARIES),
     ("chunk-store", &[]),
     ("cli", &[]),
     ("cluster-store", &[]),
