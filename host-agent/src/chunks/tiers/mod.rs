@@ -2,7 +2,7 @@
 //! want the same chunk at the same time.
 //!
 //! ```text
-//! this node's directory ── only where the origin is a bucket: what was published here lies here
+//! this node's directory ── what was published here lies here; by the thread that asks
 //!    │ not there
 //!    ▼
 //! peers ── five shards asked for, four give the chunk                   peers/
@@ -94,16 +94,11 @@ impl Tiers {
         Ok(Self { directory: Origin::directory(directory)?, bucket, peers, runtime: Handle::current() })
     }
 
-    /// A chunk's body, which has at most `max_len` bytes and that name.
+    /// A chunk's body, which has at most `max_len` bytes and that name, from others: the peers, then the origin.
     ///
     /// # Errors
     /// No tier gives it.
     async fn fetch(&self, name: &ChunkName, max_len: usize) -> Result<Bytes, TierError> {
-        if self.bucket.is_some()
-            && let Ok(body) = self.directory.fetch(name, max_len, 1).await
-        {
-            return Ok(body);
-        }
         let Some(peers) = &self.peers else { return self.ask_origin(name, max_len, ATTEMPTS).await };
         let gathered = peers.fetch(name, max_len).await;
         let body = match gathered.body.clone() {
@@ -182,10 +177,18 @@ impl Tiers {
     }
 }
 
-/// For threads that may block, none of which is one of the runtime's own. After the first attempt, which goes through all tiers, it is one of the origin's: what peers gave
-/// was the chunk's body, and yet of no use.
+/// For threads that may block, none of which is one of the runtime's own. After the first attempt, which goes through all tiers, it
+/// is one of the origin's: what peers gave was the chunk's body, and yet of no use.
 impl Source for Tiers {
     fn fetch(&self, name: &ChunkName, max_len: usize, attempt: u32) -> Result<Vec<u8>, SourceError> {
+        // A directory that nodes share is the origin, behind the peers.
+        let is_own = self.bucket.is_some() || self.peers.is_none();
+        if attempt == 0
+            && is_own
+            && let Some(body) = self.directory.read_here(name, max_len)
+        {
+            return Ok(body);
+        }
         let body = self.runtime.block_on(async {
             if attempt == 0 {
                 return self.fetch(name, max_len).await;

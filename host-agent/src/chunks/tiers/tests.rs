@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::counters::OriginStats;
 use super::peers::tests::{Five, Kind, PATIENT, body, name, wait};
 use super::*;
-use crate::config::{Chunks, Cluster, PeerAddress};
+use crate::config::{Bucket, Chunks, Cluster, PeerAddress};
 
 /// A directory with some chunks, as a node has it that published them.
 fn directory(bodies: &[&[u8]]) -> TempDir {
@@ -127,6 +127,30 @@ async fn a_second_attempt_is_the_origins_and_errors_say_why() {
         name()
     );
     assert_eq!(error, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_published_here_is_not_asked_for_elsewhere() {
+    let dir = directory(&[&body()]);
+    let nowhere = Bucket {
+        endpoint: Some("http://127.0.0.1:1".into()),
+        bucket: "chunks".into(),
+        region: "us-east-1".into(),
+        access_key_id: "a".into(),
+        secret_access_key: "s".into(),
+        prefix: String::new(),
+        allow_http: true,
+        ca: "none".into(),
+    };
+    let tiers = Tiers { bucket: Some(Origin::bucket(&nowhere).unwrap()), ..tiers(&dir, None) };
+    let read = move || {
+        assert!(Source::fetch(&tiers, &name(), MAX_BODY_LEN, 0).unwrap() == body());
+        assert!(Source::fetch(&tiers, &name(), body().len() - 1, 0).is_err());
+        tiers.stats()
+    };
+    let stats = tokio::task::spawn_blocking(read).await.unwrap();
+    assert_eq!(stats.directory, OriginStats { hits: 1, ..OriginStats::default() });
+    assert_eq!(stats.origin, OriginStats { failed: 3, retries: 2, ..OriginStats::default() });
 }
 
 /// Five nodes on addresses that no other process of this machine uses.

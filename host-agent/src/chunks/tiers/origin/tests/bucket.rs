@@ -1,6 +1,7 @@
 //! A bucket of a service that is this process.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::{
     Router,
@@ -20,6 +21,8 @@ use crate::config::Bucket;
 struct Service {
     objects: Mutex<BTreeMap<String, Bytes>>,
     requests: Mutex<Vec<(Method, String)>>,
+    /// That it has no such bucket.
+    is_elsewhere: AtomicBool,
     /// Answers that are an error before it is well.
     refusals: Mutex<u32>,
 }
@@ -34,6 +37,10 @@ async fn answer(State(service): State<Arc<Service>>, request: Request) -> Respon
     if *refusals > 0 {
         *refusals -= 1;
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    if service.is_elsewhere.load(Ordering::Relaxed) {
+        let text = "<Error><Code>NoSuchBucket</Code></Error>";
+        return (StatusCode::NOT_FOUND, text).into_response();
     }
     let mut objects = service.objects.lock().unwrap();
     match (head.method, objects.get(&path).cloned()) {
@@ -153,4 +160,7 @@ async fn a_service_that_is_busy_is_asked_again_by_us_alone() {
     assert_eq!(service.requests.lock().unwrap().len(), 3);
     let absent = bucket.fetch(&ChunkName::of(b"none"), MAX_LEN, ATTEMPTS).await;
     assert!(matches!(absent, Err(OriginError::Absent)));
+    service.is_elsewhere.store(true, Ordering::Relaxed);
+    let failed = bucket.fetch(&name(), MAX_LEN, 1).await;
+    assert!(matches!(failed, Err(OriginError::Failed(_))), "{failed:?}");
 }
