@@ -87,7 +87,14 @@ impl LocalKey {
         self.0.bytes()
     }
 
-    /// Makes the chunk's plaintext, which is as [`crate::open`] gave it, the copy, and gives the copy's tag.
+    /// Bytes of a chunk that its copy has: zeros behind them are not kept, where a small file ends in a chunk of its own.
+    #[must_use]
+    pub fn copy_len(plaintext: &[u8]) -> usize {
+        plaintext.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1).min(plaintext.len())
+    }
+
+    /// Makes the front of a chunk's plaintext, which is as [`crate::open`] gave it and of which the rest is zeros, the copy, and
+    /// gives the copy's tag.
     ///
     /// # Errors
     /// No chunk has that length.
@@ -99,7 +106,8 @@ impl LocalKey {
         cipher::seal_apart(&self.0, plaintext).map_err(|_refused| LocalError::Cipher(len))
     }
 
-    /// Fills `plaintext`, all of the chunk, from a copy that anybody may have written; all zeros after an error.
+    /// Fills `plaintext`, all of the chunk, from a copy that anybody may have written, and with zeros behind it; all zeros after an
+    /// error.
     ///
     /// # Errors
     /// The copy is not what was sealed.
@@ -109,11 +117,14 @@ impl LocalKey {
         tag: &[u8; TAG_LEN],
         plaintext: &mut [u8],
     ) -> Result<(), LocalError> {
-        if plaintext.is_empty() || copy.len() != plaintext.len() {
-            return Err(LocalError::Len { found: copy.len(), plaintext: plaintext.len() });
-        }
-        cipher::open_apart(&self.0, copy, tag, plaintext).map_err(|_refused| {
-            plaintext.fill(0);
+        let len = plaintext.len();
+        let (front, rest) = plaintext
+            .split_at_mut_checked(copy.len())
+            .filter(|(front, _)| !front.is_empty())
+            .ok_or(LocalError::Len { found: copy.len(), plaintext: len })?;
+        rest.fill(0);
+        cipher::open_apart(&self.0, copy, tag, front).map_err(|_refused| {
+            front.fill(0);
             LocalError::Damaged
         })
     }

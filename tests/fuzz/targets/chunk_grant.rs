@@ -127,5 +127,5 @@ fn copy(index: u32) -> Option<(LocalKey, Place, Vec<u8>)> {
     let Ok(Sealed::Chunk { entry, .. }) = seal(&copy, &Salt::public()) else { return None };
     let key = NodeSecret::new([4; 32]).key_of(&entry);
     let tag = key.seal_copy(&mut copy).ok()?;
-    Some((key, Place { at: u64::from(index) << 14, tag }, copy))
+    Some((key, Place { at: u64::from(index) << 14, len: copy.len() as u32, tag }, copy))
 }

@@ -120,7 +120,7 @@ pub struct Wanted<'a> {
 pub struct Verified {
     /// Its content.
     pub plaintext: Vec<u8>,
-    /// The same as this node keeps it.
+    /// The same as this node keeps it, without the zeros at its end.
     pub copy: Vec<u8>,
     /// The copy's tag.
     pub tag: [u8; TAG_LEN],
@@ -204,7 +204,7 @@ impl Cache {
     pub fn locate(&self, wanted: Wanted<'_>) -> Option<Place> {
         let held = self.shelf().touch(&self.secret.name_of(wanted.entry))?;
         let fits = held.size == wanted.size && held.len as usize == wanted.len;
-        fits.then(|| Place { at: held.at(), tag: held.tag })
+        fits.then(|| held.place())
     }
 
     /// Keeps a chunk whose content is known, unless there is a copy.
@@ -259,8 +259,7 @@ impl Cache {
         let failure = match slots.read(&held) {
             Ok(copy) if key.open_copy(&copy, &held.tag, &mut plaintext).is_ok() => {
                 count(&self.counters.hits);
-                let place = Some(Place { at: held.at(), tag: held.tag });
-                return Some(Verified { plaintext, copy, tag: held.tag, place });
+                return Some(Verified { plaintext, copy, tag: held.tag, place: Some(held.place()) });
             }
             Ok(_) => &self.counters.damaged,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => &self.counters.damaged,
@@ -310,9 +309,9 @@ impl Cache {
         plaintext: Vec<u8>,
         size: ChunkSize,
     ) -> Option<Verified> {
-        let mut copy = plaintext.clone();
+        let mut copy = plaintext.get(..LocalKey::copy_len(&plaintext)).unwrap_or_default().to_vec();
         let tag = key.seal_copy(&mut copy).inspect_err(|_| count(&self.counters.failed)).ok()?;
-        let place = self.put(name, size, tag, &copy).unwrap_or_else(|_| {
+        let place = self.put(name, (size, plaintext.len() as u32), tag, &copy).unwrap_or_else(|_| {
             count(&self.counters.failed);
             None
         });
@@ -323,7 +322,7 @@ impl Cache {
     fn put(
         &self,
         name: &ChunkName,
-        size: ChunkSize,
+        (size, len): (ChunkSize, u32),
         tag: [u8; TAG_LEN],
         copy: &[u8],
     ) -> io::Result<Option<Place>> {
@@ -338,14 +337,14 @@ impl Cache {
         if !self.shelf().settle(&room, emptied) {
             return Ok(None);
         }
-        let held = room.held(copy.len() as u32, tag);
+        let held = room.held((len, copy.len() as u32), tag);
         if let Err(error) = room.slots.write(name, &held, copy) {
             self.empty(Shelf::abandon(room));
             return Err(error);
         }
         let replaced = self.shelf().admit(*name, held);
         replaced.into_iter().for_each(|replaced| self.empty(replaced));
-        Ok(Some(Place { at: held.at(), tag }))
+        Ok(Some(held.place()))
     }
 
     /// Without the lock, between two calls that need it.

@@ -97,8 +97,8 @@ impl Gone {
 
 impl Room {
     /// What is held when the slot has been written.
-    pub(super) fn held(&self, len: u32, tag: [u8; TAG_LEN]) -> Held {
-        Held { size: self.slots.size(), slot: self.slot, len, tag, turn: self.turn }
+    pub(super) fn held(&self, (len, copy_len): (u32, u32), tag: [u8; TAG_LEN]) -> Held {
+        Held { size: self.slots.size(), slot: self.slot, len, copy_len, tag, turn: self.turn }
     }
 }
 

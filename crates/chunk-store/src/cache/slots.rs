@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! ROOT/slots-14  copies of chunks of 16 KiB contents, one a slot; nothing but holes where none is
-//! ROOT/index-14  records of 64 bytes: name 32, tag 16, length u32, check u32, zeros; all zeros: the slot is free
+//! ROOT/index-14  records of 64 bytes: name 32, tag 16, length of the chunk u32, of its copy u32, check u32, zeros; all zeros: the
+//!                slot is free
 //! ROOT/slots-16, ROOT/index-16, …
 //! ```
 //!
@@ -20,12 +21,13 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::bytes::Bytes;
 use crate::cipher::TAG_LEN;
+use crate::grant::Place;
 use crate::name::{ChunkName, NAME_LEN};
 use crate::size::ChunkSize;
 
 const RECORD_LEN: usize = 64;
 /// What the check covers.
-const CHECKED_LEN: usize = NAME_LEN + TAG_LEN + 4;
+const CHECKED_LEN: usize = NAME_LEN + TAG_LEN + 4 + 4;
 /// Records that are read at once when a cache is opened, 256 KiB.
 const BATCH: usize = 4096;
 
@@ -34,7 +36,10 @@ const BATCH: usize = 4096;
 pub(super) struct Held {
     pub(super) size: ChunkSize,
     pub(super) slot: u32,
+    /// Bytes of the chunk.
     pub(super) len: u32,
+    /// Bytes of the copy, which is without the zeros at the chunk's end.
+    pub(super) copy_len: u32,
     pub(super) tag: [u8; TAG_LEN],
     /// Which of all copies, so that one that comes again to where it was is another one. Not on the disk.
     pub(super) turn: u64,
@@ -42,8 +47,13 @@ pub(super) struct Held {
 
 impl Held {
     /// Offset in the file of copies, bytes.
-    pub(super) fn at(&self) -> u64 {
+    fn at(&self) -> u64 {
         u64::from(self.slot) << self.size.log2()
+    }
+
+    /// What a table says of it.
+    pub(super) fn place(&self) -> Place {
+        Place { at: self.at(), len: self.copy_len, tag: self.tag }
     }
 }
 
@@ -91,7 +101,7 @@ impl Slots {
 
     /// All of a copy.
     pub(super) fn read(&self, held: &Held) -> io::Result<Vec<u8>> {
-        let mut copy = vec![0; held.len as usize];
+        let mut copy = vec![0; held.copy_len as usize];
         self.copies.read_exact_at(&mut copy, held.at())?;
         Ok(copy)
     }
@@ -140,8 +150,8 @@ fn record_at(slot: u32) -> u64 {
 
 fn encode(name: &ChunkName, held: &Held) -> [u8; RECORD_LEN] {
     let mut record = [0; RECORD_LEN];
-    let len = held.len.to_le_bytes();
-    let parts: [&[u8]; 3] = [name.as_bytes(), &held.tag, &len];
+    let (len, copy_len) = (held.len.to_le_bytes(), held.copy_len.to_le_bytes());
+    let parts: [&[u8]; 4] = [name.as_bytes(), &held.tag, &len, &copy_len];
     for (to, from) in record.iter_mut().zip(parts.into_iter().flatten()) {
         *to = *from;
     }
@@ -155,10 +165,11 @@ fn encode(name: &ChunkName, held: &Held) -> [u8; RECORD_LEN] {
 /// What a record says of its slot; none of one that says nothing.
 fn decode(record: &[u8; RECORD_LEN], size: ChunkSize, slot: u32) -> Option<(ChunkName, Held)> {
     let mut bytes = Bytes::new(record);
-    let (name, tag, len) = (bytes.array()?, bytes.array()?, bytes.u32()?);
+    let (name, tag, len, copy_len) = (bytes.array()?, bytes.array()?, bytes.u32()?, bytes.u32()?);
     let is_whole = bytes.array::<4>()? == check_of(record);
-    let fits = (1..=size.bytes()).contains(&(len as usize));
-    (is_whole && fits).then(|| (ChunkName::from_bytes(name), Held { size, slot, len, tag, turn: 0 }))
+    let fits = (1..=size.bytes()).contains(&(len as usize)) && (1..=len).contains(&copy_len);
+    let held = Held { size, slot, len, copy_len, tag, turn: 0 };
+    (is_whole && fits).then(|| (ChunkName::from_bytes(name), held))
 }
 
 /// Against torn writes, not against anybody: a copy that does not belong to its name does not open.

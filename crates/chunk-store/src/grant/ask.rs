@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! question  number of the chunk u32
-//! answer    1, tag 16 bytes, the copy: as long as the chunk; or 0 and why not, a text
+//! answer    1, tag 16 bytes, the copy: at most as long as the chunk; or 0 and why not, a text
 //! ```
 
 use crate::cipher::TAG_LEN;
@@ -30,7 +30,7 @@ pub enum Answer<'a> {
     Copy {
         /// Its tag.
         tag: [u8; TAG_LEN],
-        /// As long as the chunk.
+        /// At most as long as the chunk: what is missing are zeros.
         copy: &'a [u8],
     },
     /// It cannot be had.

@@ -75,9 +75,10 @@ impl LocalContent {
                 continue;
             }
             let key = LocalKey::new(Secret::random()?);
-            let tag = key.seal_copy(&mut plaintext)?;
+            plaintext.truncate(LocalKey::copy_len(&plaintext));
+            let (tag, len) = (key.seal_copy(&mut plaintext)?, plaintext.len() as u32);
             slots.write_all_at(&plaintext, at)?;
-            known.push(Some((key, Some(Place { at, tag }))));
+            known.push(Some((key, Some(Place { at, len, tag }))));
             at += chunk_size.bytes() as u64;
         }
         Ok(Self { table: Table::new(content, known.into_iter())?, slots })

@@ -186,7 +186,10 @@ impl Reader {
 
     /// Whether the copy at that place is the chunk; then it is in `plaintext`.
     fn open(&mut self, key: &LocalKey, place: Place, plaintext: &mut [u8]) -> bool {
-        self.copy.resize(plaintext.len(), 0);
+        if place.len as usize > plaintext.len() {
+            return false;
+        }
+        self.copy.resize(place.len as usize, 0);
         self.slots.read_exact_at(&mut self.copy, place.at).is_ok()
             && key.open_copy(&self.copy, &place.tag, plaintext).is_ok()
     }

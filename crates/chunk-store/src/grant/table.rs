@@ -4,7 +4,8 @@
 //! ```text
 //!  0  magic "TNDRGRNT"   12  kind, binary logarithm of a chunk's length, two zeros
 //!  8  version u32        16  length of the content u64, zeros up to 32, hash of bytes 0 to 32
-//! 64  entries of 64 bytes, one a chunk: key 32, tag 16, place u64 (all ones: nowhere), a one u64; all zeros: a chunk of zeros
+//! 64  entries of 64 bytes, one a chunk: key 32, tag 16, place u64 (all ones: nowhere), length of the copy u64, not zero where
+//!     there is none; all zeros: a chunk of zeros
 //! ```
 
 use std::fs::{File, OpenOptions, Permissions};
@@ -32,7 +33,8 @@ const FIELDS_LEN: usize = 32;
 /// Where the part of an entry begins that changes.
 const AT_TAG: usize = KEY_LEN;
 const NOWHERE: u64 = u64::MAX;
-const STORED: u64 = 1;
+/// Length of a copy that is nowhere.
+const UNKNOWN: u64 = 1;
 /// Entries that are written at once, 256 KiB.
 const BATCH: usize = 4096;
 
@@ -41,7 +43,9 @@ const BATCH: usize = 4096;
 pub struct Place {
     /// Offset in the file of slots, bytes.
     pub at: u64,
-    /// Tag of the copy, which is as long as the chunk.
+    /// Bytes of the copy: those of the chunk but for the zeros at its end.
+    pub len: u32,
+    /// Its tag.
     pub tag: [u8; TAG_LEN],
 }
 
@@ -132,10 +136,8 @@ impl Table {
         if index >= self.chunks {
             return Err(TableError::NoChunk(index));
         }
-        let mut changed = [0; TAG_LEN + 8];
-        let (tag, at) = changed.split_at_mut(TAG_LEN);
-        tag.copy_from_slice(&place.tag);
-        at.copy_from_slice(&place.at.to_le_bytes());
+        let (at, len) = (place.at.to_le_bytes(), u64::from(place.len).to_le_bytes());
+        let changed = [place.tag.as_slice(), &at, &len].concat();
         Ok(self.file.write_all_at(&changed, entry_at(index) + AT_TAG as u64)?)
     }
 }
@@ -193,9 +195,10 @@ pub(super) fn decode_head(head: &[u8; HEADER_LEN]) -> Result<(Kind, u64, ChunkSi
 
 fn encode(known: &Known) -> Zeroizing<[u8; ENTRY_LEN]> {
     let mut entry = Zeroizing::new([0; ENTRY_LEN]);
-    let (at, tag) = known.place.map_or((NOWHERE, [0; TAG_LEN]), |place| (place.at, place.tag));
-    let (at, stored) = (at.to_le_bytes(), STORED.to_le_bytes());
-    let parts: [&[u8]; 4] = [known.key.bytes(), &tag, &at, &stored];
+    let nowhere = (NOWHERE, UNKNOWN, [0; TAG_LEN]);
+    let (at, len, tag) = known.place.map_or(nowhere, |place| (place.at, place.len.into(), place.tag));
+    let (at, len) = (at.to_le_bytes(), len.to_le_bytes());
+    let parts: [&[u8]; 4] = [known.key.bytes(), &tag, &at, &len];
     for (to, from) in entry.iter_mut().zip(parts.into_iter().flatten()) {
         *to = *from;
     }
@@ -209,8 +212,10 @@ pub(super) fn decode(entry: &[u8; ENTRY_LEN]) -> Result<Option<Known>, TableErro
     }
     let mut bytes = Bytes::new(entry);
     match (bytes.array(), bytes.array(), bytes.u64(), bytes.u64()) {
-        (Some(key), Some(tag), Some(at), Some(STORED)) => {
-            let place = (at != NOWHERE).then_some(Place { at, tag });
+        (Some(key), Some(tag), Some(at), Some(len @ 1..)) => {
+            // One that is too long is nowhere: what is there does not open.
+            let len = u32::try_from(len).ok().filter(|_| at != NOWHERE);
+            let place = len.map(|len| Place { at, len, tag });
             Ok(Some(Known { key: LocalKey::new(Secret::new(key)), place }))
         }
         _ => Err(TableError::Invalid("an entry says neither that its chunk is stored nor that it is zeros")),

@@ -37,7 +37,8 @@ fn sealed(index: u32) -> ([u8; 16], Vec<u8>) {
 }
 
 fn place(index: u32) -> Place {
-    Place { at: u64::from(index) * SIZE.bytes() as u64, tag: sealed(index).0 }
+    let (tag, copy) = sealed(index);
+    Place { at: u64::from(index) * SIZE.bytes() as u64, len: copy.len() as u32, tag }
 }
 
 /// The chunk, as an agent that has it answers.
@@ -175,7 +176,7 @@ fn a_table_that_changes_all_the_time_is_no_harm() {
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             for turn in 0..3000 {
-                let wrong = Place { at: place(2).at, tag: [turn as u8; 16] };
+                let wrong = Place { at: place(2).at, len: turn, tag: [turn as u8; 16] };
                 table.set_place(1, if turn % 2 == 0 { wrong } else { place(1) }).unwrap();
             }
         });

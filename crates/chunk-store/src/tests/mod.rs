@@ -162,9 +162,28 @@ fn a_copy_has_the_length_of_a_chunk() {
     for len in [0, ChunkSize::LONGEST.bytes() + 1] {
         assert_eq!(key.seal_copy(&mut vec![1; len]), Err(LocalError::Len { found: len, plaintext: len }));
     }
-    for (found, plaintext) in [(0, 0), (5, 4), (4, 5)] {
+    for (found, plaintext) in [(0, 0), (5, 4), (0, 5)] {
         let refused = key.open_copy(&vec![1; found], &[0; 16], &mut vec![0; plaintext]);
         assert_eq!(refused, Err(LocalError::Len { found, plaintext }));
+    }
+}
+
+#[test]
+fn a_copy_is_without_the_zeros_at_a_chunks_end() {
+    let key = NodeSecret::new([1; 32]).key_of(&stored(b"chunk", &salt(1)).0);
+    let mut plaintext = noise(20_000);
+    plaintext[300] = 1;
+    plaintext[301..].fill(0);
+    assert_eq!(LocalKey::copy_len(&plaintext), 301);
+    assert_eq!([LocalKey::copy_len(&[0; 9]), LocalKey::copy_len(&[])], [1, 0]);
+    let mut copy = plaintext[..301].to_vec();
+    let tag = key.seal_copy(&mut copy).expect("seal");
+    let mut opened = vec![7; plaintext.len()];
+    key.open_copy(&copy, &tag, &mut opened).expect("ours");
+    assert_eq!(opened, plaintext);
+    for cut in [1, 300] {
+        assert_eq!(key.open_copy(&copy[..cut], &tag, &mut opened), Err(LocalError::Damaged));
+        assert!(opened.iter().all(|byte| *byte == 0), "nothing is revealed");
     }
 }
 

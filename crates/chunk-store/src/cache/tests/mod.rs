@@ -105,7 +105,7 @@ impl Node {
     /// Whether a reader that was given this place of a chunk opens what is there.
     fn opens(&self, number: u32, place: Place) -> bool {
         let (entry, _, plaintext) = chunk(number);
-        let (mut copy, mut opened) = (vec![0; LEN], vec![0; LEN]);
+        let (mut copy, mut opened) = (vec![0; place.len as usize], vec![0; LEN]);
         self.cache.slots(SIZE).unwrap().read_exact_at(&mut copy, place.at).unwrap();
         let is_open = self.cache.secret.key_of(&entry).open_copy(&copy, &place.tag, &mut opened).is_ok();
         assert!(!is_open || opened == plaintext);

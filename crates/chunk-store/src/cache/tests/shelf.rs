@@ -78,7 +78,7 @@ impl Model {
             Step::Settle(which) if !self.waiting.is_empty() => self.settle(which),
             Step::Admit(which, number) if !self.writing.is_empty() => {
                 let room = self.writing.swap_remove(which % self.writing.len());
-                let held = room.held(1, [0; 16]);
+                let held = room.held((1, 1), [0; 16]);
                 let replaced = self.shelf.admit(name(number), held);
                 self.held.retain(|(held, _)| *held != name(number));
                 self.leaving.extend(replaced);
