@@ -6,6 +6,7 @@
 
 mod api;
 mod auth;
+mod chunks;
 mod client;
 mod command_line;
 mod failures;
