@@ -24,9 +24,12 @@ use crate::config;
 /// Whose contents are sealed with whose key: there is one account on a node.
 const TENANT: &str = "account";
 
-/// Contents that stay open although nobody has them, each with a table and a manifest of some hundred KiB: those of the functions
-/// that are cloned again and again.
-const KEPT_OPEN: usize = 64;
+/// Contents that stay open although nobody has them: those of functions that are cloned again and again …
+const KEPT_OPEN: usize = 128;
+
+/// … and how many chunks these may have together: each takes 130 bytes, of its manifest and its table. 10 GiB of image have
+/// 163,840.
+const KEPT_OPEN_CHUNKS: usize = 1 << 20;
 
 /// Why a content cannot be kept or had.
 #[derive(Debug, thiserror::Error)]
@@ -250,7 +253,14 @@ impl Chunks {
     }
 
     fn opened(&self, name: &Name) -> Option<Arc<Content>> {
-        let content = self.state().contents.get(name).and_then(Weak::upgrade)?;
+        let (content, closed) = {
+            let mut open = self.state();
+            let content = open.contents.get(name).and_then(Weak::upgrade)?;
+            let closed = note_use(&mut open.recent, &content);
+            (content, closed)
+        };
+        // Outside of the lock: they may be the last.
+        drop(closed);
         content.refresh();
         Some(content)
     }
@@ -268,10 +278,10 @@ impl Chunks {
             return Ok(other);
         }
         open.contents.insert(name, Arc::downgrade(&content));
-        open.recent.push_back(Arc::clone(&content));
-        let oldest = if open.recent.len() > KEPT_OPEN { open.recent.pop_front() } else { None };
+        let closed = note_use(&mut open.recent, &content);
         drop(open);
-        drop(oldest);
+        // Outside of the lock: they may be the last.
+        drop(closed);
         Ok(content)
     }
 
@@ -279,6 +289,25 @@ impl Chunks {
         // Every change of it is one call: it is right at any moment.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes a content the newest, and takes out what is too much then, the oldest first.
+fn note_use(recent: &mut VecDeque<Arc<Content>>, used: &Arc<Content>) -> Vec<Arc<Content>> {
+    let mut closed: Vec<_> = recent
+        .iter()
+        .position(|content| Arc::ptr_eq(content, used))
+        .into_iter()
+        .filter_map(|at| recent.remove(at))
+        .collect();
+    recent.push_back(Arc::clone(used));
+    let len = |content: &Arc<Content>| content.manifest().chunks().len();
+    let mut chunks: usize = recent.iter().map(len).sum();
+    while recent.len() > 1 && (recent.len() > KEPT_OPEN || chunks > KEPT_OPEN_CHUNKS) {
+        let Some(oldest) = recent.pop_front() else { break };
+        chunks -= len(&oldest);
+        closed.push(oldest);
+    }
+    closed
 }
 
 /// The cache in its directory; in an empty one, when what is there cannot be used.
