@@ -307,7 +307,7 @@ fn an_agent_killed_at_any_step_of_a_publication_or_a_resume_leaves_nothing_and_t
         kill("a snapshot is opened", opens(&format!("{STATE}/snapshots/*/state"))),
         kill("a process is started", vmm()),
         kill("its state is read", reads(&format!("{STATE}/snapshots/*/state"))),
-        // Before the guest is unique, or in its event when there is a prefetch file.
+        // Before the guest is unique, or in its event when there is a prefetch content.
         kill("memory is filled", reads(&format!("{STATE}/snapshots/*/memory"))),
         kill("a hook runs", says("hook")),
         kill("the function runs", says("event")),

@@ -14,7 +14,7 @@ use vmm_api::{MAX_DRIVE_CHUNKS, MAX_WORKING_SET, WorkingSet};
 /// Clones that are listened to. What the first one touches by chance is fetched for all; what the fifth one lacks is chance.
 const TEACHERS: usize = 4;
 
-// All that they can tell has room in a prefetch file.
+// All that they can tell has room in a prefetch content.
 const _: () = assert!(TEACHERS * MAX_WORKING_SET <= snapshot::MAX_PREFETCH_PAGES);
 
 /// Drives that are listened to: the VMM has no more.

@@ -84,7 +84,7 @@ const RESTORE: &str = "restore_to_first_byte_warm_c1";
 const READ_RATE: f64 = 0.7;
 const PUBLISH_RATE: f64 = 0.5;
 
-/// What issue 3 promises. Where its words can be taken in two ways, both are here: a node's next clone comes out of a blank
+/// What is promised of two figures. Where the words can be taken in two ways, both are here: a node's next clone comes out of a blank
 /// machine, so `load_into_blank` is its load to running vCPUs, and `start_and_load` is that of a node without a blank; the
 /// gate is the guest's own steps, and `waking_and_gate` adds the guest's first steps and its connection to the agent.
 const PROMISES: &[Promise] = &[
