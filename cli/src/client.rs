@@ -49,7 +49,7 @@ impl Client {
     /// Asks, and returns the answer if it is a good one.
     pub(crate) fn call(&self, method: &str, path: &str) -> Result<Bytes> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().context("start")?;
-        let called = runtime.block_on(timeout(TIMEOUT, self.exchange(method, path)));
+        let called = runtime.block_on(async { timeout(TIMEOUT, self.exchange(method, path)).await });
         called.unwrap_or_else(|_| bail!("{} did not answer within {} s", self.authority, TIMEOUT.as_secs()))
     }
 
@@ -113,6 +113,14 @@ mod tests {
         for wrong in ["node:9000", "https://node", "http://node/path", ""] {
             assert_eq!(authority(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn who_does_not_answer_is_named() {
+        let client = Client::new("http://127.0.0.1:1", "r").unwrap();
+        assert!(
+            format!("{:#}", client.call("GET", "/").unwrap_err()).contains("cannot connect to 127.0.0.1:1")
+        );
     }
 
     #[test]
