@@ -25,6 +25,7 @@ use std::{env, fs};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use node::Caller;
 use plan::{Part, Plan};
 
 /// What precedes a figure on the console, so that xtask finds it among the log.
@@ -69,6 +70,10 @@ fn run() -> Result<()> {
     let path = env::args().nth(1).context("usage: bench-driver PLAN.json")?;
     let text = fs::read_to_string(&path).with_context(|| format!("read the plan {path}"))?;
     let plan: Plan = serde_json::from_str(&text).with_context(|| format!("parse the plan {path}"))?;
+    // The agent may still be on its way; what asks nothing of it does not wait.
+    if plan.parts.iter().any(|part| !matches!(part, Part::Boot | Part::Snapshot)) {
+        Caller::new(&plan).wait_until_there()?;
+    }
     for part in ORDER {
         if plan.parts.contains(part) {
             measure(*part, &plan)?;

@@ -1,8 +1,10 @@
 //! Reading what is on the node: table and slots, as a VMM does it, against the library's AES-256-GCM over the same bytes in
-//! memory. One thread each, in turn; everything is in the page cache.
+//! memory. One thread each, in turn; everything is in the page cache. *Copy* is the part of it that the kernel has: the same
+//! bytes out of the file of slots.
 
 use std::fs::File;
 use std::hint::black_box;
+use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::Instant;
 
@@ -30,19 +32,27 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
         plaintexts.push(cache.get(wanted, &pack)?.plaintext.clone());
     }
     let (key, sealed) = (library_key()?, seal_all(&plaintexts)?);
-    let (mut library, mut ours) = (Vec::new(), Vec::new());
+    let slots = cache.slots(pack.manifest().content().chunk_size)?;
+    let places = indexes.iter().map(|index| Some(cache.locate(pack.manifest().wanted(*index)?)?.at));
+    let places: Vec<u64> = places.collect::<Option<_>>().context("a copy of every chunk")?;
+    let (mut library, mut ours, mut copies) = (Vec::new(), Vec::new(), Vec::new());
     thread::scope(|scope| {
         let mut reader = open.reader(scope)?;
         for _ in 0..=plan.rounds {
             library.push(library_opens(&key, &sealed)?);
             ours.push(reads(&mut reader, &indexes)?);
+            copies.push(copy(&slots, &places)?);
         }
         ensure!(reader.asked() == 0, "a copy was not where the table says");
         anyhow::Ok(())
     })?;
     // The first round of each is to warm up.
     let figure = |name, samples: Vec<f64>| Figure::new(name, "ms", samples.into_iter().skip(1).collect());
-    Ok(vec![figure("chunk_gcm_open_64mib", library), figure("chunk_read_64mib", ours)])
+    Ok(vec![
+        figure("chunk_gcm_open_64mib", library),
+        figure("chunk_read_64mib", ours),
+        figure("chunk_copy_64mib", copies),
+    ])
 }
 
 /// Numbers of the first chunks that are stored and whole.
@@ -61,6 +71,16 @@ fn reads(reader: &mut Reader, indexes: &[u32]) -> Result<f64> {
     for &index in indexes {
         reader.read(index, &mut plaintext)?;
         black_box(&plaintext);
+    }
+    Ok(millis(began))
+}
+
+fn copy(slots: &File, places: &[u64]) -> Result<f64> {
+    let mut copy = vec![0; CHUNK_LEN];
+    let began = Instant::now();
+    for &place in places {
+        slots.read_exact_at(&mut copy, place)?;
+        black_box(&copy);
     }
     Ok(millis(began))
 }
