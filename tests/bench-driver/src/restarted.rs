@@ -96,7 +96,7 @@ impl Node<'_> {
             tries += 1;
             ensure!(tries <= wanted + MAX_LOST, "one resume after the other is lost");
             before()?;
-            self.restart()?;
+            restart(self.plan)?;
             drop_page_cache()?;
             let caller = Caller::new(self.plan);
             let answer = caller.invoke(FUNCTION, Some(&self.version), &event(0))?;
@@ -114,8 +114,7 @@ impl Node<'_> {
         let crowd = self.plan.crowd;
         let mut hold_ms = (lone_us / 1e3 * HOLD_FACTOR) as u64 * crowd as u64;
         for _ in 0..MAX_LOST {
-            fs::remove_dir_all(self.plan.state_dir.join(COPIES)).context("take the node's copies away")?;
-            self.restart()?;
+            restart_without_copies(self.plan)?;
             let (version, event) = (Some(self.version.as_str()), event(hold_ms));
             let answers = at_once(self.plan, crowd, |caller| caller.invoke(FUNCTION, version, &event))?;
             let (fetched, copies) = Caller::new(self.plan).fetched_and_copies()?;
@@ -134,17 +133,23 @@ impl Node<'_> {
         }
         bail!("{crowd} calls at once do not get a clone each")
     }
+}
 
-    /// Ends the agent, and every sandbox with it, and waits for the next one.
-    fn restart(&self) -> Result<()> {
-        let agent = i32::try_from(agent_pid()?).context("process id")?;
-        kill(Pid::from_raw(agent), Signal::SIGKILL).context("kill the agent")?;
-        // What still answers is not the one that was killed once its socket is gone with it.
-        rest(SETTLE);
-        Caller::new(self.plan).wait_until_there()?;
-        rest(SETTLE);
-        Ok(())
-    }
+/// Ends the agent, and every sandbox with it, and waits for the next one.
+fn restart(plan: &Plan) -> Result<()> {
+    let agent = i32::try_from(agent_pid()?).context("process id")?;
+    kill(Pid::from_raw(agent), Signal::SIGKILL).context("kill the agent")?;
+    // What still answers is not the one that was killed once its socket is gone with it.
+    rest(SETTLE);
+    Caller::new(plan).wait_until_there()?;
+    rest(SETTLE);
+    Ok(())
+}
+
+/// The next agent, on a node that has no copy of any chunk.
+pub(crate) fn restart_without_copies(plan: &Plan) -> Result<()> {
+    fs::remove_dir_all(plan.state_dir.join(COPIES)).context("take the node's copies away")?;
+    restart(plan)
 }
 
 fn figure(name: &str, samples: &[Sample]) -> Figure {
