@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chunk_store::{CacheError, Manifest, Source, SourceError, Table, TableError, Verified};
+use chunk_store::{CacheError, Manifest, Place, Source, SourceError, Table, TableError, Verified, Wanted};
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -24,6 +24,10 @@ use crate::sandbox::packet::PacketSocket;
 /// How often at most it is looked where the copies of a content are: VMMs do not tell which they read, so this is what keeps copies
 /// that are used from being evicted.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Chunks up to which a content's keys are derived when it is opened: each takes a few microseconds, and a clone's memory, which
+/// is wanted at once, has fewer. Those of a longer one are derived when they are asked for.
+const KEYS_AT_ONCE: usize = 8192;
 
 /// A content that somebody reads.
 pub(crate) struct Content {
@@ -56,12 +60,18 @@ impl Content {
         source: Arc<dyn Source + Send + Sync>,
     ) -> Result<Self, ChunksError> {
         let absent = AtomicU32::new(0);
-        let known = (0..manifest.chunks().len() as u32).map(|index| {
-            let (key, place) = chunks.cache.known(manifest.wanted(index)?);
-            absent.fetch_add(u32::from(place.is_none()), Ordering::Relaxed);
-            Some((key, place))
-        });
-        let table = Table::new(manifest.content(), known)?;
+        let table = if is_long(&manifest) {
+            let stored = manifest.chunks().iter().map(Option::is_some);
+            absent.store(u32::MAX, Ordering::Relaxed);
+            Table::unknown(manifest.content(), stored)?
+        } else {
+            let known = (0..manifest.chunks().len() as u32).map(|index| {
+                let (key, place) = chunks.cache.known(manifest.wanted(index)?);
+                absent.fetch_add(u32::from(place.is_none()), Ordering::Relaxed);
+                Some((key, place))
+            });
+            Table::new(manifest.content(), known)?
+        };
         let slots = chunks.cache.slots(manifest.content().chunk_size).map_err(TableError::from)?;
         let (opened, looked_ms, lost) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
         Ok(Self { chunks, name, manifest, table, slots, source, absent, lost, opened, looked_ms })
@@ -88,11 +98,23 @@ impl Content {
                 self.lost.store(true, Ordering::Relaxed);
             }
         })?;
-        if let Some(place) = found.place {
-            // The table has as many chunks as the manifest.
+        self.note(index, wanted, found.place);
+        Ok(Some(found))
+    }
+
+    /// Whether its table has only what was asked for.
+    fn is_long(&self) -> bool {
+        is_long(&self.manifest)
+    }
+
+    /// Says in the table where a chunk is, and how it is read if that is not there yet.
+    fn note(&self, index: u32, wanted: Wanted<'_>, place: Option<Place>) {
+        // The table has as many chunks as the manifest.
+        if self.is_long() {
+            drop(self.table.set(index, self.chunks.cache.key_of(wanted), place));
+        } else if let Some(place) = place {
             drop(self.table.set_place(index, place));
         }
-        Ok(Some(found))
     }
 
     /// Whether a chunk of it was wanted that is nowhere any more, or damaged wherever it is.
@@ -120,9 +142,11 @@ impl Content {
         drop(spawn_blocking(move || {
             for index in indexes {
                 let Some(wanted) = content.manifest.wanted(index) else { continue };
-                // One that cannot be had is the VMM's to complain of.
-                if content.chunks.cache.locate(wanted).is_none() && content.read(index).is_err() {
-                    return;
+                match content.chunks.cache.locate(wanted) {
+                    Some(place) => content.note(index, wanted, Some(place)),
+                    // One that cannot be had is the VMM's to complain of.
+                    None if content.read(index).is_err() => return,
+                    None => {}
                 }
             }
         }));
@@ -130,6 +154,10 @@ impl Content {
 
     /// Looks where the copies are, unless it was done just now; takes a while, and is done beside.
     pub(super) fn refresh(self: &Arc<Self>) {
+        if self.is_long() {
+            // All of its chunks would be a while's work; those that are used are asked for again when they have gone.
+            return;
+        }
         let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         let last = self.looked_ms.load(Ordering::Relaxed);
         let due = now.saturating_sub(last) >= LOOK_AGAIN.as_millis() as u64;
@@ -144,7 +172,7 @@ impl Content {
             for index in 0..content.manifest.chunks().len() as u32 {
                 let Some(wanted) = content.manifest.wanted(index) else { continue };
                 match content.chunks.cache.locate(wanted) {
-                    Some(place) => drop(content.table.set_place(index, place)),
+                    Some(place) => content.note(index, wanted, Some(place)),
                     None => absent += 1,
                 }
             }
@@ -155,6 +183,10 @@ impl Content {
             Err(_) => look(),
         }
     }
+}
+
+fn is_long(manifest: &Manifest) -> bool {
+    manifest.chunks().len() > KEYS_AT_ONCE
 }
 
 /// Whether asking again is of no use: a source that fails may be back.

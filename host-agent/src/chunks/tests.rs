@@ -162,6 +162,38 @@ async fn what_is_published_again_while_it_is_being_deleted_stays() {
     assert_eq!(handed(&chunks.content(&label("a")).unwrap()).await, plain());
 }
 
+/// Ten thousand chunks, of which the first, one in the middle and the last are no zeros.
+struct Long;
+
+impl Plain for Long {
+    fn len(&self) -> u64 {
+        10_000 * 16_384
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<bool> {
+        let number = offset / 16_384;
+        buffer.fill(number as u8 | 1);
+        Ok([0, 5_000, 9_999].contains(&number))
+    }
+}
+
+#[tokio::test]
+async fn of_a_long_content_only_what_is_asked_for_is_looked_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let chunks = chunks_in(dir.path());
+    chunks.publish(&label("a"), Kind::Memory, ChunkSize::MEMORY, &Long).unwrap();
+    let content = chunks.content(&label("a")).unwrap();
+    for _ in 0..2 {
+        let all = handed(&content).await;
+        let found = all.chunks(16_384).enumerate().filter(|(_, chunk)| chunk[0] != 0);
+        assert_eq!(
+            found.map(|(number, chunk)| (number, chunk[0])).collect::<Vec<_>>(),
+            [(0, 1), (5_000, 5_000u64 as u8 | 1), (9_999, 9_999u64 as u8 | 1)]
+        );
+    }
+    assert_eq!(chunks.cache.stats().hits, 3, "the second time the table knows");
+}
+
 #[tokio::test]
 async fn a_pack_is_read_as_it_is_and_can_be_kept() {
     let dir = tempfile::tempdir().unwrap();

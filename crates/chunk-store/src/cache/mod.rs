@@ -221,6 +221,11 @@ impl Cache {
         self.read(&name, &self.secret.key_of(wanted.entry), wanted).is_some()
     }
 
+    /// How a chunk's copy is read.
+    pub fn key_of(&self, wanted: Wanted<'_>) -> LocalKey {
+        self.secret.key_of(wanted.entry)
+    }
+
     /// What a table says of a chunk: its copy's key, and where that is.
     pub fn known(&self, wanted: Wanted<'_>) -> (LocalKey, Option<Place>) {
         (self.secret.key_of(wanted.entry), self.locate(wanted))

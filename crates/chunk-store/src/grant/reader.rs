@@ -154,19 +154,20 @@ impl Reader {
             plaintext.fill(0);
             return Ok(Filled::Zeros);
         };
-        if place.is_some_and(|place| self.open(&key, place, plaintext)) {
+        if self.open_known(key.as_ref(), place, plaintext) {
             return Ok(Filled::Chunk);
         }
         if was_there {
             // Somebody else who reads the content may have asked since.
             self.window = None;
-            let now = self.entry(index)?.and_then(|known| known.place).filter(|now| Some(*now) != place);
-            if now.is_some_and(|now| self.open(&key, now, plaintext)) {
+            let Some(now) = self.entry(index)?.filter(|now| now.place != place) else {
+                return self.ask(index, key, plaintext).map(|()| Filled::Chunk);
+            };
+            if self.open_known(now.key.as_ref(), now.place, plaintext) {
                 return Ok(Filled::Chunk);
             }
         }
-        self.ask(index, &key, plaintext)?;
-        Ok(Filled::Chunk)
+        self.ask(index, key, plaintext).map(|()| Filled::Chunk)
     }
 
     /// What the table says of a chunk, or said not long ago.
@@ -184,6 +185,10 @@ impl Reader {
         Ok(table::decode(entry.ok_or(TableError::NoChunk(index))?)?)
     }
 
+    fn open_known(&mut self, key: Option<&LocalKey>, place: Option<Place>, plaintext: &mut [u8]) -> bool {
+        key.zip(place).is_some_and(|(key, place)| self.open(key, place, plaintext))
+    }
+
     /// Whether the copy at that place is the chunk; then it is in `plaintext`.
     fn open(&mut self, key: &LocalKey, place: Place, plaintext: &mut [u8]) -> bool {
         if place.len as usize > plaintext.len() {
@@ -194,17 +199,24 @@ impl Reader {
             && key.open_copy(&self.copy, &place.tag, plaintext).is_ok()
     }
 
-    fn ask(&mut self, index: u32, key: &LocalKey, plaintext: &mut [u8]) -> Result<(), ReadError> {
+    fn ask(&mut self, index: u32, key: Option<LocalKey>, plaintext: &mut [u8]) -> Result<(), ReadError> {
         // What is answered is where the table says from now on.
         self.window = None;
         self.asked += 1;
         let packet = self.exchange(index).map_err(|source| ReadError::Ask { index, source })?;
+        let wrong = |source| ReadError::Wrong { index, source };
         match Answer::decode(&packet) {
             Some(Answer::Copy { tag, copy }) => {
-                key.open_copy(copy, &tag, plaintext).map_err(|source| ReadError::Wrong { index, source })
+                let opens = |key: LocalKey, plaintext: &mut [u8]| key.open_copy(copy, &tag, plaintext);
+                if key.is_some_and(|key| opens(key, plaintext).is_ok()) {
+                    return Ok(());
+                }
+                // It came with the answer, or was half there before.
+                let key = self.entry(index)?.and_then(|known| known.key);
+                opens(key.ok_or(wrong(LocalError::Damaged))?, plaintext).map_err(wrong)
             }
             Some(Answer::Failed(reason)) => Err(ReadError::Failed { index, reason: reason.to_owned() }),
-            None => Err(ReadError::Wrong { index, source: LocalError::Damaged }),
+            None => Err(wrong(LocalError::Damaged)),
         }
     }
 

@@ -4,8 +4,8 @@
 //! ```text
 //!  0  magic "TNDRGRNT"   12  kind, binary logarithm of a chunk's length, two zeros
 //!  8  version u32        16  length of the content u64, zeros up to 32, hash of bytes 0 to 32
-//! 64  entries of 64 bytes, one a chunk: key 32, tag 16, place u64 (all ones: nowhere), length of the copy u64, not zero where
-//!     there is none; all zeros: a chunk of zeros
+//! 64  entries of 64 bytes, one a chunk: key 32 (zeros: it comes with the answer), tag 16, place u64 (all ones: nowhere), length of
+//!     the copy u64, not zero where there is none; all zeros: a chunk of zeros
 //! ```
 
 use std::fs::{File, OpenOptions, Permissions};
@@ -33,6 +33,8 @@ const FIELDS_LEN: usize = 32;
 /// Where the part of an entry begins that changes.
 const AT_TAG: usize = KEY_LEN;
 const NOWHERE: u64 = u64::MAX;
+/// A key that has not been derived. Nobody ever derives this one.
+const NO_KEY: [u8; KEY_LEN] = [0; KEY_LEN];
 /// Length of a copy that is nowhere.
 const UNKNOWN: u64 = 1;
 /// Entries that are written at once, 256 KiB.
@@ -66,7 +68,8 @@ pub enum TableError {
 /// What is known of one chunk of the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
-    pub(super) key: LocalKey,
+    /// None as long as nobody has asked.
+    pub(super) key: Option<LocalKey>,
     pub(super) place: Option<Place>,
 }
 
@@ -86,6 +89,10 @@ impl Table {
         content: Content,
         known: impl Iterator<Item = Option<(LocalKey, Option<Place>)>>,
     ) -> Result<Self, TableError> {
+        Self::of(content, known.map(|known| known.map(|(key, place)| Known { key: Some(key), place })))
+    }
+
+    fn of(content: Content, known: impl Iterator<Item = Option<Known>>) -> Result<Self, TableError> {
         let chunks = content.chunk_size.count(content.len).ok_or(TableError::Invalid("too long"))?;
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = File::from(memfd_create(c"chunks", flags).map_err(io::Error::from)?);
@@ -97,7 +104,7 @@ impl Table {
             batch.clear();
             let len = BATCH.min((chunks - first) as usize) * ENTRY_LEN;
             for known in known.by_ref().take(BATCH.min((chunks - first) as usize)) {
-                let entry = known.map(|(key, place)| encode(&Known { key, place }));
+                let entry = known.map(|known| encode(&known));
                 batch.extend_from_slice(
                     entry.as_deref().map_or(&[0; ENTRY_LEN][..], |entry| entry.as_slice()),
                 );
@@ -120,6 +127,15 @@ impl Table {
         Ok(Self { file, chunks })
     }
 
+    /// A table of a content of which it is known only which chunks are stored, in order: each is asked for. A long content is open
+    /// at once like this.
+    ///
+    /// # Errors
+    /// There is no memory for it, or another number of chunks.
+    pub fn unknown(content: Content, stored: impl Iterator<Item = bool>) -> Result<Self, TableError> {
+        Self::of(content, stored.map(|stored| stored.then_some(Known { key: None, place: None })))
+    }
+
     /// A descriptor to hand out: of the same memory, for reading only.
     ///
     /// # Errors
@@ -128,7 +144,19 @@ impl Table {
         for_reading(&self.file)
     }
 
-    /// From here on the copy of a chunk is there. Whoever reads the entry at the same moment has half of it, which opens nothing.
+    /// From here on it is known how a chunk is read, and where its copy is if there is one.
+    ///
+    /// # Errors
+    /// There is no such chunk.
+    pub fn set(&self, index: u32, key: LocalKey, place: Option<Place>) -> Result<(), TableError> {
+        if index >= self.chunks {
+            return Err(TableError::NoChunk(index));
+        }
+        let entry = encode(&Known { key: Some(key), place });
+        Ok(self.file.write_all_at(entry.as_slice(), entry_at(index))?)
+    }
+
+    /// From here on the copy of a chunk whose key is known is there. Whoever reads the entry at the same moment has half of it, which opens nothing.
     ///
     /// # Errors
     /// There is no such chunk.
@@ -198,7 +226,8 @@ fn encode(known: &Known) -> Zeroizing<[u8; ENTRY_LEN]> {
     let nowhere = (NOWHERE, UNKNOWN, [0; TAG_LEN]);
     let (at, len, tag) = known.place.map_or(nowhere, |place| (place.at, place.len.into(), place.tag));
     let (at, len) = (at.to_le_bytes(), len.to_le_bytes());
-    let parts: [&[u8]; 4] = [known.key.bytes(), &tag, &at, &len];
+    let key = known.key.as_ref().map_or(&NO_KEY, LocalKey::bytes);
+    let parts: [&[u8]; 4] = [key, &tag, &at, &len];
     for (to, from) in entry.iter_mut().zip(parts.into_iter().flatten()) {
         *to = *from;
     }
@@ -216,7 +245,8 @@ pub(super) fn decode(entry: &[u8; ENTRY_LEN]) -> Result<Option<Known>, TableErro
             // One that is too long is nowhere: what is there does not open.
             let len = u32::try_from(len).ok().filter(|_| at != NOWHERE);
             let place = len.map(|len| Place { at, len, tag });
-            Ok(Some(Known { key: LocalKey::new(Secret::new(key)), place }))
+            let key = (key != NO_KEY).then(|| LocalKey::new(Secret::new(key)));
+            Ok(Some(Known { key, place }))
         }
         _ => Err(TableError::Invalid("an entry says neither that its chunk is stored nor that it is zeros")),
     }

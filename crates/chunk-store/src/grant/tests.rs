@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
@@ -167,6 +168,32 @@ fn what_somebody_else_asked_for_is_found_where_it_is_now() {
     }
     assert!(matches!(table.set_place(CHUNKS, place(1)), Err(TableError::NoChunk(CHUNKS))));
     assert_eq!(granted.asked(), 0);
+}
+
+#[test]
+fn a_key_that_nobody_had_derived_comes_with_the_answer() {
+    let unknown = || Arc::new(Table::unknown(CONTENT, (0..CHUNKS).map(|index| index > 0)).unwrap());
+    let table = unknown();
+    let agents = Arc::clone(&table);
+    let mut granted = Granted::new(&table, slots(), move |index| {
+        agents.set(index, key(index), Some(place(index))).unwrap();
+        vec![answer(index)]
+    });
+    for _ in 0..2 {
+        (0..CHUNKS).for_each(|index| assert_eq!(granted.read(index).unwrap(), plaintext(index)));
+    }
+    assert_eq!(
+        granted.asked(),
+        CHUNKS - 1,
+        "zeros are nobody's, and the others are where the table says now"
+    );
+    let mut keyless = Granted::new(&unknown(), slots(), |index| vec![answer(index)]);
+    assert!(
+        matches!(keyless.read(1), Err(ReadError::Wrong { index: 1, .. })),
+        "without its key it is nothing"
+    );
+    assert!(matches!(table.set(CHUNKS, key(1), None), Err(TableError::NoChunk(CHUNKS))));
+    assert!(Table::unknown(CONTENT, (1..CHUNKS).map(|_| true)).is_err());
 }
 
 #[test]
