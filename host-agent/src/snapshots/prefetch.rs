@@ -28,6 +28,9 @@ pub(super) enum PrefetchError {
     /// The pages.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// Memory.
+    #[error("read the snapshot's memory")]
+    Memory(#[from] io::Error),
 }
 
 /// The number that a snapshot's prefetch content has, if there is one: the highest, where a crash has left several.
@@ -55,8 +58,9 @@ pub(super) fn make(
     let memory_pages = memory.manifest().content().len / PAGE_LEN as u64;
     pages.retain(|page| u64::from(*page) < memory_pages);
     pages.chunks_mut(WINDOW_PAGES).for_each(<[u32]>::sort_unstable);
-    let head = Prefetch::encode(&pages)?;
-    let first = Pages { head, pages, memory, last: Mutex::default() };
+    let mut first = Pages { head: Vec::new(), pages, memory, last: Mutex::default() };
+    let zeros = first.take_zeros()?;
+    first.head = Prefetch::encode(&first.pages, &zeros)?;
     Ok(chunks.publish(&label_of(id, number)?, Kind::Prefetch, ChunkSize::IMAGE, &first)?)
 }
 
@@ -70,8 +74,18 @@ struct Pages {
 }
 
 impl Pages {
-    fn page(&self, number: usize, buffer: &mut [u8]) -> io::Result<()> {
-        let page = *self.pages.get(number).ok_or(io::ErrorKind::UnexpectedEof)?;
+    /// Takes out the pages that are zeros, which are only listed.
+    fn take_zeros(&mut self) -> io::Result<Vec<u32>> {
+        let (mut content, mut pages, mut zeros) = ([0; PAGE_LEN], Vec::new(), Vec::new());
+        for page in std::mem::take(&mut self.pages) {
+            self.page(page, &mut content)?;
+            if content == [0; PAGE_LEN] { zeros.push(page) } else { pages.push(page) }
+        }
+        self.pages = pages;
+        Ok(zeros)
+    }
+
+    fn page(&self, page: u32, buffer: &mut [u8]) -> io::Result<()> {
         let in_chunk = self.memory.manifest().content().chunk_size.bytes() / PAGE_LEN;
         let (index, place) = (page / in_chunk as u32, page as usize % in_chunk);
         let held = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -105,8 +119,9 @@ impl Plain for Pages {
             return Ok(true);
         }
         let first = (at - self.head.len()) / PAGE_LEN;
-        for (number, page) in (first..).zip(buffer.chunks_mut(PAGE_LEN)) {
-            self.page(number, page)?;
+        let pages = self.pages.get(first..).unwrap_or_default();
+        for (number, page) in pages.iter().zip(buffer.chunks_mut(PAGE_LEN)) {
+            self.page(*number, page)?;
         }
         Ok(true)
     }

@@ -52,7 +52,7 @@ fn read_prefetch(content: &[u8]) {
     head.resize(len, 0);
     if let Ok(prefetch) = Prefetch::decode(&head, 1000) {
         assert!(prefetch.pages().iter().all(|page| *page < 1000));
-        assert_eq!(Prefetch::encode(prefetch.pages()), Ok(head));
+        assert_eq!(Prefetch::encode(prefetch.pages(), prefetch.zeros()), Ok(head));
     }
 }
 

@@ -59,6 +59,11 @@ impl PrefetchContent {
     /// Writes the first pages to memory that nothing runs in yet, and of which no range is registered: a page that is there
     /// already never faults.
     pub(super) fn write_first(&mut self, memory: &Memory, done: &mut Done) -> Result<(), MemoryError> {
+        // Pages of zeros are the host's kernel's: touched, they are there.
+        let zeros = self.head.zeros().iter().take(BEFORE_START);
+        for page in zeros.filter(|page| done.insert(**page)) {
+            memory::write_page(memory, *page, &[0])?;
+        }
         let mut written = 0;
         while written < BEFORE_START && !self.is_over() {
             for (page, content) in self.next_block().filter(|(page, _)| done.insert(*page)) {

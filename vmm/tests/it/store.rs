@@ -66,8 +66,8 @@ impl Content {
 
     /// Changes a byte in the middle of the copy of a chunk.
     pub(crate) fn damage(&self, index: u32) {
-        let (_, place) = self.entry(index);
-        let (mut byte, at) = ([0], place + 1000);
+        let (_, place, len) = self.entry(index);
+        let (mut byte, at) = ([0], place + len / 2);
         self.slots().read_exact_at(&mut byte, at).unwrap();
         self.slots().write_all_at(&[!byte[0]], at).unwrap();
     }
@@ -76,9 +76,8 @@ impl Content {
     pub(crate) fn answers(&self) -> impl Fn(u32) -> Vec<u8> + Send + use<> {
         let chunks = self.len.div_ceil(self.chunk_len as u64) as u32;
         let answer = |index: u32| {
-            let (tag, place) = self.entry(index);
-            let left = self.len - u64::from(index) * self.chunk_len as u64;
-            let mut copy = vec![0; self.chunk_len.min(left as usize)];
+            let (tag, place, len) = self.entry(index);
+            let mut copy = vec![0; len as usize];
             // Of a chunk of zeros there is none.
             match self.slots().read_exact_at(&mut copy, place) {
                 Ok(()) => Answer::Copy { tag, copy: &copy }.encode(),
@@ -89,12 +88,14 @@ impl Content {
         move |index| answers[index as usize].clone()
     }
 
-    fn entry(&self, index: u32) -> ([u8; 16], u64) {
+    /// Tag, place and length of a copy.
+    fn entry(&self, index: u32) -> ([u8; 16], u64, u64) {
         let mut entry = [0; ENTRY_LEN];
         let at = ENTRIES_AT + u64::from(index) * ENTRY_LEN as u64;
         self.table.read_exact_at(&mut entry, at).unwrap();
         let tag = entry[TAG_AT..PLACE_AT].try_into().unwrap();
-        (tag, u64::from_le_bytes(entry[PLACE_AT..PLACE_AT + 8].try_into().unwrap()))
+        let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().unwrap());
+        (tag, number(PLACE_AT), number(PLACE_AT + 8))
     }
 }
 

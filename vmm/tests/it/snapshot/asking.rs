@@ -59,8 +59,8 @@ fn what_was_overwritten_is_asked_for_and_the_guest_goes_on() {
     let content = snapshot.content();
     let answers = content.answers();
     // Another content's copies, as after an eviction.
-    let len = content.slots().metadata().unwrap().len();
-    content.slots().write_all_at(&vec![0x5a; len as usize], 0).unwrap();
+    content.damage(CODE_CHUNK);
+    content.damage(COUNTER_CHUNK);
     let (asks, asked) = somebody(answers);
     let vmm = prepared();
     let (mut console, writer) = std::io::pipe().unwrap();
@@ -103,16 +103,16 @@ fn a_wrong_answer_ends_the_machine_and_nothing_of_it_is_run() {
     snapshot.content().slots().set_len(0).unwrap();
     let flipped = move |index| {
         let mut answer = flipped(index);
-        answer[9000] ^= 1;
+        *answer.last_mut().unwrap() ^= 1;
         answer
     };
     // Another chunk of the same memory.
     let swapped = move |index| swapped(if index == COUNTER_CHUNK { CODE_CHUNK } else { COUNTER_CHUNK });
-    let short = |_| Answer::Copy { tag: [0; 16], copy: &[0; 10] }.encode();
+    let long = |_| Answer::Copy { tag: [0; 16], copy: &[0; 16_385] }.encode();
     let wrong: [(&str, Answers); 5] = [
         ("the copy is damaged", Box::new(flipped)),
         ("the copy is damaged", Box::new(swapped)),
-        ("a copy of 10 bytes cannot be of a chunk of 16384", Box::new(short)),
+        ("a copy of 16385 bytes cannot be of a chunk of 16384", Box::new(long)),
         ("was answered wrong", Box::new(|_| vec![0x77; 100])),
         ("is not to be had: no node has it", Box::new(|_| Answer::Failed("no node has it").encode())),
     ];

@@ -26,9 +26,9 @@ const GENERATION_PAGES: [u32; 2] = [0xf0, 0xf1];
 /// A prefetch content of these pages in the clear, as an agent makes it.
 fn prefetch_bytes(snapshot: &Snapshot, pages: &[u32]) -> Vec<u8> {
     let saved = snapshot.pages();
-    let content = |page| saved.get(page).cloned().unwrap_or_else(|| vec![0; PAGE_LEN]);
-    let content = pages.iter().flat_map(content);
-    Prefetch::encode(pages).unwrap().into_iter().chain(content).collect()
+    let (pages, zeros): (Vec<u32>, Vec<u32>) = pages.iter().partition(|page| saved.contains_key(page));
+    let content = pages.iter().flat_map(|page| saved[page].clone());
+    Prefetch::encode(&pages, &zeros).unwrap().into_iter().chain(content).collect()
 }
 
 fn sealed(bytes: &[u8]) -> Content {
@@ -147,7 +147,8 @@ fn a_content_of_no_use_is_told_of_and_costs_nothing_else() {
         ("of no use: length", sealed(&good[..good.len() - 1])),
         ("another version", flipped(8)),
         ("number of pages", flipped(15)),
-        ("a page outside of memory", flipped(19)),
+        ("number of pages", flipped(19)),
+        ("a page outside of memory", flipped(23)),
         ("bytes that mean nothing", flipped(BLOCK_LEN - 1)),
         ("length of a chunk", Content::seal(&file_of(&good), Kind::Prefetch, ChunkSize::MEMORY)),
         ("read the prefetch content: ask for chunk 0", cut_off(&good, 0)),
@@ -171,7 +172,10 @@ fn a_chunk_that_is_damaged_while_it_is_read_is_not_used() {
     let bytes = vec![0xee; PAGE_LEN];
     let pages: Vec<u32> = (0..PAGES / 2).collect();
     // All pages in it are wrong, but for those that are put in place before the machine runs.
-    let mut content = prefetch_bytes(&snapshot, &pages);
+    let saved = snapshot.pages();
+    let as_saved =
+        pages.iter().flat_map(|page| saved.get(page).cloned().unwrap_or_else(|| vec![0; PAGE_LEN]));
+    let mut content: Vec<u8> = Prefetch::encode(&pages, &[]).unwrap().into_iter().chain(as_saved).collect();
     let at = content.len() - pages.len() * PAGE_LEN;
     let late = at + (8192 * PAGE_LEN);
     content[late..].chunks_mut(PAGE_LEN).for_each(|page| page.copy_from_slice(&bytes));
