@@ -10,7 +10,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 #[cfg(test)]
@@ -33,7 +33,7 @@ pub(crate) enum DiskError {
     Full {
         /// Bytes that nobody has written yet.
         free: u64,
-        /// Those that running sandboxes may still write.
+        /// Those that running sandboxes and the cache may still write.
         promised: u64,
         /// What was asked for.
         wanted: u64,
@@ -48,6 +48,17 @@ pub(crate) enum DiskError {
 pub(crate) struct Disk {
     folder: Folder,
     promises: Mutex<Promises>,
+    /// What a cache on it may still grow by.
+    cache: OnceLock<Growth>,
+}
+
+/// Bytes that something may still grow by.
+pub(crate) struct Growth(Box<dyn Fn() -> u64 + Send + Sync>);
+
+impl std::fmt::Debug for Growth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Growth(..)")
+    }
 }
 
 #[derive(Debug)]
@@ -78,13 +89,15 @@ impl Promises {
 impl Disk {
     /// The disk that holds `folder`.
     pub(crate) fn of(folder: &Path) -> Arc<Self> {
-        Arc::new(Self { folder: Folder::Real(folder.to_owned()), promises: Mutex::default() })
+        let (promises, cache) = (Mutex::default(), OnceLock::new());
+        Arc::new(Self { folder: Folder::Real(folder.to_owned()), promises, cache })
     }
 
     /// A disk with that much free, for tests.
     #[cfg(test)]
     pub(crate) fn pretended(free: u64) -> Arc<Self> {
-        Arc::new(Self { folder: Folder::Pretended(AtomicU64::new(free)), promises: Mutex::default() })
+        let (promises, cache) = (Mutex::default(), OnceLock::new());
+        Arc::new(Self { folder: Folder::Pretended(AtomicU64::new(free)), promises, cache })
     }
 
     /// Changes how much is free.
@@ -92,6 +105,23 @@ impl Disk {
     pub(crate) fn pretend(&self, now: u64) {
         if let Folder::Pretended(free) = &self.folder {
             free.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// A cache that grows up to a bound has its room, too: what it may still grow by is given to nobody. Said once.
+    pub(crate) fn keep_room_for(&self, growth: impl Fn() -> u64 + Send + Sync + 'static) {
+        drop(self.cache.set(Growth(Box::new(growth))));
+    }
+
+    /// Bytes of the whole disk.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        match &self.folder {
+            Folder::Real(path) => {
+                let numbers = statvfs(path)?;
+                Ok(numbers.blocks().saturating_mul(numbers.fragment_size()))
+            }
+            #[cfg(test)]
+            Folder::Pretended(free) => Ok(free.load(Ordering::Relaxed)),
         }
     }
 
@@ -120,7 +150,8 @@ impl Disk {
     }
 
     fn admit(&self, promises: &Promises, wanted: u64) -> Result<(), DiskError> {
-        let (free, promised) = (self.free()?, promises.outstanding()?);
+        let growth = self.cache.get().map_or(0, |Growth(growth)| growth());
+        let (free, promised) = (self.free()?, promises.outstanding()?.saturating_add(growth));
         if fits(free, promised, wanted) { Ok(()) } else { Err(DiskError::Full { free, promised, wanted }) }
     }
 
@@ -195,10 +226,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_cache_may_grow_by_is_nobodys() {
+        let disk = Disk::pretended(RESERVE + 10 * MIB);
+        disk.check(10 * MIB).unwrap();
+        disk.keep_room_for(|| 4 * MIB);
+        disk.check(6 * MIB).unwrap();
+        let Err(DiskError::Full { promised, .. }) = disk.check(7 * MIB) else { panic!("it is the cache's") };
+        assert_eq!(promised, 4 * MIB);
+    }
+
+    #[test]
     fn a_real_disk_is_asked() {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::of(dir.path());
         assert!(matches!(disk.check(u64::MAX / 2), Err(DiskError::Full { free, .. }) if free > 0));
+        assert!(disk.len().unwrap() > RESERVE);
         assert!(matches!(Disk::of(&dir.path().join("none")).check(0), Err(DiskError::Io(_))));
     }
 }

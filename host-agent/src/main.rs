@@ -103,8 +103,9 @@ async fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<
     let disk = Disk::of(&config.state_dir);
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot create {}", config.state_dir.display()))?;
-    let chunks =
-        Chunks::start(&config.chunks, &config.state_dir).await.context("cannot open the chunk store")?;
+    let chunks = Chunks::start(&config.chunks, &config.state_dir, &disk)
+        .await
+        .context("cannot open the chunk store")?;
     let invoker = invoke::start(&config, Arc::clone(&disk), Arc::clone(&chunks));
     let invoker = invoker.context("cannot start the sandbox pool")?;
     let store = RedbStore::open(config.state_dir.join("store.redb")).await?;

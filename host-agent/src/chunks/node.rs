@@ -19,7 +19,7 @@ use super::{
     keys::{Keys, KeysError},
     tiers::{Tiers, TiersError, UploadError},
 };
-use crate::config;
+use crate::{config, disk::Disk};
 
 /// Whose contents are sealed with whose key: there is one account on a node.
 const TENANT: &str = "account";
@@ -30,6 +30,9 @@ const KEPT_OPEN: usize = 128;
 /// … and how many chunks these may have together: each takes 130 bytes, of its manifest and its table. 10 GiB of image have
 /// 163,840.
 const KEPT_OPEN_CHUNKS: usize = 1 << 20;
+
+/// Part of the disk that the cache may take at most, whatever is configured: what it may take is kept free for it.
+const CACHE_PART: u64 = 8;
 
 /// Why a content cannot be kept or had.
 #[derive(Debug, thiserror::Error)]
@@ -132,13 +135,25 @@ pub(super) enum Name {
 }
 
 impl Chunks {
-    /// The chunks under `state_dir` and what other nodes have, as configured.
-    pub(crate) async fn start(config: &config::Chunks, state_dir: &Path) -> Result<Arc<Self>, ChunksError> {
-        let mut chunks = Self::new(state_dir, config.cache_bytes)?;
+    /// The chunks under `state_dir` and what other nodes have, as configured. `disk` keeps the cache's room free.
+    pub(crate) async fn start(
+        config: &config::Chunks,
+        state_dir: &Path,
+        disk: &Disk,
+    ) -> Result<Arc<Self>, ChunksError> {
+        let failed = |source| ChunksError::Cache { path: state_dir.to_owned(), source };
+        let most = disk.len().map_err(failed)? / CACHE_PART;
+        let mut chunks = Self::new(state_dir, config.cache_bytes.min(most))?;
         let dir = state_dir.join("chunks");
         let tiers = Tiers::open(config, &dir.join("origin"), &dir.join("shards")).await?;
         chunks.tiers = Some(Arc::new(tiers));
-        Ok(Arc::new(chunks))
+        let chunks = Arc::new(chunks);
+        let cache = Arc::clone(&chunks);
+        disk.keep_room_for(move || {
+            let stats = cache.cache.stats();
+            stats.capacity.saturating_sub(stats.bytes)
+        });
+        Ok(chunks)
     }
 
     /// The chunks under `state_dir` alone, for tests.
@@ -196,6 +211,16 @@ impl Chunks {
     /// Whether a content is published and not about to be deleted.
     pub(crate) fn has(&self, label: &Label) -> bool {
         self.store.has_root(label).unwrap_or(false) && !self.state().doomed.contains(label)
+    }
+
+    /// Whether a content is published; one that was about to be deleted is not any more.
+    pub(crate) fn claim(&self, label: &Label) -> bool {
+        let mut open = self.state();
+        let there = self.store.has_root(label).unwrap_or(false);
+        if there {
+            open.doomed.remove(label);
+        }
+        there
     }
 
     /// The contents that are published.

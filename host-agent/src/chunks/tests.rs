@@ -159,6 +159,11 @@ async fn what_is_published_again_while_it_is_being_deleted_stays() {
     publish(&chunks, "a");
     drop(content);
     assert!(chunks.has(&label("a")));
+    let content = chunks.content(&label("a")).unwrap();
+    chunks.delete(&label("a")).unwrap();
+    assert!(chunks.claim(&label("a")) && !chunks.claim(&label("b")));
+    drop(content);
+    assert!(chunks.has(&label("a")), "it was claimed");
     assert_eq!(handed(&chunks.content(&label("a")).unwrap()).await, plain());
 }
 

@@ -138,7 +138,7 @@ impl CodeStore {
         let (zip, sha256) = digest(zip).await;
         let handle = self.image(&sha256).await;
         let stored = self.zips.head(&object(&sha256)).await;
-        if !(stored.is_ok() && self.has(&handle.label).await) {
+        if !(stored.is_ok() && self.claim(&handle.label).await) {
             self.disk.check(BUILD_LEN + size)?;
             self.build(&sha256, &zip).await?;
             self.zips
@@ -152,7 +152,7 @@ impl CodeStore {
     /// Makes the image again if it is missing.
     pub(crate) async fn restore(&self, sha256: &str) -> Result<(), CodeError> {
         let handle = self.image(sha256).await;
-        if self.has(&handle.label).await {
+        if self.claim(&handle.label).await {
             return Ok(());
         }
         let zip = self.zip(sha256).await?;
@@ -199,9 +199,10 @@ impl CodeStore {
         Ok(names)
     }
 
-    async fn has(&self, label: &Label) -> bool {
+    /// Whether there is such an image, which is wanted: an open one may have been about to be deleted.
+    async fn claim(&self, label: &Label) -> bool {
         let (chunks, label) = (Arc::clone(&self.chunks), label.clone());
-        blocking(move || chunks.has(&label)).await
+        blocking(move || chunks.claim(&label)).await
     }
 
     async fn build(&self, sha256: &str, zip: &Bytes) -> Result<(), CodeError> {

@@ -55,7 +55,7 @@ async fn an_upload_is_kept_while_it_is_held() {
     assert_eq!(code.size, zip.len() as u64);
     assert_eq!(code.sha256, hex(&Sha256::digest(&zip)));
     assert_eq!(store.zip(&code.sha256).await.unwrap(), zip);
-    assert!(store.has(&handle.label).await);
+    assert!(store.chunks.has(&handle.label));
 
     store.sweep().await.unwrap();
     assert_eq!(files(dir.path()).len(), 2);
@@ -76,7 +76,7 @@ async fn equal_uploads_are_kept_once_and_share_a_handle() {
     assert_eq!(files(dir.path()).len(), 2);
     drop(first);
     store.sweep().await.unwrap();
-    assert!(store.has(&second.label).await);
+    assert!(store.chunks.has(&second.label));
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_lost_image_is_made_again_from_the_zip() {
     store.chunks.delete(&handle.label).unwrap();
     drop(store);
     let store = open(dir.path());
-    assert!(!store.has(&handle.label).await);
+    assert!(!store.chunks.has(&handle.label));
     store.restore(&code.sha256).await.unwrap();
     assert_eq!(*store.chunks.content(&handle.label).unwrap().manifest(), before);
 }

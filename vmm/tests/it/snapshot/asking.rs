@@ -3,7 +3,6 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 
 use chunk_store::Answer;
 use vmm_api::{Exit, LoadConfig, Request, Response, SerialConfig};
