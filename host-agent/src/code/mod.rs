@@ -102,8 +102,11 @@ impl CodeStore {
         chunks: Arc<Chunks>,
     ) -> Result<Self, CodeError> {
         let (zip_dir, builds) = (state_dir.join("code"), state_dir.join("builds"));
-        if builds.exists() {
-            std::fs::remove_dir_all(&builds).map_err(file("remove", &builds))?;
+        // Whole images are an older agent's, which kept them beside the zips and the snapshots.
+        for dir in [&builds, &state_dir.join("images"), &state_dir.join("runtimes")] {
+            if dir.exists() {
+                std::fs::remove_dir_all(dir).map_err(file("remove", dir))?;
+            }
         }
         for dir in [&zip_dir, &builds] {
             std::fs::create_dir_all(dir).map_err(file("create", dir))?;

@@ -109,6 +109,10 @@ async fn what_a_killed_agent_left_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     std::fs::create_dir(dir.path().join("builds/unfinished")).unwrap();
+    for old in ["images", "runtimes"] {
+        std::fs::create_dir(dir.path().join(old)).unwrap();
+        std::fs::write(dir.path().join(old).join("00.erofs"), "a whole image").unwrap();
+    }
     std::fs::write(dir.path().join("code/00.zip#1"), "staged").unwrap();
     std::fs::write(dir.path().join("code/00.zip"), "unnamed").unwrap();
     let unnamed = "code-11".parse().unwrap();
@@ -116,6 +120,7 @@ async fn what_a_killed_agent_left_is_removed() {
     chunks_in(dir.path()).publish(&unnamed, Kind::Code, ChunkSize::IMAGE, &image).unwrap();
     let store = open(dir.path());
     assert_eq!(files(dir.path()), ["chunks/origin/roots/code-11", "code/00.zip"]);
+    assert!(!dir.path().join("images").exists() && !dir.path().join("runtimes").exists());
     store.sweep().await.unwrap();
     assert_eq!(files(dir.path()), Vec::<String>::new());
 }
