@@ -33,9 +33,9 @@ use crate::{
 /// Zips that are unpacked at a time: each takes a processor and, at most, some hundred MB of disk.
 const MAX_BUILDS: usize = 2;
 
-/// What making an image takes at most beside the zip: its content once as a tar and once as the image, each a little
-/// longer than what a zip may hold.
-const BUILD_LEN: u64 = 2 * (archive::MAX_UNZIPPED_LEN + 16 * 1024 * 1024);
+/// What making an image takes at most beside the zip: its content once as a tar, once as the image and once in chunks, each a
+/// little longer than what a zip may hold.
+const BUILD_LEN: u64 = 3 * (archive::MAX_UNZIPPED_LEN + 16 * 1024 * 1024);
 
 /// Why code could not be stored or read.
 #[derive(Debug, thiserror::Error)]
