@@ -57,16 +57,18 @@ impl Sight {
 
     /// Files that are there for a moment only.
     pub(crate) fn unfinished(&self) -> Vec<String> {
-        let is_whole = |dir: &str| {
-            let parts = ["state", "memory", "scratch", "meta.json"];
-            parts.iter().all(|part| self.files.contains(&format!("snapshots/{dir}/{part}")))
-        };
+        // What it consists of is in chunks.
+        let is_whole = |dir: &str| self.files.contains(&format!("snapshots/{dir}/meta.json"));
         let is_unfinished = |file: &&String| match file.split('/').collect::<Vec<_>>()[..] {
             ["builds", _, ..] => true,
             // Hexadecimal digits; what is made or deleted has a name with a dash.
             ["snapshots", dir, ..] => dir.contains('-') || !is_whole(dir),
-            ["runtimes", copy] => copy.starts_with("new-"),
-            [.., name] => name.ends_with(".new") || name.contains('#') || name.starts_with('.'),
+            [.., name] => {
+                name.ends_with(".new")
+                    || name.ends_with(".part")
+                    || name.contains('#')
+                    || name.starts_with('.')
+            }
             [] => false,
         };
         self.files.iter().filter(is_unfinished).cloned().collect()

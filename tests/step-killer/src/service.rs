@@ -63,7 +63,8 @@ impl Process {
     fn has_code(&self) -> bool {
         let Ok(files) = fs::read_dir(format!("/proc/{}/fd", self.pid)) else { return false };
         let mut targets = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
-        targets.any(|target| target.parent().is_some_and(|dir| dir.ends_with("images")))
+        // Copies of its chunks.
+        targets.any(|target| target.parent().is_some_and(|dir| dir.ends_with("chunks/cache")))
     }
 }
 
