@@ -102,11 +102,11 @@ impl CodeStore {
         chunks: Arc<Chunks>,
     ) -> Result<Self, CodeError> {
         let (zip_dir, builds) = (state_dir.join("code"), state_dir.join("builds"));
-        // Whole images are an older agent's, which kept them beside the zips and the snapshots.
-        for dir in [&builds, &state_dir.join("images"), &state_dir.join("runtimes")] {
-            if dir.exists() {
-                std::fs::remove_dir_all(dir).map_err(file("remove", dir))?;
-            }
+        if builds.exists() {
+            std::fs::remove_dir_all(&builds).map_err(file("remove", &builds))?;
+        }
+        for dir in ["images", "runtimes"] {
+            remove_images(&state_dir.join(dir))?;
         }
         for dir in [&zip_dir, &builds] {
             std::fs::create_dir_all(dir).map_err(file("create", dir))?;
@@ -262,6 +262,21 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         // Nobody aborts these tasks: what is left is a panic of the work itself.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// Removes whole images, which an older agent kept beside the zips and the snapshots. Nothing else: a directory of that name may be
+/// somebody's.
+fn remove_images(dir: &Path) -> Result<(), CodeError> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries {
+        let path = entry.map_err(file("list", dir))?.path();
+        if path.extension().is_some_and(|extension| extension == "erofs") {
+            std::fs::remove_file(&path).map_err(file("remove", &path))?;
+        }
+    }
+    // One that has something else in it stays.
+    drop(std::fs::remove_dir(dir));
+    Ok(())
 }
 
 /// Removes what the object store had staged under `NAME#NUMBER` when the agent was killed.

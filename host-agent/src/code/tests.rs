@@ -113,6 +113,7 @@ async fn what_a_killed_agent_left_is_removed() {
         std::fs::create_dir(dir.path().join(old)).unwrap();
         std::fs::write(dir.path().join(old).join("00.erofs"), "a whole image").unwrap();
     }
+    std::fs::write(dir.path().join("runtimes/python3.13.pack"), "no image").unwrap();
     std::fs::write(dir.path().join("code/00.zip#1"), "staged").unwrap();
     std::fs::write(dir.path().join("code/00.zip"), "unnamed").unwrap();
     let unnamed = "code-11".parse().unwrap();
@@ -120,7 +121,9 @@ async fn what_a_killed_agent_left_is_removed() {
     chunks_in(dir.path()).publish(&unnamed, Kind::Code, ChunkSize::IMAGE, &image).unwrap();
     let store = open(dir.path());
     assert_eq!(files(dir.path()), ["chunks/origin/roots/code-11", "code/00.zip"]);
-    assert!(!dir.path().join("images").exists() && !dir.path().join("runtimes").exists());
+    assert!(!dir.path().join("images").exists());
+    let left: Vec<_> = std::fs::read_dir(dir.path().join("runtimes")).unwrap().collect();
+    assert_eq!(left.len(), 1, "somebody's");
     store.sweep().await.unwrap();
     assert_eq!(files(dir.path()), Vec::<String>::new());
 }
