@@ -285,7 +285,8 @@ fn publication() -> Vec<Step> {
 }
 
 #[test]
-fn an_agent_killed_at_any_step_of_a_publication_or_a_resume_leaves_nothing_and_the_next_one_goes_on() {
+fn an_agent_killed_at_any_step_of_a_publication_or_as_a_clone_starts_leaves_nothing_and_the_next_one_goes_on()
+{
     let agent = Agent::alone();
     let killer = Killer::start(vec![Step("agent", "the code is packed", vec![runs("/usr/bin/mkfs.erofs")])]);
     let function = agent.function();
