@@ -10,7 +10,8 @@
 //! The hash is against damage: it says nothing of who wrote the file. The same content, cut and salted alike, gives the same
 //! bytes; what comes last is known last, so the content is read once and nothing of it is held.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry as Slot, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
@@ -161,17 +162,15 @@ impl Source for Pack {
 /// Where the bodies are that a manifest names, by their lengths, which are together `total`.
 fn places(manifest: &Manifest, lens: &[u8], total: u64) -> Result<HashMap<ChunkName, Body>, PackError> {
     let mut lens = lens.as_chunks().0.iter().map(|len| u32::from_le_bytes(*len));
-    let mut bodies = HashMap::new();
+    let mut bodies = HashMap::with_capacity(lens.len());
     let mut at = HEADER_LEN as u64;
     for name in manifest.names() {
-        if bodies.contains_key(&name) {
-            continue;
-        }
+        let Slot::Vacant(slot) = bodies.entry(name) else { continue };
         let len = lens.next().ok_or(PackError::Invalid("a body that the manifest names is not in it"))?;
         if len as usize > MAX_BODY_LEN {
             return Err(PackError::Invalid("a body is longer than any"));
         }
-        bodies.insert(name, Body { at, len });
+        slot.insert(Body { at, len });
         at += u64::from(len);
     }
     if lens.next().is_some() || at - HEADER_LEN as u64 != total {

@@ -73,6 +73,9 @@ pub(super) struct Known {
     pub(super) place: Option<Place>,
 }
 
+/// As it stands in a table.
+type Entry = Zeroizing<[u8; ENTRY_LEN]>;
+
 /// The agent's end of a table.
 #[derive(Debug)]
 pub struct Table {
@@ -89,25 +92,25 @@ impl Table {
         content: Content,
         known: impl Iterator<Item = Option<(LocalKey, Option<Place>)>>,
     ) -> Result<Self, TableError> {
-        Self::of(content, known.map(|known| known.map(|(key, place)| Known { key: Some(key), place })))
+        Self::of(
+            content,
+            known.map(|known| known.map(|(key, place)| encode(&Known { key: Some(key), place }))),
+        )
     }
 
-    fn of(content: Content, known: impl Iterator<Item = Option<Known>>) -> Result<Self, TableError> {
+    fn of(content: Content, entries: impl Iterator<Item = Option<Entry>>) -> Result<Self, TableError> {
         let chunks = content.chunk_size.count(content.len).ok_or(TableError::Invalid("too long"))?;
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = File::from(memfd_create(c"chunks", flags).map_err(io::Error::from)?);
         file.set_len((HEADER_LEN + chunks as usize * ENTRY_LEN) as u64)?;
         file.write_all_at(&head(content), 0)?;
         let mut batch = Zeroizing::new(Vec::with_capacity(BATCH * ENTRY_LEN));
-        let mut known = known.fuse();
+        let mut entries = entries.fuse();
         for first in (0..chunks).step_by(BATCH) {
             batch.clear();
             let len = BATCH.min((chunks - first) as usize) * ENTRY_LEN;
-            for known in known.by_ref().take(BATCH.min((chunks - first) as usize)) {
-                let entry = known.map(|known| encode(&known));
-                batch.extend_from_slice(
-                    entry.as_deref().map_or(&[0; ENTRY_LEN][..], |entry| entry.as_slice()),
-                );
+            for entry in entries.by_ref().take(BATCH.min((chunks - first) as usize)) {
+                batch.extend_from_slice(entry.as_deref().unwrap_or(&[0; ENTRY_LEN]));
             }
             if batch.len() < len {
                 return Err(TableError::Invalid("it has fewer chunks than its content"));
@@ -117,7 +120,7 @@ impl Table {
                 file.write_all_at(&batch, entry_at(first))?;
             }
         }
-        if known.next().is_some() {
+        if entries.next().is_some() {
             return Err(TableError::Invalid("it has more chunks than its content"));
         }
         // Whoever is given a descriptor cannot make one of it that writes.
@@ -133,7 +136,8 @@ impl Table {
     /// # Errors
     /// There is no memory for it, or another number of chunks.
     pub fn unknown(content: Content, stored: impl Iterator<Item = bool>) -> Result<Self, TableError> {
-        Self::of(content, stored.map(|stored| stored.then_some(Known { key: None, place: None })))
+        let unasked = encode(&Known { key: None, place: None });
+        Self::of(content, stored.map(|stored| stored.then(|| unasked.clone())))
     }
 
     /// A descriptor to hand out: of the same memory, for reading only.
@@ -221,15 +225,18 @@ pub(super) fn decode_head(head: &[u8; HEADER_LEN]) -> Result<(Kind, u64, ChunkSi
     Ok((kind, len, size))
 }
 
-fn encode(known: &Known) -> Zeroizing<[u8; ENTRY_LEN]> {
+fn encode(known: &Known) -> Entry {
     let mut entry = Zeroizing::new([0; ENTRY_LEN]);
     let nowhere = (NOWHERE, UNKNOWN, [0; TAG_LEN]);
     let (at, len, tag) = known.place.map_or(nowhere, |place| (place.at, place.len.into(), place.tag));
     let (at, len) = (at.to_le_bytes(), len.to_le_bytes());
     let key = known.key.as_ref().map_or(&NO_KEY, LocalKey::bytes);
-    let parts: [&[u8]; 4] = [key, &tag, &at, &len];
-    for (to, from) in entry.iter_mut().zip(parts.into_iter().flatten()) {
-        *to = *from;
+    // Piece by piece: byte by byte it was most of what opening a long content took.
+    let mut rest = entry.as_mut_slice();
+    for part in [key.as_slice(), &tag, &at, &len] {
+        let (front, behind) = rest.split_at_mut(part.len());
+        front.copy_from_slice(part);
+        rest = behind;
     }
     entry
 }
