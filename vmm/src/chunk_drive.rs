@@ -66,13 +66,34 @@ impl ChunkDrive {
         }
     }
 
+    /// Bytes there are.
+    pub(crate) fn len(&self) -> u64 {
+        self.reader.len()
+    }
+
     /// Which chunks have been read, now and later.
     pub(crate) fn first_reads(&self) -> FirstReads {
         self.first_reads.clone()
     }
 
-    /// All of a chunk.
-    fn chunk(&mut self, index: u32) -> Result<&[u8], ReadError> {
+    /// What its chunk has from `offset` on; nothing behind the end.
+    ///
+    /// # Errors
+    /// The chunk cannot be had.
+    pub(crate) fn piece(&mut self, offset: u64) -> io::Result<&[u8]> {
+        let log2 = self.reader.chunk_size().log2();
+        let index = u32::try_from(offset >> log2).map_err(|_| io::ErrorKind::InvalidInput)?;
+        if let Err(error) = self.hold(index) {
+            self.complain(&error);
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let chunk = self.held.first().map(|held| held.plaintext.as_slice()).unwrap_or_default();
+        let skip = (offset - (u64::from(index) << log2)) as usize;
+        Ok(chunk.get(skip..).unwrap_or_default())
+    }
+
+    /// Has all of a chunk, as the first of those that are held.
+    fn hold(&mut self, index: u32) -> Result<(), ReadError> {
         match self.held.iter().position(|held| held.index == index) {
             Some(at) => self.held.get_mut(..=at).unwrap_or_default().rotate_right(1),
             None => {
@@ -80,7 +101,7 @@ impl ChunkDrive {
                 self.held.insert(0, held);
             }
         }
-        Ok(self.held.first().map(|held| held.plaintext.as_slice()).unwrap_or_default())
+        Ok(())
     }
 
     /// Reads a chunk into the place of the one that was not used for longest, which is gone then.
@@ -108,20 +129,9 @@ impl Storage for ChunkDrive {
     }
 
     fn read(&mut self, offset: u64, mut into: Segments<'_>) -> io::Result<()> {
-        let log2 = self.reader.chunk_size().log2();
         let mut offset = offset;
         while !into.is_empty() {
-            let index = u32::try_from(offset >> log2).map_err(|_| io::ErrorKind::InvalidInput)?;
-            let skip = (offset - (u64::from(index) << log2)) as usize;
-            let chunk = match self.chunk(index) {
-                Ok(chunk) => chunk,
-                Err(error) => {
-                    self.complain(&error);
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-            };
-            let wanted = chunk.get(skip..).unwrap_or_default();
-            let filled = into.fill_from(wanted);
+            let filled = into.fill_from(self.piece(offset)?);
             if filled == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -142,7 +152,7 @@ impl Storage for ChunkDrive {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs::File;
     use std::os::fd::OwnedFd;
     use std::os::unix::fs::FileExt;
@@ -157,11 +167,11 @@ mod tests {
     use crate::memory;
 
     /// Six chunks and a short one.
-    const LEN: usize = 6 * CHUNK_LEN + 1536;
-    const CHUNK_LEN: usize = 64 << 10;
+    pub(crate) const LEN: usize = 6 * CHUNK_LEN + 1536;
+    pub(crate) const CHUNK_LEN: usize = 64 << 10;
 
     /// The content, its copies, and a drive over them that has nobody to ask. Its third chunk is zeros.
-    fn drive() -> (Vec<u8>, File, ChunkDrive) {
+    pub(crate) fn drive() -> (Vec<u8>, File, ChunkDrive) {
         let byte = |at: usize| if at / CHUNK_LEN == 2 { 0 } else { (at / 7 + at / CHUNK_LEN) as u8 };
         let bytes: Vec<u8> = (0..LEN).map(byte).collect();
         let file = tempfile::tempfile().expect("a file");
@@ -177,14 +187,8 @@ mod tests {
         (bytes, content.slots, ChunkDrive::new("code", reader))
     }
 
-    /// What a guest gets of `len` bytes from `offset` on, into buffers that are cut there.
-    fn read(
-        drive: &mut ChunkDrive,
-        memory: &Memory,
-        offset: usize,
-        cuts: &[usize],
-        len: usize,
-    ) -> io::Result<Vec<u8>> {
+    /// The first `len` bytes of memory, in buffers that are cut there.
+    fn buffers<'m>(memory: &'m Memory, cuts: &[usize], len: usize) -> Segments<'m> {
         let mut left = memory.get_slice(GuestAddress(0), len).expect("inside of memory");
         let mut pieces = Vec::new();
         for cut in cuts {
@@ -193,10 +197,33 @@ mod tests {
             left = left.offset(cut).expect("inside");
         }
         pieces.push(left);
-        drive.read(offset as u64, pieces.into_iter().collect())?;
+        pieces.into_iter().collect()
+    }
+
+    /// What a guest gets of `len` bytes from `offset` on.
+    pub(crate) fn read(
+        drive: &mut impl Storage,
+        memory: &Memory,
+        offset: usize,
+        cuts: &[usize],
+        len: usize,
+    ) -> io::Result<Vec<u8>> {
+        drive.read(offset as u64, buffers(memory, cuts, len))?;
         let mut found = vec![0; len];
         memory.read_slice(&mut found, GuestAddress(0)).expect("inside of memory");
         Ok(found)
+    }
+
+    /// A guest writes `bytes` to where `offset` is.
+    pub(crate) fn write(
+        drive: &mut impl Storage,
+        memory: &Memory,
+        offset: usize,
+        cuts: &[usize],
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        memory.write_slice(bytes, GuestAddress(0)).expect("inside of memory");
+        drive.write(offset as u64, buffers(memory, cuts, bytes.len()))
     }
 
     proptest! {

@@ -130,6 +130,8 @@ pub(crate) enum DriveContent {
     File(File),
     /// A content of the chunk store; never of a drive that may be written.
     Chunks(Reader),
+    /// A content, and a file as long as that for what is written.
+    Layered(Reader, File),
 }
 
 /// The socket device.

@@ -37,6 +37,7 @@ mod counting;
 mod cpu;
 mod describe;
 mod kick;
+mod layered_drive;
 mod layout;
 mod lifecycle;
 mod machine;

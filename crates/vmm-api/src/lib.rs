@@ -26,8 +26,8 @@ pub use snapshot::{
 /// Longest packet in bytes: that of the longest working set.
 pub const MAX_PACKET_LEN: usize = 128 * 1024;
 
-/// Most descriptors beside one request: three a [`Grant`], of which a clone has memory, prefetch, runtime and code; and room for
-/// layers.
+/// Most descriptors beside one request: three a [`Grant`], of which a clone has memory, prefetch, runtime, code and /tmp; and room
+/// for layers.
 pub const MAX_FDS: usize = 24;
 
 /// From the client.
@@ -139,6 +139,8 @@ pub enum Source {
     Fd(usize),
     /// A content of the chunk store, of a drive that is not written.
     Chunks(Grant),
+    /// A content that is written over, of a drive that is.
+    Layered(Layered),
 }
 
 /// A content of the chunk store, to be read by chunks: positions among the descriptors that came with the request.
@@ -151,6 +153,17 @@ pub struct Grant {
     pub slots: usize,
     /// Where to ask for a chunk that is not there: a `SOCK_SEQPACKET` socket.
     pub asks: usize,
+}
+
+/// A content of the chunk store, and a file for what is written: the content is read where nothing was. Positions among the
+/// descriptors that came with the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layered {
+    /// What there is at first.
+    pub base: Grant,
+    /// Nobody else's, as long as the content, and of holes alone; a regular file, open for reading and writing.
+    pub layer: usize,
 }
 
 /// One block device.

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use vmm_api::{
-    DriveAccess, DriveConfig, Grant, Identity, Key, LoadConfig, MachineConfig, SerialConfig, Shape,
+    DriveAccess, DriveConfig, Grant, Identity, Key, Layered, LoadConfig, MachineConfig, SerialConfig, Shape,
     SnapshotConfig, SnapshotKind, Source, VsockConfig,
 };
 
@@ -45,7 +45,8 @@ const INITRD: usize = KERNEL + 1;
 /// Behind the common ones, with `Load`.
 const STATE: usize = CODE + GRANT;
 const MEMORY: usize = STATE + 1;
-const PREFETCH: usize = MEMORY + GRANT;
+/// What not every clone has: `Extras`.
+const EXTRAS: usize = MEMORY + GRANT;
 
 /// Positions of the descriptors that accompany `Snapshot`.
 const SAVED_STATE: usize = 0;
@@ -55,6 +56,8 @@ const SAVED_MEMORY: usize = 1;
 pub(crate) const RUNTIME_DRIVE: &str = "runtime";
 /// See [`RUNTIME_DRIVE`].
 pub(crate) const CODE_DRIVE: &str = "code";
+/// /tmp: a file, or what a snapshot's was with a file over it.
+pub(crate) const SCRATCH_DRIVE: &str = "scratch";
 
 /// Descriptors of a content.
 const GRANT: usize = 3;
@@ -62,7 +65,7 @@ const GRANT: usize = 3;
 /// What every sandbox has.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    /// /tmp.
+    /// /tmp, or what is written of it.
     pub(crate) scratch: OwnedFd,
     /// Hands over vsock connections.
     pub(crate) broker: OwnedFd,
@@ -92,13 +95,31 @@ impl Connections {
         self,
         state: OwnedFd,
         memory: Handed,
-        prefetch: Option<Handed>,
+        Extras { prefetch, tmp }: Extras<Handed>,
     ) -> Vec<OwnedFd> {
         let mut fds = self.into_fds();
         fds.push(state);
         fds.extend(memory.0);
-        fds.extend(prefetch.into_iter().flat_map(|prefetch| prefetch.0));
+        fds.extend([prefetch, tmp].into_iter().flatten().flat_map(|extra| extra.0));
         fds
+    }
+}
+
+/// Contents that not every clone has, in this order where there are any.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras<T> {
+    /// Pages that are wanted first.
+    pub(crate) prefetch: Option<T>,
+    /// What /tmp was when the snapshot was taken.
+    pub(crate) tmp: Option<T>,
+}
+
+impl<T> Extras<T> {
+    /// Where their descriptors are.
+    pub(crate) fn places(&self) -> Extras<Grant> {
+        let prefetch = self.prefetch.as_ref().map(|_| grant(EXTRAS));
+        let behind = EXTRAS + prefetch.map_or(0, |_| GRANT);
+        Extras { prefetch, tmp: self.tmp.as_ref().map(|_| grant(behind)) }
     }
 }
 
@@ -121,7 +142,7 @@ pub(crate) fn config(function_memory_mib: u32) -> MachineConfig {
         kernel: Source::Fd(KERNEL),
         initrd: Some(Source::Fd(INITRD)),
         cmdline: CMDLINE.into(),
-        drives: drives(),
+        drives: drives(Source::Fd(SCRATCH)),
         vsock: Some(vsock()),
         entropy: true,
         serial: SerialConfig::Fd(SERIAL),
@@ -141,19 +162,23 @@ pub(crate) fn load(
     key: Key,
     generation: [u8; 16],
     identity: Identity,
-    prefetch: bool,
+    Extras { prefetch, tmp }: Extras<Grant>,
     learn: bool,
 ) -> LoadConfig {
+    let scratch = match tmp {
+        Some(base) => Source::Layered(Layered { base, layer: SCRATCH }),
+        None => Source::Fd(SCRATCH),
+    };
     LoadConfig {
         state: Source::Fd(STATE),
         memory: grant(MEMORY),
         key,
-        drives: drives(),
+        drives: drives(scratch),
         vsock: Some(vsock()),
         serial: SerialConfig::Fd(SERIAL),
         generation,
         identity: Some(identity),
-        prefetch: prefetch.then(|| grant(PREFETCH)),
+        prefetch,
         learn,
         track_changes: false,
         resume: true,
@@ -172,12 +197,12 @@ pub(crate) fn snapshot(key: Key, identity: Identity) -> SnapshotConfig {
     }
 }
 
-fn drives() -> Vec<DriveConfig> {
+fn drives(scratch: Source) -> Vec<DriveConfig> {
     let drive = |id: &str, source, access| DriveConfig { id: id.into(), source, access };
     vec![
         drive(RUNTIME_DRIVE, Source::Chunks(grant(RUNTIME)), DriveAccess::ReadOnly),
         drive(CODE_DRIVE, Source::Chunks(grant(CODE)), DriveAccess::ReadOnly),
-        drive("scratch", Source::Fd(SCRATCH), DriveAccess::ReadWrite),
+        drive(SCRATCH_DRIVE, scratch, DriveAccess::ReadWrite),
     ]
 }
 
@@ -226,7 +251,15 @@ mod tests {
 
     #[test]
     fn a_clone_has_the_devices_that_its_original_had() {
-        let load = load(Key::new([1; 32]), [2; 16], Identity::default(), true, false);
+        let load = |extras: Extras<()>| {
+            load(Key::new([1; 32]), [2; 16], Identity::default(), extras.places(), false)
+        };
+        let with_tmp = load(Extras { prefetch: None, tmp: Some(()) });
+        let layered = |base| Source::Layered(Layered { base: grant(base), layer: SCRATCH });
+        assert_eq!((&with_tmp.drives[2].source, with_tmp.prefetch), (&layered(13), None));
+        let with_both = load(Extras { prefetch: Some(()), tmp: Some(()) });
+        assert_eq!((&with_both.drives[2].source, with_both.prefetch), (&layered(16), Some(grant(13))));
+        let load = load(Extras { prefetch: Some(()), tmp: None });
         let config = config(2048);
         assert_eq!((config.drives, config.vsock, config.serial), (load.drives, load.vsock, load.serial));
         assert_eq!(

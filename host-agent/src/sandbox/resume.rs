@@ -31,7 +31,7 @@ use super::{
     console::{Captured, Stream},
     guest::{Guest, GuestError, Restored, told},
     logs::Logs,
-    machine::{self, CODE_DRIVE, RUNTIME_DRIVE},
+    machine::{self, CODE_DRIVE, Extras, RUNTIME_DRIVE, SCRATCH_DRIVE},
     packet::PacketSocket,
     scratch::{self, ScratchError},
     vmm::Vmm,
@@ -39,7 +39,7 @@ use super::{
 use crate::{
     chunks::Content,
     code::blocking,
-    snapshots::{ContentsError, Draft, Lesson, Resumable, Snapshot},
+    snapshots::{ContentsError, Draft, Lesson, Opened, Resumable, Snapshot},
 };
 
 /// How long a guest may take to stand still: its function's threads are frozen in milliseconds, what is in its page
@@ -122,19 +122,22 @@ impl Host {
         let opening = Arc::clone(snapshot);
         let opened = blocking(move || opening.open()).await?;
         let drives = self.drives(image.clone(), spec.code.clone()).await?;
-        let scratch = match tmp {
-            Tmp::AsSaved => self.scratch.copy_of(Arc::clone(&opened.scratch)).await?,
-            Tmp::Empty => self.scratch.image(spec.ephemeral_storage_mib).await?,
+        let (scratch, tmp) = match tmp {
+            Tmp::AsSaved => {
+                let saved = &opened.scratch;
+                (self.scratch.layer(saved.manifest().content().len)?, Some(saved))
+            }
+            Tmp::Empty => (self.scratch.image(spec.ephemeral_storage_mib).await?, None),
         };
         let (broker, their_broker) = PacketSocket::pair()?;
         let (serial_in, serial_out) = pipe::pipe()?;
         let serial = Captured::from(serial_out, id, Stream::Serial);
         let connections = drives.hand(&scratch, their_broker, serial_in.into_nonblocking_fd()?)?;
-        let (memory, prefetch) =
-            (opened.memory.hand()?, opened.prefetch.as_ref().map(Content::hand).transpose()?);
-        fetch_ahead(snapshot, &drives, opened.prefetch.as_ref());
-        let (is_prefetched, lesson) = (prefetch.is_some(), snapshot.lesson());
-        let fds = connections.and_snapshot(opened.state.try_clone()?.into(), memory, prefetch);
+        let hand = |content: Option<&Arc<Content>>| content.map(Content::hand).transpose();
+        let extras = Extras { prefetch: hand(opened.prefetch.as_ref())?, tmp: hand(tmp)? };
+        fetch_ahead(snapshot, &drives, &opened);
+        let (places, lesson) = (extras.places(), snapshot.lesson());
+        let fds = connections.and_snapshot(opened.state.try_clone()?.into(), opened.memory.hand()?, extras);
         let learn = lesson.is_some();
         let starting = self.blanks.begin();
         let (vmm, stderr) = match self.blanks.take(machine::shape(spec.memory_mib)) {
@@ -144,7 +147,7 @@ impl Host {
         let stderr = Captured::from(stderr, id, Stream::VmmStderr);
         let mut logs = Logs::new(id, spec.function.clone());
         let identity = snapshot.identity().clone();
-        let config = machine::load(key.clone(), unique.generation, identity, is_prefetched, learn);
+        let config = machine::load(key.clone(), unique.generation, identity, places, learn);
         let place = began.elapsed();
 
         let up = async {
@@ -175,7 +178,7 @@ impl Host {
             }
             Err(mut error) => {
                 let status = vmm.destroy().await;
-                if opened.memory.has_lost() {
+                if opened.has_lost() {
                     error = ContentsError::Lost.into();
                 }
                 if !matches!(error, SandboxError::Stopped) {
@@ -188,11 +191,13 @@ impl Host {
 }
 
 /// Brings to the node what clones are going to read and is not there: it comes while the machine is made.
-fn fetch_ahead(snapshot: &Snapshot, drives: &Drives, prefetch: Option<&Arc<Content>>) {
-    for (drive, content) in [(RUNTIME_DRIVE, &drives.runtime), (CODE_DRIVE, &drives.code)] {
+fn fetch_ahead(snapshot: &Snapshot, drives: &Drives, opened: &Opened) {
+    let read =
+        [(RUNTIME_DRIVE, &drives.runtime), (CODE_DRIVE, &drives.code), (SCRATCH_DRIVE, &opened.scratch)];
+    for (drive, content) in read {
         content.fetch_ahead(snapshot.chunks_of(drive));
     }
-    if let Some(prefetch) = prefetch {
+    if let Some(prefetch) = &opened.prefetch {
         prefetch.fetch_ahead((0..prefetch.manifest().chunks().len() as u32).collect());
     }
 }
@@ -276,7 +281,7 @@ impl Sandbox {
         let (state, memory) = (draft.create("state")?, draft.create("memory")?);
         let config = machine::snapshot(key, identity);
         let report = self.vmm.snapshot(config, &[state.as_fd(), memory.as_fd()]).await?;
-        let (image, saved) = (self.scratch.try_clone()?, draft.create("scratch")?);
+        let (image, saved) = (self.scratch.whole()?, draft.create("scratch")?);
         save_scratch(image, saved).await?;
         Ok(report)
     }

@@ -22,10 +22,7 @@ use nix::{
 };
 use tokio::{process::Command, sync::OnceCell, task::spawn_blocking};
 
-use crate::{
-    chunks::{Content, ReadAllError},
-    disk::{Disk, DiskError, Promise},
-};
+use crate::disk::{Disk, DiskError, Promise};
 
 /// Part of a template's name: changes with [`MKFS_OPTIONS`], so that an updated agent does not use old templates.
 const FORMAT: &str = "ext4-1";
@@ -70,9 +67,12 @@ pub(crate) enum ScratchError {
         /// What `mkfs.ext4` or the file system said.
         problem: String,
     },
-    /// A snapshot's /tmp could not be read, or written to an image.
-    #[error("copy a snapshot's /tmp")]
-    Clone(#[source] ReadAllError),
+    /// There is no file for what a clone writes to its /tmp.
+    #[error("make room for what a clone writes to its /tmp")]
+    Layer(#[source] io::Error),
+    /// A clone's image has what it has changed, and nothing else.
+    #[error("a clone's /tmp cannot be kept")]
+    Partial,
     /// A guest's /tmp could not be kept.
     #[error("keep a guest's /tmp")]
     Save(#[source] io::Error),
@@ -102,13 +102,31 @@ pub(crate) struct Extents {
 #[derive(Debug)]
 pub(crate) struct Image {
     file: File,
+    holds: Holds,
     _room: Promise,
+}
+
+/// What is in an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    /// The file system.
+    All,
+    /// What of a snapshot's was written over.
+    Changes,
 }
 
 impl Image {
     /// Another descriptor of it.
     pub(crate) fn try_clone(&self) -> io::Result<File> {
         self.file.try_clone()
+    }
+
+    /// Another descriptor, of one that is a whole file system.
+    pub(crate) fn whole(&self) -> Result<File, ScratchError> {
+        match self.holds {
+            Holds::All => self.try_clone().map_err(ScratchError::Save),
+            Holds::Changes => Err(ScratchError::Partial),
+        }
     }
 }
 
@@ -147,25 +165,19 @@ impl Scratch {
         let file = copied
             .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
             .map_err(|source| ScratchError::Copy { size_mib, source })?;
-        self.with_room(file)
+        self.with_room(file, Holds::All)
     }
 
-    /// A private image with what a snapshot's had.
-    pub(crate) async fn copy_of(&self, saved: Arc<Content>) -> Result<Image, ScratchError> {
-        let dir = self.dir.clone();
-        let copied = spawn_blocking(move || {
-            let image = tempfile::tempfile_in(dir)?;
-            image.set_len(saved.manifest().content().len)?;
-            saved.read_all(|offset, bytes| image.write_all_at(bytes, offset))?;
-            Ok(image)
-        });
-        let copied = copied.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked).into()));
-        self.with_room(copied.map_err(ScratchError::Clone)?)
+    /// A file of holes for what a clone writes over a snapshot's /tmp of `len` bytes.
+    pub(crate) fn layer(&self, len: u64) -> Result<Image, ScratchError> {
+        let file = tempfile::tempfile_in(&self.dir).map_err(ScratchError::Layer)?;
+        file.set_len(len).map_err(ScratchError::Layer)?;
+        self.with_room(file, Holds::Changes)
     }
 
-    fn with_room(&self, file: File) -> Result<Image, ScratchError> {
+    fn with_room(&self, file: File, holds: Holds) -> Result<Image, ScratchError> {
         let _room = self.disk.promise(&file)?;
-        Ok(Image { file, _room })
+        Ok(Image { file, holds, _room })
     }
 
     async fn template(&self, size_mib: u32) -> Result<Arc<Extents>, ScratchError> {
@@ -292,10 +304,7 @@ fn copy_extent(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use chunk_store::{ChunkSize, Kind};
-
     use super::*;
-    use crate::chunks::tests::chunks_in;
 
     #[tokio::test]
     async fn an_image_is_a_sparse_file_system_without_a_name() {
@@ -318,10 +327,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_saved_image_is_copied_with_what_was_written_to_it() {
+    async fn what_is_kept_of_an_image_is_what_was_written_to_it_until_then() {
         let dir = tempfile::tempdir().unwrap();
         let scratch = Scratch::new(dir.path().join("scratch"), Disk::of(dir.path())).unwrap();
-        let Image { file: image, _room } = scratch.image(512).await.unwrap();
+        let image = scratch.image(512).await.unwrap().whole().unwrap();
         image.write_all_at(b"mine", 300 << 20).unwrap();
         let saved = File::create_new(dir.path().join("saved")).unwrap();
         save(&image, &saved).unwrap();
@@ -329,15 +338,20 @@ mod tests {
         let extents = Extents::of(saved).unwrap();
         assert!(extents.has_data(0..1 << 20) && extents.has_data((300 << 20)..(301 << 20)));
         assert!(!extents.has_data((299 << 20)..(300 << 20)) && extents.data_len() < 4 << 20);
-        let (chunks, label) = (chunks_in(dir.path()), "saved".parse().unwrap());
-        chunks.publish(&label, Kind::Scratch, ChunkSize::IMAGE, extents.file()).unwrap();
-        let Image { file: copy, _room } = scratch.copy_of(chunks.content(&label).unwrap()).await.unwrap();
         let mut found = [0; 4];
-        copy.read_exact_at(&mut found, 300 << 20).unwrap();
-        assert_eq!(&found, b"mine");
-        let metadata = copy.metadata().unwrap();
-        assert_eq!((metadata.size(), metadata.nlink()), (512 << 20, 0));
-        assert!(metadata.blocks() * 512 < 4 << 20, "{} blocks are in use", metadata.blocks());
+        extents.file().read_exact_at(&mut found, 300 << 20).unwrap();
+        assert_eq!((&found, extents.len()), (b"mine", 512 << 20));
+    }
+
+    #[tokio::test]
+    async fn a_layer_is_an_empty_file_without_a_name_that_nobody_takes_for_a_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new(dir.path().to_owned(), Disk::of(dir.path())).unwrap();
+        let layer = scratch.layer(512 << 20).unwrap();
+        let metadata = layer.try_clone().unwrap().metadata().unwrap();
+        assert_eq!((metadata.size(), metadata.blocks(), metadata.nlink()), (512 << 20, 0, 0));
+        assert!(matches!(layer.whole(), Err(ScratchError::Partial)));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]

@@ -30,5 +30,5 @@ pub(crate) use contents::ContentsError;
 pub(crate) use identity::{Content, Host as HostIdentity, Owner, Resumable, image_in};
 pub(crate) use runtimes::RuntimeImage;
 pub(crate) use shelf::MAX_SNAPSHOTS as MAX_RUNTIME_SNAPSHOTS;
-pub(crate) use snapshot::{Lesson, Snapshot};
+pub(crate) use snapshot::{Lesson, Opened, Snapshot};
 pub(crate) use store::{Draft, SnapshotError, SnapshotStore};

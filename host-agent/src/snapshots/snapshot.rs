@@ -88,6 +88,13 @@ pub(crate) struct Opened {
     pub(crate) scratch: Arc<Content>,
 }
 
+impl Opened {
+    /// Whether a chunk was wanted that is nowhere any more.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.memory.has_lost() || self.scratch.has_lost()
+    }
+}
+
 /// What a clone is to tell of its snapshot when it has been used. When it is dropped untold, another clone is to.
 #[derive(Debug)]
 pub(crate) struct Lesson {
@@ -158,7 +165,7 @@ impl Snapshot {
         });
         let opened =
             Opened { state: self.state()?, memory: part("memory")?, prefetch, scratch: part("scratch")? };
-        if opened.memory.has_lost() { Err(ContentsError::Lost) } else { Ok(opened) }
+        if opened.has_lost() { Err(ContentsError::Lost) } else { Ok(opened) }
     }
 
     fn state(&self) -> Result<File, ContentsError> {

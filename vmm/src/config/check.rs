@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use vmm_api::{DriveAccess, DriveConfig, Grant, MachineConfig, Refusal, SerialConfig, Source, VsockConfig};
+use vmm_api::{
+    DriveAccess, DriveConfig, Grant, Layered, MachineConfig, Refusal, SerialConfig, Source, VsockConfig,
+};
 
 use super::{Cmdline, DriveId, MemSize, VcpuCount};
 
@@ -85,7 +87,7 @@ impl Descriptors {
     /// Of a file.
     pub(super) fn check_source(&mut self, field: &str, source: &Source) -> Result<(), Refusal> {
         match source {
-            Source::Chunks(_) => Err(refuse(field, "a file is wanted, not chunks")),
+            Source::Chunks(_) | Source::Layered(_) => Err(refuse(field, "a file is wanted, not chunks")),
             Source::Fd(fd) => self.claim(&format!("{field}.fd"), *fd),
             Source::Path(path) if path.as_os_str().is_empty() => {
                 Err(refuse(format!("{field}.path"), "empty path"))
@@ -148,7 +150,14 @@ pub(super) fn check_drives(
             Source::Chunks(_) if drive.access != DriveAccess::ReadOnly => {
                 return Err(refuse(field, "chunks are not written to"));
             }
+            Source::Layered(_) if drive.access != DriveAccess::ReadWrite => {
+                return Err(refuse(field, "a layer is there to be written to"));
+            }
             Source::Chunks(grant) => fds.check_grant(&format!("{field}.chunks"), grant)?,
+            Source::Layered(Layered { base, layer }) => {
+                fds.check_grant(&format!("{field}.layered.base"), base)?;
+                fds.claim(&format!("{field}.layered.layer"), *layer)?;
+            }
             source => fds.check_source(&field, source)?,
         }
         checked.push((id, drive));

@@ -103,7 +103,7 @@ impl SnapshotFiles {
 
 fn require_descriptor(source: &Source) -> Result<(), Refusal> {
     match source {
-        Source::Fd(_) | Source::Chunks(_) => Ok(()),
+        Source::Fd(_) | Source::Chunks(_) | Source::Layered(_) => Ok(()),
         Source::Path(path) => {
             let path = path.display();
             Err(Refusal {

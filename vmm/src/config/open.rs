@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use chunk_store::{Kind, Reader};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
-use vmm_api::{DriveAccess, DriveConfig, Grant, Refusal, SerialConfig, Source, VsockConfig};
+use vmm_api::{DriveAccess, DriveConfig, Grant, Layered, Refusal, SerialConfig, Source, VsockConfig};
 
 use super::check::{Checked, refuse};
 use super::{Config, Drive, DriveContent, DriveId, SerialOutput, Vsock};
@@ -18,6 +18,9 @@ const SECTOR_LEN: u64 = 512;
 
 /// Contents that are drives.
 const DRIVE_KINDS: &[Kind] = &[Kind::Image, Kind::Code, Kind::Layer];
+
+/// Contents that are drives which are written over.
+const LAYERED_KINDS: &[Kind] = &[Kind::Scratch];
 
 pub(super) fn open(checked: Checked, fds: Vec<OwnedFd>) -> Result<Config, Refusal> {
     let mut fds = Received::new(fds);
@@ -77,7 +80,9 @@ impl Received {
                 let file = opened.map_err(|e| refuse(&field, format!("open {}: {e}", path.display())))?;
                 (field, file)
             }
-            Source::Chunks(_) => return Err(refuse(field, "a file is wanted, not chunks")),
+            Source::Chunks(_) | Source::Layered(_) => {
+                return Err(refuse(field, "a file is wanted, not chunks"));
+            }
         };
         require_regular(&field, &file)?;
         Ok(file)
@@ -167,6 +172,17 @@ fn open_drive(fds: &mut Received, field: &str, id: DriveId, drive: DriveConfig) 
             let reader = fds.open_grant(&format!("{field}.chunks"), grant, DRIVE_KINDS)?;
             let len = reader.len();
             (DriveContent::Chunks(reader), len)
+        }
+        Source::Layered(Layered { base, layer }) => {
+            let field = format!("{field}.layered");
+            let reader = fds.open_grant(&format!("{field}.base"), base, LAYERED_KINDS)?;
+            let layer_field = format!("{field}.layer");
+            let layer = fds.open(&layer_field, Source::Fd(layer), DriveAccess::ReadWrite)?;
+            let (wanted, found) = (reader.len(), len(&layer_field, &layer)?);
+            if wanted != found {
+                return Err(refuse(layer_field, format!("{found} bytes over a content of {wanted}")));
+            }
+            (DriveContent::Layered(reader, layer), wanted)
         }
         source => {
             let file = fds.open(field, source, drive.access)?;

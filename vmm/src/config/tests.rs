@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use proptest::prelude::*;
-use vmm_api::{DriveAccess, DriveConfig, Grant, MachineConfig, SerialConfig, Source, VsockConfig};
+use vmm_api::{DriveAccess, DriveConfig, Grant, Layered, MachineConfig, SerialConfig, Source, VsockConfig};
 
 use super::Config;
 use super::check::{MAX_DRIVES, MAX_MEM_SIZE_MIB, MAX_VCPUS, MIN_MEM_SIZE_MIB, check};
@@ -26,6 +26,12 @@ fn good() -> MachineConfig {
 
 fn drive(id: &str, fd: usize) -> DriveConfig {
     DriveConfig { id: id.into(), source: Source::Fd(fd), access: DriveAccess::ReadOnly }
+}
+
+/// Read by chunks, and written over: table, slots, asks, layer.
+fn layered([table, slots, asks, layer]: [usize; 4]) -> DriveConfig {
+    let source = Source::Layered(Layered { base: Grant { table, slots, asks }, layer });
+    DriveConfig { source, access: DriveAccess::ReadWrite, ..drive("a", 0) }
 }
 
 /// Read by chunks: table, slots, asks.
@@ -69,6 +75,13 @@ fn every_field_is_checked_and_named() {
     refuses("drives[0].source.chunks.asks", |c| c.drives = vec![chunks([1, 2, 4])]);
     refuses("drives[0].source", |c| {
         c.drives = vec![DriveConfig { access: DriveAccess::ReadWrite, ..chunks([1, 2, 3]) }];
+    });
+    assert_eq!(refused_field(MachineConfig { drives: vec![layered([3, 1, 2, 4])], ..good() }, 5), None);
+    refuses("drives[0].source.layered.base.table", |c| c.drives = vec![layered([0, 1, 2, 3])]);
+    refuses("drives[0].source.layered.layer", |c| c.drives = vec![layered([1, 2, 3, 3])]);
+    refuses("drives[0].source.layered.layer", |c| c.drives = vec![layered([1, 2, 3, 4])]);
+    refuses("drives[0].source", |c| {
+        c.drives = vec![DriveConfig { access: DriveAccess::ReadOnly, ..layered([1, 2, 3, 0]) }];
     });
     refuses("kernel", |c| c.kernel = chunks([1, 2, 3]).source);
     refuses("initrd", |c| c.initrd = Some(chunks([1, 2, 3]).source));

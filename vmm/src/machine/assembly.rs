@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
+use chunk_store::Reader;
 use devices::{
     Access, Block, Generation, GenerationPlace, GenerationResources, GenerationState, MMIO_REGION_SIZE,
     MmioTransport, QUEUE_NOTIFY_OFFSET, RESET_PORT_REGION_SIZE, ResetPort, Rng, SERIAL_REGION_SIZE, Serial,
@@ -24,7 +25,8 @@ use super::new_event;
 use crate::acpi::{self, MmioSlot};
 use crate::boot::{self, Entry};
 use crate::chunk_drive::{ChunkDrive, FirstReads};
-use crate::config::{Cmdline, Drive, DriveContent, SerialOutput, Vsock};
+use crate::config::{Cmdline, Drive, DriveContent, DriveId, SerialOutput, Vsock};
+use crate::layered_drive::LayeredDrive;
 use crate::layout;
 use crate::power::{self, GuestEnd};
 use crate::vcpu::{Buses, Shared};
@@ -154,10 +156,9 @@ impl<'a> Assembly<'a> {
         };
         let storage: Box<dyn Storage> = match content {
             DriveContent::File(file) => Box::new(file),
-            DriveContent::Chunks(reader) => {
-                let drive = ChunkDrive::new(id.as_str(), reader);
-                self.first_reads.insert(id.as_str().to_owned(), drive.first_reads());
-                Box::new(drive)
+            DriveContent::Chunks(reader) => Box::new(self.chunk_drive(&id, reader)),
+            DriveContent::Layered(reader, layer) => {
+                Box::new(LayeredDrive::new(self.chunk_drive(&id, reader), layer))
             }
         };
         let id = devices::DriveId::try_from(id.as_str()).map_err(device_failed(&name))?;
@@ -175,6 +176,13 @@ impl<'a> Assembly<'a> {
             lock(&transport).change_config().map_err(MachineError::Events)?;
         }
         Ok(())
+    }
+
+    /// What it reads is part of the machine's working set.
+    fn chunk_drive(&mut self, id: &DriveId, reader: Reader) -> ChunkDrive {
+        let drive = ChunkDrive::new(id.as_str(), reader);
+        self.first_reads.insert(id.as_str().to_owned(), drive.first_reads());
+        drive
     }
 
     pub(super) fn attach_vsock(

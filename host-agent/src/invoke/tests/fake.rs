@@ -171,11 +171,17 @@ impl Fake {
 
     /// Plays a clone: what it was made from is in its files.
     fn load(self, config: &LoadConfig, fds: Vec<OwnedFd>) {
-        let count = 13 + 3 * usize::from(config.prefetch.is_some());
+        let tmp = match &config.drives[2].source {
+            Source::Layered(layered) => Some(layered.base),
+            _ => None,
+        };
+        let count = 13 + 3 * [config.prefetch, tmp].iter().flatten().count();
         assert_eq!((fds.len(), config.drives.len(), config.resume), (count, 3, true));
         let Source::Fd(state) = config.state else { panic!("{config:?}") };
         let of_nobody = files::open(&fds[state], &files::read(&fds, &config.memory), &config.key);
         let way = if of_nobody { RUNTIME } else { CLONED };
+        // Who is nobody yet has no /tmp of anybody's.
+        assert_eq!(tmp.is_some(), way == CLONED);
         check_identity(config.identity.as_ref().unwrap(), way == RUNTIME);
         if self.is("refuse load") {
             self.refuse("state");

@@ -17,7 +17,7 @@ use guest_protocol::{
     MAX_CHUNK_LEN, Outcome, PROTOCOL_VERSION, ResponseHead, RestoreFailure, RestoreReport, ResumeHello,
     SEED_LEN, Start, StepOutcome, encode, generation_counter,
 };
-use vmm_api::{DriveConfig, Request, Response, SnapshotReport, Source};
+use vmm_api::{DriveConfig, Layered, Request, Response, SnapshotReport, Source};
 
 use super::{BOOTED, BROKER, Fake, RUNTIME, TOLD, check_identity, files, wait_for_gate};
 
@@ -194,7 +194,11 @@ impl Guest {
             b"\"how\"" => self.respond(&request_id, format!("{:?}", self.fake.way.get()).as_bytes()),
             b"\"who\"" => {
                 let start = self.start.as_ref().unwrap();
-                let Source::Fd(tmp) = self.drives[2].source else { panic!("{:?}", self.drives) };
+                let tmp = match self.drives[2].source {
+                    Source::Fd(tmp) => tmp,
+                    Source::Layered(Layered { layer, .. }) => layer,
+                    _ => panic!("{:?}", self.drives),
+                };
                 let tmp_mib = File::from(self.fds[tmp].try_clone().unwrap()).metadata().unwrap().len() >> 20;
                 let drives = (self.drive(0), self.drive(1), tmp_mib);
                 let who = (&start.function_name, &start.environment, drives);
