@@ -71,6 +71,11 @@ fn says(line: &str) -> Value {
     json!({ "says": format!("step: {line}") })
 }
 
+/// Of files that an agent has opened which was started since this killer watches.
+fn copies() -> Value {
+    reads(&format!("{STATE}/chunks/cache/slots-*"))
+}
+
 fn new(file: &str) -> String {
     format!("{STATE}/snapshots/new-*{file}")
 }
@@ -285,8 +290,7 @@ fn publication() -> Vec<Step> {
 }
 
 #[test]
-fn an_agent_killed_at_any_step_of_a_publication_or_as_a_clone_starts_leaves_nothing_and_the_next_one_goes_on()
-{
+fn an_agent_killed_at_any_step_of_a_publication_or_a_resume_leaves_nothing_and_the_next_one_goes_on() {
     let agent = Agent::alone();
     let killer = Killer::start(vec![Step("agent", "the code is packed", vec![runs("/usr/bin/mkfs.erofs")])]);
     let function = agent.function();
@@ -313,8 +317,13 @@ fn an_agent_killed_at_any_step_of_a_publication_or_as_a_clone_starts_leaves_noth
     assert_eq!(function.publish_active(), "2", "it was published once");
     agent.look_for_snapshots(2);
 
-    let kill = |name, sign| Step("agent", name, vec![sign]);
-    let resume = vec![kill("a process is started", vmm())];
+    let kill = |name, signs| Step("agent", name, signs);
+    let resume = vec![
+        kill("a process is started", vec![vmm()]),
+        kill("memory is filled", vec![vmm(), copies()]),
+        kill("a hook runs", vec![says("hook")]),
+        kill("the function runs", vec![says("event")]),
+    ];
     let steps = resume.len();
     let mut killer = Killer::start(resume);
     for _ in 0..steps {
@@ -360,11 +369,14 @@ fn a_vmm_killed_at_any_step_of_a_publication_or_a_resume_is_replaced_or_told_of(
     killer.end();
     Agent::look();
 
-    let killer = Killer::start(vec![
+    let mut killer = Killer::start(vec![
+        Step("agent", "nothing is done", vec![]),
         kill("the function runs", vec![says("event")]),
+        kill("its memory is read", vec![copies()]),
         kill("a hook runs", vec![says("hook")]),
-        kill("a hook runs again", vec![says("hook")]),
     ]);
+    killer.killed();
+    killer.serving();
     let lost = function.invoke_as(&version, &json!({})).expect("an answer about the function");
     assert_eq!(lost.error().0, "Runtime.ExitError", "{lost:?}");
     // Two clones are lost before they have the event: a guest is booted for it.

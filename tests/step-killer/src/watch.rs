@@ -65,7 +65,13 @@ impl Files {
     pub(crate) fn new() -> Result<Self> {
         let flags = InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC | InitFlags::FAN_NONBLOCK;
         let files = EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC | EventFFlags::O_LARGEFILE;
-        Fanotify::init(flags, files).context("fanotify_init").map(Self)
+        let files = Self(Fanotify::init(flags, files).context("fanotify_init")?);
+        // The kernel asks nobody about reads of a file that was opened while nobody wanted to be asked: from here on somebody does,
+        // whatever is watched for. Nothing is run from there.
+        let always = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM;
+        let marked = files.0.mark(always, MaskFlags::FAN_OPEN_EXEC_PERM, AT_FDCWD, Some(STATE_DIR));
+        marked.with_context(|| format!("fanotify_mark {STATE_DIR}"))?;
+        Ok(files)
     }
 
     /// From now on that kind of deed is told.
