@@ -42,6 +42,8 @@ const REQUEST_DATA_MAX: u64 = 16 << 20;
 /// Requests a wake-up, and bytes after which it ends: other devices share the thread.
 const WAKE_REQUESTS: usize = 64;
 const WAKE_BYTES: u64 = 4 << 20;
+/// What a flush counts for, in bytes: the thread waits for the host's disk, which may take milliseconds. So a wake-up has four.
+const FLUSH_BYTES: u64 = WAKE_BYTES / 4;
 
 /// Whether the guest may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,14 @@ struct Disk {
     sectors: u64,
 }
 
+/// What a request came to.
+struct Done {
+    /// Bytes of its writable half that were written.
+    used: u32,
+    /// Bytes of a wake-up's budget that it took.
+    cost: u64,
+}
+
 impl Block {
     /// Capacity in sectors of 512 bytes.
     #[must_use]
@@ -128,22 +138,28 @@ impl Block {
 }
 
 impl Disk {
-    /// Does one request and returns how many bytes of its writable half were written.
-    fn serve(&mut self, buffers: Buffers<'_>) -> u32 {
+    /// Does one request.
+    fn serve(&mut self, buffers: Buffers<'_>) -> Done {
         let Buffers { readable, writable: mut data_in } = buffers;
+        let moved = (readable.len() + data_in.len()) as u64;
         // §5.2.6: the last writable byte is the status. Without one there is nowhere to answer.
-        let Some(status_at) = data_in.len().checked_sub(1) else { return 0 };
-        let Some(status_byte) = data_in.split_off(status_at) else { return 0 };
-        let (status, written) = match Header::take(readable) {
-            Some((header, data_out)) => self.execute(&header, data_out, data_in),
-            None => (Status::IoError, 0),
+        let Some(status_at) = data_in.len().checked_sub(1) else { return Done { used: 0, cost: moved } };
+        let Some(status_byte) = data_in.split_off(status_at) else { return Done { used: 0, cost: moved } };
+        let (status, written, cost) = match Header::take(readable) {
+            Some((header, data_out)) => {
+                let cost = if header.kind == Kind::Flush { FLUSH_BYTES } else { moved };
+                let (status, written) = self.execute(&header, data_out, data_in);
+                (status, written, cost)
+            }
+            None => (Status::IoError, 0, moved),
         };
         status_byte.fill_from(&[status as u8]);
         // §2.7.8: how much was written. After a failure the data is undefined and only the status counts.
-        match status {
+        let used = match status {
             Status::Ok if written == status_at => u32::try_from(written + 1).unwrap_or(u32::MAX),
             _ => 1,
-        }
+        };
+        Done { used, cost }
     }
 
     /// Returns the status and how many bytes of `data_in` were filled.
@@ -235,9 +251,8 @@ impl VirtioDevice for Block {
         let Some(queue) = queues.first_mut() else { return Ok(()) };
         let mut budget = WAKE_BYTES;
         let served = serve(queue, memory, interrupt, WAKE_REQUESTS, |buffers| {
-            let moved = (buffers.readable.len() + buffers.writable.len()) as u64;
-            let used = disk.serve(buffers);
-            budget = budget.saturating_sub(moved);
+            let Done { used, cost } = disk.serve(buffers);
+            budget = budget.saturating_sub(cost);
             Ok(if budget == 0 { Outcome::UsedLast(used) } else { Outcome::Used(used) })
         })?;
         if served == Served::Partly {

@@ -341,6 +341,20 @@ fn a_full_queue_is_served_with_the_other_devices_in_turn() {
 }
 
 #[test]
+fn a_wake_up_waits_for_the_hosts_disk_a_few_times_and_no_more() {
+    let (mut driver, _) = started(Access::ReadWrite);
+    put_header(&driver, FLUSH, 0);
+    for _ in 0..20 {
+        driver.add(0, &[readable(HEADER, 16), writable(STATUS, 1)]);
+    }
+    driver.write(crate::virtio::registers::Register::QueueNotify, 0);
+    driver.device().handle(Event::Kick(0)).unwrap();
+    assert_eq!(driver.used(0).len() as u64, WAKE_BYTES / FLUSH_BYTES);
+    driver.run();
+    assert_eq!(driver.used(0).len() as u64, 20 - WAKE_BYTES / FLUSH_BYTES);
+}
+
+#[test]
 fn events_of_a_device_in_reset_do_nothing() {
     let (mut driver, _) = started(Access::ReadOnly);
     put_header(&driver, IN, 0);

@@ -163,6 +163,30 @@ mod tests {
     }
 
     #[test]
+    fn a_storm_of_accesses_leaves_a_port_that_prints() {
+        let (mut serial, irq, mut reader) = port();
+        for value in 0..=u8::MAX {
+            for offset in (0..=16).chain([u64::MAX]) {
+                serial.write(offset, &[value]);
+                serial.write(offset, &[value; 8]);
+                serial.read(offset, &mut [0]);
+                serial.receive(&[value; 64]);
+            }
+        }
+        let _ = irq.read();
+        // As a driver sets it up again: no loopback, no divisor latch.
+        for (register, value) in [(3, 3), (4, 0)] {
+            serial.write(register, &[value]);
+        }
+        serial.flush();
+        print(&mut serial, "still there\n");
+        drop(serial);
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).unwrap();
+        assert!(bytes.ends_with(b"still there\n"));
+    }
+
+    #[test]
     fn registers_survive_save_and_restore_and_a_hostile_fifo_does_not() {
         let (mut serial, irq, _reader) = port();
         serial.write(INTERRUPT_ENABLE, &[1]);

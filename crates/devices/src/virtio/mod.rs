@@ -2,6 +2,8 @@
 
 pub(crate) mod chain;
 pub(crate) mod device;
+#[cfg(test)]
+mod hostile;
 pub(crate) mod mmio;
 mod persist;
 pub(crate) mod registers;

@@ -16,6 +16,10 @@ use vmm_sys_util::eventfd::EventFd;
 use super::registers::Register;
 use crate::{BusDevice, Event, Memory, MmioTransport, TransportResources, VirtioDevice};
 
+/// Rings of a queue, from its base, which [`Driver::table`] is.
+pub(crate) const AVAILABLE: u64 = 0x4000;
+pub(crate) const USED: u64 = 0x8000;
+
 pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
 pub(crate) const INDIRECT: u16 = 4;
@@ -27,7 +31,7 @@ pub(crate) const MEMORY_LEN: u64 = 16 << 20;
 pub(crate) const BUFFERS: u64 = 1 << 20;
 
 /// One descriptor, as the driver writes it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Desc {
     pub(crate) addr: u64,
     pub(crate) len: u32,
@@ -121,6 +125,10 @@ impl<D: VirtioDevice + 'static> Driver<D> {
         assert!(!self.needs_reset(), "device refused to start");
     }
 
+    pub(crate) fn queue_size(&self, queue: usize) -> u16 {
+        self.rings[queue].size
+    }
+
     pub(crate) fn offered(&mut self) -> u64 {
         self.write(Register::DeviceFeaturesSel, 1);
         let high = self.read(Register::DeviceFeatures);
@@ -154,8 +162,8 @@ impl<D: VirtioDevice + 'static> Driver<D> {
         self.write(Register::QueueSel, queue as u32);
         self.write(Register::QueueSize, self.rings[queue].size.into());
         self.write(Register::QueueDescLow, base);
-        self.write(Register::QueueDriverLow, base + 0x4000);
-        self.write(Register::QueueDeviceLow, base + 0x8000);
+        self.write(Register::QueueDriverLow, base + AVAILABLE as u32);
+        self.write(Register::QueueDeviceLow, base + USED as u32);
         self.write(Register::QueueReady, 1);
     }
 
@@ -216,7 +224,7 @@ impl<D: VirtioDevice + 'static> Driver<D> {
 
     pub(crate) fn make_available(&mut self, queue: usize, head: u16) {
         let ring = &mut self.rings[queue];
-        let avail = Ring::base(queue) + 0x4000;
+        let avail = Ring::base(queue) + AVAILABLE;
         let at = avail + 4 + 2 * u64::from(ring.avail % ring.size);
         ring.avail = ring.avail.wrapping_add(1);
         let index = ring.avail;
@@ -225,7 +233,7 @@ impl<D: VirtioDevice + 'static> Driver<D> {
     }
 
     pub(crate) fn set_avail_index(&self, queue: usize, index: u16) {
-        self.put(Ring::base(queue) + 0x4002, &index.to_le_bytes());
+        self.put(Ring::base(queue) + AVAILABLE + 2, &index.to_le_bytes());
     }
 
     /// Notifies, then lets the I/O thread's part run until no eventfd and no backend is readable.
@@ -253,7 +261,7 @@ impl<D: VirtioDevice + 'static> Driver<D> {
 
     /// New entries of the used ring: heads and lengths.
     pub(crate) fn used(&mut self, queue: usize) -> Vec<(u32, u32)> {
-        let used = Ring::base(queue) + 0x8000;
+        let used = Ring::base(queue) + USED;
         let index = u16::from_le_bytes(self.get(used + 2));
         let ring = &mut self.rings[queue];
         let mut entries = Vec::new();
