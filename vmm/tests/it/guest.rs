@@ -127,6 +127,21 @@ impl Guest {
             .raw(&[0x75, 0xf1])
     }
 
+    /// Waits until one of these bits is set: `mov eax, [address]; test al, bits; jz` back.
+    pub(crate) fn await_bits(self, address: u32, bits: u8) -> Self {
+        self.load(address).raw(&[0xa8, bits, 0x74, 0xf7])
+    }
+
+    /// `mov ecx, count`, then `body` that often: `dec ecx; jnz` back. The body keeps `ecx`.
+    pub(crate) fn repeat(self, count: u32, body: &Self) -> Self {
+        let back = -i32::try_from(body.code.len() + 7).expect("a short loop");
+        self.raw(&[0xb9])
+            .raw(&count.to_le_bytes())
+            .raw(&body.code)
+            .raw(&[0x49, 0x0f, 0x85])
+            .raw(&back.to_le_bytes())
+    }
+
     /// `body` again and again, between two numbers: it counts as [`Guest::count_for_ever`] does.
     pub(crate) fn count_for_ever_with(self, address: u32, body: &Self) -> Self {
         let body = Self::new()

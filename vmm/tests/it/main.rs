@@ -9,6 +9,7 @@ mod chunks;
 mod confinement;
 mod control;
 mod guest;
+mod hostile;
 mod machine;
 mod process;
 mod reading;
