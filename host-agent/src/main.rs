@@ -33,6 +33,7 @@ use crate::{
     config::{AuthMode, Config},
     disk::Disk,
     functions::Functions,
+    server::Bounds,
 };
 
 const USAGE: &str = "usage: host-agent serve [--config FILE] [--no-auth]";
@@ -133,7 +134,7 @@ async fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<
         drop(stopped.await);
         invoker.shutdown().await;
     };
-    tokio::join!(server::serve(listener, api::router(app), stop), drain);
+    tokio::join!(server::serve(listener, api::router(app), Bounds::NODE, stop), drain);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 fn agent() -> Command {
@@ -102,6 +103,60 @@ fn the_daemon_serves_until_it_is_told_to_end() {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+/// More connections than the daemon keeps.
+const CROWD: usize = 10_000;
+
+/// What it keeps, and what their buffers may take together.
+const KEPT: usize = 4096;
+const CROWD_MAX_KIB: u64 = 128 * 1024;
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+fn healthy(address: &str) {
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"GET /tinderbox/health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[test]
+fn ten_thousand_connections_that_say_little_keep_nobody_out_and_cost_little() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, address) = serve(dir.path());
+    healthy(&address);
+    let before = resident_kib(child.id());
+    let mut crowd = Vec::with_capacity(CROWD);
+    for number in 0..CROWD {
+        let mut client = TcpStream::connect(&address).unwrap();
+        // Every other one has begun to say something. Some are gone by then, as they had to give way.
+        if number % 2 == 0 {
+            let _ = client.write_all(b"POST /2015-03-31/functions/f/invocations HTTP/1.1\r\nx: ");
+        }
+        crowd.push(client);
+        if number % 1000 == 999 {
+            healthy(&address);
+        }
+    }
+    let (after, open) = (resident_kib(child.id()), descriptors(child.id()));
+    assert!(after.saturating_sub(before) < CROWD_MAX_KIB, "{before} KiB before, {after} KiB with the crowd");
+    assert!(open < KEPT + 100, "{open} descriptors");
+    drop(crowd);
+    healthy(&address);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
 #[test]

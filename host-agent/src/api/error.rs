@@ -163,6 +163,11 @@ impl ApiError {
         Self::new(&REQUEST_TIMEOUT, "The request body did not arrive in time.")
     }
 
+    /// Bodies of others have all the memory that there is for them.
+    pub(crate) fn no_memory() -> Self {
+        Self::new(&UNAVAILABLE, "This Tinderbox node has no memory for the request body now.")
+    }
+
     /// The body ended early or was malformed.
     pub(crate) fn body_broken() -> Self {
         Self::new(&INVALID_REQUEST_CONTENT, "The request body could not be read.")

@@ -1,9 +1,10 @@
 //! What every request passes before its operation and after it: a request id, identification, the body within its
 //! bounds, the signature, and AWS's headers on the answer.
 //!
-//! Bounds: a body is as long as its operation takes and no longer, all bodies together take [`BODY_BUDGET_KIB`], and a
-//! body that does not arrive is given up. A body that is too long is read on and thrown away for a while, because a
-//! client that is still sending does not read the answer.
+//! Bounds: a body is as long as its operation takes and no longer, all bodies together take [`BODY_BUDGET_KIB`], of which each
+//! has what it has sent, about, and not what it announces; and a body that does not arrive is given up. A body that is too
+//! long is read on and thrown away for a while, because a client that is still sending does not read the answer. A connection
+//! whose request is not through here gives way to newer ones.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,9 +18,10 @@ use axum::{
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{ApiError, App, names::Caller};
+use crate::server::Standing;
 
 /// Longest event: Lambda's 6 MB.
 pub(crate) const MAX_EVENT_LEN: usize = guest_protocol::MAX_BODY_LEN;
@@ -33,11 +35,24 @@ const MAX_SMALL_LEN: usize = 1024 * 1024;
 /// KiB of memory that all bodies take together; who comes later waits. Seven uploads, or eighty of the longest events.
 pub(crate) const BODY_BUDGET_KIB: usize = 512 * 1024;
 
+/// What a body has of that before any of it has come: an eighth of all, should every connection of the server announce one
+/// and send nothing. Most events are no longer.
+const FIRST_MEMORY_LEN: usize = 16 * 1024;
+
+/// By how much a body's memory grows when that is full: who is to have some has sent a fourth of it.
+const MEMORY_GROWTH: usize = 4;
+
+/// Longest wait for memory. When all of it is with bodies that want more, this ends it.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What a body may be over its limit and still be read to its end, in bytes.
 const MAX_DISCARDED_LEN: usize = 64 * 1024 * 1024;
 
-/// Longest time for a body to arrive, waiting for memory included: 70 MB at 2 Mbit/s.
-const BODY_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest time for a body to arrive, waiting for memory included: this, and what [`MIN_BODY_RATE`] makes of its length.
+const BODY_GRACE: Duration = Duration::from_secs(30);
+
+/// Bytes a second of a body that are not too slow, 2 Mbit/s: five minutes for the longest upload.
+const MIN_BODY_RATE: usize = 256 * 1024;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 
@@ -51,13 +66,20 @@ pub(crate) struct Admitted {
 }
 
 /// Lets a request through to its operation, or answers it.
-pub(crate) async fn gate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(crate) async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    // None without a server in front.
+    let standing = request.extensions_mut().remove::<Standing>();
     let request_id = uuid::Uuid::new_v4().to_string();
     let id_header = HeaderValue::from_str(&request_id).ok();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = match admit(&app, request, request_id).await {
         // The memory is given back when the operation is done with the body.
-        Ok((request, _memory)) => next.run(request).await,
+        Ok((request, _memory)) => {
+            if let Some(standing) = standing {
+                standing.admit().await;
+            }
+            next.run(request).await
+        }
         Err(error) => error.into_response(),
     };
     if let Some(id) = id_header {
@@ -67,26 +89,28 @@ pub(crate) async fn gate(State(app): State<Arc<App>>, request: Request, next: Ne
     response
 }
 
-async fn admit(
-    app: &App,
-    request: Request,
-    request_id: String,
-) -> Result<(Request, OwnedSemaphorePermit), ApiError> {
+async fn admit(app: &App, request: Request, request_id: String) -> Result<(Request, Memory), ApiError> {
     let (mut head, body) = request.into_parts();
     let claim = app.authenticator.identify(&head, chrono::Utc::now())?;
     let (limit, operation) = body_limit(&head);
     let announced = body.size_hint().upper().and_then(|len| usize::try_from(len).ok());
+    let room = announced.unwrap_or(limit).min(limit);
     let reading = async {
-        let memory = reserve(app, announced.unwrap_or(limit).min(limit)).await?;
-        let (body, hash) = read(body, announced.unwrap_or(0), limit, operation).await?;
+        let mut memory = Memory::reserve(&app.body_budget, room).await?;
+        let (body, hash) = read(body, &mut memory, limit, operation).await?;
         Ok::<_, ApiError>((memory, body, hash))
     };
-    let read = tokio::time::timeout(BODY_TIMEOUT, reading).await;
+    let read = tokio::time::timeout(patience(room), reading).await;
     let (memory, body, hash) = read.map_err(|_| ApiError::body_timeout())??;
     claim.verify(&hash)?;
     let caller = Caller { account_id: app.account_id.clone(), region: claim.region };
     head.extensions.insert(Admitted { caller, request_id });
     Ok((Request::from_parts(head, Body::from(body)), memory))
+}
+
+/// How long a body of this length may take to arrive.
+fn patience(len: usize) -> Duration {
+    BODY_GRACE + Duration::from_secs((len / MIN_BODY_RATE) as u64)
 }
 
 /// How long the body of a request may be, and what AWS calls its operation.
@@ -103,21 +127,55 @@ fn body_limit(head: &Parts) -> (usize, &'static str) {
     }
 }
 
-/// Waits for the memory that a body may take.
-async fn reserve(app: &App, len: usize) -> Result<OwnedSemaphorePermit, ApiError> {
-    let kib = u32::try_from(len / 1024 + 1).unwrap_or(u32::MAX);
-    // The semaphore is never closed; the longest body is far below the budget.
-    Arc::clone(&app.body_budget).acquire_many_owned(kib).await.map_err(|_| ApiError::internal())
+/// What a body has of the budget.
+struct Memory {
+    budget: Arc<Semaphore>,
+    permit: OwnedSemaphorePermit,
+    /// Bytes that it may take now, and at most.
+    len: usize,
+    max: usize,
+}
+
+impl Memory {
+    /// The first of it, for a body of at most `max` bytes.
+    async fn reserve(budget: &Arc<Semaphore>, max: usize) -> Result<Self, ApiError> {
+        let len = max.min(FIRST_MEMORY_LEN);
+        let permit = acquire(budget, kib(len)).await?;
+        Ok(Self { budget: Arc::clone(budget), permit, len, max })
+    }
+
+    /// Until there is room for `len` bytes.
+    async fn grow(&mut self, len: usize) -> Result<(), ApiError> {
+        if len > self.len {
+            let grown = len.max(self.len * MEMORY_GROWTH).min(self.max.max(len));
+            let more = acquire(&self.budget, kib(grown) - kib(self.len)).await?;
+            self.permit.merge(more);
+            self.len = grown;
+        }
+        Ok(())
+    }
+}
+
+fn kib(len: usize) -> u32 {
+    u32::try_from(len / 1024 + 1).unwrap_or(u32::MAX)
+}
+
+async fn acquire(budget: &Arc<Semaphore>, kib: u32) -> Result<OwnedSemaphorePermit, ApiError> {
+    match tokio::time::timeout(MEMORY_TIMEOUT, Arc::clone(budget).acquire_many_owned(kib)).await {
+        // The semaphore is never closed; the longest body is far below the budget.
+        Ok(permit) => permit.map_err(|_| ApiError::internal()),
+        Err(_) => Err(ApiError::no_memory()),
+    }
 }
 
 /// Reads a body to its end, hashing as it arrives.
 async fn read(
     mut body: Body,
-    announced: usize,
+    memory: &mut Memory,
     limit: usize,
     operation: &str,
 ) -> Result<(Bytes, [u8; 32]), ApiError> {
-    let mut bytes = BytesMut::with_capacity(announced.min(limit));
+    let mut bytes = BytesMut::new();
     let mut hash = Sha256::new();
     let mut discarded = 0;
     while let Some(frame) = body.frame().await {
@@ -131,6 +189,10 @@ async fn read(
             continue;
         }
         hash.update(&data);
+        if bytes.capacity() - bytes.len() < data.len() {
+            memory.grow(bytes.len() + data.len()).await?;
+            bytes.reserve(memory.len - bytes.len());
+        }
         bytes.extend_from_slice(&data);
     }
     if discarded > 0 {

@@ -35,6 +35,7 @@ use crate::{
 };
 
 mod aliases;
+mod bodies;
 mod chunks;
 mod create;
 mod invoke;
@@ -42,6 +43,7 @@ mod list;
 mod refusals;
 mod snap_start;
 mod tags;
+mod tricks;
 mod update;
 mod versions;
 
@@ -121,6 +123,7 @@ impl Invoker for Echo {
 /// A node with two runtimes and no sandboxes.
 struct Node {
     router: Router,
+    body_budget: Arc<Semaphore>,
     invoker: Arc<Echo>,
     dir: tempfile::TempDir,
 }
@@ -181,13 +184,14 @@ impl Node {
         );
         let invoker = Arc::new(Echo::default());
         let functions = Functions::open(Arc::new(store), code, invoker.clone()).await.unwrap();
-        let router = router(App::new(&config, functions, invoker.clone(), chunks));
-        Self { router, invoker, dir }
+        let app = App::new(&config, functions, invoker.clone(), chunks);
+        let body_budget = Arc::clone(&app.body_budget);
+        Self { router: router(app), body_budget, invoker, dir }
     }
 
     /// The same node after a restart, however it ended.
     async fn restarted(self) -> Self {
-        let Self { router, invoker, dir } = self;
+        let Self { router, body_budget: _, invoker, dir } = self;
         invoker.snapshots.send_modify(|made| made.extend([(STOPPING.into(), None)]));
         drop((router, invoker));
         // The view's task and settling tasks hold the store until they see that nobody else does.

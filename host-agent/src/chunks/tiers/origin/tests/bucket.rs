@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::Bucket;
+use crate::{config::Bucket, server::Bounds};
 
 /// What a service has seen and has.
 #[derive(Debug, Default)]
@@ -91,7 +91,7 @@ async fn start() -> (Arc<Service>, Origin) {
         ca: "none".into(),
     };
     let router = Router::new().fallback(answer).with_state(Arc::clone(&service));
-    tokio::spawn(crate::server::serve(listener, router, std::future::pending()));
+    tokio::spawn(crate::server::serve(listener, router, Bounds::NODE, std::future::pending()));
     (service, Origin::bucket(&settings).unwrap())
 }
 
