@@ -230,6 +230,56 @@ fn a_presigned_url_is_good_until_it_expires() {
     assert_eq!(changed.judged(AuthMode::Required, at(NOW)), Err("InvalidSignatureException"));
 }
 
+/// What is promised of a request that somebody overheard: while its time lasts it is taken as often as it comes, as by AWS, and
+/// only it is: whatever the signature covers cannot be another, and that is all but headers that are not named.
+#[test]
+fn a_request_may_be_sent_again_while_its_time_lasts_and_nothing_else_with_its_signature() {
+    let late = at(NOW) + MAX_SKEW;
+    for now in [at(NOW), at(NOW), late] {
+        assert_eq!(good().judged(AuthMode::Required, now), Ok("eu-west-1".into()));
+    }
+    let second = TimeDelta::seconds(1);
+    assert_eq!(good().judged(AuthMode::Required, late + second), Err("InvalidSignatureException"));
+    type Change = fn(&mut Sent);
+    let header = |sent: &mut Sent, name: &str, value: &str| {
+        let old = sent.headers.iter_mut().find(|(given, _)| given == name).unwrap();
+        value.clone_into(&mut old.1);
+    };
+    let changes: [(&str, Change); 9] = [
+        ("method", |sent| sent.method = "PUT".into()),
+        ("path", |sent| sent.uri += "/other"),
+        ("query", |sent| sent.uri += "?Qualifier=2"),
+        ("body", |sent| sent.body = b"{ }".into()),
+        ("host", |sent| sent.headers[0].1 = "127.0.0.1:9001".into()),
+        ("an older time", |sent| retimed(sent, "20261123T115959Z")),
+        ("a newer time", |sent| retimed(sent, "20261123T120001Z")),
+        ("region", |sent| reauthorized(sent, "eu-west-1", "eu-west-2")),
+        ("service", |sent| reauthorized(sent, "/lambda/", "/iam/")),
+    ];
+    for (what, change) in changes {
+        let mut sent = good();
+        change(&mut sent);
+        let judged = sent.judged(AuthMode::Required, at(NOW));
+        assert!(judged.is_err(), "another {what} is taken: {judged:?}");
+        assert_eq!(sent.judged(AuthMode::Optional, at(NOW)), judged, "{what}");
+    }
+    let mut more = good();
+    more.headers.push(("x-unsigned".into(), "a".into()));
+    assert_eq!(more.judged(AuthMode::Required, at(NOW)), Ok("eu-west-1".into()));
+    header(&mut more, "x-unsigned", "b");
+    assert_eq!(more.judged(AuthMode::Required, at(NOW)), Ok("eu-west-1".into()));
+}
+
+fn retimed(sent: &mut Sent, date: &str) {
+    let time = sent.headers.iter_mut().find(|(name, _)| name == "x-amz-date").unwrap();
+    date.clone_into(&mut time.1);
+}
+
+fn reauthorized(sent: &mut Sent, old: &str, new: &str) {
+    let line = sent.headers.iter_mut().find(|(name, _)| name == "authorization").unwrap();
+    line.1 = line.1.replace(old, new);
+}
+
 proptest! {
     /// What the independent signer signs is taken, however odd path, query, headers and body are; with one byte of
     /// the body changed it is not.

@@ -171,6 +171,69 @@ fn a_declared_size_is_a_bound_and_a_promise() {
     assert!(matches!(tar_of(&sum), Err(Refusal::Unusable(_))));
 }
 
+/// The zip's directory with its last header changed to lie over the first entry, and its name with it.
+fn overlapped(mut zip: Vec<u8>) -> Vec<u8> {
+    let last = zip.windows(4).rposition(|window| window == b"PK\x01\x02").unwrap();
+    zip[last + 42..last + 46].copy_from_slice(&0u32.to_le_bytes());
+    zip
+}
+
+#[test]
+fn entries_that_lie_over_each_other_count_each_for_itself() {
+    let content = [7; 1000];
+    let zip = overlapped(zip_of(&[("a", 0o100_644, &content), ("b", 0o100_644, &content)]));
+    let entries = tar_of(&zip).unwrap();
+    assert!(entries.iter().all(|(_, _, unpacked)| unpacked == &content), "{entries:?}");
+    // Two that are said to be as long as all may be: told from the directory, before anything is unpacked.
+    let half = (MAX_UNZIPPED_LEN / 2 + 1) as u32;
+    let mut bomb = zip;
+    for at in 0..bomb.len() - 28 {
+        if &bomb[at..at + 4] == b"PK\x01\x02" {
+            bomb[at + 24..at + 28].copy_from_slice(&half.to_le_bytes());
+        }
+    }
+    assert_eq!(tar_of(&bomb), Err(Refusal::TooLarge));
+}
+
+/// A zip of what comes before its directory, the directory, and the two ends that say so many entries.
+fn with_directory(front: &[u8], directory: &[u8], count: u64) -> Vec<u8> {
+    let mut zip = [front, directory].concat();
+    let end = zip.len() as u64;
+    zip.extend(b"PK\x06\x06");
+    zip.extend(44u64.to_le_bytes());
+    zip.extend([45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for field in [count, count, directory.len() as u64, front.len() as u64] {
+        zip.extend(field.to_le_bytes());
+    }
+    zip.extend(b"PK\x06\x07\0\0\0\0");
+    zip.extend(end.to_le_bytes());
+    zip.extend(1u32.to_le_bytes());
+    zip.extend(b"PK\x05\x06\0\0\0\0");
+    zip.extend([0xff; 12]);
+    zip.extend([0; 2]);
+    zip
+}
+
+#[test]
+fn entries_are_counted_and_a_count_that_lies_is_not_believed() {
+    const END_LEN: usize = 22;
+    let zip = zip_of(&[("000000", 0, b"x")]);
+    let end = zip.len() - END_LEN;
+    let at = u32::from_le_bytes(zip[end + 16..end + 20].try_into().unwrap()) as usize;
+    let (front, header) = (&zip[..at], &zip[at..end]);
+    assert!(tar_of(&with_directory(front, header, 1)).is_ok());
+    let headers = (0..=MAX_ENTRIES).flat_map(|number| {
+        let mut header = header.to_vec();
+        header[46..52].copy_from_slice(format!("{number:06}").as_bytes());
+        header
+    });
+    let many = with_directory(front, &headers.collect::<Vec<_>>(), MAX_ENTRIES as u64 + 1);
+    assert!(refused(&many).contains("100001 entries are more than 100000"));
+    for lie in [2, 100_000, u64::from(u32::MAX), 1 << 62, u64::MAX] {
+        assert!(matches!(tar_of(&with_directory(front, header, lie)), Err(Refusal::Unusable(_))), "{lie}");
+    }
+}
+
 #[test]
 fn long_paths_survive_and_longer_ones_are_refused() {
     let deep = "d/".repeat(200) + "f";
