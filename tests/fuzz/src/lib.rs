@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::{BusDevice, Event, Interrupt, Memory, MmioTransport, TransportResources, VirtioDevice};
+use snapshot::Persist;
 use vm_memory::{Bytes, GuestAddress};
 
 /// Guest memory: two regions with a hole between them, so that buffers can end at, touch and jump over a border.
@@ -76,7 +77,15 @@ impl<D: VirtioDevice + 'static> Machine<D> {
     }
 
     fn start(&mut self, queues: usize, size: u16, features: u64) {
-        for status in [1, 3] {
+        self.set_up(queues, size, features);
+        let mut status = [0; 4];
+        self.transport.read(STATUS, &mut status);
+        assert_eq!(u32::from_le_bytes(status), 15, "the device did not start");
+    }
+
+    /// What a driver does from reset to DRIVER_OK. The device may have its reasons not to start.
+    pub fn set_up(&mut self, queues: usize, size: u16, features: u64) {
+        for status in [0, 1, 3] {
             self.write(STATUS, status);
         }
         for page in [0, 1] {
@@ -94,9 +103,6 @@ impl<D: VirtioDevice + 'static> Machine<D> {
             self.write(QUEUE_READY, 1);
         }
         self.write(STATUS, 15);
-        let mut status = [0; 4];
-        self.transport.read(STATUS, &mut status);
-        assert_eq!(u32::from_le_bytes(status), 15, "the device did not start");
     }
 
     /// Writes a register.
@@ -113,6 +119,21 @@ impl<D: VirtioDevice + 'static> Machine<D> {
     /// The device, as the I/O thread holds it.
     pub fn device(&self) -> MutexGuard<'_, D> {
         self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts another transport and its device in place of these.
+    ///
+    /// # Panics
+    /// When what was saved cannot be restored, which is the finding.
+    #[expect(clippy::expect_used, reason = "that is the finding")]
+    pub fn restore(&mut self, device: D) {
+        let state = self.transport.save();
+        let device = Arc::new(Mutex::new(device));
+        let shared: Arc<Mutex<dyn VirtioDevice>> = device.clone();
+        let memory = self.memory.clone();
+        let resources = TransportResources { device: shared, memory, interrupt: Box::new(NoWire) };
+        self.transport = MmioTransport::restore(resources, &state).expect("what was saved can be restored");
+        self.device = device;
     }
 
     /// Handles events until none of the queues asks for more.
