@@ -8,45 +8,27 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use vmm_api::{DriveAccess, DriveConfig, MachineConfig, Request, Response, Source, VsockConfig};
 
+use crate::driver::{Descriptor, Driver, INDIRECT, NEXT, NOTIFY, QUEUE_LEN, STATUS, WRITE};
 use crate::guest::{Guest, VIRTIO};
 use crate::process::{Vmm, machine};
 use crate::reading::{self, SECTOR};
 use crate::store::{Content, grant};
 
-/// Rings of queue `n` are `n` times this further on.
-const QUEUE_STRIDE: u32 = 0x1000;
-const QUEUE_LEN: u32 = 8;
 /// Guest memory of [`machine`].
 const MEMORY_LEN: u32 = 128 << 20;
 const BUFFER: u32 = reading::DATA;
-
-const NEXT: u32 = 1;
-const WRITE: u32 = 2;
-const INDIRECT: u32 = 4;
 const NEEDS_RESET: u8 = 0x40;
-const STATUS: u32 = 0x70;
-const NOTIFY: u32 = 0x50;
 
 /// Lines that the log has for devices that a guest breaks.
 const MAX_COMPLAINTS: usize = 16;
 
-/// A device: its place among the register pages, how many queues it has and which of them it always looks at.
-struct Victim {
-    page: u32,
-    queues: u32,
-    queue: u32,
-}
-
 /// A chunk drive, a file that can be written, sockets, entropy.
-const VICTIMS: [Victim; 4] = [
-    Victim { page: 0, queues: 1, queue: 0 },
-    Victim { page: 1, queues: 1, queue: 0 },
-    Victim { page: 2, queues: 3, queue: 1 },
-    Victim { page: 3, queues: 1, queue: 0 },
+const VICTIMS: [Driver; 4] = [
+    Driver { page: 0, queues: 1, queue: 0 },
+    Driver { page: 1, queues: 1, queue: 0 },
+    Driver { page: 2, queues: 3, queue: 1 },
+    Driver { page: 3, queues: 1, queue: 0 },
 ];
-
-/// A descriptor: address, length, flags and next.
-type Descriptor = (u32, u32, u32);
 
 /// What goes into the table from its first entry on, and how far the available index is.
 const ATTACKS: [(&[Descriptor], u32); 8] = [
@@ -60,51 +42,14 @@ const ATTACKS: [(&[Descriptor], u32); 8] = [
     (&[(BUFFER, 16, 0)], QUEUE_LEN + 1),
 ];
 
-impl Victim {
-    fn register(&self, offset: u32) -> u32 {
-        VIRTIO + 0x1000 * self.page + offset
-    }
-
-    /// The driver's way to DRIVER_OK, from wherever it stands.
-    fn set_up(&self, guest: Guest) -> Guest {
-        const FEATURES_OK: u32 = 0xb;
-        let store = |guest: Guest, (offset, value): (u32, u32)| guest.store(self.register(offset), value);
-        let negotiation = [
-            (STATUS, 0),
-            (STATUS, 1),
-            (STATUS, 3),
-            (0x24, 1),
-            (0x20, 1),
-            (0x24, 0),
-            (0x20, 1 << 28),
-            (STATUS, FEATURES_OK),
-        ];
-        let guest = negotiation.into_iter().fold(guest, store);
-        let guest = (0..self.queues).fold(guest, |guest, queue| {
-            let at = |ring: u32| ring + QUEUE_STRIDE * queue;
-            let rings =
-                [(0x80, at(reading::DESCRIPTORS)), (0x90, at(reading::AVAILABLE)), (0xa0, at(reading::USED))];
-            let guest = guest.store(at(reading::AVAILABLE), 0).store(at(reading::USED), 0);
-            let guest = store(store(guest, (0x30, queue)), (0x38, QUEUE_LEN));
-            store(rings.into_iter().fold(guest, store), (0x44, 1))
-        });
-        store(guest, (STATUS, FEATURES_OK | 4))
-    }
-
-    /// Does it, and waits until the device wants no more.
-    fn attack(&self, guest: Guest, (descriptors, available): (&[Descriptor], u32)) -> Guest {
-        let at = |ring: u32| ring + QUEUE_STRIDE * self.queue;
-        let guest = (0u32..).zip(descriptors).fold(self.set_up(guest), |guest, (index, descriptor)| {
-            let entry = at(reading::DESCRIPTORS) + 16 * index;
-            let (address, len, flags) = *descriptor;
-            guest.store(entry, address).store(entry + 4, 0).store(entry + 8, len).store(entry + 12, flags)
-        });
-        guest
-            .store(at(reading::AVAILABLE) + 4, 0)
-            .store(at(reading::AVAILABLE), available << 16)
-            .store(self.register(NOTIFY), self.queue)
-            .await_bits(self.register(STATUS), NEEDS_RESET)
-    }
+/// Does it, and waits until the device wants no more.
+fn attack(victim: &Driver, guest: Guest, (descriptors, available): (&[Descriptor], u32)) -> Guest {
+    victim
+        .describe(victim.set_up(guest), descriptors)
+        .store(victim.ring(reading::AVAILABLE) + 4, 0)
+        .store(victim.ring(reading::AVAILABLE), available << 16)
+        .store(victim.register(NOTIFY), victim.queue)
+        .await_bits(victim.register(STATUS), NEEDS_RESET)
 }
 
 /// A machine with one of everything, each to be attacked.
@@ -147,7 +92,7 @@ fn end(vmm: Vmm) -> String {
 #[test]
 fn a_guest_that_attacks_every_device_finds_them_working_afterwards() {
     let attacks = VICTIMS.iter().flat_map(|victim| ATTACKS.map(|attack| (victim, attack)));
-    let guest = attacks.fold(Guest::new(), |guest, (victim, attack)| victim.attack(guest, attack));
+    let guest = attacks.fold(Guest::new(), |guest, (victim, attack)| self::attack(victim, guest, attack));
     let guest = VICTIMS.iter().fold(guest, |guest, victim| {
         victim.set_up(guest).load(victim.register(8)).print_eax().load(victim.register(STATUS)).print_eax()
     });

@@ -8,10 +8,13 @@
 mod chunks;
 mod confinement;
 mod control;
+mod driver;
 mod guest;
 mod hostile;
 mod machine;
 mod process;
 mod reading;
 mod snapshot;
+mod sockets;
 mod store;
+mod writing;
