@@ -24,6 +24,7 @@ mod progress;
 mod qemu;
 mod relay;
 mod run;
+mod seccomp;
 mod setup;
 mod test;
 mod tidy;
@@ -51,6 +52,8 @@ enum Command {
     Test(test::Args),
     /// Run the fuzz targets.
     Fuzz(fuzz::Args),
+    /// Take each rule out of the VMM's system call filters and see that a test misses it.
+    Seccomp(seccomp::Args),
     /// Take the product's figures.
     Bench(bench::Args),
     /// Build the guest kernel.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Tidy(args) => tidy::run(args, &ctx),
         Command::Test(args) => test::run(args, &ctx),
         Command::Fuzz(args) => fuzz::run(args, &ctx),
+        Command::Seccomp(args) => seccomp::run(args, &ctx),
         Command::Bench(args) => bench::run(args, &ctx),
         Command::Kernel(args) => kernel::run(args, &ctx),
         Command::Payload(args) => payload::run(args, &ctx),

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
 use vmm_api::{Request, Response};
 
 use crate::guest::Guest;
@@ -61,6 +63,10 @@ fn a_resident_machine_has_one_vcpu_and_no_rights() {
         .filter(|target| target.to_string_lossy().contains("kvm-v"))
         .collect();
     assert_eq!(machines.len(), 2, "a VM and its vCPU: {machines:?}");
+    // It waits, until somebody ends it.
+    while !status_of(pid, &pid.to_string(), "State").starts_with('S') {
+        assert_eq!(process.try_wait().unwrap(), None);
+    }
     process.kill().unwrap();
-    process.wait().unwrap();
+    assert_eq!(process.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
 }

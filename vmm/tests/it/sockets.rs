@@ -14,7 +14,7 @@ use crate::guest::Guest;
 use crate::process::{Vmm, machine};
 
 /// The guest's address.
-const CID: u32 = 3;
+pub(crate) const CID: u32 = 3;
 const PORT: u32 = 1024;
 /// Where packets are built, and zeros to send.
 const PACKET: u32 = 0x40_0000;
@@ -32,7 +32,7 @@ const ENDS_SENDING: u32 = 2;
 const DRIVER: Driver = Driver { page: 0, queues: 3, queue: 1 };
 
 /// The client's end of the broker.
-struct Broker(OwnedFd);
+pub(crate) struct Broker(OwnedFd);
 
 impl ScmSocket for Broker {
     fn socket_fd(&self) -> RawFd {
@@ -42,7 +42,7 @@ impl ScmSocket for Broker {
 
 impl Broker {
     /// The next connection of the guest.
-    fn accept(&self) -> UnixStream {
+    pub(crate) fn accept(&self) -> UnixStream {
         let mut request = [0; 64];
         let (len, stream) = self.recv_with_fd(&mut request).unwrap();
         assert_eq!(&request[..len], format!("{{\"port\":{PORT}}}").as_bytes());
@@ -59,12 +59,23 @@ fn send(guest: Guest, port: u32, operation: u32, len: u32, flags: u32) -> Guest 
     DRIVER.submit(DRIVER.describe(guest, &[header, (ZEROS, len, 0)]))
 }
 
-fn run(guest: &Guest) -> (Vmm, std::io::PipeReader, Broker) {
+/// Sets the device up and connects to the host.
+pub(crate) fn connect(guest: Guest) -> Guest {
+    send(DRIVER.set_up(guest), 7, REQUEST, 0, 0)
+}
+
+/// The VMM's end of a broker, and the client's.
+pub(crate) fn broker() -> (OwnedFd, Broker) {
     let (theirs, ours) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+    (theirs, Broker(ours))
+}
+
+fn run(guest: &Guest) -> (Vmm, std::io::PipeReader, Broker) {
+    let (theirs, broker) = broker();
     let vsock = Some(VsockConfig { guest_cid: CID, broker_fd: 2 });
     let (vmm, console) = Vmm::run(MachineConfig { vsock, ..machine() }, guest, &[theirs.as_fd()]);
-    (vmm, console, Broker(ours))
+    (vmm, console, broker)
 }
 
 fn end(vmm: Vmm) {
@@ -75,7 +86,7 @@ fn end(vmm: Vmm) {
 
 #[test]
 fn a_client_that_reads_late_gets_all_that_a_guest_sent_and_its_end() {
-    let guest = send(DRIVER.set_up(Guest::new()), 7, REQUEST, 0, 0);
+    let guest = connect(Guest::new());
     let guest = (0..DATA_PACKETS).fold(guest, |guest, _| send(guest, 7, DATA, DATA_LEN, 0));
     let guest = send(guest, 7, SHUTDOWN, 0, ENDS_SENDING).print("\n").spin();
     let (vmm, mut console, broker) = run(&guest);
@@ -90,7 +101,7 @@ fn a_client_that_reads_late_gets_all_that_a_guest_sent_and_its_end() {
 
 #[test]
 fn a_reset_of_the_device_is_the_end_of_its_connections() {
-    let guest = send(DRIVER.set_up(Guest::new()), 7, REQUEST, 0, 0);
+    let guest = connect(Guest::new());
     let guest = guest.store(DRIVER.register(STATUS), 0).print("\n");
     let (vmm, mut console, broker) = run(&send(DRIVER.set_up(guest), 8, REQUEST, 0, 0).spin());
     let mut stream = broker.accept();

@@ -8,6 +8,7 @@ mod grants;
 mod hostile;
 mod prefetch;
 mod privacy;
+mod sockets;
 
 use std::cell::OnceCell;
 use std::fs::File;
