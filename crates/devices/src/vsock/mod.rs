@@ -33,8 +33,8 @@ use crate::{Activation, DeviceError, VirtioDevice};
 /// Linux keeps rx filled with 4 KiB buffers: 128 take 512 KiB of guest memory and hold eight of the largest packets
 /// of the other direction. The event queue takes one event in the device's life.
 const QUEUE_SIZES: &[u16] = &[128, 128, 8];
-/// Packets of each direction a wake-up: 64 packets of 64 KiB are 4 MiB. Of a guest that makes longer ones no more is taken than
-/// all of its connections have credit for, 16 MiB.
+/// Packets of each direction a wake-up: 64 packets of 64 KiB are 4 MiB. A guest's own may be longer, up to the credit of a
+/// connection, 256 KiB: 16 MiB.
 const WAKE_PACKETS: usize = 64;
 /// VIRTIO_VSOCK_EVENT_TRANSPORT_RESET, virtio 1.3 §5.10.6.7.
 const EVENT_TRANSPORT_RESET: u32 = 0;
