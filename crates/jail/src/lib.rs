@@ -1,24 +1,35 @@
-//! Confinement that a process puts on itself: resource limits, landlock, seccomp; as plain data, executed step by step.
+//! Confinement, as plain data gone through step by step: what a process puts on itself, and what is put on it before it begins.
 //!
-//! A [`JailPlan`] and a [`SyscallFilter`] are values: whoever wants to know what a process may do reads them, tests
-//! compare them. Nothing here knows guests, HTTP or which program is being confined: `vmm` and host-agent's zip helper
-//! bring their own plans.
+//! A [`JailPlan`], a [`RoomPlan`] and a [`SyscallFilter`] are values: whoever wants to know what a process may do reads them,
+//! tests compare them. Nothing here knows guests, HTTP or which program is being confined: `vmm`, `launcher` and host-agent's zip
+//! helper bring their own plans.
 //!
-//! Order of use, in one thread, before any other exists:
+//! A process that confines itself has no right that others have not. Order of use, in one thread, before any other exists:
 //! 1. open every file that will be needed;
 //! 2. [`JailPlan::enter`]: inherited by every thread and child made later;
 //! 3. start the other threads; each applies its own [`CompiledFilter`];
 //! 4. apply the first thread's own [`CompiledFilter`] last.
 //!
+//! A launcher that is root makes a control group ([`Groups`]), in that a process in [`NAMESPACES`] of its own, which goes through
+//! [`RoomPlan::enter`] and becomes the program. What the agent and a launcher say to each other is in [`launch`].
+//!
 //! There is no switch that turns any of this off, in no build profile.
 
+mod group;
+pub mod launch;
 mod paths;
 mod plan;
 mod program;
+mod room;
 mod syscalls;
 
+pub use group::{Group, GroupError, Groups, Setting, settings};
 #[doc(hidden)]
 pub use libc;
 pub use paths::{Access, PathRule};
 pub use plan::{JailError, JailPlan, Limit, Resource, Step};
-pub use syscalls::{ArgTest, CompiledFilter, FilterError, SyscallFilter, SyscallRule};
+pub use room::{
+    CoreSharing, FIRST_USER, Handed, NAMESPACES, RoomError, RoomPlan, RoomStep, USERS, core_sharing,
+    enter_empty_root,
+};
+pub use syscalls::{ArgTest, CompiledFilter, FilterError, SyscallFilter, SyscallRule, Verdict};

@@ -11,6 +11,7 @@
 //! per call with conditions: load the argument, test, ...
 //! KILL
 //! ALLOW
+//! ENOSYS
 //! ```
 
 use std::collections::BTreeMap;
@@ -21,6 +22,14 @@ use crate::syscalls::ArgTest;
 
 /// Which conditions allow a call: one of the lists, all of it. No list at all: any arguments.
 pub(crate) type Alternatives = Vec<Vec<ArgTest>>;
+
+/// What is known of a call that has rules.
+pub(crate) enum Known {
+    /// It is allowed under these conditions.
+    Allowed(Alternatives),
+    /// It answers that there is no such call.
+    Absent,
+}
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -48,6 +57,7 @@ enum Target {
     At(usize),
     Kill,
     Allow,
+    Absent,
 }
 
 enum Instruction {
@@ -58,6 +68,7 @@ enum Instruction {
 enum Verdict<'a> {
     Kill,
     Allow,
+    Absent,
     Test(&'a Alternatives),
 }
 
@@ -69,7 +80,7 @@ struct Range<'a> {
 
 /// # Errors
 /// Too many rules; several hundred are not.
-pub(crate) fn assemble(calls: &BTreeMap<u32, Alternatives>) -> Result<BpfProgram, TooLong> {
+pub(crate) fn assemble(calls: &BTreeMap<u32, Known>) -> Result<BpfProgram, TooLong> {
     let mut code = Code(vec![
         Instruction::Load(ARCHITECTURE),
         Instruction::Jump { code: IF_EQUAL, value: OUR_ARCHITECTURE, yes: Target::At(2), no: Target::Kill },
@@ -80,14 +91,18 @@ pub(crate) fn assemble(calls: &BTreeMap<u32, Alternatives>) -> Result<BpfProgram
     code.finish()
 }
 
-fn ranges(calls: &BTreeMap<u32, Alternatives>) -> Vec<Range<'_>> {
+fn ranges(calls: &BTreeMap<u32, Known>) -> Vec<Range<'_>> {
     let mut ranges: Vec<Range<'_>> = Vec::new();
     let mut next = 0;
-    for (number, alternatives) in calls {
+    for (number, known) in calls {
         if *number > next {
             ranges.push(Range { start: next, verdict: Verdict::Kill });
         }
-        let verdict = if alternatives.is_empty() { Verdict::Allow } else { Verdict::Test(alternatives) };
+        let verdict = match known {
+            Known::Allowed(alternatives) if alternatives.is_empty() => Verdict::Allow,
+            Known::Allowed(alternatives) => Verdict::Test(alternatives),
+            Known::Absent => Verdict::Absent,
+        };
         let goes_on = matches!(
             (&verdict, ranges.last()),
             (Verdict::Allow, Some(Range { verdict: Verdict::Allow, .. }))
@@ -112,6 +127,7 @@ impl Code {
             return match first.verdict {
                 Verdict::Kill => Target::Kill,
                 Verdict::Allow => Target::Allow,
+                Verdict::Absent => Target::Absent,
                 Verdict::Test(alternatives) => self.test(alternatives),
             };
         }
@@ -147,13 +163,14 @@ impl Code {
 
     fn finish(self) -> Result<BpfProgram, TooLong> {
         let kill = self.0.len();
-        let mut program = Vec::with_capacity(kill + 2);
+        let mut program = Vec::with_capacity(kill + 3);
         for (here, instruction) in self.0.into_iter().enumerate() {
             let skip = |target| {
                 let index = match target {
                     Target::At(index) => index,
                     Target::Kill => kill,
                     Target::Allow => kill + 1,
+                    Target::Absent => kill + 2,
                 };
                 index.checked_sub(here + 1).and_then(|skip| u8::try_from(skip).ok()).ok_or(TooLong)
             };
@@ -164,7 +181,8 @@ impl Code {
                 }
             });
         }
-        for verdict in [libc::SECCOMP_RET_KILL_PROCESS, libc::SECCOMP_RET_ALLOW] {
+        let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        for verdict in [libc::SECCOMP_RET_KILL_PROCESS, libc::SECCOMP_RET_ALLOW, absent] {
             program.push(sock_filter { code: RETURN, jt: 0, jf: 0, k: verdict });
         }
         Ok(program)
@@ -258,13 +276,17 @@ mod tests {
         }
     }
 
+    fn allowed(calls: &BTreeMap<u32, Alternatives>) -> BTreeMap<u32, Known> {
+        calls.iter().map(|(number, when)| (*number, Known::Allowed(when.clone()))).collect()
+    }
+
     #[test]
     fn every_verdict_is_the_one_of_seccompiler() {
         let some = |numbers: std::ops::Range<u32>| -> BTreeMap<u32, Alternatives> {
             numbers.filter_map(|number| Some((number, sample(number)?))).collect()
         };
         for calls in [some(0..500), some(0..1), some(16..17), some(9..18), BTreeMap::new()] {
-            let (ours, theirs) = (assemble(&calls).expect("short"), oracle(&calls));
+            let (ours, theirs) = (assemble(&allowed(&calls)).expect("short"), oracle(&calls));
             for number in (0..600).chain([0x4000_0000, 0x4000_0001, u32::MAX]) {
                 for pattern in 0..6u64.pow(4) {
                     let pick =
@@ -291,7 +313,19 @@ mod tests {
 
     #[test]
     fn a_filter_that_jumps_cannot_span_is_refused() {
-        let calls = (0..400).map(|number| (number * 2, vec![])).collect();
+        let calls = (0..400).map(|number| (number * 2, Known::Allowed(vec![]))).collect();
         assert_eq!(assemble(&calls), Err(TooLong));
+    }
+
+    #[test]
+    fn an_absent_call_answers_so_and_its_neighbours_do_not() {
+        let calls = [(7, Known::Allowed(vec![])), (8, Known::Absent), (10, Known::Absent)].into();
+        let program = assemble(&calls).expect("short");
+        let verdict =
+            |number| run(&program, &Call { number, architecture: OUR_ARCHITECTURE, arguments: [0; 6] });
+        let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        let killed = libc::SECCOMP_RET_KILL_PROCESS;
+        let expected = [killed, libc::SECCOMP_RET_ALLOW, absent, killed, absent, killed];
+        assert_eq!([6, 7, 8, 9, 10, 11].map(verdict), expected);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use seccompiler::BpfProgram;
 
-use crate::program::{self, Alternatives};
+use crate::program::{self, Known};
 
 /// What one thread may call.
 #[derive(Clone, Debug)]
@@ -15,17 +15,26 @@ pub struct SyscallFilter {
     pub rules: Vec<SyscallRule>,
 }
 
-/// One allowed call; [`allow!`](crate::allow) writes it.
+/// One call; [`allow!`](crate::allow) and [`absent!`](crate::absent) write it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyscallRule {
     /// As in `libc`: `SYS_read`.
     pub name: &'static str,
     /// Its number.
     pub number: i64,
-    /// Conditions on arguments, all of which must hold; none: any arguments.
-    pub when: Vec<ArgTest>,
+    /// What happens when it is called.
+    pub verdict: Verdict,
     /// Why the thread needs it.
     pub reason: &'static str,
+}
+
+/// What happens to a call that has a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is made, if all of these conditions on arguments hold; none: any arguments.
+    Allowed(Vec<ArgTest>),
+    /// It answers `ENOSYS`: whoever calls it has another way, which can be filtered.
+    Absent,
 }
 
 /// A condition on the low 32 bits of an argument: what the kernel looks at for the ioctl numbers, flags, signals
@@ -58,8 +67,8 @@ pub struct CompiledFilter {
 /// A filter that cannot be compiled or applied.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    /// A rule allows a call with and without conditions, which would make the condition void.
-    #[error("filter {filter}: {call} is allowed both with and without conditions")]
+    /// A rule allows a call with and without conditions, or one that is not there: one of them is void.
+    #[error("filter {filter}: {call} has rules of which one makes another void")]
     Redundant {
         /// The filter's name.
         filter: &'static str,
@@ -108,7 +117,7 @@ macro_rules! allow {
         $crate::SyscallRule {
             name: stringify!($call),
             number: $crate::libc::$call,
-            when: Vec::new(),
+            verdict: $crate::Verdict::Allowed(Vec::new()),
             reason: $reason,
         }
     };
@@ -116,7 +125,10 @@ macro_rules! allow {
         $crate::SyscallRule {
             name: stringify!($call),
             number: $crate::libc::$call,
-            when: vec![$crate::ArgTest::Equals { index: $index, value: $value as u32 }],
+            verdict: $crate::Verdict::Allowed(vec![$crate::ArgTest::Equals {
+                index: $index,
+                value: $value as u32,
+            }]),
             reason: $reason,
         }
     };
@@ -124,7 +136,23 @@ macro_rules! allow {
         $crate::SyscallRule {
             name: stringify!($call),
             number: $crate::libc::$call,
-            when: vec![$crate::ArgTest::NoneOf { index: $index, mask: $mask as u32 }],
+            verdict: $crate::Verdict::Allowed(vec![$crate::ArgTest::NoneOf {
+                index: $index,
+                mask: $mask as u32,
+            }]),
+            reason: $reason,
+        }
+    };
+}
+
+/// A [`SyscallRule`] for a call that is not there: `absent!(SYS_clone3, "why")`.
+#[macro_export]
+macro_rules! absent {
+    ($call:ident, $reason:literal) => {
+        $crate::SyscallRule {
+            name: stringify!($call),
+            number: $crate::libc::$call,
+            verdict: $crate::Verdict::Absent,
             reason: $reason,
         }
     };
@@ -148,21 +176,27 @@ impl SyscallFilter {
     /// A call allowed both with and without conditions; a malformed condition; too many rules.
     pub fn compile(&self) -> Result<CompiledFilter, FilterError> {
         let filter = self.name;
-        let mut table: BTreeMap<u32, Alternatives> = BTreeMap::new();
+        let mut table: BTreeMap<u32, Known> = BTreeMap::new();
         for rule in &self.rules {
             let call = rule.name;
             let number = u32::try_from(rule.number).map_err(|_| FilterError::NoCall { filter, call })?;
-            if let Some(test) = rule.when.iter().find(|test| test.index() >= ARGUMENTS) {
+            let Verdict::Allowed(when) = &rule.verdict else {
+                if table.insert(number, Known::Absent).is_some() {
+                    return Err(FilterError::Redundant { filter, call });
+                }
+                continue;
+            };
+            if let Some(test) = when.iter().find(|test| test.index() >= ARGUMENTS) {
                 return Err(FilterError::NoArgument { filter, call, index: test.index() });
             }
             let first = !table.contains_key(&number);
-            let alternatives = table.entry(number).or_default();
-            // An empty list means "whatever the arguments".
-            if !first && (rule.when.is_empty() || alternatives.is_empty()) {
-                return Err(FilterError::Redundant { filter, call });
-            }
-            if !rule.when.is_empty() {
-                alternatives.push(rule.when.clone());
+            let known = table.entry(number).or_insert(Known::Allowed(Vec::new()));
+            match known {
+                // An empty list means "whatever the arguments".
+                Known::Allowed(known) if first || !(when.is_empty() || known.is_empty()) => {
+                    known.extend((!when.is_empty()).then(|| when.clone()));
+                }
+                _ => return Err(FilterError::Redundant { filter, call }),
             }
         }
         let program =
@@ -172,6 +206,12 @@ impl SyscallFilter {
 }
 
 impl CompiledFilter {
+    /// What it is called in messages.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Confines the calling thread, and the threads and processes it makes, for good.
     ///
     /// # Errors
@@ -193,6 +233,17 @@ mod tests {
         let any = allow!(SYS_ioctl, "any command");
         for rules in
             [vec![conditional.clone(), any.clone()], vec![any.clone(), conditional], vec![any.clone(), any]]
+        {
+            let result = SyscallFilter { name: "test", rules }.compile();
+            assert!(matches!(result, Err(FilterError::Redundant { .. })), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_there_and_is_not_is_a_mistake() {
+        let (absent, there) = (absent!(SYS_clone3, "none"), allow!(SYS_clone3, arg 1 = 88, "some"));
+        for rules in
+            [vec![absent.clone(), there.clone()], vec![there, absent.clone()], vec![absent.clone(), absent]]
         {
             let result = SyscallFilter { name: "test", rules }.compile();
             assert!(matches!(result, Err(FilterError::Redundant { .. })), "{result:?}");
