@@ -36,6 +36,7 @@ mod control;
 mod counting;
 mod cpu;
 mod describe;
+mod host_files;
 mod kick;
 mod layered_drive;
 mod layout;
@@ -54,5 +55,6 @@ mod vcpu;
 
 pub use control::{Control, ControlError};
 pub use describe::describe;
+pub use host_files::HostFiles;
 pub use resident::stay;
 pub use supervisor::{Outcome, RunError, run_config, serve};

@@ -15,6 +15,7 @@ use snapshot::{Chunk, FormatError, PAGE_LEN, PageIndex, PageMask, runs};
 use vm_memory::bitmap::BitmapSlice;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress, VolatileSlice};
 
+use crate::host_files::HostFiles;
 use crate::memory::{self, MemoryError};
 
 /// Bits 63 and 62 of a pagemap entry: present, swapped.
@@ -64,8 +65,8 @@ impl Written {
 pub(crate) struct Pagemap(File);
 
 impl Pagemap {
-    pub(crate) fn open() -> io::Result<Self> {
-        File::open("/proc/self/pagemap").map(Self)
+    pub(crate) fn open(files: &HostFiles) -> io::Result<Self> {
+        files.of_process("pagemap").map(Self)
     }
 
     /// Calls `each` for every chunk of `host` with the pages that exist in it.
@@ -273,7 +274,7 @@ mod tests {
         ) {
             let vm = Kvm::new().and_then(|kvm| kvm.create_vm()).expect("these tests need /dev/kvm");
             let memory = memory::create(PAGES * PAGE_LEN as u64).expect("memory");
-            let pagemap = Pagemap::open().expect("page map");
+            let pagemap = Pagemap::open(&HostFiles::Paths).expect("page map");
             let full = |file: &File| write_full(&memory, &pagemap, None, 1 << shift, file).expect("written");
             fill(&memory, &before);
             let file = tempfile::tempfile().expect("a file");
@@ -298,7 +299,7 @@ mod tests {
     fn without_changes_nothing_is_written() {
         let memory = memory::create(PAGES * PAGE_LEN as u64).expect("memory");
         fill(&memory, &[(3, 1), (100, 2)]);
-        let pagemap = Pagemap::open().expect("page map");
+        let pagemap = Pagemap::open(&HostFiles::Paths).expect("page map");
         let file = tempfile::tempfile().expect("a file");
         let full = write_full(&memory, &pagemap, None, 16, &file).expect("written");
         let diff = write_diff(&memory, &full.index, &[vec![0; 2]], &file).expect("written");

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek};
 use std::ops::Range;
 
+use crate::host_files::HostFiles;
+
 /// The kernel's account of this process's mappings.
 #[derive(Debug)]
 pub(crate) struct MemoryMap {
@@ -12,8 +14,8 @@ pub(crate) struct MemoryMap {
 }
 
 impl MemoryMap {
-    pub(crate) fn open() -> io::Result<Self> {
-        Ok(Self { file: File::open("/proc/self/smaps")? })
+    pub(crate) fn open(files: &HostFiles) -> io::Result<Self> {
+        Ok(Self { file: files.of_process("smaps")? })
     }
 
     /// Bytes of private pages outside `guest`.
@@ -76,7 +78,7 @@ Private_Dirty:         4 kB
 
     #[test]
     fn this_process_has_some() {
-        let mut map = MemoryMap::open().expect("open");
+        let mut map = MemoryMap::open(&HostFiles::Paths).expect("open");
         let first = map.overhead_bytes(&[]).expect("read");
         assert!(first > 64 * 1024 && map.overhead_bytes(&[]).expect("read again") > 0);
     }

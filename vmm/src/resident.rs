@@ -13,6 +13,7 @@ use std::io::{self, Write as _};
 use nix::unistd::pause;
 
 use crate::confine;
+use crate::host_files::HostFiles;
 use crate::machine::bare_machine;
 use crate::supervisor::RunError;
 
@@ -25,7 +26,7 @@ const STAYS: &str = "vmm: a machine that never runs stays";
 /// A host without KVM, or one that does not let the process confine itself.
 pub fn stay() -> Result<Infallible, RunError> {
     let filter = confine::resident_filter().compile()?;
-    let _machine = bare_machine().map_err(|error| RunError::Prepare(error.into()))?;
+    let _machine = bare_machine(&HostFiles::Paths).map_err(|error| RunError::Prepare(error.into()))?;
     confine::plan().enter()?;
     filter.apply()?;
     // A closed output is no reason to end.

@@ -12,6 +12,7 @@ use crate::allocator;
 use crate::config::Config;
 use crate::confine::{self, Role};
 use crate::control::{Control, ControlError, Incoming};
+use crate::host_files::HostFiles;
 use crate::lifecycle::Lifecycle;
 use crate::machine::{self, Machine, Prepared};
 use crate::memory_file::Pagemap;
@@ -77,8 +78,8 @@ pub enum RunError {
 ///
 /// # Errors
 /// What the VMM cannot go on from.
-pub fn serve(control: Control) -> Result<Outcome, RunError> {
-    let mut supervisor = Supervisor::new(Some(control))?;
+pub fn serve(control: Control, files: HostFiles) -> Result<Outcome, RunError> {
+    let mut supervisor = Supervisor::new(Some(control), files)?;
     supervisor.watch(Token::Control)?;
     supervisor.run().inspect_err(|_| supervisor.say_failed())
 }
@@ -88,7 +89,7 @@ pub fn serve(control: Control) -> Result<Outcome, RunError> {
 /// # Errors
 /// A refused configuration, and what the VMM cannot go on from.
 pub fn run_config(config: MachineConfig) -> Result<Outcome, RunError> {
-    let mut supervisor = Supervisor::new(None)?;
+    let mut supervisor = Supervisor::new(None, HostFiles::Paths)?;
     for request in [Request::Configure(config), Request::Start] {
         if let Response::Refused(refusal) = supervisor.answer(request, Vec::new())? {
             return Err(RunError::Refused(refusal));
@@ -118,6 +119,8 @@ struct Supervisor {
     control: Option<Control>,
     memory_map: MemoryMap,
     pagemap: Pagemap,
+    /// Until the process is confined.
+    files: HostFiles,
     lifecycle: Lifecycle,
     /// Between `Prepare` and `Load`.
     prepared: Option<Prepared>,
@@ -125,13 +128,18 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn new(control: Option<Control>) -> Result<Self, RunError> {
+    fn new(control: Option<Control>, files: HostFiles) -> Result<Self, RunError> {
         allocator::use_one_heap();
+        let memory_map = MemoryMap::open(&files).map_err(RunError::MemoryMap)?;
+        let pagemap = Pagemap::open(&files).map_err(RunError::MemoryMap)?;
+        // What they say of a process that is closed to others, only root may open.
+        confine::close_to_others()?;
         Ok(Self {
             epoll: Epoll::new().map_err(RunError::Events)?,
             control,
-            memory_map: MemoryMap::open().map_err(RunError::MemoryMap)?,
-            pagemap: Pagemap::open().map_err(RunError::MemoryMap)?,
+            memory_map,
+            pagemap,
+            files,
             lifecycle: Lifecycle::Blank,
             prepared: None,
             machine: None,
@@ -253,15 +261,22 @@ impl Supervisor {
             Ok(config) => config,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let built = match machine::build(config) {
+        let built = match machine::build(&self.files, config) {
             Ok(built) => built,
             Err(error) => return Ok(Err(error.refusal())),
         };
         let filters = confine::filters(Role::Boot)?;
-        confine::plan().enter()?;
+        self.confine()?;
         let machine = built.spawn_vcpus(&filters)?;
         filters.io.apply()?;
         self.adopt(machine).map(Ok)
+    }
+
+    /// Closes the jail, and what is of no use in there.
+    fn confine(&mut self) -> Result<(), RunError> {
+        confine::plan().enter()?;
+        self.files = HostFiles::Paths;
+        Ok(())
     }
 
     fn adopt(&mut self, machine: Machine) -> Result<(), RunError> {

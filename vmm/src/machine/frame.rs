@@ -15,6 +15,7 @@ use crate::config::{MemSize, VcpuCount};
 use crate::cpu::cpuid::{self, DeadlineTimer, Topology};
 use crate::cpu::host::{Host, Tsc, TscScaling};
 use crate::cpu::{self, FreshCpu, baseline};
+use crate::host_files::HostFiles;
 use crate::memory::Tracking;
 use crate::vcpu::{Buses, Counters, Report, Reporter, Vcpu};
 use crate::{layout, memory};
@@ -55,8 +56,12 @@ pub(crate) struct Cpu {
 
 impl Frame {
     /// The frame and its vCPUs, which have features and no registers yet.
-    pub(crate) fn new(shape: Shape, msrs: FreshMsrs) -> Result<(Self, Vec<Cpu>), MachineError> {
-        let kvm = open_kvm()?;
+    pub(crate) fn new(
+        files: &HostFiles,
+        shape: Shape,
+        msrs: FreshMsrs,
+    ) -> Result<(Self, Vec<Cpu>), MachineError> {
+        let kvm = open_kvm(files)?;
         let vm = kvm.create_vm().map_err(kvm_failed("create a virtual machine"))?;
         let memory = memory::create(shape.memory.bytes())?;
         memory::register(&vm, &memory, Tracking::Off)?;
@@ -82,15 +87,15 @@ fn host(kvm: &Kvm, fresh: Option<&FreshCpu>) -> Host {
 ///
 /// # Errors
 /// KVM's.
-pub(crate) fn bare_machine() -> Result<(VmFd, VcpuFd), MachineError> {
-    let vm = open_kvm()?.create_vm().map_err(kvm_failed("create a virtual machine"))?;
+pub(crate) fn bare_machine(files: &HostFiles) -> Result<(VmFd, VcpuFd), MachineError> {
+    let vm = open_kvm(files)?.create_vm().map_err(kvm_failed("create a virtual machine"))?;
     create_interrupt_controllers(&vm)?;
     let vcpu = vm.create_vcpu(0).map_err(kvm_failed("create a vCPU"))?;
     Ok((vm, vcpu))
 }
 
-fn open_kvm() -> Result<Kvm, MachineError> {
-    let kvm = Kvm::new().map_err(MachineError::OpenKvm)?;
+fn open_kvm(files: &HostFiles) -> Result<Kvm, MachineError> {
+    let kvm = files.kvm().map_err(MachineError::OpenKvm)?;
     if kvm.get_api_version() != KVM_API_VERSION {
         return Err(MachineError::MissingCapability("stable API (version 12)"));
     }

@@ -22,6 +22,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::chunk_drive::FirstReads;
 use crate::config::Config;
 use crate::confine::Filters;
+use crate::host_files::HostFiles;
 use crate::memory::Tracking;
 use crate::pager::Pager;
 use crate::vcpu::{Report, Vcpu, VcpuError, VcpuHandle};
@@ -61,9 +62,9 @@ pub(crate) struct Base {
 }
 
 /// Builds what `config` says. Nothing runs yet.
-pub(crate) fn build(config: Config) -> Result<Built, MachineError> {
+pub(crate) fn build(files: &HostFiles, config: Config) -> Result<Built, MachineError> {
     let Config { vcpus, memory, kernel, initrd, cmdline, drives, vsock, entropy, serial } = config;
-    let (frame, cpus) = Frame::new(Shape { vcpus, memory }, FreshMsrs::Skip)?;
+    let (frame, cpus) = Frame::new(files, Shape { vcpus, memory }, FreshMsrs::Skip)?;
     let mut assembly = Assembly::new(&frame)?;
     assembly.attach_serial(serial, None)?;
     assembly.attach_reset_port()?;

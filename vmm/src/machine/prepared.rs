@@ -35,6 +35,7 @@ use crate::config::{Drive, DriveId, SerialOutput, Vsock};
 use crate::confine::Filters;
 use crate::cpu::CpuError;
 use crate::cpu::state::VcpuState;
+use crate::host_files::HostFiles;
 use crate::memory::{self, Tracking};
 use crate::pager::{LastWords, Pager, PagerError, SavedMemory, Userfault};
 use crate::vcpu::{Buses, Vcpu, VcpuError, VcpuHandle};
@@ -167,11 +168,11 @@ fn is_id(saved: &[u8; 20], id: &DriveId) -> bool {
 
 impl Prepared {
     /// Everything that depends on the shape alone. The process is confined between this and [`Unmanned::spawn`].
-    pub(crate) fn frame(shape: Shape) -> Result<Unmanned, MachineError> {
-        let (frame, cpus) = Frame::new(shape, FreshMsrs::Read)?;
+    pub(crate) fn frame(files: &HostFiles, shape: Shape) -> Result<Unmanned, MachineError> {
+        let (frame, cpus) = Frame::new(files, shape, FreshMsrs::Read)?;
         let crew = Crew::new()?;
         let vcpus = crew.enlist(&frame, cpus, &Arc::new(Buses::default()))?;
-        let userfault = Userfault::open().map_err(MachineError::OpenUserfault)?;
+        let userfault = Userfault::open(files).map_err(MachineError::OpenUserfault)?;
         Ok(Unmanned { vcpus, frame, crew, userfault })
     }
 

@@ -6,16 +6,15 @@
 
 #![expect(unsafe_code, reason = "ioctls over addresses have no safe wrapper")]
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use crate::host_files::HostFiles;
 use crate::requests::{
     UFFDIO_API, UFFDIO_COPY, UFFDIO_REGISTER, UFFDIO_WAKE, UFFDIO_ZEROPAGE, USERFAULTFD_IOC_NEW,
 };
 
-const DEVICE: &str = "/dev/userfaultfd";
 /// `UFFD_API`.
 const API: u64 = 0xaa;
 /// `UFFDIO_REGISTER_MODE_MISSING`.
@@ -59,9 +58,9 @@ struct Zero {
 pub(crate) struct Userfault(OwnedFd);
 
 impl Userfault {
-    /// Opens a path: before the process is confined.
-    pub(crate) fn open() -> io::Result<Self> {
-        let fd = match File::open(DEVICE) {
+    /// Before the process is confined.
+    pub(crate) fn open(files: &HostFiles) -> io::Result<Self> {
+        let fd = match files.userfaultfd() {
             Ok(device) => {
                 // SAFETY: USERFAULTFD_IOC_NEW takes flags by value and touches no memory.
                 unsafe {
@@ -193,7 +192,7 @@ mod tests {
         use vm_memory::{Bytes, GuestAddress};
         let memory = memory::create(1 << 20).expect("memory");
         let host = memory::host_ranges(&memory).expect("addresses").remove(0);
-        let uffd = Userfault::open().expect("userfaultfd is needed to run the tests");
+        let uffd = Userfault::open(&HostFiles::Paths).expect("userfaultfd is needed to run the tests");
         uffd.register(&host).expect("register");
         let reader = {
             let memory = memory.clone();

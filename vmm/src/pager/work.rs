@@ -181,7 +181,7 @@ mod tests {
             index.push(Chunk { number, mask }).expect("in order");
         }
         let map = PageMap::new(&memory).expect("map");
-        let uffd = Userfault::open().expect("userfaultfd is needed to run the tests");
+        let uffd = Userfault::open(&crate::HostFiles::Paths).expect("userfaultfd is needed to run the tests");
         let extents = index.extents(1);
         for extent in &extents {
             map.host_ranges(extent).iter().for_each(|range| uffd.register(range).expect("register"));

@@ -39,13 +39,13 @@ impl Supervisor {
     }
 
     fn reserve(&mut self, shape: Shape) -> Result<Result<(), Refusal>, RunError> {
-        let unmanned = match Prepared::frame(shape) {
+        let unmanned = match Prepared::frame(&self.files, shape) {
             Ok(unmanned) => unmanned,
             Err(error) => return Ok(Err(error.refusal())),
         };
         let last_words = self.last_words()?;
         let filters = confine::filters(Role::Load)?;
-        confine::plan().enter()?;
+        self.confine()?;
         let prepared =
             unmanned.spawn(&filters, last_words).map_err(|error| RunError::Prepare(Box::new(error)))?;
         filters.io.apply()?;
