@@ -257,6 +257,7 @@ pub(super) fn sizes(ctx: &Context) -> Result<Vec<Samples>> {
         ("size.netboot_kernel", kernel),
         ("size.netboot_initrd", initrd),
         ("size.vmm", lib.join("vmm")),
+        ("size.launcher", lib.join("launcher")),
         ("size.host_agent", lib.join("host-agent")),
         ("size.guest_kernel", lib.join("guest/vmlinux")),
         ("size.guest_initrd", lib.join("guest/initrd.cpio")),

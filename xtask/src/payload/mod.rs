@@ -24,7 +24,7 @@ pub(crate) use runtime::{ensure as runtime_image, ensure_pack as runtime_pack};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const RECIPE: &str = "payload 2";
+const RECIPE: &str = "payload 3";
 const LIB: &str = "usr/lib/tinderbox";
 
 #[derive(clap::Args)]
@@ -56,6 +56,7 @@ impl Payload {
         let programs = Programs::build(ctx)?;
         let mut files = vec![
             ("vmm".to_owned(), programs.vmm),
+            ("launcher".to_owned(), programs.launcher),
             ("host-agent".to_owned(), programs.host_agent),
             ("guest/vmlinux".to_owned(), kernel.vmlinux()),
             ("guest/initrd.cpio".to_owned(), ensure_initrd(ctx, &programs.guest_init)?),

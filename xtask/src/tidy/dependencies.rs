@@ -22,6 +22,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("guest-protocol", &[]),
     ("host-agent", &["chunk-store", "cluster-store", "guest-protocol", "jail", "snapshot", "vmm-api"]),
     ("jail", &[]),
+    ("jail-probe", LIBRARIES),
+    ("launcher", &["jail"]),
     ("plain-rust", &[]),
     ("rust-hello", &[]),
     ("snapshot", &[]),
@@ -38,6 +40,8 @@ const EDGES: &[(&str, &[&str])] = &[
 const KVM: &[&str] = &["kvm-bindings", "kvm-ioctls"];
 const ASYNC_AND_HTTP: &[&str] = &["async-std", "axum", "h2", "http", "hyper", "reqwest", "smol", "tokio"];
 
+const PARSERS: &[&str] = &["postcard", "serde", "serde_json", "toml"];
+
 /// What must not be linked into a program or library, not even through others, and why.
 const FORBIDDEN_TREES: &[(&str, &[&str], &str)] = &[
     ("chunk-store", ASYNC_AND_HTTP, "the jailed VMM is to link it"),
@@ -49,6 +53,9 @@ const FORBIDDEN_TREES: &[(&str, &[&str], &str)] = &[
     ("guest-protocol", KVM, "the guest links it"),
     ("host-agent", KVM, "the agent never touches KVM: it has a VMM spawned"),
     ("jail", ASYNC_AND_HTTP, "the jail is built before anything runs in it"),
+    ("launcher", ASYNC_AND_HTTP, "what is root does one thing after the other"),
+    ("launcher", KVM, "it hands over a descriptor and asks nothing of it"),
+    ("launcher", PARSERS, "what is root parses nothing"),
     ("vmm", ASYNC_AND_HTTP, "no async runtime and no HTTP beside a guest"),
     ("vmm-api", KVM, "the agent links it"),
 ];
