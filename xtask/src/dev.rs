@@ -47,7 +47,7 @@ enum Action {
     },
     /// Copy a file or folder into it.
     Push { local: PathBuf, remote: String },
-    /// Build, copy in what changed, restart the agent.
+    /// Build, copy in what changed, restart launcher and agent.
     Swap {
         /// Only this part.
         #[arg(value_enum)]
@@ -58,6 +58,7 @@ enum Action {
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Part {
     Vmm,
+    Launcher,
     HostAgent,
     GuestInit,
     Kernel,
@@ -68,6 +69,7 @@ impl Part {
     fn file(self) -> &'static str {
         match self {
             Part::Vmm => "vmm",
+            Part::Launcher => "launcher",
             Part::HostAgent => "host-agent",
             Part::GuestInit => "guest/initrd.cpio",
             Part::Kernel => "guest/vmlinux",
@@ -269,7 +271,8 @@ fn swap(ctx: &Context, part: Option<Part>) -> Result<()> {
         ctx.progress.say(format!("swapped {name}"));
         host.files.insert(name, hash);
     }
-    host.exec("systemctl restart tinderbox-agent.service")?;
+    // The launcher has the vmm open that it found when it started.
+    host.exec("systemctl restart tinderbox-launcher.service tinderbox-agent.service")?;
     host.save(&ctx.cache.dir(&folder())?)?;
     step.done();
     Ok(())

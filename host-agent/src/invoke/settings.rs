@@ -47,6 +47,8 @@ const BLANK_SHARE: u64 = 64;
 pub(super) struct Settings {
     /// Holds `vmm`, `guest/` and `runtimes/`.
     pub(super) lib_dir: PathBuf,
+    /// Where the launcher listens.
+    pub(super) launcher: PathBuf,
     /// Where images of /tmp are made.
     pub(super) scratch_dir: PathBuf,
     /// Where they lie.
@@ -84,6 +86,7 @@ impl Settings {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             lib_dir: config.lib_dir.clone(),
+            launcher: jail::launch::SOCKET.into(),
             scratch_dir: config.state_dir.join("scratch"),
             disk,
             chunks,

@@ -12,6 +12,7 @@ mod deleted;
 mod fake;
 mod harness;
 mod killed;
+mod launcher;
 mod rehearsal;
 mod runtimes;
 mod snapshots;

@@ -15,7 +15,7 @@ use std::{
 
 use chunk_store::Label;
 use guest_protocol::{Hello, Invoke, Start};
-use tokio::{net::unix::pipe, process::ChildStderr, time::timeout};
+use tokio::{net::unix::pipe, time::timeout};
 
 use super::{
     SandboxId,
@@ -166,16 +166,16 @@ pub(crate) struct Sandbox {
 }
 
 impl Host {
-    /// Sandboxes from the programs and images in `lib_dir` and what is in `chunks`, with /tmp images in `scratch_dir`; a guest that
+    /// Sandboxes from the images in `lib_dir`, the processes of the launcher at that socket and what is in `chunks`, with /tmp images in `scratch_dir`; a guest that
     /// does not say hello within `boot_timeout` is given up. Up to `blank_limit` machines wait for what they will be.
     pub(crate) fn new(
-        lib_dir: &Path,
+        (lib_dir, launcher): (&Path, PathBuf),
         scratch_dir: PathBuf,
         boot_timeout: Duration,
         blank_limit: usize,
         (disk, chunks): (Arc<Disk>, Arc<Chunks>),
     ) -> io::Result<Self> {
-        let spawner = Arc::new(Spawner::new(lib_dir.join("vmm"))?);
+        let spawner = Arc::new(Spawner::new(launcher));
         Ok(Self {
             blanks: Blanks::start(Arc::clone(&spawner), blank_limit),
             spawner,
@@ -212,7 +212,7 @@ impl Host {
         let connections = drives.hand(&scratch, their_broker, serial_in.into_nonblocking_fd()?)?;
         let fds = connections.and_kernel(kernel.into(), initrd.into());
         let spawned = Instant::now();
-        let (vmm, stderr) = Vmm::spawn(&self.spawner).await?;
+        let (vmm, stderr) = self.spawn(spec.memory_mib).await?;
         let stderr = Captured::from(stderr, id, Stream::VmmStderr);
 
         let up = timeout(self.boot_timeout, bring_up(&vmm, &broker, spec, fds)).await;
@@ -253,9 +253,9 @@ impl Host {
         .await
     }
 
-    /// A blank process for a sandbox that none waits for.
-    pub(super) async fn spawn(&self) -> Result<(Vmm, ChildStderr), VmmError> {
-        Vmm::spawn(&self.spawner).await
+    /// A process for the machine of a function with that much memory.
+    pub(super) async fn spawn(&self, memory_mib: u32) -> Result<(Vmm, pipe::Receiver), VmmError> {
+        Vmm::spawn(&self.spawner, machine::shape(memory_mib)).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use jail::launch::Allotment;
 use vmm_api::{
     DriveAccess, DriveConfig, Grant, Identity, Key, Layered, LoadConfig, MachineConfig, SerialConfig, Shape,
     SnapshotConfig, SnapshotKind, Source, VsockConfig,
@@ -15,6 +16,19 @@ pub(crate) const PLATFORM_MEMORY_MIB: u32 = 64;
 
 /// Memory of a `vmm` process beyond its guest's: the product's bound is 4 MiB private, plus page tables of the host.
 pub(crate) const VMM_MEMORY_MIB: u64 = 8;
+
+/// What the kernel may need for a machine beyond that, within its control group's bound: tables of pages, sockets, pages of files
+/// that are being written. No sandbox is counted by it: it bounds a `vmm` that was taken over, and must not end one that was not.
+const KERNEL_MEMORY_MIB: u32 = 64;
+
+/// … and for each so many MiB of the guest's one more: tables of pages grow with it.
+const KERNEL_PART: u32 = 64;
+
+/// Part of the processors of a function with one vCPU's memory, as cgroups count it. Others have theirs by their memory.
+const FULL_WEIGHT: u32 = 100;
+
+/// What serving a guest takes at most, beside its vCPUs: the I/O thread and the pager have work for one processor together.
+const SERVICE_CPU_PERCENT: u32 = 100;
 
 /// Lambda gives one vCPU for every 1,769 MB of memory …
 const MEMORY_PER_VCPU_MIB: u32 = 1769;
@@ -157,6 +171,18 @@ pub(crate) fn shape(function_memory_mib: u32) -> Shape {
     }
 }
 
+/// What the process of such a machine may have of the node.
+pub(crate) fn allotment(shape: Shape) -> Allotment {
+    let Shape { vcpu_count, mem_size_mib } = shape;
+    let function_mib = mem_size_mib.saturating_sub(PLATFORM_MEMORY_MIB);
+    let kernel_mib = KERNEL_MEMORY_MIB + mem_size_mib / KERNEL_PART;
+    Allotment {
+        memory_mib: mem_size_mib.saturating_add(VMM_MEMORY_MIB as u32).saturating_add(kernel_mib),
+        cpu_weight: (function_mib * FULL_WEIGHT / MEMORY_PER_VCPU_MIB).max(1),
+        cpu_percent: u32::from(vcpu_count) * 100 + SERVICE_CPU_PERCENT,
+    }
+}
+
 /// A clone that runs at once: the same devices, connected anew.
 pub(crate) fn load(
     key: Key,
@@ -247,6 +273,17 @@ mod tests {
             (config.serial, config.kernel, config.initrd),
             (serial, Source::Fd(9), Some(Source::Fd(10)))
         );
+    }
+
+    #[test]
+    fn an_allotment_has_room_for_the_machine_and_is_one_that_a_launcher_accepts() {
+        for memory_mib in [128, 1769, 10_240] {
+            let allotment = allotment(shape(memory_mib));
+            assert!(u64::from(allotment.memory_mib) > charge_mib(memory_mib));
+            assert_eq!(Allotment::from_request(&allotment.to_request()), Ok(allotment));
+        }
+        assert_eq!(allotment(shape(1769)).cpu_weight, FULL_WEIGHT);
+        assert_eq!(allotment(shape(1770)).cpu_percent, 300);
     }
 
     #[test]

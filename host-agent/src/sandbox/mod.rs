@@ -7,7 +7,7 @@
 //!            policy::Pool            which sandbox, a new one, or a refusal; values in, values out
 //!            way                     how a new one comes to be: cloned from version or runtime, or booted
 //!                 │
-//!   boot, resume ─┼── spawn           fork and exec of `vmm`, one inherited descriptor
+//!   boot, resume ─┼── spawn           asks the launcher for a jailed `vmm`; what ends it and says how it ended
 //!                 ├── blanks          processes with a machine reserved, waiting for the snapshot that they become
 //!                 ├── vmm             control socket: Configure, Start, Snapshot, Load, Exited; kill and reap
 //!                 ├── scratch         /tmp of the function: a sparse copy of a template, without a name

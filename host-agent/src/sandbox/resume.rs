@@ -142,7 +142,7 @@ impl Host {
         let starting = self.blanks.begin();
         let (vmm, stderr) = match self.blanks.take(machine::shape(spec.memory_mib)) {
             Some(blank) => blank,
-            None => self.spawn().await?,
+            None => self.spawn(spec.memory_mib).await?,
         };
         let stderr = Captured::from(stderr, id, Stream::VmmStderr);
         let mut logs = Logs::new(id, spec.function.clone());

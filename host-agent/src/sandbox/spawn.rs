@@ -1,39 +1,76 @@
-//! Starts `vmm` processes so that none outlives the agent and none inherits more than it is given.
+//! Has `vmm` processes started by the launcher, each in a jail of its own, so that none outlives the agent.
 //!
-//! Every fork happens on one thread that lives as long as the spawner: the parent-death signal is tied to the thread
-//! that forked, and runtime threads come and go. What runs between fork and exec is three system calls.
-
-#![expect(unsafe_code, reason = "code between fork and exec, and close_range, which no wrapper offers")]
+//! The agent has no right to make a jail, nor over what runs in one: users differ. What it is given of a process are two
+//! descriptors: one that ends it, one that says how it has ended. One task has the connection, on which one request at a time
+//! is answered; when that ends, the launcher ends every process.
 
 use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
-    path::PathBuf,
-    process::Stdio,
-    thread,
+    fs::File,
+    io::{self, Write as _},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::process::ExitStatusExt as _,
+    },
+    path::{Path, PathBuf},
+    process::ExitStatus,
 };
 
+use jail::launch::{ANSWER_FDS, Allotment, Answer, AnswerError, MAX_ANSWER_LEN};
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, FdFlag, fcntl},
-    libc,
-    sys::{prctl, signal::Signal},
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
 };
 use tokio::{
-    process::{Child, Command},
-    runtime::Handle,
+    net::unix::pipe,
     sync::{mpsc, oneshot},
 };
 
-/// First descriptor after the standard ones.
-const FIRST_FD: libc::c_uint = 3;
+use super::packet::PacketSocket;
 
-struct Order {
-    control: OwnedFd,
-    reply: oneshot::Sender<io::Result<Child>>,
+/// Written to end a process.
+const END: &[u8] = b"1";
+
+/// A wait status, as it is read.
+type Status = [u8; 4];
+
+/// Why there is no process.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpawnError {
+    /// The launcher does not run, or not for this user.
+    #[error("connect to the launcher at {}", path.display())]
+    Connect {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The connection broke off.
+    #[error("talk to the launcher")]
+    Talk(#[source] io::Error),
+    /// It ended before it answered.
+    #[error("the launcher ended")]
+    Gone,
+    /// It says something else.
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    /// A step of the jail failed.
+    #[error("the launcher started nothing: {0}")]
+    Refused(String),
+    /// A pipe for what the process says.
+    #[error("make a pipe")]
+    Pipe(#[source] io::Error),
 }
 
-/// Starts processes of one program.
+struct Order {
+    allotment: Allotment,
+    control: OwnedFd,
+    reply: oneshot::Sender<Result<Spawned, SpawnError>>,
+}
+
+/// A process, and what it says about itself.
+pub(crate) type Spawned = (Process, pipe::Receiver);
+
+/// Has processes started.
 #[derive(Debug)]
 pub(crate) struct Spawner {
     /// Not longer than the pool's bound on concurrent starts.
@@ -41,53 +78,143 @@ pub(crate) struct Spawner {
 }
 
 impl Spawner {
-    /// Spawner of `program`. Call from within the runtime that will wait for the processes.
-    pub(crate) fn new(program: PathBuf) -> io::Result<Self> {
+    /// By the launcher that listens at `path`. It need not run yet.
+    pub(crate) fn new(path: PathBuf) -> Self {
         let (orders, mut inbox) = mpsc::unbounded_channel::<Order>();
-        let runtime = Handle::current();
-        thread::Builder::new().name("vmm-spawner".into()).spawn(move || {
-            let _context = runtime.enter();
-            while let Some(order) = inbox.blocking_recv() {
-                // A receiver that is gone drops the child, which kills it.
-                drop(order.reply.send(spawn(&program, order.control)));
+        tokio::spawn(async move {
+            let mut launcher = Launcher { path, connection: None };
+            while let Some(Order { allotment, control, reply }) = inbox.recv().await {
+                // A receiver that is gone drops the process, which ends it.
+                drop(reply.send(launcher.spawn(allotment, control).await));
             }
-        })?;
-        Ok(Self { orders })
+        });
+        Self { orders }
     }
 
-    /// A process that serves `control` and has nothing else: no environment, no input, no output but stderr.
-    pub(crate) async fn spawn(&self, control: OwnedFd) -> io::Result<Child> {
+    /// A process that serves `control` and has nothing else of the agent's but its standard error.
+    pub(crate) async fn spawn(&self, allotment: Allotment, control: OwnedFd) -> Result<Spawned, SpawnError> {
         let (reply, answer) = oneshot::channel();
-        let gone = || io::Error::other("the spawner's thread has ended");
-        self.orders.send(Order { control, reply }).map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        self.orders.send(Order { allotment, control, reply }).map_err(|_| SpawnError::Gone)?;
+        answer.await.map_err(|_| SpawnError::Gone)?
     }
 }
 
-fn spawn(program: &std::path::Path, control: OwnedFd) -> io::Result<Child> {
-    let mut command = Command::new(program);
-    command
-        .arg("--control-fd")
-        .arg(control.as_raw_fd().to_string())
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let before_exec = move || Ok(leave_only(&control)?);
-    // SAFETY: the closure runs after fork in a child of a threaded process, so it must be async-signal-safe: it makes
-    // three system calls, allocates nothing and takes no lock.
-    unsafe { command.pre_exec(before_exec) };
-    command.spawn()
+/// The task's end of the connection.
+struct Launcher {
+    path: PathBuf,
+    connection: Option<PacketSocket>,
 }
 
-/// Ties the process to its parent and lets `control` alone survive the exec.
-fn leave_only(control: &OwnedFd) -> Result<(), Errno> {
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
-    // SAFETY: with CLOSE_RANGE_CLOEXEC the call closes nothing and touches no memory; it marks descriptors of this
-    // process, which is about to exec.
-    let result = unsafe { libc::close_range(FIRST_FD, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) };
-    Errno::result(result)?;
-    fcntl(control, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    Ok(())
+impl Launcher {
+    async fn spawn(&mut self, allotment: Allotment, control: OwnedFd) -> Result<Spawned, SpawnError> {
+        let (said, stderr) = io::pipe().map_err(SpawnError::Pipe)?;
+        let said = pipe::Receiver::from_owned_fd(said.into()).map_err(SpawnError::Pipe)?;
+        let had_connection = self.connection.is_some();
+        let request = allotment.to_request();
+        let fds = [control.as_fd(), stderr.as_fd()];
+        let process = match self.ask(&request, &fds).await {
+            // The launcher was started anew since it was asked last: with it went every process that was there.
+            Err(SpawnError::Gone | SpawnError::Talk(_)) if had_connection => self.ask(&request, &fds).await?,
+            asked => asked?,
+        };
+        Ok((process, said))
+    }
+
+    async fn ask(&mut self, request: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Process, SpawnError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect_to(&self.path)
+                .map_err(|source| SpawnError::Connect { path: self.path.clone(), source })?,
+        };
+        connection.send(request, fds).await.map_err(SpawnError::Talk)?;
+        let mut buffer = [0; MAX_ANSWER_LEN];
+        let (len, fds) = connection.receive(&mut buffer).await.map_err(SpawnError::Talk)?;
+        if len == 0 {
+            return Err(SpawnError::Gone);
+        }
+        let answer = Answer::from_packet(&buffer[..len])?;
+        // One that makes no sense is the last one of its connection.
+        let fds = <[OwnedFd; ANSWER_FDS]>::try_from(fds);
+        let process = match (answer, fds) {
+            (Answer::Started { slot }, Ok([end, status])) => Ok(Process::new(slot, end, status)?),
+            (Answer::Started { .. }, Err(_)) => return Err(AnswerError(len).into()),
+            (Answer::Failed { text }, _) => Err(SpawnError::Refused(text)),
+        };
+        self.connection = Some(connection);
+        process
+    }
+}
+
+fn connect_to(path: &Path) -> io::Result<PacketSocket> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let connection = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
+    PacketSocket::new(connection)
+}
+
+/// A process that runs, until it ends or this is dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    slot: u32,
+    end: File,
+    status: pipe::Receiver,
+}
+
+impl Process {
+    fn new(slot: u32, end: OwnedFd, status: OwnedFd) -> Result<Self, SpawnError> {
+        let status = pipe::Receiver::from_owned_fd(status).map_err(SpawnError::Talk)?;
+        Ok(Self { slot, end: end.into(), status })
+    }
+
+    /// The number of its user, among those that are reserved for sandboxes.
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// Whether it has ended, and how.
+    pub(crate) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        let mut status = Status::default();
+        // Past the runtime, which learns of the pipe's state only while it looks.
+        match nix::unistd::read(&self.status, &mut status) {
+            Err(Errno::EAGAIN) => Ok(None),
+            read => exit_status(read?, status).map(Some),
+        }
+    }
+
+    /// Ends it, whatever it is doing, and waits for that: when this returns its memory is free. The status tells a process
+    /// that had ended by itself.
+    pub(crate) async fn destroy(mut self) -> io::Result<ExitStatus> {
+        self.kill();
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Ok(status);
+            }
+            self.status.readable().await?;
+            // Clears a readiness that was not meant: the next wait is one.
+            let mut status = Status::default();
+            match self.status.try_read(&mut status) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return exit_status(read?, status),
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        // The control group of a process that has ended is gone, and cannot be written to.
+        drop(self.end.write_all(END));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What was read from the pipe, which holds all of it or has ended.
+fn exit_status(len: usize, status: Status) -> io::Result<ExitStatus> {
+    if len < status.len() {
+        return Err(io::Error::other("the launcher ended before the process did"));
+    }
+    Ok(ExitStatus::from_raw(i32::from_le_bytes(status)))
 }

@@ -1,17 +1,21 @@
 //! One `vmm` process as the agent sees it: spawned, configured, started, watched, killed and reaped.
 //!
 //! Speaks vmm-api over the control socket; knows nothing of what runs in the guest. The process ends with the socket,
-//! with the spawner's thread and with this value, whichever goes first.
+//! with the spawner's connection and with this value, whichever goes first.
 
 use std::{io, os::fd::BorrowedFd, process::ExitStatus};
 
-use tokio::process::{Child, ChildStderr};
+use tokio::net::unix::pipe;
 use vmm_api::{
     LoadConfig, LoadReport, MAX_PACKET_LEN, MachineConfig, Request, Response, Shape, SnapshotConfig,
     SnapshotReport, WorkingSet,
 };
 
-use super::{packet::PacketSocket, spawn::Spawner};
+use super::{
+    machine,
+    packet::PacketSocket,
+    spawn::{Process, SpawnError, Spawner},
+};
 
 /// What [`VmmError::Refused`] calls the request to load a snapshot.
 pub(crate) const LOAD: &str = "load";
@@ -21,7 +25,7 @@ pub(crate) const LOAD: &str = "load";
 pub(crate) enum VmmError {
     /// No process.
     #[error("start a vmm process")]
-    Spawn(#[source] io::Error),
+    Spawn(#[from] SpawnError),
     /// The control socket failed.
     #[error("talk to the vmm")]
     Control(#[source] io::Error),
@@ -52,17 +56,18 @@ pub(crate) enum VmmError {
 /// A running process.
 #[derive(Debug)]
 pub(crate) struct Vmm {
-    child: Child,
+    process: Process,
     control: PacketSocket,
 }
 
 impl Vmm {
-    /// A process that waits for its configuration, and what it writes about itself.
-    pub(crate) async fn spawn(spawner: &Spawner) -> Result<(Self, ChildStderr), VmmError> {
-        let (control, theirs) = PacketSocket::pair().map_err(VmmError::Spawn)?;
-        let mut child = spawner.spawn(theirs).await.map_err(VmmError::Spawn)?;
-        let stderr = child.stderr.take().ok_or_else(|| VmmError::Spawn(io::ErrorKind::BrokenPipe.into()))?;
-        Ok((Self { child, control }, stderr))
+    /// A process that waits for its configuration and has what a machine of that shape may have, and what it writes about
+    /// itself.
+    pub(crate) async fn spawn(spawner: &Spawner, shape: Shape) -> Result<(Self, pipe::Receiver), VmmError> {
+        let (control, theirs) = PacketSocket::pair().map_err(VmmError::Control)?;
+        let (process, stderr) = spawner.spawn(machine::allotment(shape), theirs).await?;
+        tracing::debug!(slot = process.slot(), "a vmm is in its jail");
+        Ok((Self { process, control }, stderr))
     }
 
     /// Builds the machine from the descriptors that `config` names by position, and runs it.
@@ -117,23 +122,21 @@ impl Vmm {
         }
     }
 
-    /// Whether the process has ended by itself, and how; it is reaped then.
+    /// Whether the process has ended by itself, and how.
     pub(crate) fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
+        self.process.try_wait()
     }
 
-    /// Its number, for tests.
+    /// Its number: the tests' launcher has no users to tell and says this.
     #[cfg(test)]
-    pub(crate) fn pid(&self) -> Option<u32> {
-        self.child.id()
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.slot()
     }
 
     /// Ends the process, whatever it is doing, and reaps it: when this returns its memory is free. There is nothing
     /// to save in a sandbox, so no time is spent on asking. The status tells a process that had ended by itself.
-    pub(crate) async fn destroy(mut self) -> io::Result<ExitStatus> {
-        // Fails for a process that is reaped already, which is as well.
-        drop(self.child.start_kill());
-        self.child.wait().await
+    pub(crate) async fn destroy(self) -> io::Result<ExitStatus> {
+        self.process.destroy().await
     }
 
     /// A request whose answer says no more than that it is done.

@@ -12,7 +12,10 @@ use chunk_store::{ChunkSize, Kind, Label};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::fake::{self, GATE, STOPPED};
+use super::{
+    fake::{self, GATE, STOPPED},
+    launcher,
+};
 use crate::{
     chunks::{
         Chunks,
@@ -110,6 +113,7 @@ pub(super) fn adopt(dir: &Path, adjust: impl FnOnce(&mut Settings)) -> Node {
 fn settings(dir: &Path) -> Settings {
     Settings {
         lib_dir: dir.join("lib"),
+        launcher: launcher::start(dir, dir.join("lib/vmm")),
         scratch_dir: dir.join("scratch"),
         disk: Disk::of(dir),
         chunks: chunks_in(&dir.join("state")),

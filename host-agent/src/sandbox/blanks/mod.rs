@@ -17,7 +17,7 @@ use std::{
 
 use tokio::{
     io::AsyncReadExt as _,
-    process::ChildStderr,
+    net::unix::pipe,
     sync::{Notify, watch},
     time::{sleep_until, timeout},
 };
@@ -43,7 +43,7 @@ pub(crate) struct Blanks {
 }
 
 /// A machine that waits, and what its process says about itself.
-type Blank = (Vmm, ChildStderr);
+type Blank = (Vmm, pipe::Receiver);
 
 #[derive(Debug)]
 struct State {
@@ -117,7 +117,7 @@ impl Blanks {
     /// The processes that wait, in the order in which they came.
     #[cfg(test)]
     pub(crate) fn pids(&self) -> Vec<u32> {
-        self.state().blanks.values().flatten().filter_map(|(vmm, _)| vmm.pid()).collect()
+        self.state().blanks.values().flatten().map(|(vmm, _)| vmm.pid()).collect()
     }
 
     /// How many there are.
@@ -144,7 +144,7 @@ impl Blanks {
     /// Makes one, unless it is too late for it. Whether it could be made.
     async fn make(&self, shape: Shape) -> bool {
         let made = timeout(PREPARE_TIMEOUT, async {
-            let (vmm, stderr) = Vmm::spawn(&self.spawner).await?;
+            let (vmm, stderr) = Vmm::spawn(&self.spawner, shape).await?;
             vmm.prepare(shape).await.map(|()| (vmm, stderr))
         });
         let problem = match made.await {
@@ -212,7 +212,7 @@ fn running(blanks: &mut Vec<Blank>) -> Option<Blank> {
 }
 
 /// Logs how a process ended and what it said. Its end of the pipe is closed: this does not wait.
-async fn tell(status: ExitStatus, stderr: ChildStderr) {
+async fn tell(status: ExitStatus, stderr: pipe::Receiver) {
     let mut said = Vec::new();
     // A read error is the end of it as far as the operator's log goes.
     drop(stderr.take(MAX_SAID).read_to_end(&mut said).await);
