@@ -136,6 +136,12 @@ pub(crate) fn step_killer() -> String {
     PUSHED.get_or_init(|| pushed("TINDERBOX_STEP_KILLER", "step-killer")).clone()
 }
 
+/// `tests/jail-probe`, on the host.
+pub(crate) fn jail_probe() -> String {
+    static PUSHED: OnceLock<String> = OnceLock::new();
+    PUSHED.get_or_init(|| pushed("TINDERBOX_JAIL_PROBE", "jail-probe")).clone()
+}
+
 /// The function of the proof that is in Rust, on the host.
 pub(crate) fn unique_rust() -> String {
     static PUSHED: OnceLock<String> = OnceLock::new();

@@ -31,9 +31,9 @@ const MAX_GONE_MS: u64 = 10_000;
 /// How often the host is looked at before what is on its way must be gone: a look takes a second under emulation.
 const LOOKS: usize = 5;
 
-/// The host's agent, which these tests share one after the other. It keeps no snapshots of runtimes meanwhile: they are made
+/// The host's agent, which tests that kill share one after the other. It keeps no snapshots of runtimes meanwhile: they are made
 /// beside everything else, by the same steps.
-struct Agent {
+pub(crate) struct Agent {
     client: Client,
     /// Files on its disk when the test began.
     before: BTreeSet<String>,
@@ -139,7 +139,7 @@ impl Killer {
 }
 
 impl Agent {
-    fn alone() -> Self {
+    pub(crate) fn alone() -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let client = Client::new(&host::endpoint());
@@ -165,6 +165,11 @@ impl Agent {
         agent
     }
 
+    /// A client of its.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// A function that says where it is, and whose code nobody else has.
     fn function(&self) -> Function {
         let mut zip = crate::functions::zip_of("steps");
@@ -179,11 +184,11 @@ impl Agent {
     /// Nothing is on the host that the agent does not know: no process, no control group, no unfinished file. What is on
     /// its way out is given a moment.
     #[track_caller]
-    fn look() -> Sight {
+    pub(crate) fn look() -> Sight {
         let mut left = Vec::new();
         for _ in 0..LOOKS {
             let sight = Sight::of_the_host();
-            left = [sight.strangers(), sight.unfinished(), sight.groups.clone()].concat();
+            left = [sight.strangers(), sight.unfinished(), sight.empty_groups()].concat();
             if left.is_empty() {
                 return sight;
             }

@@ -15,6 +15,7 @@ mod functions;
 mod host;
 mod image;
 mod invoke;
+mod jail;
 mod kills;
 mod limits;
 mod machine;

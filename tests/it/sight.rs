@@ -1,4 +1,4 @@
-//! What there is on the test host: the agent's processes, control groups and files, and which of them should not be there.
+//! What there is on the test host: our processes, control groups and files, and which of them should not be there.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,18 @@ use crate::host;
 /// The agent's state directory.
 pub(crate) const STATE: &str = "/var/lib/tinderbox";
 
+const GROUPS: &str = "/sys/fs/cgroup/system.slice";
+const SANDBOXES: &str = "/sys/fs/cgroup/system.slice/tinderbox-launcher.service/sandboxes";
+
+/// Where the agent and its helpers are.
+const AGENT_GROUP: &str = "/tinderbox-agent.service";
+
 /// What there is on the host.
 pub(crate) struct Sight {
-    /// Processes of the agent's user: number, parent, state, name, control group.
+    /// Processes of our services: number, parent, state, name, control group.
     processes: Vec<Vec<String>>,
-    /// Control groups below the agent's own.
-    pub(crate) groups: Vec<String>,
+    /// Control groups below the agent's own, and those of sandboxes.
+    groups: Vec<String>,
     /// Everything in the agent's state directory, by its path in there.
     pub(crate) files: BTreeSet<String>,
 }
@@ -20,8 +26,8 @@ pub(crate) struct Sight {
 impl Sight {
     pub(crate) fn of_the_host() -> Self {
         let look = format!(
-            "ps -U tinderbox -o pid=,ppid=,stat=,comm=,cgroup=; echo --; \
-             find /sys/fs/cgroup/system.slice/tinderbox-agent.service -mindepth 1 -type d; echo --; \
+            "ps -e -o pid=,ppid=,stat=,comm=,cgroup= | grep -E '/tinderbox-(agent|launcher|resident)'; echo --; \
+             find {GROUPS}/tinderbox-agent.service {SANDBOXES} -mindepth 1 -type d; echo --; \
              find {STATE} -mindepth 1 -printf '%P\\n'"
         );
         // A file may go while find looks: that is no error.
@@ -37,22 +43,30 @@ impl Sight {
         }
     }
 
-    /// Processes that are neither the agent, nor a VMM of its own, nor the resident machine.
+    /// Processes that are none of: agent, launcher, a VMM that it has started for this agent, resident machine.
     pub(crate) fn strangers(&self) -> Vec<String> {
-        let known = |words: &[String], parent: &str, name: &str, unit: &str| {
-            let [_, its_parent, state, its_name, group] = words else { return false };
-            (its_parent.as_str(), its_name.as_str()) == (parent, name)
-                && !state.starts_with('Z')
-                && group.ends_with(unit)
+        let the_one = |name, group| self.processes.iter().find(|words| is_known(words, "1", name, group));
+        let (agent, launcher) =
+            (the_one("host-agent", AGENT_GROUP), the_one("launcher", "/tinderbox-launcher.service/launcher"));
+        let (Some(agent), Some(launcher)) = (agent, launcher) else {
+            return vec!["no agent, or no launcher".into()];
         };
-        let is_agent = |words: &&Vec<String>| known(words, "1", "host-agent", "/tinderbox-agent.service");
-        let Some(agent) = self.processes.iter().find(is_agent) else { return vec!["no agent".into()] };
         let is_stranger = |words: &&Vec<String>| {
-            !is_agent(words)
-                && !known(words, "1", "vmm", "/tinderbox-resident.service")
-                && !known(words, &agent[0], "vmm", "/tinderbox-agent.service")
+            let sandbox = words[4].rsplit_once('/').filter(|(group, _)| group.ends_with("/sandboxes"));
+            let is_vmm = sandbox.is_some_and(|_| is_known(words, &launcher[0], "vmm", ""));
+            let is_resident = is_known(words, "1", "vmm", "/tinderbox-resident.service");
+            ![agent, launcher].contains(words) && !is_vmm && !is_resident
         };
         self.processes.iter().filter(is_stranger).map(|words| words.join(" ")).collect()
+    }
+
+    /// Control groups with nothing in them.
+    pub(crate) fn empty_groups(&self) -> Vec<String> {
+        let has_process = |group: &String| {
+            let Some((_, name)) = group.split_once("/sys/fs/cgroup") else { return false };
+            self.processes.iter().any(|words| words[4].ends_with(name))
+        };
+        self.groups.iter().filter(|group| !has_process(group)).cloned().collect()
     }
 
     /// Files that are there for a moment only.
@@ -73,4 +87,11 @@ impl Sight {
         };
         self.files.iter().filter(is_unfinished).cloned().collect()
     }
+}
+
+fn is_known(words: &[String], parent: &str, name: &str, group: &str) -> bool {
+    let [_, its_parent, state, its_name, its_group] = words else { return false };
+    (its_parent.as_str(), its_name.as_str()) == (parent, name)
+        && !state.starts_with('Z')
+        && its_group.ends_with(group)
 }

@@ -174,6 +174,7 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_UNIQUE_RUST", programs.join("unique-rust")),
         ("TINDERBOX_VM_DRIVER", programs.join("vm-driver")),
         ("TINDERBOX_STEP_KILLER", programs.join("step-killer")),
+        ("TINDERBOX_JAIL_PROBE", programs.join("jail-probe")),
         ("TINDERBOX_UNGATED_INITRD", ungated_initrd(ctx)?),
         ("TINDERBOX_TEST_VENV", venv(ctx)?),
     ])
@@ -182,7 +183,8 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
 /// The folder with the programs that run in guests and on the test host: static, as there are no libraries for them.
 fn programs(ctx: &Context) -> Result<PathBuf> {
     let step = ctx.progress.step("building the tests' guest programs");
-    let programs = ["plain-rust", "rust-hello", "unique-rust", "guest-probe", "vm-driver", "step-killer"];
+    let programs =
+        ["plain-rust", "rust-hello", "unique-rust", "guest-probe", "vm-driver", "step-killer", "jail-probe"];
     let folder = payload::build_static(ctx, &step, &programs)?;
     step.done();
     Ok(folder)

@@ -113,9 +113,8 @@ impl<'a> Killer<'a> {
             PollFd::new(files.as_fd(), PollFlags::POLLIN),
             PollFd::new(journal.as_fd(), PollFlags::POLLIN),
         ];
-        fds.extend(
-            self.dying.as_ref().map(|dying| PollFd::new(dying.end.events.as_fd(), PollFlags::POLLPRI)),
-        );
+        let events = self.dying.iter().flat_map(|dying| &dying.end.events);
+        fds.extend(events.map(|events| PollFd::new(events.as_fd(), PollFlags::POLLPRI)));
         let left = PATIENCE.saturating_sub(self.since.elapsed());
         if poll(&mut fds, PollTimeout::try_from(left)?).context("poll")? == 0 {
             let running = service::processes();

@@ -26,7 +26,7 @@ pub(crate) enum Victim {
     Vmm,
 }
 
-/// Something that the agent or a child of it does to a regular file or a directory (of devices nothing is told). Paths may have a `*`, which stands for anything, behind [`STATE_DIR`].
+/// Something that the agent, a child of it or a sandbox does to a regular file or a directory (of devices nothing is told). Paths may have a `*`, which stands for anything, behind [`STATE_DIR`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Sign {

@@ -1,9 +1,9 @@
-//! The agent's service on this host: its processes, by its control group.
+//! The agent's service on this host and the sandboxes that it has: their processes, by control group.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::unistd::Pid;
@@ -11,12 +11,13 @@ use nix::unistd::Pid;
 /// The unit.
 pub(crate) const UNIT: &str = "tinderbox-agent.service";
 const GROUP: &str = "/sys/fs/cgroup/system.slice/tinderbox-agent.service";
+const SANDBOXES: &str = "/sys/fs/cgroup/system.slice/tinderbox-launcher.service/sandboxes";
 /// Every service is a child of it.
 const SYSTEMD: i32 = 1;
 /// `cgroup.events` has two lines.
 const MAX_EVENTS_LEN: usize = 256;
 
-/// A process of the service.
+/// A process of the service, or of a sandbox.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) pid: Pid,
@@ -25,9 +26,12 @@ pub(crate) struct Process {
     pub(crate) program: String,
 }
 
-/// The processes of the service; none when it does not run.
+/// The processes of the service and of its sandboxes; none when it does not run.
 pub(crate) fn processes() -> Vec<Process> {
-    let text = fs::read_to_string(format!("{GROUP}/cgroup.procs")).unwrap_or_default();
+    let sandboxes = fs::read_dir(SANDBOXES).into_iter().flatten().flatten().map(|entry| entry.path());
+    let groups = std::iter::once(PathBuf::from(GROUP)).chain(sandboxes.filter(|path| path.is_dir()));
+    let text: String =
+        groups.map(|group| fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default()).collect();
     text.lines().filter_map(|line| Process::new(line.parse().ok()?)).collect()
 }
 
@@ -44,10 +48,11 @@ pub(crate) fn vmm_with_code() -> Result<Pid> {
     running.map(|process| process.pid).max().context("no vmm runs a function's code")
 }
 
-/// Whether a process is one of the service.
+/// Whether a process is one of the service, or of a sandbox.
 pub(crate) fn has(pid: i32) -> bool {
     let group = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    group.trim_end().ends_with(UNIT)
+    let group = format!("/sys/fs/cgroup{}", group.trim_end().trim_start_matches("0::"));
+    group == GROUP || group.starts_with(SANDBOXES)
 }
 
 impl Process {
@@ -68,31 +73,35 @@ impl Process {
     }
 }
 
-/// The end of all processes that the service has now.
+/// The end of all processes that there are now.
 #[derive(Debug)]
 pub(crate) struct End {
-    /// Becomes ready with `POLLPRI` when the group is empty.
-    pub(crate) events: File,
+    /// Become ready with `POLLPRI` when a group becomes empty, or is no more so.
+    pub(crate) events: [File; 2],
     pids: Vec<Pid>,
 }
 
 impl End {
     pub(crate) fn of(processes: &[Process]) -> Result<Self> {
-        let path = Path::new(GROUP).join("cgroup.events");
-        let events = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        Ok(Self { events, pids: processes.iter().map(|process| process.pid).collect() })
+        let open = |group: &str| {
+            let path = Path::new(group).join("cgroup.events");
+            File::open(&path).with_context(|| format!("open {}", path.display()))
+        };
+        let pids = processes.iter().map(|process| process.pid).collect();
+        Ok(Self { events: [open(GROUP)?, open(SANDBOXES)?], pids })
     }
 
     /// Whether all have ended. To be asked before each wait: it is what makes [`Self::events`] ready once more.
     pub(crate) fn has_come(&self) -> io::Result<bool> {
-        let mut text = [0; MAX_EVENTS_LEN];
-        match self.events.read_at(&mut text, 0) {
-            Ok(len) if String::from_utf8_lossy(&text[..len]).contains("populated 0") => Ok(true),
-            // The next agent may be in the group already.
-            Ok(_) => Ok(!processes().iter().any(|process| self.pids.contains(&process.pid))),
-            // The group was removed.
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => Ok(true),
-            Err(error) => Err(error),
+        for events in &self.events {
+            match events.read_at(&mut [0; MAX_EVENTS_LEN], 0) {
+                Ok(_) => {}
+                // The group was removed.
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => {}
+                Err(error) => return Err(error),
+            }
         }
+        // The next agent may be in the group already.
+        Ok(!processes().iter().any(|process| self.pids.contains(&process.pid)))
     }
 }

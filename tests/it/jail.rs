@@ -1,0 +1,182 @@
+//! The jail of a sandbox on a booted node: what a running one has, what a hostile one gets, and what is left of it when whoever
+//! started it is killed. Its steps are tested beside the launcher (`launcher/tests/it/`).
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::functions::{Deployed, Function};
+use crate::host;
+use crate::kills::Agent;
+
+/// Users of sandboxes are from here on.
+const FIRST_USER: u32 = 2_000_000_000;
+
+const SANDBOXES: &str = "/sys/fs/cgroup/system.slice/tinderbox-launcher.service/sandboxes";
+
+/// Memory of the function, MiB: what its sandbox may have is more, and less than twice as much and a constant.
+const MEMORY_MIB: u64 = 256;
+
+const NAMESPACES: [&str; 6] = ["mnt", "pid", "net", "ipc", "uts", "cgroup"];
+
+/// What the host says of one sandbox's process and control group, by name.
+struct Sandbox(BTreeMap<String, String>);
+
+impl Sandbox {
+    /// All that there are.
+    fn all() -> Vec<Self> {
+        let look = format!(
+            "cd {SANDBOXES}; for group in */; do read pid < $group/cgroup.procs || continue; echo slot: ${{group%/}}; \
+             for file in memory.max memory.swap.max memory.oom.group cpu.max cpu.weight pids.max; do echo $file: $(cat $group/$file); done; \
+             for name in {}; do echo ns/$name: $(readlink /proc/$pid/ns/$name); done; \
+             echo root: $(ls -A /proc/$pid/root | wc -l); echo descriptors: $(readlink /proc/$pid/fd/*); \
+             echo seccomp of threads: $(grep -h ^Seccomp: /proc/$pid/task/*/status | sort -u); \
+             cat /proc/$pid/status; echo --; done",
+            NAMESPACES.join(" ")
+        );
+        let seen = host::run(&["sh", "-c", &look]).stdout;
+        let fields = |text: &str| {
+            let fields = text.lines().filter_map(|line| line.split_once(':'));
+            fields
+                .map(|(name, value)| {
+                    (name.to_owned(), value.split_whitespace().collect::<Vec<_>>().join(" "))
+                })
+                .collect()
+        };
+        seen.split("--\n").filter(|text| !text.trim().is_empty()).map(|text| Self(fields(text))).collect()
+    }
+
+    #[track_caller]
+    fn get(&self, name: &str) -> &str {
+        self.0.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.0))
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        self.get(name).parse().unwrap_or_else(|_| panic!("{name}: {}", self.get(name)))
+    }
+}
+
+fn deploy(agent: &Agent) -> Deployed {
+    Function::python("hello").with("MemorySize", MEMORY_MIB).deploy(agent.client())
+}
+
+fn works(function: &Deployed) {
+    assert_eq!(function.answer(json!({ "is": "well" }))["event"], json!({ "is": "well" }));
+}
+
+#[test]
+fn a_sandbox_that_runs_is_nobody_and_sees_nothing() {
+    let agent = Agent::alone();
+    let function = deploy(&agent);
+    works(&function);
+    let sandboxes = Sandbox::all();
+    let limit = |sandbox: &&Sandbox| sandbox.number("memory.max") >> 20 > MEMORY_MIB;
+    assert!(sandboxes.iter().any(|sandbox| limit(&sandbox)), "the function's is not there");
+    let own: Vec<_> = NAMESPACES
+        .iter()
+        .map(|name| host::run(&["readlink", &format!("/proc/1/ns/{name}")]).stdout)
+        .collect();
+    for sandbox in &sandboxes {
+        let user = FIRST_USER + u32::try_from(sandbox.number("slot")).expect("a small number");
+        let users = format!("{user} {user} {user} {user}");
+        assert_eq!(
+            (sandbox.get("Uid"), sandbox.get("Gid"), sandbox.get("Groups")),
+            (users.as_str(), users.as_str(), "")
+        );
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(u64::from_str_radix(sandbox.get(set), 16), Ok(0), "{set}");
+        }
+        assert_eq!((sandbox.get("Name"), sandbox.get("NoNewPrivs")), ("vmm", "1"));
+        assert_eq!(sandbox.get("seccomp of threads"), "Seccomp: 2");
+        for (name, own) in NAMESPACES.iter().zip(&own) {
+            assert_ne!(sandbox.get(&format!("ns/{name}")), own.trim(), "{name}");
+        }
+        assert_eq!(sandbox.number("root"), 0, "there is something in its root");
+        for target in sandbox.get("descriptors").split(' ') {
+            assert!(
+                target == "/dev/null" || !target.starts_with("/dev/") || target.starts_with("/dev/shm"),
+                "{target} is open"
+            );
+        }
+        let memory_mib = sandbox.number("memory.max") >> 20;
+        assert!((192..2 * MEMORY_MIB + 256).contains(&memory_mib), "{memory_mib} MiB");
+        assert_eq!((sandbox.number("memory.swap.max"), sandbox.number("memory.oom.group")), (0, 1));
+        assert_eq!((sandbox.get("cpu.max"), sandbox.number("pids.max")), ("200000 100000", 16));
+        assert!((1..100).contains(&sandbox.number("cpu.weight")));
+    }
+    let mut networks: Vec<_> = sandboxes.iter().map(|sandbox| sandbox.get("ns/net")).collect();
+    networks.sort_unstable();
+    networks.dedup();
+    assert_eq!(networks.len(), sandboxes.len(), "two are in one network");
+}
+
+/// What comes of what a hostile program tries in the place of a `vmm`.
+fn expected(attempt: &str) -> &'static str {
+    match attempt {
+        "open a file of the host" | "open /dev/kvm by its path" | "open /proc" | "open control groups" => {
+            "ENOENT"
+        }
+        "open /dev/kvm anew by its descriptor" | "open /dev/userfaultfd anew by its descriptor" => "EACCES",
+        "create a file" => "EROFS",
+        "create a file in its process's directory" | "see other processes" => "ENOENT",
+        "see the kernel's files beside processes" | "change a sysctl" => "ENOENT",
+        "write to its program" => "EACCES",
+        "take no_new_privs back" => "EINVAL",
+        "raise a limit" => "EPERM",
+        "take memory" => "SIGKILL",
+        "clone3" => "ENOSYS",
+        _ => "SIGSYS",
+    }
+}
+
+#[test]
+fn a_vmm_that_turns_hostile_gets_nothing_and_the_node_goes_on() {
+    let agent = Agent::alone();
+    let function = deploy(&agent);
+    works(&function);
+    let probe = host::run(&[&host::jail_probe(), "/usr/lib/tinderbox/launcher"]);
+    assert_eq!(probe.code, 0, "{probe:?}");
+    let report: Value = serde_json::from_str(&probe.stdout).expect("JSON");
+    assert_eq!(report["launcher"], "exit status: 0", "{report}");
+    let outcomes = report["outcomes"].as_object().expect("a map");
+    assert!(outcomes.len() > 70, "{report}");
+    let mut surprises = BTreeMap::new();
+    for (attempt, outcome) in outcomes {
+        let outcome = outcome.as_str().expect("a word");
+        let is_as_expected = match attempt.as_str() {
+            // The launcher's limits: seven descriptors and the main thread are there already.
+            "take descriptors" => outcome
+                .strip_prefix("done ")
+                .is_some_and(|count| count.parse::<u32>().is_ok_and(|count| count < 1024)),
+            "take processes" => outcome
+                .strip_prefix("done ")
+                .is_some_and(|count| count.parse::<u32>().is_ok_and(|count| count < 16)),
+            other => outcome == expected(other),
+        };
+        if !is_as_expected {
+            surprises.insert(attempt, outcome);
+        }
+    }
+    assert!(surprises.is_empty(), "{surprises:#?}");
+    works(&function);
+}
+
+#[test]
+fn a_killed_launcher_takes_its_sandboxes_along_and_the_next_one_serves() {
+    let agent = Agent::alone();
+    let function = deploy(&agent);
+    works(&function);
+    let slots = |sandboxes: Vec<Sandbox>| {
+        sandboxes.iter().map(|sandbox| sandbox.get("Pid").to_owned()).collect::<Vec<_>>()
+    };
+    let before = slots(Sandbox::all());
+    assert!(!before.is_empty());
+    let killed =
+        host::run(&["systemctl", "kill", "--kill-whom=main", "--signal=KILL", "tinderbox-launcher.service"]);
+    assert_eq!(killed.code, 0, "{killed:?}");
+    // What was about to end could still be given an event.
+    Agent::look();
+    works(&function);
+    let after = slots(Sandbox::all());
+    assert!(!before.iter().any(|pid| after.contains(pid)), "{before:?} and {after:?}");
+}

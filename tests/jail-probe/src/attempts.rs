@@ -1,0 +1,211 @@
+//! What is tried.
+
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::libc;
+use nix::sys::stat::Mode;
+
+/// Where the launcher hands over the directory of the process.
+const PROCESS: RawFd = 6;
+
+/// More than a sandbox can have, of anything.
+const TOO_MANY: usize = 100_000;
+
+/// Memory that is taken at a time.
+const PIECE: usize = 1 << 20;
+
+type Attempt = fn() -> Result<String, Errno>;
+
+/// Every attempt by its name. Calls that no sandbox may make at all are in [`CALLS`].
+const ATTEMPTS: &[(&str, Attempt)] = &[
+    ("list the root", || list(b"/\0")),
+    ("open a file of the host", || opened("/etc/passwd", OFlag::O_RDONLY)),
+    ("open the root's parent", || list(b"/..\0")),
+    ("open /dev/kvm by its path", || opened("/dev/kvm", OFlag::O_RDWR)),
+    ("open /dev/kvm anew by its descriptor", || of_process("fd/4", OFlag::O_RDWR)),
+    ("open /dev/userfaultfd anew by its descriptor", || of_process("fd/5", OFlag::O_RDWR)),
+    ("open /proc", || opened("/proc/self/status", OFlag::O_RDONLY)),
+    ("open control groups", || opened("/sys/fs/cgroup/cgroup.procs", OFlag::O_WRONLY)),
+    ("create a file", || opened("/file", OFlag::O_CREAT | OFlag::O_WRONLY)),
+    ("create a file in its process's directory", || of_process("file", OFlag::O_CREAT | OFlag::O_WRONLY)),
+    ("see other processes", other_processes),
+    ("see the kernel's files beside processes", || of_process("../kallsyms", OFlag::O_RDONLY)),
+    ("change a sysctl", || of_process("../sys/kernel/core_pattern", OFlag::O_WRONLY)),
+    ("write to its program", || of_process("exe", OFlag::O_WRONLY)),
+    ("make a user namespace by clone", || clone_with(libc::CLONE_NEWUSER)),
+    ("make a network by clone", || clone_with(libc::CLONE_NEWNET)),
+    ("have a capability in the bounding set", || prctl(libc::PR_CAPBSET_READ, 21, 0)),
+    ("raise an ambient capability", || prctl(libc::PR_CAP_AMBIENT, 2, 21)),
+    ("change the securebits", || prctl(libc::PR_SET_SECUREBITS, 0, 0)),
+    ("take no_new_privs back", || prctl(libc::PR_SET_NO_NEW_PRIVS, 0, 0)),
+    ("raise a limit", raise_limit),
+    ("make sockets of a pair that is no unix one", || call(libc::SYS_socketpair, [16, 3, 0, 0])),
+    ("map memory to run", || call(libc::SYS_mmap, [0, 4096, 7, 0x22])),
+    ("take descriptors", take_descriptors),
+    ("take processes", take_processes),
+    ("take memory", take_memory),
+];
+
+/// Calls that end a sandbox.
+const CALLS: &[(&str, libc::c_long)] = &[
+    ("socket", libc::SYS_socket),
+    ("connect", libc::SYS_connect),
+    ("bind", libc::SYS_bind),
+    ("kill", libc::SYS_kill),
+    ("pidfd_open", libc::SYS_pidfd_open),
+    ("pidfd_getfd", libc::SYS_pidfd_getfd),
+    ("ptrace", libc::SYS_ptrace),
+    ("process_vm_readv", libc::SYS_process_vm_readv),
+    ("process_vm_writev", libc::SYS_process_vm_writev),
+    ("process_madvise", libc::SYS_process_madvise),
+    ("mount", libc::SYS_mount),
+    ("umount2", libc::SYS_umount2),
+    ("move_mount", libc::SYS_move_mount),
+    ("open_tree", libc::SYS_open_tree),
+    ("fsopen", libc::SYS_fsopen),
+    ("pivot_root", libc::SYS_pivot_root),
+    ("chroot", libc::SYS_chroot),
+    ("unshare", libc::SYS_unshare),
+    ("setns", libc::SYS_setns),
+    ("mknodat", libc::SYS_mknodat),
+    ("memfd_create", libc::SYS_memfd_create),
+    ("name_to_handle_at", libc::SYS_name_to_handle_at),
+    ("open_by_handle_at", libc::SYS_open_by_handle_at),
+    ("io_uring_setup", libc::SYS_io_uring_setup),
+    ("bpf", libc::SYS_bpf),
+    ("userfaultfd", libc::SYS_userfaultfd),
+    ("perf_event_open", libc::SYS_perf_event_open),
+    ("add_key", libc::SYS_add_key),
+    ("request_key", libc::SYS_request_key),
+    ("keyctl", libc::SYS_keyctl),
+    ("setuid", libc::SYS_setuid),
+    ("setresuid", libc::SYS_setresuid),
+    ("setgroups", libc::SYS_setgroups),
+    ("capset", libc::SYS_capset),
+    ("personality", libc::SYS_personality),
+    ("syslog", libc::SYS_syslog),
+    ("init_module", libc::SYS_init_module),
+    ("finit_module", libc::SYS_finit_module),
+    ("kexec_load", libc::SYS_kexec_load),
+    ("reboot", libc::SYS_reboot),
+    ("swapon", libc::SYS_swapon),
+    ("clock_settime", libc::SYS_clock_settime),
+    ("sched_setscheduler", libc::SYS_sched_setscheduler),
+    ("setpriority", libc::SYS_setpriority),
+    ("shmget", libc::SYS_shmget),
+    ("mq_open", libc::SYS_mq_open),
+    ("fanotify_init", libc::SYS_fanotify_init),
+    ("execve", libc::SYS_execve),
+    ("fork", libc::SYS_fork),
+    // Not ended: libc finds that there is none, and does without.
+    ("clone3", libc::SYS_clone3),
+];
+
+/// Names of everything that is tried.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    ATTEMPTS.iter().map(|attempt| attempt.0).chain(CALLS.iter().map(|call| call.0))
+}
+
+/// Tries it.
+pub(crate) fn make(name: &str) -> String {
+    let attempt = ATTEMPTS.iter().find(|attempt| attempt.0 == name);
+    let made = match (attempt, CALLS.iter().find(|call| call.0 == name)) {
+        (Some((_, attempt)), _) => attempt(),
+        (None, Some((_, number))) => call(*number, [0; 4]),
+        (None, None) => return format!("there is no attempt {name}"),
+    };
+    made.map_or_else(|error| format!("{error:?}"), |what| format!("done {what}").trim_end().to_owned())
+}
+
+fn opened(path: &str, flags: OFlag) -> Result<String, Errno> {
+    open(path, flags, Mode::S_IRWXU).map(|_| String::new())
+}
+
+fn of_process(path: &str, flags: OFlag) -> Result<String, Errno> {
+    // SAFETY: the launcher has handed over the descriptor, and nothing here closes it.
+    let process = unsafe { BorrowedFd::borrow_raw(PROCESS) };
+    openat(process, path, flags, Mode::S_IRWXU).map(|_| String::new())
+}
+
+fn list(path: &[u8]) -> Result<String, Errno> {
+    let path = std::ffi::CStr::from_bytes_with_nul(path).map_err(|_| Errno::EINVAL)?;
+    names_in(open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())?)
+}
+
+/// By number, of which a new namespace gives small ones.
+fn other_processes() -> Result<String, Errno> {
+    for number in 2..4096 {
+        of_process(&format!("../{number}"), OFlag::O_PATH).map_or_else(
+            |error| if error == Errno::ENOENT { Ok(()) } else { Err(error) },
+            |_| Err(Errno::EEXIST),
+        )?;
+    }
+    Err(Errno::ENOENT)
+}
+
+fn names_in(dir: OwnedFd) -> Result<String, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::from_fd(dir)?.iter() {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        names.extend((!name.starts_with('.')).then_some(name));
+    }
+    names.sort();
+    Ok(names.join(" "))
+}
+
+fn call(number: libc::c_long, [a, b, c, d]: [libc::c_long; 4]) -> Result<String, Errno> {
+    // SAFETY: a call that the filter lets through gets null pointers, for which it answers EFAULT, or maps new memory.
+    let result = unsafe { libc::syscall(number, a, b, c, d, -1, 0) };
+    Errno::result(result).map(|_| String::new())
+}
+
+fn clone_with(namespace: libc::c_int) -> Result<String, Errno> {
+    call(libc::SYS_clone, [libc::c_long::from(namespace | libc::SIGCHLD), 0, 0, 0])
+}
+
+fn prctl(option: libc::c_int, first: libc::c_ulong, second: libc::c_ulong) -> Result<String, Errno> {
+    // SAFETY: these options take numbers.
+    let result = unsafe { libc::prctl(option, first, second, 0_u64, 0_u64) };
+    Errno::result(result).map(|value| value.to_string())
+}
+
+fn raise_limit() -> Result<String, Errno> {
+    let limit = nix::sys::resource::Resource::RLIMIT_NOFILE;
+    nix::sys::resource::setrlimit(limit, 1 << 20, 1 << 20).map(|()| String::new())
+}
+
+fn take_descriptors() -> Result<String, Errno> {
+    for taken in 0..TOO_MANY {
+        // SAFETY: the call makes a descriptor of a number, which stays open until the end of the process.
+        let copy = unsafe { libc::fcntl(PROCESS, libc::F_DUPFD_CLOEXEC, 0) };
+        if copy < 0 {
+            return Ok(taken.to_string());
+        }
+    }
+    Ok(TOO_MANY.to_string())
+}
+
+fn take_processes() -> Result<String, Errno> {
+    for taken in 0..TOO_MANY {
+        let thread = std::thread::Builder::new().spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        });
+        if thread.is_err() {
+            return Ok(taken.to_string());
+        }
+    }
+    Ok(TOO_MANY.to_string())
+}
+
+fn take_memory() -> Result<String, Errno> {
+    let mut taken = Vec::new();
+    for _ in 0..TOO_MANY {
+        taken.push(vec![1_u8; PIECE]);
+    }
+    Ok(format!("{} MiB", taken.len()))
+}
