@@ -81,11 +81,10 @@ impl Node<'_> {
 
     /// Clones of the same snapshot that find none.
     fn unrecorded(&self) -> Result<Vec<Sample>> {
-        self.resumes(|| {
-            let roots = self.plan.state_dir.join(ROOTS);
-            ensure!(forget_recorded(&roots)? > 0, "no working set is recorded in {}", roots.display());
-            Ok(())
-        })
+        let roots = self.plan.state_dir.join(ROOTS);
+        ensure!(forget_recorded(&roots)? > 0, "no working set is recorded in {}", roots.display());
+        // One that was lost has told nothing, so there may be none.
+        self.resumes(|| forget_recorded(&roots).map(drop))
     }
 
     /// So many clones, each by an agent of its own, from a disk.
