@@ -19,6 +19,7 @@ mod resume;
 mod shared;
 mod snapshot;
 mod timing;
+mod touch;
 
 use std::{env, fs};
 
@@ -38,8 +39,16 @@ const DONE_MARK: &str = "bench-done";
 const FAILURE_MARK: &str = "bench-failed: ";
 
 /// One after the other. Those that other snapshots would be shared with come after the one that counts what is shared.
-const ORDER: &[Part] =
-    &[Part::Boot, Part::Snapshot, Part::Invoke, Part::Shared, Part::Resume, Part::Images, Part::Restarted];
+const ORDER: &[Part] = &[
+    Part::Boot,
+    Part::Snapshot,
+    Part::Touch,
+    Part::Invoke,
+    Part::Shared,
+    Part::Resume,
+    Part::Images,
+    Part::Restarted,
+];
 
 /// Raw samples of one figure.
 #[derive(Clone, Debug, Serialize)]
@@ -71,7 +80,7 @@ fn run() -> Result<()> {
     let text = fs::read_to_string(&path).with_context(|| format!("read the plan {path}"))?;
     let plan: Plan = serde_json::from_str(&text).with_context(|| format!("parse the plan {path}"))?;
     // The agent may still be on its way; what asks nothing of it does not wait.
-    if plan.parts.iter().any(|part| !matches!(part, Part::Boot | Part::Snapshot)) {
+    if plan.parts.iter().any(|part| !matches!(part, Part::Boot | Part::Snapshot | Part::Touch)) {
         Caller::new(&plan).wait_until_there()?;
     }
     for part in ORDER {
@@ -86,6 +95,7 @@ fn measure(part: Part, plan: &Plan) -> Result<()> {
     match part {
         Part::Boot => print(&boot::measure(plan)?),
         Part::Snapshot => print(&snapshot::measure(plan)?),
+        Part::Touch => print(&touch::measure(plan)?),
         Part::Invoke => print(&invoke::measure(plan)?),
         Part::Resume => resume::measure(plan),
         Part::Shared => print(&shared::measure(plan)?),

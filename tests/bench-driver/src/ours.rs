@@ -1,9 +1,12 @@
 //! Our VMM by its control socket: the rested guest's first life, its snapshot, and clones.
 
 use std::{
-    fs::File,
-    io::PipeReader,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::{self, File},
+    io::{PipeReader, PipeWriter},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt as _,
+    },
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -11,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use chunk_store::{ChunkSize, Kind, LocalContent};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use snapshot::{PAGE_LEN, Prefetch};
 use vmm_api::{
     Client, Grant, Identity, Key, LoadConfig, LoadTimings, MachineConfig, Request, Response, SerialConfig,
     Shape, SnapshotConfig, SnapshotKind, Source,
@@ -36,10 +40,24 @@ pub(crate) struct Snapshot {
 pub(crate) struct Kept {
     state: File,
     memory: LocalContent,
+    /// Pages that are wanted first, when some clone has told.
+    prefetch: Option<LocalContent>,
 }
 
-/// What one clone is given: state and memory.
-pub(crate) struct Handed([OwnedFd; 4]);
+/// What one clone is given: state and memory, and what it wants first.
+pub(crate) struct Handed {
+    state: [OwnedFd; 4],
+    prefetch: Option<[OwnedFd; 3]>,
+    /// Whether the clone is to tell of each page that it waits for.
+    learn: bool,
+}
+
+impl Handed {
+    /// For a clone that tells of each page that it waits for.
+    pub(crate) fn telling(self) -> Self {
+        Self { learn: true, ..self }
+    }
+}
 
 impl Snapshot {
     /// New files, in the place of the old ones.
@@ -60,7 +78,12 @@ impl Snapshot {
     /// Cuts its memory into chunks, as an agent does.
     pub(crate) fn keep(self) -> Result<Kept> {
         let memory = LocalContent::seal(&self.memory, Kind::Memory, ChunkSize::MEMORY, self.slots)?;
-        Ok(Kept { state: self.state, memory })
+        Ok(Kept { state: self.state, memory, prefetch: None })
+    }
+
+    /// Another descriptor of its memory.
+    pub(crate) fn memory(&self) -> Result<File> {
+        Ok(self.memory.try_clone()?)
     }
 }
 
@@ -68,7 +91,30 @@ impl Kept {
     /// For one clone.
     pub(crate) fn handed(&self) -> Result<Handed> {
         let [table, slots, asks] = self.memory.handed()?;
-        Ok(Handed([self.state.try_clone()?.into(), table, slots, asks]))
+        let prefetch = self.prefetch.as_ref().map(LocalContent::handed).transpose()?;
+        Ok(Handed { state: [self.state.try_clone()?.into(), table, slots, asks], prefetch, learn: false })
+    }
+
+    /// What its clones want first: pages of `memory`, which is its memory in the clear. Copies go to a new file at `path`.
+    pub(crate) fn prefetch(&mut self, mut pages: Vec<u32>, memory: &File, path: &Path) -> Result<()> {
+        pages.sort_unstable();
+        let (mut content, mut page) = (Vec::new(), [0; PAGE_LEN]);
+        let (mut filled, mut zeros) = (Vec::new(), Vec::new());
+        for number in pages {
+            memory.read_exact_at(&mut page, u64::from(number) * PAGE_LEN as u64).context("read a page")?;
+            if page == [0; PAGE_LEN] {
+                zeros.push(number);
+            } else {
+                filled.push(number);
+                content.extend_from_slice(&page);
+            }
+        }
+        let plain = path.with_extension("plain");
+        fs::write(&plain, [Prefetch::encode(&filled, &zeros)?, content].concat())?;
+        let (slots, plain) =
+            (File::options().read(true).write(true).create_new(true).open(path)?, File::open(&plain)?);
+        self.prefetch = Some(LocalContent::seal(&plain, Kind::Prefetch, ChunkSize::IMAGE, slots)?);
+        Ok(())
     }
 }
 
@@ -130,24 +176,47 @@ impl Vmm {
     }
 
     /// Becomes a clone; returns when its vCPUs run.
-    pub(crate) fn load(&self, Handed(fds): &Handed) -> Result<LoadTimings> {
+    pub(crate) fn load(&self, handed: &Handed) -> Result<LoadTimings> {
+        self.load_with(handed, None)
+    }
+
+    /// The same of a clone whose console is wanted.
+    pub(crate) fn load_touching(&self, handed: &Handed) -> Result<PipeReader> {
+        let (console, writer) = std::io::pipe().context("make a console")?;
+        self.load_with(handed, Some(&writer))?;
+        Ok(console)
+    }
+
+    fn load_with(&self, handed: &Handed, console: Option<&PipeWriter>) -> Result<LoadTimings> {
+        let Handed { state, prefetch, learn } = handed;
+        let mut fds: Vec<_> = state.iter().chain(prefetch.iter().flatten()).map(AsFd::as_fd).collect();
+        let at = fds.len();
+        fds.extend(console.map(AsFd::as_fd));
         let config = LoadConfig {
             state: Source::Fd(0),
             memory: Grant { table: 1, slots: 2, asks: 3 },
             key: key(),
             drives: Vec::new(),
             vsock: None,
-            serial: SerialConfig::Null,
+            serial: console.map_or(SerialConfig::Null, |_| SerialConfig::Fd(at)),
             generation: [1; 16],
             identity: None,
-            prefetch: None,
-            learn: false,
+            prefetch: prefetch.as_ref().map(|_| Grant { table: 4, slots: 5, asks: 6 }),
+            learn: *learn,
             track_changes: false,
             resume: true,
         };
-        match self.call(&Request::Load(config), &fds.each_ref().map(AsFd::as_fd))? {
+        match self.call(&Request::Load(config), &fds)? {
             Response::Loaded(report) => Ok(report.timings),
             other => bail!("not loaded: {other:?}"),
+        }
+    }
+
+    /// Pages that a clone has waited for until now.
+    pub(crate) fn waited_for(&self) -> Result<Vec<u32>> {
+        match self.call(&Request::WorkingSet, &[])? {
+            Response::WorkingSet(told) => Ok(told.pages),
+            other => bail!("no working set: {other:?}"),
         }
     }
 

@@ -12,6 +12,8 @@ pub(crate) enum Part {
     Boot,
     /// Snapshots and loads of one.
     Snapshot,
+    /// Clones of a guest that touches memory, from a disk.
+    Touch,
     /// Invocations of a warm function.
     Invoke,
     /// Cold starts of a function.
@@ -56,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) snapshots: u32,
     /// Loads of the last one by each VMM, taken in turn.
     pub(crate) loads: u32,
+    /// Clones of a guest that touches its memory, of each kind.
+    pub(crate) touches: u32,
     /// Address of the node's Lambda API, `http://127.0.0.1:9000`.
     pub(crate) endpoint: String,
     /// Zip file of the function to create.

@@ -29,7 +29,7 @@ use crate::{
 const SHAPE: Shape = Shape { vcpu_count: 1, mem_size_mib: 128 };
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k probe=rest";
 /// What the peer's figures end with.
-const PEER: &str = ".firecracker";
+pub(crate) const PEER: &str = ".firecracker";
 /// The guest says it, and does nothing from then on.
 const RESTING: &str = "probe: resting";
 
@@ -41,10 +41,10 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     let (mut our_pause, mut peer_pause) = (Vec::new(), Vec::new());
     for _ in 0..plan.snapshots {
         our_files = ours::Snapshot::create(&folder)?;
-        our_pause.push(until_it_speaks(|| pause(plan, &our_files))?);
+        our_pause.push(until_it_speaks(|| pause(plan, CMDLINE, &our_files))?);
         if let Some(program) = &plan.firecracker {
             peer_files.remove()?;
-            peer_pause.push(until_it_speaks(|| pause_peer(plan, program, &folder, &peer_files))?);
+            peer_pause.push(until_it_speaks(|| pause_peer(plan, program, (&folder, CMDLINE), &peer_files))?);
         }
     }
     let our_files = our_files.keep()?;
@@ -67,9 +67,9 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
 }
 
 /// Microseconds from the request to pause to the end of the snapshot; none of a guest that fell silent.
-fn pause(plan: &Plan, files: &ours::Snapshot) -> Result<Option<f64>> {
+pub(crate) fn pause(plan: &Plan, cmdline: &str, files: &ours::Snapshot) -> Result<Option<f64>> {
     let vmm = ours::Vmm::spawn(plan)?;
-    let console: PipeReader = vmm.boot(plan, SHAPE, CMDLINE)?;
+    let console: PipeReader = vmm.boot(plan, SHAPE, cmdline)?;
     if wait_for_line(&mut BufReader::new(console), RESTING)? == Guest::Silent {
         return Ok(None);
     }
@@ -78,12 +78,18 @@ fn pause(plan: &Plan, files: &ours::Snapshot) -> Result<Option<f64>> {
     Ok(Some(micros(began)))
 }
 
-fn pause_peer(plan: &Plan, program: &Path, folder: &Path, files: &peer::Snapshot) -> Result<Option<f64>> {
+/// The same of the peer's, whose files are in the folder.
+pub(crate) fn pause_peer(
+    plan: &Plan,
+    program: &Path,
+    (folder, cmdline): (&Path, &str),
+    files: &peer::Snapshot,
+) -> Result<Option<f64>> {
     let config = json!({
         "boot-source": {
             "kernel_image_path": plan.kernel,
             "initrd_path": plan.resting_initrd,
-            "boot_args": CMDLINE,
+            "boot_args": cmdline,
         },
         "drives": [],
         "machine-config": { "vcpu_count": SHAPE.vcpu_count, "mem_size_mib": SHAPE.mem_size_mib },

@@ -1,10 +1,12 @@
 //! PID 1 of a test guest: prints what machine it finds and what its disks allow, a line each, then resets; or, with
-//! `probe=tick` on the command line, lives on (`tick`), or, with `probe=rest`, does nothing for ever.
+//! `probe=tick` on the command line, lives on (`tick`), or, with `probe=rest`, does nothing for ever, or, with `probe=touch`,
+//! touches some of its memory for ever (`touch`).
 //!
 //! The tests of the VMM boot it with the real guest kernel and read its lines from the serial port (`tests/it`), and the
-//! benchmark takes snapshots of it while it rests. It is no guest-init: it knows no protocol and runs no function.
+//! benchmark takes snapshots of it while it rests or touches. It is no guest-init: it knows no protocol and runs no function.
 
 mod tick;
+mod touch;
 
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -41,6 +43,7 @@ fn run() -> io::Result<()> {
     match cmdline.split_whitespace().find_map(|word| word.strip_prefix("probe=")) {
         Some("tick") => return tick::run(cpus),
         Some("rest") => rest(),
+        Some("touch") => touch::run(),
         _ => {}
     }
     let memory = fs::read_to_string("/proc/meminfo")?;

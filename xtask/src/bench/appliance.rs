@@ -29,6 +29,8 @@ const BOOTS: u32 = 5;
 const SNAPSHOTS: u32 = 5;
 /// Loads by each VMM, from nothing and into a blank machine.
 const LOADS: u32 = 10;
+/// Clones that touch memory, of each kind: each empties the page cache first.
+const TOUCHES: u32 = 5;
 /// Functions created: enough for a median.
 const CREATES: u32 = 5;
 const WARM_INVOKES: u32 = 100;
@@ -73,6 +75,8 @@ pub(crate) enum Part {
     Boot,
     /// Snapshots and loads of a minimal guest.
     Snapshot,
+    /// Clones of a minimal guest that touches memory, with and without a working set, and a peer's.
+    Touch,
     /// A function's first answer, and warm invocations.
     Invoke,
     /// Cold starts of a function, booted and resumed.
@@ -183,6 +187,7 @@ fn write_extra(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<()> {
         "boots": BOOTS,
         "snapshots": SNAPSHOTS,
         "loads": LOADS,
+        "touches": TOUCHES,
         "endpoint": "http://127.0.0.1:9000",
         "function_zip": at("function.zip"),
         "runtime": "python3.13",

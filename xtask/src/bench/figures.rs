@@ -127,6 +127,18 @@ const PROMISES: &[Promise] = &[
         limit: 0.5,
     },
     Promise {
+        name: "touch_recorded_of_unrecorded",
+        part: "touch_recorded_dropped",
+        whole: "touch_unrecorded_dropped",
+        limit: 0.5,
+    },
+    Promise {
+        name: "touch_recorded_of_firecrackers",
+        part: "touch_recorded_dropped",
+        whole: "touch_recorded_dropped.firecracker",
+        limit: 0.5,
+    },
+    Promise {
         name: "chunk_read_of_gcm",
         part: "chunk_read_64mib",
         whole: "chunk_gcm_open_64mib",
