@@ -55,13 +55,6 @@ fn first_reads(vmm: &Vmm) -> Vec<u32> {
     }
 }
 
-fn end(vmm: Vmm) -> String {
-    assert_eq!(vmm.call(&Request::Stop), Response::Ok);
-    let (status, log) = vmm.wait();
-    assert!(status.success(), "{status}, {log}");
-    log
-}
-
 #[test]
 fn a_guest_reads_what_was_sealed_and_its_chunks_are_told_in_order() {
     let content = Content::image(&image());
@@ -73,7 +66,7 @@ fn a_guest_reads_what_was_sealed_and_its_chunks_are_told_in_order() {
     assert_eq!(first_reads(&vmm), [3, 2, 0], "zeros are nobody's to fetch");
     let overhead = vmm.metrics().overhead_bytes;
     assert!(overhead <= MAX_OVERHEAD_BYTES, "{overhead} bytes");
-    assert_eq!(end(vmm), "");
+    assert_eq!(vmm.stop(), "");
 }
 
 #[test]
@@ -87,7 +80,7 @@ fn a_chunk_that_cannot_be_had_is_an_error_of_the_request_and_of_nobody_else() {
     assert_eq!([found[1].0, found[3].0], [UNTOUCHED; 2], "nothing of it is seen");
     assert_eq!((found[2], found[4]), ((2, OK), (385, OK)));
     assert_eq!(first_reads(&vmm), [0, 3]);
-    let log = end(vmm);
+    let log = vmm.stop();
     assert_eq!(log.lines().count(), 2, "{log}");
     assert!(log.starts_with("vmm: drive disk: a read failed: ask for chunk 2: "), "{log}");
 }
@@ -98,7 +91,7 @@ fn a_guest_that_reads_what_is_lost_for_ever_does_not_fill_the_log() {
     content.damage(0);
     let (vmm, found) = read(content.handed(), &[0; 40]);
     assert!(found.iter().all(|(_, status)| *status == IO_ERROR), "{found:?}");
-    assert_eq!(end(vmm).lines().count(), 16);
+    assert_eq!(vmm.stop().lines().count(), 16);
 }
 
 #[test]
@@ -110,7 +103,7 @@ fn what_is_damaged_is_asked_for_and_a_wrong_answer_is_an_error() {
     let (asks, asked) = somebody(move |index| if index == 0 { answers(0) } else { answers(3) });
     let (vmm, found) = read(content.handed_with(asks), &[5, 256, 6]);
     assert_eq!((found[0], found[1].1, found[2]), ((6, OK), IO_ERROR, (7, OK)));
-    let log = end(vmm);
+    let log = vmm.stop();
     assert!(log.contains("chunk 2 was answered wrong"), "{log}");
     assert_eq!(asked.join().unwrap(), [0, 2]);
 }

@@ -82,13 +82,6 @@ impl Given {
     }
 }
 
-fn end(vmm: Vmm) -> String {
-    assert_eq!(vmm.call(&Request::Stop), Response::Ok);
-    let (status, log) = vmm.wait();
-    assert!(status.success(), "{status}, {log}");
-    log
-}
-
 #[test]
 fn a_guest_that_attacks_every_device_finds_them_working_afterwards() {
     let attacks = VICTIMS.iter().flat_map(|victim| ATTACKS.map(|attack| (victim, attack)));
@@ -106,7 +99,7 @@ fn a_guest_that_attacks_every_device_finds_them_working_afterwards() {
     let (block, sockets, entropy, running) = (2, 19, 4, 15);
     assert_eq!(words[..8], [block, running, block, running, sockets, running, entropy, running]);
     assert_eq!((words[8], words[9] & 0xff), (0x0707_0707, 0));
-    let log = end(vmm);
+    let log = vmm.stop();
     assert!(log.lines().all(|line| line.contains("stopped until the guest resets it")), "{log}");
     assert_eq!(log.lines().count(), MAX_COMPLAINTS, "there were {}", VICTIMS.len() * ATTACKS.len());
 }
@@ -135,5 +128,5 @@ fn a_storm_of_accesses_keeps_nobody_from_the_vmm() {
             seen = vmm.metrics().exits.mmio;
         }
     }
-    assert_eq!(end(vmm), "");
+    assert_eq!(vmm.stop(), "");
 }

@@ -87,6 +87,14 @@ impl Vmm {
         (self.child.wait().expect("exit status"), log)
     }
 
+    /// Ends it, which must be well, and returns its log.
+    pub(crate) fn stop(self) -> String {
+        assert_eq!(self.call(&Request::Stop), Response::Ok);
+        let (status, log) = self.wait();
+        assert!(status.success(), "{status}, {log}");
+        log
+    }
+
     /// Waits for the guest's end and returns how the VMM told it.
     pub(crate) fn finish(self) -> (Exit, ExitStatus, String) {
         let exit = match self.client.next() {

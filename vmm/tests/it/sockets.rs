@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use vmm_api::{MachineConfig, Request, Response, VsockConfig};
+use vmm_api::{MachineConfig, VsockConfig};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::driver::{Driver, NEXT, STATUS};
@@ -79,9 +79,7 @@ fn run(guest: &Guest) -> (Vmm, std::io::PipeReader, Broker) {
 }
 
 fn end(vmm: Vmm) {
-    assert_eq!(vmm.call(&Request::Stop), Response::Ok);
-    let (status, log) = vmm.wait();
-    assert!(status.success() && log.is_empty(), "{status}, {log}");
+    assert_eq!(vmm.stop(), "");
 }
 
 #[test]
