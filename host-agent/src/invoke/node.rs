@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fs,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -80,6 +81,19 @@ fn collect(shared: &Shared) -> impl FnOnce() + Send + 'static {
     }
 }
 
+/// Opens the images of the runtimes: the first sandbox of each would wait for what a long one's manifest takes to be read.
+fn open_runtimes(shared: &Shared) -> impl FnOnce() + Send + 'static {
+    let (chunks, dir) = (Arc::clone(&shared.settings.chunks), shared.settings.lib_dir.join("runtimes"));
+    move || {
+        let paths = fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "pack")) {
+            if let Err(error) = chunks.pack(&path) {
+                tracing::warn!("a runtime cannot be used: {}", describe(&error));
+            }
+        }
+    }
+}
+
 impl Shared {
     /// A node without sandboxes.
     pub(super) fn new(settings: Settings) -> anyhow::Result<Arc<Self>> {
@@ -115,6 +129,7 @@ impl Shared {
             force: watch::Sender::new(false),
         });
         tokio::spawn(runtimes::take_stock(Arc::downgrade(&shared)));
+        tokio::task::spawn_blocking(open_runtimes(&shared));
         tokio::task::spawn_blocking(collect(&shared));
         tokio::spawn(expire_idle(Arc::downgrade(&shared), Arc::clone(&shared.became_idle)));
         Ok(shared)

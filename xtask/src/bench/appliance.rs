@@ -53,8 +53,8 @@ const RECORDED_RESUMES: u32 = 5;
 const CROWD: usize = 64;
 /// Clones of each figure.
 const CLONE_SAMPLES: u32 = 16;
-/// Memory of the node: sixty-four sandboxes and the system in the initrd. What is not touched is not taken from the host.
-const MEMORY_MIB: u32 = 12 * 1024;
+/// Memory of the node: sixty-four sandboxes of 200 MiB, and the system in the initrd. What is not touched is not taken from the host.
+const MEMORY_MIB: u32 = 15 * 1024;
 /// Of the node's disk, which has room for the /tmp of all of them, 512 MiB each; the file is sparse.
 const STATE_BYTES: u64 = 64 << 30;
 /// Counted, the whole run takes some twenty minutes of the host's time on a busy machine.
