@@ -1,7 +1,7 @@
 //! Blank machines whose processes end while they wait.
 
 use super::{
-    harness::{Node, version},
+    harness::{Node, is_reaped, version},
     *,
 };
 
@@ -10,7 +10,7 @@ async fn end(pid: u32) {
     let pid = i32::try_from(pid).unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
     let ended = async {
-        while is_alive(pid) {
+        while !is_reaped(pid) {
             tokio::task::yield_now().await;
         }
     };

@@ -328,5 +328,12 @@ pub(super) fn number(answer: &Answer) -> i32 {
 }
 
 pub(super) fn is_alive(pid: i32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
+    // Behind its name, which is in parentheses; one that has ended and is not reaped yet is a zombie.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+}
+
+/// Whether its launcher has seen its end and told of it.
+pub(super) fn is_reaped(pid: i32) -> bool {
+    !Path::new(&format!("/proc/{pid}")).exists()
 }
