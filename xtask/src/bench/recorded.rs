@@ -94,6 +94,30 @@ pub(crate) fn regressions(recorded: &[Recorded], figures: &[Figure]) -> Vec<Regr
         .collect()
 }
 
+/// Those that are worse in another boot too.
+pub(crate) fn in_both(first: Vec<Regression>, second: &[Regression]) -> Vec<Regression> {
+    first.into_iter().filter(|one| second.iter().any(|other| other.name == one.name)).collect()
+}
+
+/// A line for each.
+pub(crate) fn lines(worse: &[Regression]) -> String {
+    let line = |figure: &Regression| {
+        let (from, to) = figure.from_to;
+        format!("{}: {from:.0} to {to:.0}, {:+.1} %", figure.name, (to / from - 1.0) * 100.0)
+    };
+    worse.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Replaces each figure's value by the median of it and of what other boots gave.
+pub(crate) fn settle_on_medians(figures: &mut [Figure], others: &[Vec<Figure>]) {
+    for figure in figures {
+        let others = others.iter().flatten().filter(|other| other.name == figure.name);
+        let mut values: Vec<f64> = others.map(|other| other.value).chain([figure.value]).collect();
+        values.sort_by(f64::total_cmp);
+        figure.value = values[values.len() / 2];
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +151,21 @@ mod tests {
             [recorded("boot", 100.0), recorded("warm.p99", 1.0), recorded("resume_dropped_c1.p50", 1.0)];
         let new = ["boot", "more", "warm.p99", "resume_dropped_c1.p50"].map(|name| figure(name, 9.0));
         assert_eq!(regressions(&old, &new), []);
+    }
+
+    #[test]
+    fn what_is_worse_in_one_boot_only_is_none() {
+        let old = [recorded("boot", 100.0), recorded("warm", 100.0)];
+        let first = regressions(&old, &[figure("boot", 106.0), figure("warm", 106.0)]);
+        let second = regressions(&old, &[figure("boot", 107.0), figure("warm", 101.0)]);
+        assert_eq!(lines(&in_both(first, &second)), "boot: 100 to 106, +6.0 %");
+    }
+
+    #[test]
+    fn the_middle_of_three_boots_is_what_is_recorded() {
+        let mut figures = [figure("boot", 106.0), figure("size", 7.0)];
+        settle_on_medians(&mut figures, &[vec![figure("boot", 99.0)], vec![figure("boot", 101.0)]]);
+        assert_eq!(figures.map(|figure| figure.value), [101.0, 7.0]);
     }
 
     #[test]
