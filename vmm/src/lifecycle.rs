@@ -85,6 +85,7 @@ mod tests {
             cmdline: String::new(),
             drives: Vec::new(),
             vsock: None,
+            net: None,
             entropy: false,
             serial: SerialConfig::Null,
         };
@@ -94,6 +95,7 @@ mod tests {
             key: Key::new([0; 32]),
             drives: Vec::new(),
             vsock: None,
+            net: None,
             serial: SerialConfig::Null,
             generation: [0; 16],
             identity: None,

@@ -9,6 +9,7 @@
 //! paths, starts it and lives as long as its guest.
 
 mod client;
+mod net;
 mod packet;
 mod snapshot;
 
@@ -17,6 +18,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError, receive, send};
+pub use net::{
+    MAX_BURST_BYTES, MAX_BYTES_PER_SECOND, MIN_BURST_BYTES, MIN_BYTES_PER_SECOND, NetConfig, RateLimit,
+};
 pub use packet::{DecodeError, EncodeError, decode, encode};
 pub use snapshot::{
     Identity, KEY_LEN, Key, LoadConfig, LoadReport, LoadTimings, MAX_DRIVE_CHUNKS, MAX_IDENTITIES,
@@ -121,6 +125,9 @@ pub struct MachineConfig {
     /// Socket device.
     #[serde(default)]
     pub vsock: Option<VsockConfig>,
+    /// What the network device is connected to. Every machine has the device; without this its link is down.
+    #[serde(default)]
+    pub net: Option<NetConfig>,
     /// Entropy device.
     #[serde(default)]
     pub entropy: bool,

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{DriveConfig, Grant, SerialConfig, Source, VsockConfig};
+use crate::{DriveConfig, Grant, NetConfig, SerialConfig, Source, VsockConfig};
 
 /// Bytes of a [`Key`].
 pub const KEY_LEN: usize = 32;
@@ -55,6 +55,10 @@ pub struct LoadConfig {
     /// that its connections are gone.
     #[serde(default)]
     pub vsock: Option<VsockConfig>,
+    /// What the network device is connected to here, whatever it was when the snapshot was taken. The guest is told when its link
+    /// goes up or down by that.
+    #[serde(default)]
+    pub net: Option<NetConfig>,
     /// Where serial output goes.
     #[serde(default)]
     pub serial: SerialConfig,

@@ -158,6 +158,7 @@ pub(crate) fn config(function_memory_mib: u32) -> MachineConfig {
         cmdline: CMDLINE.into(),
         drives: drives(Source::Fd(SCRATCH)),
         vsock: Some(vsock()),
+        net: None,
         entropy: true,
         serial: SerialConfig::Fd(SERIAL),
     }
@@ -201,6 +202,7 @@ pub(crate) fn load(
         key,
         drives: drives(scratch),
         vsock: Some(vsock()),
+        net: None,
         serial: SerialConfig::Fd(SERIAL),
         generation,
         identity: Some(identity),

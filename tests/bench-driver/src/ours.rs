@@ -142,6 +142,7 @@ impl Vmm {
             cmdline: cmdline.into(),
             drives: Vec::new(),
             vsock: None,
+            net: None,
             entropy: false,
             serial: SerialConfig::Fd(2),
         };
@@ -198,6 +199,7 @@ impl Vmm {
             key: key(),
             drives: Vec::new(),
             vsock: None,
+            net: None,
             serial: console.map_or(SerialConfig::Null, |_| SerialConfig::Fd(at)),
             generation: [1; 16],
             identity: None,

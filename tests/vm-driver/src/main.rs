@@ -142,6 +142,7 @@ fn boot(plan: &Plan, disks: &Disks) -> Result<Vm> {
         cmdline: CMDLINE.into(),
         drives: disks::configs(2),
         vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 4 }),
+        net: None,
         entropy: true,
         serial: SerialConfig::Fd(5),
     };
@@ -233,6 +234,7 @@ impl Snapshot {
             key: key(),
             drives: disks::configs_by_chunks(4),
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 8 }),
+            net: None,
             serial: SerialConfig::Fd(9),
             generation,
             identity: None,

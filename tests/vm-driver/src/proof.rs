@@ -101,6 +101,7 @@ impl Stage<'_> {
             cmdline: CMDLINE.into(),
             drives: drives(2),
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 5 }),
+            net: None,
             entropy: true,
             serial: SerialConfig::Fd(6),
         };
@@ -159,6 +160,7 @@ impl Stage<'_> {
             key: key(),
             drives: drives(4),
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, broker_fd: 7 }),
+            net: None,
             serial: SerialConfig::Fd(8),
             generation,
             identity: None,

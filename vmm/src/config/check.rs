@@ -44,8 +44,21 @@ pub(super) fn refuse(field: impl Into<String>, message: impl Into<String>) -> Re
 
 /// `fd_count` descriptors came with the request.
 pub(super) fn check(wanted: MachineConfig, fd_count: usize) -> Result<Checked, Refusal> {
-    let MachineConfig { vcpu_count, mem_size_mib, kernel, initrd, cmdline, drives, vsock, entropy, serial } =
-        wanted;
+    let MachineConfig {
+        vcpu_count,
+        mem_size_mib,
+        kernel,
+        initrd,
+        cmdline,
+        drives,
+        vsock,
+        net,
+        entropy,
+        serial,
+    } = wanted;
+    if net.is_some() {
+        return Err(refuse("net", "machines have no network device yet"));
+    }
     let mut fds = Descriptors::new(fd_count);
     let vcpus = check_vcpus(vcpu_count)?;
     let memory = check_memory(mem_size_mib)?;

@@ -58,6 +58,9 @@ impl LoadFiles {
         if let Some(vsock) = &wanted.vsock {
             check::check_vsock(vsock, &mut descriptors)?;
         }
+        if wanted.net.is_some() {
+            return Err(refuse("net", "machines have no network device yet"));
+        }
         check::check_serial(&wanted.serial, &mut descriptors)?;
         let mut fds = Received::new(fds);
         let state = fds.open("state", wanted.state.clone(), DriveAccess::ReadOnly)?;

@@ -19,6 +19,7 @@ fn good() -> MachineConfig {
         cmdline: "console=ttyS0".into(),
         drives: Vec::new(),
         vsock: None,
+        net: None,
         entropy: false,
         serial: SerialConfig::Null,
     }

@@ -27,6 +27,7 @@ pub(crate) fn machine() -> MachineConfig {
         cmdline: String::new(),
         drives: Vec::new(),
         vsock: None,
+        net: None,
         entropy: false,
         serial: SerialConfig::Fd(1),
     }

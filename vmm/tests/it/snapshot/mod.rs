@@ -67,6 +67,7 @@ fn load_config() -> LoadConfig {
         key: key(),
         drives: Vec::new(),
         vsock: None,
+        net: None,
         serial: SerialConfig::Fd(CONSOLE),
         generation: [7; 16],
         identity: None,
