@@ -1,4 +1,4 @@
-//! The guest's devices over guest memory: virtio-mmio transport, block, vsock, entropy, serial port, reset port, and the
+//! The guest's devices over guest memory: virtio-mmio transport, block, network, vsock, entropy, serial port, reset port, and the
 //! generation that tells a clone from its original.
 //!
 //! Not here: KVM, threads, HTTP, files by path. `vmm` opens the files, maps the memory, registers the eventfds and
@@ -23,6 +23,7 @@ mod bus;
 mod generation;
 mod guest_io;
 mod interrupt;
+mod net;
 mod reset_port;
 mod rng;
 mod serial;
@@ -36,6 +37,7 @@ pub use generation::{
     VMCLOCK_LEN,
 };
 pub use interrupt::{DeviceInterrupt, Interrupt};
+pub use net::{Link, MAX_FRAME_LEN, Net, NetRestoreError, NetState, RateLimit, Uplink};
 pub use reset_port::{RESET_PORT_REGION_SIZE, ResetPort};
 pub use rng::Rng;
 pub use serial::{SERIAL_REGION_SIZE, Serial, SerialRestoreError, SerialSink, SerialState};

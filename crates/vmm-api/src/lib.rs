@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError, receive, send};
 pub use net::{
-    MAX_BURST_BYTES, MAX_BYTES_PER_SECOND, MIN_BURST_BYTES, MIN_BYTES_PER_SECOND, NetConfig, RateLimit,
+    MAX_BURST_BYTES, MAX_BYTES_PER_SECOND, MIN_BURST_BYTES, MIN_BURST_MS, MIN_BYTES_PER_SECOND, NetConfig,
+    RateLimit,
 };
 pub use packet::{DecodeError, EncodeError, decode, encode};
 pub use snapshot::{

@@ -11,6 +11,9 @@ pub const MAX_BYTES_PER_SECOND: u64 = 10_000_000_000;
 /// Smallest burst, bytes: of less than a few frames, each one waits for the clock.
 pub const MIN_BURST_BYTES: u64 = 16 << 10;
 
+/// Shortest burst, milliseconds of the rate: whoever has used it up is looked after again no sooner.
+pub const MIN_BURST_MS: u64 = 1;
+
 /// Largest burst, bytes.
 pub const MAX_BURST_BYTES: u64 = 1 << 30;
 
@@ -33,7 +36,7 @@ pub struct NetConfig {
 pub struct RateLimit {
     /// [`MIN_BYTES_PER_SECOND`] to [`MAX_BYTES_PER_SECOND`].
     pub bytes_per_second: u64,
-    /// [`MIN_BURST_BYTES`] to [`MAX_BURST_BYTES`].
+    /// [`MIN_BURST_BYTES`] to [`MAX_BURST_BYTES`], and at least what [`MIN_BURST_MS`] of the rate are.
     pub burst_bytes: u64,
 }
 

@@ -10,11 +10,15 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::LazyLock;
 
-use devices::{Accepted, Access, Block, Broker, BusDevice, DriveId, Event, Rng, VirtioDevice, Vsock};
+use devices::{
+    Accepted, Access, Block, Broker, BusDevice, DriveId, Event, Link, Net, RateLimit, Rng, Uplink,
+    VirtioDevice, Vsock,
+};
 use fuzz::{AVAILABLE, HIGH_LEN, HIGH_START, LOW_LEN, Machine, QUEUE_MAX, QUEUE_STRIDE, USED};
 use libfuzzer_sys::fuzz_target;
 
 const DISK_LEN: usize = 64 * 512;
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const QUEUE_NOTIFY: u64 = 0x50;
 const BUFFERS: u64 = 0x1000;
 /// VERSION_1, and with it INDIRECT_DESC, EVENT_IDX, both.
@@ -76,11 +80,38 @@ fn sockets() -> Vsock {
     Vsock::new(3, Box::new(NoClients(ours, theirs))).expect("a device")
 }
 
+/// A frame comes in each second time that one is asked for; what goes out is the guest's own.
+struct Frames(UnixStream, bool);
+
+impl Link for Frames {
+    fn readable(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn receive(&mut self, frame: &mut [u8]) -> io::Result<Option<usize>> {
+        self.1 = !self.1;
+        Ok(self.1.then(|| frame[..60].fill(0x5a)).map(|()| 60))
+    }
+
+    fn send(&mut self, frame: &[u8]) {
+        assert!((14..=1514).contains(&frame.len()) && frame[6..12] == MAC);
+    }
+}
+
+fn network() -> Net {
+    let rate = RateLimit { bytes_per_second: 1_000_000, burst_bytes: 1 << 20 };
+    // Readable for ever: its other end is closed.
+    let (ours, _) = UnixStream::pair().expect("a socket pair");
+    let link = Box::new(Frames(ours, false));
+    Net::new(MAC, Some(Uplink { link, receive: rate, transmit: rate })).expect("a device")
+}
+
 fuzz_target!(|input: &[u8]| {
     let Some((&kind, steps)) = input.split_first() else { return };
-    match kind & 3 {
+    match kind % 5 {
         0 => drive(entropy, steps),
         1 => drive(sockets, steps),
+        4 => drive(network, steps),
         2 => {
             drive(|| disk(&READ_ONLY, Access::ReadOnly), steps);
             let mut bytes = [0; DISK_LEN];

@@ -1,8 +1,8 @@
 //! The devices that are attacked, each behind one type, with what its driver may ask of it and how it shows that it works.
 
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::BorrowedFd;
+use std::io::{self, PipeReader, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -11,13 +11,16 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::virtio::test_driver::{BUFFERS, Driver, readable, writable};
 use crate::{
-    Access, Activation, Block, DeviceError, DriveId, MmioTransport, Rng, SocketBroker, TransportResources,
-    VirtioDevice, Vsock, VsockState,
+    Access, Activation, Block, DeviceError, DriveId, Link, MmioTransport, Net, RateLimit, Rng, SocketBroker,
+    TransportResources, Uplink, VirtioDevice, Vsock, VsockState,
 };
 
 /// Guest address of the socket device.
 const CID: u32 = 3;
 const SECTORS: u64 = 64;
+/// Ethernet address of the network device, and a frame to it.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const FRAME: [u8; 60] = [0xee; 60];
 /// Where the requests of [`Subject::provoke`] and [`Subject::works`] lie, beside what attacks use.
 const OWN: u64 = BUFFERS + (1 << 20);
 
@@ -38,13 +41,15 @@ enum Kind {
     Block,
     Rng,
     Vsock,
+    Net,
 }
 
-pub(super) const SUBJECTS: [Subject; 4] = [
+pub(super) const SUBJECTS: [Subject; 5] = [
     Subject { name: "read-only disk", make: || disk(Access::ReadOnly), wake_max: 64, kind: Kind::Block },
     Subject { name: "writable disk", make: || disk(Access::ReadWrite), wake_max: 64, kind: Kind::Block },
     Subject { name: "entropy", make: entropy, wake_max: 16, kind: Kind::Rng },
     Subject { name: "sockets", make: sockets, wake_max: 64, kind: Kind::Vsock },
+    Subject { name: "network", make: network, wake_max: 64, kind: Kind::Net },
 ];
 
 fn disk(access: Access) -> Any {
@@ -66,6 +71,33 @@ fn sockets() -> Any {
     let broker = Box::new(SocketBroker::new(ours).unwrap());
     let state = VsockState { guest_cid: CID.into(), next_host_port: 0 };
     Any(Box::new(Vsock::restore(broker, &state).unwrap()))
+}
+
+/// Frames without end come in, and what goes out is looked at.
+struct EndlessFrames(PipeReader);
+
+impl Link for EndlessFrames {
+    fn readable(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn receive(&mut self, frame: &mut [u8]) -> io::Result<Option<usize>> {
+        frame[..FRAME.len()].copy_from_slice(&FRAME);
+        Ok(Some(FRAME.len()))
+    }
+
+    fn send(&mut self, frame: &[u8]) {
+        assert!((14..=1514).contains(&frame.len()) && frame[6..12] == MAC, "{frame:?}");
+    }
+}
+
+fn network() -> Any {
+    let unlimited = RateLimit { bytes_per_second: u64::MAX, burst_bytes: u64::MAX };
+    // What nobody reads stays readable.
+    let (reader, mut writer) = io::pipe().unwrap();
+    writer.write_all(&[0]).unwrap();
+    let link = Box::new(EndlessFrames(reader));
+    Any(Box::new(Net::new(MAC, Some(Uplink { link, receive: unlimited, transmit: unlimited })).unwrap()))
 }
 
 impl Subject {
@@ -116,6 +148,10 @@ impl Subject {
                 driver.add(0, &[writable(OWN + 0x1000, 4096)]);
                 stray_packet(driver);
                 (0, (0, 44))
+            }
+            Kind::Net => {
+                driver.add(0, &[writable(OWN + 0x1000, 2048)]);
+                (0, (0, 72))
             }
         };
         driver.kick(queue);
