@@ -99,6 +99,8 @@ fn running_rules() -> Vec<SyscallRule> {
         allow!(SYS_ioctl, "KVM and userfaultfd; which ones is its own filters' matter"),
         allow!(SYS_poll, "a thread waits"),
         allow!(SYS_epoll_create1, "the I/O thread waits"),
+        allow!(SYS_timerfd_create, "the alarm of a network device"),
+        allow!(SYS_timerfd_settime, "frames wait because their rate is used up"),
         allow!(SYS_epoll_ctl, "the I/O thread waits"),
         allow!(SYS_epoll_wait, "the I/O thread waits"),
         allow!(SYS_eventfd2, "interrupts and notifications of devices"),

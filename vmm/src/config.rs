@@ -11,6 +11,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use chunk_store::Reader;
+use devices::RateLimit;
 use vmm_api::{DriveAccess, MachineConfig, Refusal};
 
 pub(crate) use files::{LoadFiles, SnapshotFiles, check_shape};
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     pub drives: Vec<Drive>,
     /// The socket device.
     pub vsock: Option<Vsock>,
+    /// What the network device is connected to.
+    pub net: Option<Net>,
     /// Whether there is an entropy device.
     pub entropy: bool,
     /// Where serial output goes.
@@ -141,6 +144,17 @@ pub(crate) struct Vsock {
     pub guest_cid: u32,
     /// `SOCK_SEQPACKET` socket over which connections are handed.
     pub broker: OwnedFd,
+}
+
+/// What the network device is connected to.
+#[derive(Debug)]
+pub(crate) struct Net {
+    /// A tap, or a socket that keeps packets apart; not blocking.
+    pub tap: File,
+    /// What the guest gets.
+    pub receive: RateLimit,
+    /// What it sends.
+    pub transmit: RateLimit,
 }
 
 /// Where serial output goes.

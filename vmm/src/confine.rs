@@ -68,7 +68,7 @@ pub(crate) fn plan() -> JailPlan {
 /// All kinds of thread: the allocator, locks, waking each other, abort.
 fn common_rules() -> Vec<SyscallRule> {
     vec![
-        allow!(SYS_write, "eventfds; serial output; the log line before the end"),
+        allow!(SYS_write, "eventfds; serial output; frames of the guest; the log line before the end"),
         allow!(
             SYS_poll,
             "whether serial output has room; the last line is written by the I/O thread; an answer to who asked for a chunk"
@@ -131,10 +131,11 @@ fn vcpu_filter(role: Role) -> SyscallFilter {
 fn io_filter(role: Role) -> SyscallFilter {
     let mut rules = common_rules();
     rules.extend([
-        allow!(SYS_read, "eventfds; files and sockets of devices"),
+        allow!(SYS_read, "eventfds; files and sockets of devices; frames for the guest"),
         allow!(SYS_exit_group, "the end of the process"),
         allow!(SYS_epoll_wait, "wait for something to do"),
         allow!(SYS_epoll_ctl, "watch vsock connections; stop watching devices while paused"),
+        allow!(SYS_timerfd_settime, "frames that wait because their rate is used up"),
         allow!(SYS_preadv, "block devices read, straight into guest memory"),
         allow!(SYS_pwritev, "block devices write, straight from guest memory"),
         allow!(SYS_fdatasync, "block devices flush"),
@@ -159,6 +160,7 @@ fn io_filter(role: Role) -> SyscallFilter {
     if role == Role::Load {
         rules.extend([
             allow!(SYS_epoll_create1, "load: the descriptors of devices"),
+            allow!(SYS_timerfd_create, "load: the alarm of a network device that has an uplink"),
             allow!(SYS_eventfd2, "load: interrupts and notifications of devices"),
             allow!(SYS_fcntl, arg 1 = libc::F_SETFL, "load: the socket device's broker does not block"),
             allow!(SYS_fcntl, arg 1 = libc::F_DUPFD_CLOEXEC, "load: devices and registers share eventfds"),

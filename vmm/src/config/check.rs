@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use vmm_api::{
-    DriveAccess, DriveConfig, Grant, Layered, MachineConfig, Refusal, SerialConfig, Source, VsockConfig,
+    DriveAccess, DriveConfig, Grant, Layered, MAX_BURST_BYTES, MAX_BYTES_PER_SECOND, MIN_BURST_BYTES,
+    MIN_BURST_MS, MIN_BYTES_PER_SECOND, MachineConfig, NetConfig, RateLimit, Refusal, SerialConfig, Source,
+    VsockConfig,
 };
 
 use super::{Cmdline, DriveId, MemSize, VcpuCount};
@@ -34,6 +36,7 @@ pub(super) struct Checked {
     pub(super) cmdline: Cmdline,
     pub(super) drives: Vec<(DriveId, DriveConfig)>,
     pub(super) vsock: Option<VsockConfig>,
+    pub(super) net: Option<NetConfig>,
     pub(super) entropy: bool,
     pub(super) serial: SerialConfig,
 }
@@ -56,9 +59,6 @@ pub(super) fn check(wanted: MachineConfig, fd_count: usize) -> Result<Checked, R
         entropy,
         serial,
     } = wanted;
-    if net.is_some() {
-        return Err(refuse("net", "machines have no network device yet"));
-    }
     let mut fds = Descriptors::new(fd_count);
     let vcpus = check_vcpus(vcpu_count)?;
     let memory = check_memory(mem_size_mib)?;
@@ -71,8 +71,11 @@ pub(super) fn check(wanted: MachineConfig, fd_count: usize) -> Result<Checked, R
     if let Some(vsock) = &vsock {
         check_vsock(vsock, &mut fds)?;
     }
+    if let Some(net) = &net {
+        check_net(net, &mut fds)?;
+    }
     check_serial(&serial, &mut fds)?;
-    Ok(Checked { vcpus, memory, kernel, initrd, cmdline, drives, vsock, entropy, serial })
+    Ok(Checked { vcpus, memory, kernel, initrd, cmdline, drives, vsock, net, entropy, serial })
 }
 
 /// Which descriptors have an owner already.
@@ -197,6 +200,27 @@ pub(super) fn check_vsock(vsock: &VsockConfig, fds: &mut Descriptors) -> Result<
         return Err(refuse("vsock.guest_cid", message));
     }
     fds.claim("vsock.broker_fd", vsock.broker_fd)
+}
+
+pub(super) fn check_net(net: &NetConfig, fds: &mut Descriptors) -> Result<(), Refusal> {
+    check_rate("net.receive", net.receive)?;
+    check_rate("net.transmit", net.transmit)?;
+    fds.claim("net.tap_fd", net.tap_fd)
+}
+
+fn check_rate(field: &str, rate: RateLimit) -> Result<(), Refusal> {
+    let RateLimit { bytes_per_second: rate, burst_bytes: burst } = rate;
+    if !(MIN_BYTES_PER_SECOND..=MAX_BYTES_PER_SECOND).contains(&rate) {
+        let message =
+            format!("{rate} bytes a second, expected {MIN_BYTES_PER_SECOND} to {MAX_BYTES_PER_SECOND}");
+        return Err(refuse(format!("{field}.bytes_per_second"), message));
+    }
+    let least = MIN_BURST_BYTES.max(rate.div_ceil(1000) * MIN_BURST_MS);
+    if !(least..=MAX_BURST_BYTES).contains(&burst) {
+        let message = format!("a burst of {burst} bytes, expected {least} to {MAX_BURST_BYTES}");
+        return Err(refuse(format!("{field}.burst_bytes"), message));
+    }
+    Ok(())
 }
 
 pub(super) fn check_serial(serial: &SerialConfig, fds: &mut Descriptors) -> Result<(), Refusal> {

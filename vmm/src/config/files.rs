@@ -58,8 +58,8 @@ impl LoadFiles {
         if let Some(vsock) = &wanted.vsock {
             check::check_vsock(vsock, &mut descriptors)?;
         }
-        if wanted.net.is_some() {
-            return Err(refuse("net", "machines have no network device yet"));
+        if let Some(net) = &wanted.net {
+            check::check_net(net, &mut descriptors)?;
         }
         check::check_serial(&wanted.serial, &mut descriptors)?;
         let mut fds = Received::new(fds);
@@ -75,6 +75,7 @@ impl LoadFiles {
                 generation: wanted.generation,
                 drives: open::open_drives(&mut fds, drives)?,
                 vsock: wanted.vsock.as_ref().map(|vsock| open::take_broker(&mut fds, vsock)).transpose()?,
+                net: wanted.net.as_ref().map(|net| open::take_tap(&mut fds, net)).transpose()?,
                 serial: open::open_serial(&mut fds, wanted.serial.clone())?,
             },
         })

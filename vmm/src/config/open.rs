@@ -7,10 +7,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use chunk_store::{Kind, Reader};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
-use vmm_api::{DriveAccess, DriveConfig, Grant, Layered, Refusal, SerialConfig, Source, VsockConfig};
+use vmm_api::{
+    DriveAccess, DriveConfig, Grant, Layered, NetConfig, Refusal, SerialConfig, Source, VsockConfig,
+};
 
 use super::check::{Checked, refuse};
-use super::{Config, Drive, DriveContent, DriveId, SerialOutput, Vsock};
+use super::{Config, Drive, DriveContent, DriveId, Net, SerialOutput, Vsock};
 use crate::describe::describe;
 
 /// virtio-blk's unit, virtio 1.3 §5.2.6.
@@ -33,6 +35,7 @@ pub(super) fn open(checked: Checked, fds: Vec<OwnedFd>) -> Result<Config, Refusa
     }
     let drives = open_drives(&mut fds, checked.drives)?;
     let vsock = checked.vsock.map(|vsock| take_broker(&mut fds, &vsock)).transpose()?;
+    let net = checked.net.map(|net| take_tap(&mut fds, &net)).transpose()?;
     let serial = open_serial(&mut fds, checked.serial)?;
     Ok(Config {
         vcpus: checked.vcpus,
@@ -42,6 +45,7 @@ pub(super) fn open(checked: Checked, fds: Vec<OwnedFd>) -> Result<Config, Refusa
         cmdline: checked.cmdline,
         drives,
         vsock,
+        net,
         entropy: checked.entropy,
         serial,
     })
@@ -201,6 +205,29 @@ pub(super) fn take_broker(fds: &mut Received, vsock: &VsockConfig) -> Result<Vso
     let broker = fds.take(field, vsock.broker_fd)?;
     require_seqpacket(field, &broker)?;
     Ok(Vsock { guest_cid: vsock.guest_cid, broker })
+}
+
+/// What it is a descriptor of cannot be told without a system call that this process is not to make later; one that is no link is
+/// down when its first frame is read.
+pub(super) fn take_tap(fds: &mut Received, net: &NetConfig) -> Result<Net, Refusal> {
+    let field = "net.tap_fd";
+    let tap = File::from(fds.take(field, net.tap_fd)?);
+    if open_mode(field, &tap)? != Some(OFlag::O_RDWR) {
+        return Err(refuse(field, "the descriptor is not open for reading and writing"));
+    }
+    let flags = fcntl(&tap, FcntlArg::F_GETFL).map_err(|e| refuse(field, format!("flags: {e}")))?;
+    if !OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK) {
+        return Err(refuse(field, "the descriptor would block: O_NONBLOCK is wanted"));
+    }
+    let metadata = tap.metadata().map_err(|e| refuse(field, format!("stat: {e}")))?;
+    if metadata.is_file() || metadata.is_dir() {
+        return Err(refuse(field, "a file is no tap"));
+    }
+    let limit = |rate: vmm_api::RateLimit| devices::RateLimit {
+        bytes_per_second: rate.bytes_per_second,
+        burst_bytes: rate.burst_bytes,
+    };
+    Ok(Net { tap, receive: limit(net.receive), transmit: limit(net.transmit) })
 }
 
 pub(super) fn open_serial(fds: &mut Received, serial: SerialConfig) -> Result<SerialOutput, Refusal> {

@@ -2,10 +2,14 @@
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use proptest::prelude::*;
-use vmm_api::{DriveAccess, DriveConfig, Grant, Layered, MachineConfig, SerialConfig, Source, VsockConfig};
+use vmm_api::{
+    DriveAccess, DriveConfig, Grant, Layered, MachineConfig, NetConfig, RateLimit, SerialConfig, Source,
+    VsockConfig,
+};
 
 use super::Config;
 use super::check::{MAX_DRIVES, MAX_MEM_SIZE_MIB, MAX_VCPUS, MIN_MEM_SIZE_MIB, check};
@@ -24,6 +28,8 @@ fn good() -> MachineConfig {
         serial: SerialConfig::Null,
     }
 }
+
+const RATE: RateLimit = RateLimit { bytes_per_second: 1_000_000, burst_bytes: 1 << 20 };
 
 fn drive(id: &str, fd: usize) -> DriveConfig {
     DriveConfig { id: id.into(), source: Source::Fd(fd), access: DriveAccess::ReadOnly }
@@ -89,6 +95,21 @@ fn every_field_is_checked_and_named() {
     refuses("vsock.guest_cid", |c| c.vsock = Some(VsockConfig { guest_cid: 2, broker_fd: 1 }));
     refuses("vsock.guest_cid", |c| c.vsock = Some(VsockConfig { guest_cid: u32::MAX, broker_fd: 1 }));
     refuses("vsock.broker_fd", |c| c.vsock = Some(VsockConfig { guest_cid: 3, broker_fd: 9 }));
+    let net = |receive, transmit| Some(NetConfig { tap_fd: 1, receive, transmit });
+    assert_eq!(refused_field(MachineConfig { net: net(RATE, RATE), ..good() }, 4), None);
+    refuses("net.tap_fd", |c| c.net = Some(NetConfig { tap_fd: 0, ..net(RATE, RATE).unwrap() }));
+    refuses("net.receive.bytes_per_second", |c| {
+        c.net = net(RateLimit { bytes_per_second: (16 << 10) - 1, ..RATE }, RATE);
+    });
+    refuses("net.transmit.bytes_per_second", |c| {
+        c.net = net(RATE, RateLimit { bytes_per_second: 10_000_000_001, ..RATE });
+    });
+    refuses("net.receive.burst_bytes", |c| {
+        c.net = net(RateLimit { burst_bytes: (16 << 10) - 1, ..RATE }, RATE);
+    });
+    refuses("net.transmit.burst_bytes", |c| {
+        c.net = net(RATE, RateLimit { bytes_per_second: 100_000_000, burst_bytes: 99_999 });
+    });
     refuses("serial.fd", |c| c.serial = SerialConfig::Fd(0));
 }
 
@@ -176,4 +197,19 @@ fn the_broker_is_a_seqpacket_socket_and_the_serial_descriptor_is_writable() {
     let (reader, writer) = std::io::pipe().unwrap();
     assert_eq!(opened(config.clone(), vec![file_of(64), reader.into()]).as_deref(), Some("serial.fd"));
     assert_eq!(opened(config, vec![file_of(64), writer.into()]), None);
+}
+
+#[test]
+fn a_tap_is_no_file_and_does_not_block() {
+    let net = Some(NetConfig { tap_fd: 1, receive: RATE, transmit: RATE });
+    let config = MachineConfig { net, ..good() };
+    let opened = |tap: OwnedFd| opened(config.clone(), vec![file_of(64), tap]);
+    let (tap, _other) = UnixDatagram::pair().unwrap();
+    tap.set_nonblocking(true).unwrap();
+    assert_eq!(opened(tap.into()), None);
+    let (blocking, _other) = UnixDatagram::pair().unwrap();
+    let (reader, _writer) = std::io::pipe().unwrap();
+    for wrong in [blocking.into(), reader.into(), file_of(64)] {
+        assert_eq!(opened(wrong).as_deref(), Some("net.tap_fd"));
+    }
 }

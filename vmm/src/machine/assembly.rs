@@ -10,7 +10,7 @@ use chunk_store::Reader;
 use devices::{
     Access, Block, Generation, GenerationPlace, GenerationResources, GenerationState, MMIO_REGION_SIZE,
     MmioTransport, QUEUE_NOTIFY_OFFSET, RESET_PORT_REGION_SIZE, ResetPort, Rng, SERIAL_REGION_SIZE, Serial,
-    SerialSink, SocketBroker, Storage, TransportResources, TransportState, VirtioDevice,
+    SerialSink, SocketBroker, Storage, TransportResources, TransportState, Uplink, VirtioDevice,
 };
 use kvm_ioctls::IoEventAddress;
 use snapshot::Persist;
@@ -25,7 +25,7 @@ use super::new_event;
 use crate::acpi::{self, MmioSlot};
 use crate::boot::{self, Entry};
 use crate::chunk_drive::{ChunkDrive, FirstReads};
-use crate::config::{Cmdline, Drive, DriveContent, DriveId, SerialOutput, Vsock};
+use crate::config::{Cmdline, Drive, DriveContent, DriveId, Net, SerialOutput, Vsock};
 use crate::layered_drive::LayeredDrive;
 use crate::layout;
 use crate::power::{self, GuestEnd};
@@ -34,6 +34,8 @@ use crate::vcpu::{Buses, Shared};
 /// Where guests look for their generation.
 const GENERATION_PLACE: GenerationPlace =
     GenerationPlace { id: GuestAddress(layout::GENERATION_ID), clock: GuestAddress(layout::VMCLOCK) };
+
+const _: () = assert!(devices::MAX_FRAME_LEN == inner_network::MAX_FRAME_LEN, "one network");
 
 /// Devices being plugged into a frame.
 pub(super) struct Assembly<'a> {
@@ -205,6 +207,30 @@ impl<'a> Assembly<'a> {
         let name = "the entropy device";
         let rng = Rng::new().map_err(device_failed(name))?;
         self.attach_virtio(name, Kind::Entropy, Arc::new(Mutex::new(rng)), saved).map(drop)
+    }
+
+    /// Every machine has one: without an uplink its link is down, and a clone can be given one.
+    pub(super) fn attach_net(
+        &mut self,
+        uplink: Option<Net>,
+        saved: Option<Saved<'_, devices::NetState>>,
+    ) -> Result<(), MachineError> {
+        let name = "the network device";
+        let uplink =
+            uplink.map(|Net { tap, receive, transmit }| Uplink { link: Box::new(tap), receive, transmit });
+        let net = match saved {
+            Some(saved) => devices::Net::restore((inner_network::GUEST_MAC, uplink), saved.device)
+                .map_err(device_failed(name))?,
+            None => devices::Net::new(inner_network::GUEST_MAC, uplink).map_err(device_failed(name))?,
+        };
+        let changed = saved.is_some_and(|saved| saved.device.link_up != net.link_is_up());
+        let net = Arc::new(Mutex::new(net));
+        let transport =
+            self.attach_virtio(name, Kind::Net(Arc::clone(&net)), net, saved.map(|s| s.transport))?;
+        if changed {
+            lock(&transport).change_config().map_err(MachineError::Events)?;
+        }
+        Ok(())
     }
 
     /// Gives a device the next register page and interrupt line, and its notifications to KVM. A restored device looks at

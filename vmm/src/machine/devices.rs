@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use devices::{Block, Event, MmioTransport, VirtioDevice, Vsock};
+use devices::{Block, Event, MmioTransport, Net, VirtioDevice, Vsock};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::describe::describe;
@@ -30,6 +30,7 @@ pub(crate) struct Attached {
 pub(crate) enum Kind {
     Block(Arc<Mutex<Block>>),
     Vsock(Arc<Mutex<Vsock>>),
+    Net(Arc<Mutex<Net>>),
     /// Has no state of its own.
     Entropy,
 }

@@ -63,7 +63,7 @@ pub(crate) struct Base {
 
 /// Builds what `config` says. Nothing runs yet.
 pub(crate) fn build(files: &HostFiles, config: Config) -> Result<Built, MachineError> {
-    let Config { vcpus, memory, kernel, initrd, cmdline, drives, vsock, entropy, serial } = config;
+    let Config { vcpus, memory, kernel, initrd, cmdline, drives, vsock, net, entropy, serial } = config;
     let (frame, cpus) = Frame::new(files, Shape { vcpus, memory }, FreshMsrs::Skip)?;
     let mut assembly = Assembly::new(&frame)?;
     assembly.attach_serial(serial, None)?;
@@ -79,6 +79,7 @@ pub(crate) fn build(files: &HostFiles, config: Config) -> Result<Built, MachineE
     if entropy {
         assembly.attach_entropy(None)?;
     }
+    assembly.attach_net(net, None)?;
     assembly.write_acpi_tables()?;
     let entry = assembly.load_kernel(&kernel, initrd.as_ref(), &cmdline)?;
     let (buses, fittings) = assembly.finish();

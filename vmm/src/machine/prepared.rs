@@ -20,7 +20,9 @@ mod tests;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
-use devices::{BlockState, GenerationError, GenerationState, SerialState, TransportState, VsockState};
+use devices::{
+    BlockState, GenerationError, GenerationState, NetState, SerialState, TransportState, VsockState,
+};
 use kvm_bindings::{kvm_clock_data, kvm_irqchip};
 use snapshot::{Fingerprint, FormatError, StateReader};
 use vmm_api::{DriveAccess, Refusal};
@@ -31,7 +33,7 @@ use super::error::{MachineError, kvm_failed};
 use super::frame::{Crew, Frame, FreshMsrs, Shape};
 use super::state::{DeviceKind, IRQCHIPS, MachineState, PlatformState};
 use super::{Base, Machine, spawn};
-use crate::config::{Drive, DriveId, SerialOutput, Vsock};
+use crate::config::{Drive, DriveId, Net, SerialOutput, Vsock};
 use crate::confine::Filters;
 use crate::cpu::CpuError;
 use crate::cpu::state::VcpuState;
@@ -53,6 +55,7 @@ pub(crate) struct Prepared {
 pub(crate) struct Connections {
     pub(crate) drives: Vec<Drive>,
     pub(crate) vsock: Option<Vsock>,
+    pub(crate) net: Option<Net>,
     pub(crate) serial: SerialOutput,
     /// Tells it from every other clone.
     pub(crate) generation: [u8; 16],
@@ -73,6 +76,7 @@ enum DeviceState {
     Block(BlockState),
     Vsock(VsockState),
     Entropy,
+    Net(NetState),
 }
 
 /// A machine that is half loaded and of no further use.
@@ -106,6 +110,7 @@ impl States {
                 DeviceKind::Block => DeviceState::Block(file.get(slot)?),
                 DeviceKind::Vsock => DeviceState::Vsock(file.get(slot)?),
                 DeviceKind::Entropy => DeviceState::Entropy,
+                DeviceKind::Net => DeviceState::Net(file.get(slot)?),
             };
             Ok((file.get(slot)?, state))
         };
@@ -140,6 +145,10 @@ impl States {
                 let message = format!("drive {} of the snapshot is not given", id.trim_end_matches('\0'));
                 return refuse("drives".into(), message);
             }
+        }
+        let has_net = self.devices.iter().any(|(_, state)| matches!(state, DeviceState::Net(_)));
+        if connections.net.is_some() && !has_net {
+            return refuse("net".into(), "the snapshot has no network device".into());
         }
         let saved = self.devices.iter().find_map(|(_, state)| match state {
             DeviceState::Vsock(vsock) => Some(vsock.guest_cid),
@@ -263,7 +272,7 @@ fn plug_in(
     (serial, generation): (&SerialState, &GenerationState),
     devices: &[(TransportState, DeviceState)],
 ) -> Result<Fittings, MachineError> {
-    let Connections { mut drives, mut vsock, serial: output, generation: _ } = connections;
+    let Connections { mut drives, mut vsock, mut net, serial: output, generation: _ } = connections;
     let mut assembly = Assembly::new(frame)?;
     assembly.attach_serial(output, Some(serial))?;
     assembly.attach_reset_port()?;
@@ -282,6 +291,9 @@ fn plug_in(
                 assembly.attach_vsock(vsock, Some(Saved { device, transport }))?;
             }
             DeviceState::Entropy => assembly.attach_entropy(Some(transport))?,
+            DeviceState::Net(device) => {
+                assembly.attach_net(net.take(), Some(Saved { device, transport }))?;
+            }
         }
     }
     let (buses, fittings) = assembly.finish();

@@ -84,6 +84,10 @@ impl Machine {
                     writer.add(slot, &lock(vsock).save())?;
                     DeviceKind::Vsock
                 }
+                Kind::Net(net) => {
+                    writer.add(slot, &lock(net).save())?;
+                    DeviceKind::Net
+                }
                 Kind::Entropy => DeviceKind::Entropy,
             });
         }

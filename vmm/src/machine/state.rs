@@ -28,11 +28,13 @@ pub(crate) enum DeviceKind {
     Vsock,
     /// No section.
     Entropy,
+    /// Section `net`.
+    Net,
 }
 
 impl SavedState for MachineState {
     const NAME: &'static str = "machine";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 }
 
 /// KVM's interrupt controllers, in the order in which they are saved and put back.

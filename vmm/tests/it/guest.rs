@@ -29,6 +29,10 @@ impl Guest {
         self
     }
 
+    pub(crate) fn append(self, other: &Self) -> Self {
+        self.raw(&other.code)
+    }
+
     /// `mov dx, port; mov al, value; out dx, al`
     pub(crate) fn out(self, port: u16, value: u8) -> Self {
         let [low, high] = port.to_le_bytes();

@@ -22,12 +22,13 @@ const NEEDS_RESET: u8 = 0x40;
 /// Lines that the log has for devices that a guest breaks.
 const MAX_COMPLAINTS: usize = 16;
 
-/// A chunk drive, a file that can be written, sockets, entropy.
-const VICTIMS: [Driver; 4] = [
+/// A chunk drive, a file that can be written, sockets, entropy, a network that goes nowhere.
+const VICTIMS: [Driver; 5] = [
     Driver { page: 0, queues: 1, queue: 0 },
     Driver { page: 1, queues: 1, queue: 0 },
     Driver { page: 2, queues: 3, queue: 1 },
     Driver { page: 3, queues: 1, queue: 0 },
+    Driver { page: 4, queues: 2, queue: 1 },
 ];
 
 /// What goes into the table from its first entry on, and how far the available index is.
@@ -96,9 +97,10 @@ fn a_guest_that_attacks_every_device_finds_them_working_afterwards() {
     console.read_exact(&mut printed).unwrap();
     let words: Vec<_> =
         printed.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
-    let (block, sockets, entropy, running) = (2, 19, 4, 15);
-    assert_eq!(words[..8], [block, running, block, running, sockets, running, entropy, running]);
-    assert_eq!((words[8], words[9] & 0xff), (0x0707_0707, 0));
+    let running = 15;
+    let (block, sockets, entropy, network) = ([2, running], [19, running], [4, running], [1, running]);
+    assert_eq!(words[..10], [block, block, sockets, entropy, network].concat());
+    assert_eq!((words[10], words[11] & 0xff), (0x0707_0707, 0));
     let log = vmm.stop();
     assert!(log.lines().all(|line| line.contains("stopped until the guest resets it")), "{log}");
     assert_eq!(log.lines().count(), MAX_COMPLAINTS, "there were {}", VICTIMS.len() * ATTACKS.len());

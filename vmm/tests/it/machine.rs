@@ -71,13 +71,18 @@ fn a_virtio_device_answers_at_its_address() {
     let drive = DriveConfig { id: "disk".into(), source: Source::Fd(2), access: DriveAccess::ReadWrite };
     let config = MachineConfig { drives: vec![drive], entropy: true, ..machine() };
     let (magic, version, kind) = (0, 4, 8);
-    let guest = [VIRTIO + magic, VIRTIO + version, VIRTIO + kind, VIRTIO + 0x1000 + kind, VIRTIO + 0x2000]
+    let page = |page: u32| VIRTIO + 0x1000 * page;
+    let registers =
+        [magic, version, kind, page(1) + kind - VIRTIO, page(2) + kind - VIRTIO, page(3) - VIRTIO];
+    let guest = registers
         .into_iter()
+        .map(|register| VIRTIO + register)
         .fold(Guest::new(), |guest, address| guest.load(address).print_eax())
         .reset();
     let console = console_of(config, &guest, &[disk.as_fd()]);
-    let (block, entropy) = (2, 4);
-    assert_eq!(words(&console), [u32::from_le_bytes(*b"virt"), 2, block, entropy, u32::MAX]);
+    // The network device is there without having been asked for.
+    let (block, entropy, network) = (2, 4, 1);
+    assert_eq!(words(&console), [u32::from_le_bytes(*b"virt"), 2, block, entropy, network, u32::MAX]);
 }
 
 #[test]

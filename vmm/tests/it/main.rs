@@ -12,6 +12,7 @@ mod driver;
 mod guest;
 mod hostile;
 mod machine;
+mod network;
 mod process;
 mod reading;
 mod snapshot;

@@ -145,7 +145,7 @@ fn serial() -> SerialState {
 /// The sections of a machine with a device of each kind.
 fn sections() -> Vec<Section> {
     let mut sections = Vec::new();
-    let devices = vec![DeviceKind::Block, DeviceKind::Vsock, DeviceKind::Entropy];
+    let devices = vec![DeviceKind::Block, DeviceKind::Vsock, DeviceKind::Entropy, DeviceKind::Net];
     add(&mut sections, 0, &MachineState { vcpu_count: 1, mem_size_mib: 128, devices });
     add(&mut sections, 0, &fingerprint());
     let irqchips = Irqchips(IRQCHIPS.map(|_| Raw::default()));
@@ -153,9 +153,10 @@ fn sections() -> Vec<Section> {
     add(&mut sections, 0, &vcpu());
     add(&mut sections, 0, &serial());
     add(&mut sections, 0, &GenerationState { id: [3; 16], sequence: 2, disruption_marker: 0, counter: 0 });
-    (0..3).for_each(|slot| add(&mut sections, slot, &transport()));
+    (0..4).for_each(|slot| add(&mut sections, slot, &transport()));
     add(&mut sections, 0, &BlockState { id: [b'd'; 20], read_only: true, sectors: 8 });
     add(&mut sections, 1, &VsockState { guest_cid: 3, next_host_port: 1024 });
+    add(&mut sections, 3, &NetState { mac: inner_network::GUEST_MAC, link_up: true });
     let entries = vec![("kernel".to_owned(), "abc".to_owned())];
     add(&mut sections, 0, &IdentityState { entries });
     sections
@@ -183,8 +184,13 @@ fn read(sections: &[Section]) -> bool {
     let (read, taken) = counting::count(|| (States::read(&reader), reader.get::<IdentityState>(0)));
     assert!(taken <= MAX_RESERVED + MAX_GROWTH * len, "{taken} bytes of memory for {len}");
     let (Ok(states), Ok(_)) = read else { return false };
-    let connections =
-        Connections { drives: vec![], vsock: None, serial: SerialOutput::Null, generation: [4; 16] };
+    let connections = Connections {
+        drives: vec![],
+        vsock: None,
+        net: None,
+        serial: SerialOutput::Null,
+        generation: [4; 16],
+    };
     // Whatever it says: the client may have given what the sections now ask for.
     let _ = states.check(&connections);
     let host = Host {

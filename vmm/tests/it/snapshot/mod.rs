@@ -6,6 +6,7 @@ mod content;
 mod drives;
 mod grants;
 mod hostile;
+mod network;
 mod prefetch;
 mod privacy;
 mod sockets;
