@@ -32,6 +32,9 @@ const PACKAGES: &[&str] = &[
     // booting the appliance
     "openssh-client",
     "ovmf",
+    // the gateway's tests
+    "iproute2",
+    "nftables",
     // the tests' clients (boto3 and the aws CLI come by pip, into a venv)
     "python3-venv",
     "curl",

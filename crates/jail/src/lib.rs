@@ -29,7 +29,7 @@ pub use libc;
 pub use paths::{Access, PathRule};
 pub use plan::{JailError, JailPlan, Limit, Resource, Step};
 pub use room::{
-    CoreSharing, FIRST_USER, Handed, NAMESPACES, RoomError, RoomPlan, RoomStep, USERS, core_sharing,
-    enter_empty_root,
+    Capability, CoreSharing, FIRST_USER, Handed, NAMESPACES, RoomError, RoomPlan, RoomStep, USERS,
+    core_sharing, enter_empty_root, keep_capability,
 };
 pub use syscalls::{ArgTest, CompiledFilter, FilterError, SyscallFilter, SyscallRule, Verdict};

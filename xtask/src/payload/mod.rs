@@ -57,6 +57,7 @@ impl Payload {
         let mut files = vec![
             ("vmm".to_owned(), programs.vmm),
             ("launcher".to_owned(), programs.launcher),
+            ("gateway".to_owned(), programs.gateway),
             ("host-agent".to_owned(), programs.host_agent),
             ("guest/vmlinux".to_owned(), kernel.vmlinux()),
             ("guest/initrd.cpio".to_owned(), ensure_initrd(ctx, &programs.guest_init)?),

@@ -1,5 +1,5 @@
-//! The programs of the appliance, built in release mode by cargo. vmm, launcher and guest-init are static: the first runs in a
-//! jail with nothing to load, the second is root and loads nothing, the third is in a guest without libraries. host-agent is not: glibc's resolver loads its parts
+//! The programs of the appliance, built in release mode by cargo. vmm, launcher, gateway and guest-init are static: the first runs in a
+//! jail with nothing to load, the next two are root and load nothing, the last is in a guest without libraries. host-agent is not: glibc's resolver loads its parts
 //! at run time, from the very glibc it was linked to, which a static program cannot carry.
 
 use crate::context::Context;
@@ -15,6 +15,7 @@ const STATIC: &str = "-C target-feature=+crt-static";
 pub(crate) struct Programs {
     pub(crate) vmm: PathBuf,
     pub(crate) launcher: PathBuf,
+    pub(crate) gateway: PathBuf,
     pub(crate) guest_init: PathBuf,
     pub(crate) host_agent: PathBuf,
 }
@@ -22,14 +23,15 @@ pub(crate) struct Programs {
 impl Programs {
     /// Asks cargo, which knows what is fresh.
     pub(crate) fn build(ctx: &Context) -> Result<Programs> {
-        let step = ctx.progress.step("building vmm, launcher, guest-init and host-agent");
+        let step = ctx.progress.step("building vmm, launcher, gateway, guest-init and host-agent");
         // Flags change what cargo considers fresh: a folder of its own for each set keeps both fresh.
-        let fixed = build(ctx, &step, "static", STATIC, &["vmm", "launcher", "guest-init"], &[])?;
+        let fixed = build(ctx, &step, "static", STATIC, &["vmm", "launcher", "gateway", "guest-init"], &[])?;
         let dynamic = build(ctx, &step, "dynamic", "", &["host-agent"], &[])?;
         step.done();
         Ok(Programs {
             vmm: fixed.join("vmm"),
             launcher: fixed.join("launcher"),
+            gateway: fixed.join("gateway"),
             guest_init: fixed.join("guest-init"),
             host_agent: dynamic.join("host-agent"),
         })

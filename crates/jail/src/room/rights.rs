@@ -27,6 +27,13 @@ const PR_SCHED_CORE_CREATE: libc::c_ulong = 1;
 const SCOPE_THREAD: libc::c_ulong = 0;
 const SCOPE_PROCESS: libc::c_ulong = 1;
 
+/// A capability that a program of ours keeps while it has no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// Links, addresses, routes and filters.
+    NetAdmin = 12,
+}
+
 /// `struct __user_cap_header_struct`, of the calling thread.
 #[repr(C)]
 struct CapabilityHeader {
@@ -96,9 +103,23 @@ pub(super) fn become_user(number: u32) -> Result<(), Errno> {
 
 /// The change of user has dropped all but the inheritable ones; this says it of all.
 pub(super) fn drop_capabilities() -> Result<(), Errno> {
+    set_capabilities(0)
+}
+
+/// Leaves the calling thread one capability, without a way to others but by `execve`.
+///
+/// # Errors
+/// It does not have that one.
+pub fn keep_capability(capability: Capability) -> Result<(), Errno> {
+    set_capabilities(1 << capability as u32)
+}
+
+/// Of the first 32 those of `mask`, of the others none.
+fn set_capabilities(mask: u32) -> Result<(), Errno> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
-    let none = [CapabilityData::default(); 2];
+    let kept = CapabilityData { effective: mask, permitted: mask, inheritable: 0 };
+    let sets = [kept, CapabilityData::default()];
     // SAFETY: version 3 of the call reads the header and two elements of data, which is what they are.
-    let result = unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), none.as_ptr()) };
+    let result = unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), sets.as_ptr()) };
     Errno::result(result).map(drop)
 }

@@ -1,0 +1,50 @@
+//! What the gateway does not do, that it goes on, and what it is when it serves.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use gateway_api::{Answer, Egress, Request};
+
+use crate::node::Node;
+
+#[test]
+fn another_user_gets_no_answer() {
+    let node = Node::of_agent(970);
+    assert!(node.connect().ask(&Request::Make.to_packet()).is_none());
+}
+
+#[test]
+fn what_is_no_request_is_refused_and_the_next_one_is_served() {
+    let node = Node::start();
+    let agent = node.connect();
+    let make = Request::Make.to_packet();
+    for packet in [&make[..11], &[&make[..], b"more"].concat(), &[7; 4096], b"TBG1\x09\0\0\0\0\0\0\0"] {
+        let answer = agent.ask(packet);
+        assert!(matches!(answer, Some((Answer::Failed { .. }, None))), "{answer:?}");
+    }
+    let slot = agent.make().number;
+    assert!(agent.permit(slot + 1, Egress::Internet).unwrap_err().contains("there is no slot"));
+    assert!(agent.remove(slot + 1).unwrap_err().contains("there is no slot"));
+    agent.permit(slot, Egress::Internet).unwrap();
+    assert!(agent.permit(slot, Egress::Internet).unwrap_err().contains("has its egress"));
+    agent.remove(slot).unwrap();
+}
+
+#[test]
+fn it_has_one_capability_a_filter_and_an_empty_root() {
+    let node = Node::start();
+    // It answers, so it is where it wants to be.
+    node.connect().make();
+    let id = node.gateway.id();
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let status: BTreeMap<_, _> = status
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name, value.trim()))
+        .collect();
+    for field in ["CapPrm", "CapEff"] {
+        assert_eq!(u64::from_str_radix(status[field], 16), Ok(1 << 12), "{field}");
+    }
+    assert_eq!((status["NoNewPrivs"], status["Seccomp"], status["Threads"]), ("1", "2", "1"));
+    assert_eq!(fs::read_dir(format!("/proc/{id}/root")).unwrap().count(), 0);
+}
