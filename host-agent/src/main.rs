@@ -13,10 +13,12 @@ mod auth;
 mod chunks;
 mod code;
 mod config;
+mod confine;
 mod disk;
 mod functions;
 mod invoke;
 mod log;
+mod node_state;
 mod sandbox;
 mod server;
 mod snapshots;
@@ -33,6 +35,7 @@ use crate::{
     config::{AuthMode, Config},
     disk::Disk,
     functions::Functions,
+    node_state::NodeState,
     server::Bounds,
 };
 
@@ -93,17 +96,28 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
     }
 }
 
-#[tokio::main]
-async fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<()> {
+/// Confines the process while it has one thread, and only then becomes the node's agent.
+fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<()> {
     log::start();
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let config = Arc::new(Config::load(file.as_deref(), credentials.as_deref(), auth)?);
+    let config = Config::load(file.as_deref(), credentials.as_deref(), auth)?;
+    std::fs::create_dir_all(&config.state_dir)
+        .with_context(|| format!("cannot create {}", config.state_dir.display()))?;
+    let mut node = NodeState::look();
+    node.landlock = confine::enter(&config)?.landlock;
+    tracing::info!("confined by landlock {} and a filter of system calls", node.landlock);
+    for (kind, state) in node.vulnerable() {
+        tracing::warn!("the processor is open to {kind}: {state}");
+    }
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(run(Arc::new(config), node))
+}
+
+async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
     let disk = Disk::of(&config.state_dir);
-    std::fs::create_dir_all(&config.state_dir)
-        .with_context(|| format!("cannot create {}", config.state_dir.display()))?;
     let chunks = Chunks::start(&config.chunks, &config.state_dir, &disk)
         .await
         .context("cannot open the chunk store")?;
@@ -113,7 +127,7 @@ async fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<
     let builder = Builder::Helper { mkfs: config.mkfs_erofs.clone() };
     let code = Arc::new(CodeStore::open(&config.state_dir, builder, disk, Arc::clone(&chunks))?);
     let functions = Functions::open(Arc::new(store), code, Arc::clone(&invoker)).await?;
-    let app = api::App::new(&config, functions, Arc::clone(&invoker), chunks);
+    let app = api::App::new(&config, functions, Arc::clone(&invoker), chunks, node);
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;

@@ -105,6 +105,26 @@ fn the_daemon_serves_until_it_is_told_to_end() {
     assert!(child.wait().unwrap().success());
 }
 
+/// What the kernel says of every thread of a process.
+fn threads(pid: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect()
+}
+
+#[test]
+fn every_thread_of_the_daemon_is_confined() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, address) = serve(dir.path());
+    healthy(&address);
+    let threads = threads(child.id());
+    assert!(threads.len() > 1, "{threads:?}");
+    for status in threads {
+        assert!(status.contains("\nSeccomp:\t2\n") && status.contains("\nNoNewPrivs:\t1\n"), "{status}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 /// More connections than the daemon keeps.
 const CROWD: usize = 10_000;
 

@@ -61,7 +61,7 @@ pub(crate) fn plan() -> JailPlan {
             ),
             limit(Resource::RLIMIT_MEMLOCK, 0, "nothing here locks memory"),
         ],
-        paths: Vec::new(),
+        ..JailPlan::default()
     }
 }
 

@@ -26,8 +26,8 @@ mod syscalls;
 pub use group::{Group, GroupError, Groups, Setting, settings};
 #[doc(hidden)]
 pub use libc;
-pub use paths::{Access, PathRule};
-pub use plan::{JailError, JailPlan, Limit, Resource, Step};
+pub use paths::{Access, PathRule, PortAccess, PortRule};
+pub use plan::{Entered, JailError, JailPlan, Limit, Resource, Step};
 pub use room::{
     Capability, CoreSharing, FIRST_USER, Handed, NAMESPACES, RoomError, RoomPlan, RoomStep, USERS,
     core_sharing, enter_empty_root, keep_capability,

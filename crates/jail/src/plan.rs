@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use nix::sys::{prctl, resource};
 
-use crate::paths::{self, PathRule};
+use crate::paths::{self, PathRule, PortRule};
 
 pub use nix::sys::resource::Resource;
 
@@ -12,9 +12,17 @@ pub use nix::sys::resource::Resource;
 pub struct JailPlan {
     /// Resource limits, soft and hard alike.
     pub limits: Vec<Limit>,
-    /// The only paths that can be opened. None: no path at all, no TCP port, no abstract socket, no signal to
-    /// a process outside.
+    /// The only paths that can be opened. None: no path at all, no abstract socket, no signal to a process outside.
     pub paths: Vec<PathRule>,
+    /// The only TCP ports that can be listened at or connected to.
+    pub ports: Vec<PortRule>,
+}
+
+/// What the kernel had of what was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entered {
+    /// The version of landlock that is enforced: the newest that both the kernel and this program know.
+    pub landlock: u32,
 }
 
 /// One resource limit.
@@ -38,7 +46,12 @@ pub enum Step {
     /// No gain of rights by `execve`; also what lets an unprivileged process use the steps below.
     SetNoNewPrivs,
     /// Landlock, with these exceptions.
-    RestrictPaths(Vec<PathRule>),
+    Restrict {
+        /// What can be opened.
+        paths: Vec<PathRule>,
+        /// What can be listened at or connected to.
+        ports: Vec<PortRule>,
+    },
 }
 
 /// A step of the plan that the kernel refused.
@@ -83,7 +96,7 @@ impl JailPlan {
         let mut steps = vec![Step::SetNonDumpable];
         steps.extend(self.limits.iter().copied().map(Step::SetLimit));
         steps.push(Step::SetNoNewPrivs);
-        steps.push(Step::RestrictPaths(self.paths.clone()));
+        steps.push(Step::Restrict { paths: self.paths.clone(), ports: self.ports.clone() });
         steps
     }
 
@@ -91,18 +104,22 @@ impl JailPlan {
     ///
     /// # Errors
     /// The first step that failed; the steps before it stay done, so the process should end.
-    pub fn enter(&self) -> Result<(), JailError> {
-        self.steps().into_iter().try_for_each(execute)
+    pub fn enter(&self) -> Result<Entered, JailError> {
+        let mut entered = Entered::default();
+        self.steps().into_iter().try_for_each(|step| execute(step, &mut entered))?;
+        Ok(entered)
     }
 }
 
-fn execute(step: Step) -> Result<(), JailError> {
+fn execute(step: Step, entered: &mut Entered) -> Result<(), JailError> {
     match step {
         Step::SetNonDumpable => prctl::set_dumpable(false).map_err(JailError::NonDumpable),
         Step::SetLimit(limit) => resource::setrlimit(limit.resource, limit.value, limit.value)
             .map_err(|source| JailError::Limit { limit, source }),
         Step::SetNoNewPrivs => prctl::set_no_new_privs().map_err(JailError::NoNewPrivs),
-        Step::RestrictPaths(rules) => paths::restrict(&rules),
+        Step::Restrict { paths, ports } => {
+            paths::restrict(&paths, &ports).map(|version| entered.landlock = version)
+        }
     }
 }
 
@@ -113,7 +130,7 @@ mod tests {
     #[test]
     fn limits_come_before_landlock_and_nothing_is_skipped() {
         let limit = Limit { resource: Resource::RLIMIT_CORE, value: 0, reason: "no dump" };
-        let plan = JailPlan { limits: vec![limit], paths: Vec::new() };
+        let plan = JailPlan { limits: vec![limit], ..JailPlan::default() };
         let names: Vec<_> = plan
             .steps()
             .iter()
@@ -121,7 +138,7 @@ mod tests {
                 Step::SetNonDumpable => "dumpable",
                 Step::SetLimit(_) => "limit",
                 Step::SetNoNewPrivs => "privs",
-                Step::RestrictPaths(_) => "paths",
+                Step::Restrict { .. } => "paths",
             })
             .collect();
         assert_eq!(names, ["dumpable", "limit", "privs", "paths"]);
@@ -146,8 +163,8 @@ mod tests {
         let marker = dir.join(format!("jail-test-{}", std::process::id()));
         std::fs::write(&marker, b"x").expect("temp file");
         let plan = JailPlan {
-            limits: Vec::new(),
             paths: vec![PathRule { path: dir, access: crate::Access::Read, reason: "test" }],
+            ..JailPlan::default()
         };
         let copy = marker.clone();
         std::thread::spawn(move || {
@@ -159,5 +176,24 @@ mod tests {
         .join()
         .expect("thread");
         std::fs::remove_file(marker).expect("remove");
+    }
+
+    #[test]
+    fn a_port_is_listened_at_when_it_is_named() {
+        use std::net::{Ipv4Addr, TcpListener, TcpStream};
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let rule = |access| PortRule { port: 0, access, reason: "test" };
+        let plan = JailPlan { ports: vec![rule(crate::PortAccess::Listen)], ..JailPlan::default() };
+        std::thread::spawn(move || {
+            let entered = plan.enter().expect("landlock is needed to run the tests");
+            // Ports are from version 4 on.
+            if entered.landlock >= 4 {
+                assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).is_ok());
+                assert!(TcpStream::connect(address).is_err());
+            }
+        })
+        .join()
+        .expect("thread");
     }
 }

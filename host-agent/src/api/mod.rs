@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, State},
     middleware,
     routing::{get, post, put},
 };
@@ -44,6 +44,7 @@ use crate::{
     config::Config,
     functions::{Functions, runtimes::Runtimes},
     invoke::Invoker,
+    node_state::NodeState,
 };
 
 /// What operations work with.
@@ -58,6 +59,7 @@ pub(crate) struct App {
     chunks: Arc<Chunks>,
     /// One operation on all chunks at a time.
     upkeep: Semaphore,
+    node: NodeState,
 }
 
 impl App {
@@ -67,6 +69,7 @@ impl App {
         functions: Arc<Functions>,
         invoker: Arc<dyn Invoker>,
         chunks: Arc<Chunks>,
+        node: NodeState,
     ) -> Arc<Self> {
         Arc::new(Self {
             account_id: config.account_id.clone(),
@@ -78,6 +81,7 @@ impl App {
             body_budget: Arc::new(Semaphore::new(gate::BODY_BUDGET_KIB)),
             chunks,
             upkeep: Semaphore::new(1),
+            node,
         })
     }
 }
@@ -103,6 +107,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         )
         .route("/2015-03-31/functions/{name}/invocations", post(invocations::invoke))
         .route("/2017-03-31/tags/{resource}", get(tags::list).post(tags::tag).delete(tags::untag))
+        .route("/tinderbox/node", get(node))
         .route("/tinderbox/chunks", get(chunks::stats))
         .route("/tinderbox/chunks/verify", post(chunks::verify))
         .route("/tinderbox/chunks/gc", post(chunks::gc))
@@ -118,6 +123,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/tinderbox/health", get(health))
         .route("/tinderbox/code/{name}", get(downloads::download));
     node.merge(operations).with_state(app)
+}
+
+/// How the node is closed. Signed for: it says what an attacker need not try.
+async fn node(State(app): State<Arc<App>>) -> Json<impl serde::Serialize> {
+    Json(app.node.clone())
 }
 
 async fn health() -> Json<serde_json::Value> {

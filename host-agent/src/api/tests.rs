@@ -184,7 +184,7 @@ impl Node {
         );
         let invoker = Arc::new(Echo::default());
         let functions = Functions::open(Arc::new(store), code, invoker.clone()).await.unwrap();
-        let app = App::new(&config, functions, invoker.clone(), chunks);
+        let app = App::new(&config, functions, invoker.clone(), chunks, NodeState::look());
         let body_budget = Arc::clone(&app.body_budget);
         Self { router: router(app), body_budget, invoker, dir }
     }

@@ -133,14 +133,18 @@ fn unzip_plan(dir: &Path) -> JailPlan {
         reason: "makes no process and no thread",
     });
     let paths = vec![PathRule { path: dir.to_owned(), access: Access::ReadWrite, reason: "tar" }];
-    JailPlan { limits, paths }
+    JailPlan { limits, paths, ..JailPlan::default() }
+}
+
+/// Where what the helpers are linked with is, as far as it exists.
+pub(crate) fn libraries() -> impl Iterator<Item = PathBuf> {
+    LIBRARIES.iter().map(PathBuf::from).filter(|path| path.exists())
 }
 
 /// No limit of file size: mkfs.erofs keeps its scratch data at 1 TiB of a sparse file, and a length says nothing about
 /// blocks. What it writes is bounded by the tar.
 fn pack_plan(mkfs: &Path, dir: &Path) -> JailPlan {
-    let libraries = LIBRARIES.iter().map(PathBuf::from).filter(|path| path.exists());
-    let mut paths: Vec<_> = libraries
+    let mut paths: Vec<_> = libraries()
         .map(|path| PathRule { path, access: Access::ReadExecute, reason: "what mkfs.erofs is linked with" })
         .collect();
     let cache = PathBuf::from("/etc/ld.so.cache");
@@ -149,7 +153,7 @@ fn pack_plan(mkfs: &Path, dir: &Path) -> JailPlan {
     }
     paths.push(PathRule { path: mkfs.to_owned(), access: Access::ReadExecute, reason: "makes the image" });
     paths.push(PathRule { path: dir.to_owned(), access: Access::ReadWrite, reason: "tar and image" });
-    JailPlan { limits: limits(), paths }
+    JailPlan { limits: limits(), paths, ..JailPlan::default() }
 }
 
 /// Limits of both helpers.
@@ -239,6 +243,18 @@ fn common_rules() -> Vec<SyscallRule> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_helper_has_a_network() {
+        for filter in [unzip_filter(), pack_filter()] {
+            let mut names = filter.rules.iter().map(|rule| rule.name);
+            assert!(
+                !names.any(|name| name.contains("socket") || name.contains("connect")),
+                "{}",
+                filter.name
+            );
+        }
+    }
 
     #[test]
     fn files_that_would_take_too_many_chunks_are_packed() {

@@ -50,8 +50,16 @@ const MKFS_OPTIONS: [&str; 14] = [
     "scratch",
 ];
 
-/// Where Debian has `mkfs.ext4`.
+/// Makes templates.
+const MKFS: &str = "mkfs.ext4";
+
+/// Where Debian has it.
 const TOOL_PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
+
+/// Where `mkfs.ext4` may be found.
+pub(crate) fn mkfs_ext4_paths() -> impl Iterator<Item = PathBuf> {
+    TOOL_PATH.split(':').map(|dir| Path::new(dir).join(MKFS))
+}
 
 /// Extension of a template that is being made.
 const UNFINISHED: &str = "new";
@@ -199,7 +207,7 @@ async fn make(path: &Path, size_mib: u32) -> Result<(), String> {
     let text = |error: io::Error| error.to_string();
     let file = File::create(&unfinished).map_err(text)?;
     file.set_len(u64::from(size_mib) * 1024 * 1024).map_err(text)?;
-    let output = Command::new("mkfs.ext4")
+    let output = Command::new(MKFS)
         .args(MKFS_OPTIONS)
         .arg(&unfinished)
         .env_clear()

@@ -1,4 +1,4 @@
-//! What an operator asks of a node's chunks.
+//! What an operator asks of a node, and of its chunks.
 
 use super::*;
 
@@ -52,4 +52,12 @@ async fn they_are_asked_for_as_everything_is() {
         let refused = node.call(method, path, Body::empty()).await;
         assert!(refused.status.is_client_error(), "{method} {path}: {}", refused.status);
     }
+}
+
+#[tokio::test]
+async fn a_node_says_how_it_is_closed() {
+    let node = Node::new().await;
+    let state = node.get("/tinderbox/node").await.ok(200);
+    assert!(state["kernel"].is_string() && state["root"].is_string(), "{state}");
+    assert!(state["swaps"].is_u64() && state["vulnerabilities"].is_object(), "{state}");
 }

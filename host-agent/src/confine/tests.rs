@@ -1,0 +1,118 @@
+//! What the plan leaves, tried in a thread that has entered it; what the filter leaves, read.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+use super::*;
+
+/// A configuration whose state and programs are in `dir`, with `more` after it.
+fn config(dir: &Path, more: &str) -> Config {
+    let file = dir.join("agent.toml");
+    let (state, lib) = (dir.join("state"), dir.join("lib"));
+    std::fs::create_dir_all(&state).unwrap();
+    std::fs::create_dir_all(&lib).unwrap();
+    let text = format!(
+        "listen = '127.0.0.1:0'\nstate_dir = '{}'\nlib_dir = '{}'\n{more}",
+        state.display(),
+        lib.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    Config::load(Some(&file), None, None).unwrap()
+}
+
+#[test]
+fn nothing_can_be_opened_beside_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), "");
+    std::fs::write(config.lib_dir.join("vmlinux"), "kernel").unwrap();
+    std::fs::write(dir.path().join("another's"), "secret").unwrap();
+    let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let elsewhere = elsewhere.local_addr().unwrap();
+    let root = dir.path().to_owned();
+    // Landlock confines the calling thread only, so a thread of its own keeps the other tests free.
+    std::thread::spawn(move || {
+        let entered = plan(&config).unwrap().enter().unwrap();
+        let refused =
+            |done: std::io::Result<()>| assert_eq!(done.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        std::fs::write(config.state_dir.join("store"), "state").unwrap();
+        std::fs::rename(config.state_dir.join("store"), config.state_dir.join("kept")).unwrap();
+        assert_eq!(std::fs::read(config.lib_dir.join("vmlinux")).unwrap(), b"kernel");
+        refused(std::fs::write(config.lib_dir.join("vmlinux"), "another"));
+        refused(std::fs::read(root.join("another's")).map(drop));
+        refused(std::fs::write(root.join("new"), ""));
+        refused(std::fs::read_dir("/").map(drop));
+        refused(std::fs::read("/proc/self/environ").map(drop));
+        refused(std::fs::write("/etc/new", ""));
+        // Ports are known from version 4 on.
+        if entered.landlock >= 4 {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            refused(TcpListener::bind((Ipv4Addr::LOCALHOST, 9)).map(drop));
+            refused(TcpStream::connect(elsewhere).map(drop));
+        }
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn ports_are_those_of_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let connects = |more: &str| {
+        let rules = ports(&config(dir.path(), more)).into_iter();
+        rules.filter(|rule| rule.access == PortAccess::Connect).map(|rule| rule.port).collect::<Vec<_>>()
+    };
+    assert!(connects("").is_empty());
+    let bucket = "[chunks.origin]\nbucket = 'chunks'\nregion = 'us-east-1'\naccess_key_id = 'a'\nsecret_access_key = 's'\n";
+    assert_eq!(connects(bucket), [443, 53]);
+    let of = |endpoint: &str| connects(&format!("{bucket}allow_http = true\nendpoint = '{endpoint}'"));
+    assert_eq!(of("http://store"), [80, 53]);
+    assert_eq!(of("https://store:9443"), [9443, 53]);
+    assert_eq!(of("https://[::1]:9443"), [9443, 53]);
+    let peers: String =
+        (1..=5).map(|n| format!("[[chunks.peers]]\nid = 'n{n}'\naddress = '127.0.0.1:900{n}'\n")).collect();
+    let cluster = format!("[chunks]\nid = 'n1'\npeer_listen = '127.0.0.1:9001'\n{peers}");
+    assert_eq!(connects(&cluster), [9001, 9002, 9003, 9004, 9005]);
+}
+
+#[test]
+fn the_filter_compiles_and_leaves_nothing_that_helps_whoever_took_the_agent_over() {
+    filter().compile().unwrap();
+    let forbidden = [
+        "add_key",
+        "bpf",
+        "capset",
+        "chroot",
+        "delete_module",
+        "finit_module",
+        "init_module",
+        "io_uring_setup",
+        "kexec_load",
+        "keyctl",
+        "mount",
+        "mknod",
+        "mknodat",
+        "move_mount",
+        "open_by_handle_at",
+        "open_tree",
+        "perf_event_open",
+        "personality",
+        "pidfd_getfd",
+        "pivot_root",
+        "process_vm_readv",
+        "process_vm_writev",
+        "ptrace",
+        "reboot",
+        "request_key",
+        "setns",
+        "setuid",
+        "setresuid",
+        "swapon",
+        "umount2",
+        "unshare",
+        "userfaultfd",
+    ];
+    for rule in filter().rules {
+        let name = rule.name.trim_start_matches("SYS_");
+        assert!(!forbidden.contains(&name), "{name} is allowed");
+    }
+}
