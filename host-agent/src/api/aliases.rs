@@ -103,7 +103,7 @@ pub(super) async fn delete(State(app): State<Arc<App>>, call: Call) -> Result<St
 
 /// The function and the alias that a path names.
 fn named(call: &Call, action: &str) -> Result<(Target, String), ApiError> {
-    let name = call.path("alias");
+    let name = call.path("Name");
     let mut constraints = Constraints::default();
     constrain_name(&mut constraints, Some(name));
     constraints.finish()?;

@@ -76,7 +76,7 @@ impl Call {
     /// # Errors
     /// As [`names::resolve_function`].
     pub(crate) fn function(&self, action: &str) -> Result<Target, ApiError> {
-        names::resolve_function(&self.caller, action, self.path("name"))
+        names::resolve_function(&self.caller, action, self.path("FunctionName"))
     }
 
     /// The function that the path and the `Qualifier` name.
@@ -84,6 +84,6 @@ impl Call {
     /// # Errors
     /// As [`names::resolve`].
     pub(crate) fn target(&self, action: &str) -> Result<Target, ApiError> {
-        names::resolve(&self.caller, action, self.path("name"), self.query("Qualifier"))
+        names::resolve(&self.caller, action, self.path("FunctionName"), self.query("Qualifier"))
     }
 }

@@ -246,7 +246,7 @@ impl ApiError {
 
     /// An operation of Lambda's that this node does not have.
     pub(crate) fn not_implemented(operation: &str) -> Self {
-        Self::new(&NOT_IMPLEMENTED, format!("{operation} is not implemented by this Tinderbox node."))
+        Self::new(&NOT_IMPLEMENTED, format!("{operation} is not supported on this node."))
     }
 
     /// No operation of Lambda's.

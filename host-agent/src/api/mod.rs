@@ -15,8 +15,8 @@ mod functions;
 mod gate;
 mod invocations;
 mod lists;
-mod missing;
 mod names;
+mod operations;
 mod requests;
 mod responses;
 mod settings;
@@ -32,7 +32,7 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
     middleware,
-    routing::{get, post, put},
+    routing::{get, post},
 };
 use tokio::sync::Semaphore;
 
@@ -88,34 +88,14 @@ impl App {
 
 /// The whole API as one service.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let functions = get(functions::list).post(functions::create);
-    let settings = get(functions::account_settings);
-    let operations = Router::new()
-        .route("/2015-03-31/functions", functions.clone())
-        .route("/2015-03-31/functions/", functions)
-        .route("/2015-03-31/functions/{name}", get(functions::get).delete(functions::delete))
-        .route(
-            "/2015-03-31/functions/{name}/configuration",
-            get(functions::get_configuration).put(functions::update_configuration),
-        )
-        .route("/2015-03-31/functions/{name}/code", put(functions::update_code))
-        .route("/2015-03-31/functions/{name}/versions", get(versions::list).post(versions::publish))
-        .route("/2015-03-31/functions/{name}/aliases", get(aliases::list).post(aliases::create))
-        .route(
-            "/2015-03-31/functions/{name}/aliases/{alias}",
-            get(aliases::get).put(aliases::update).delete(aliases::delete),
-        )
-        .route("/2015-03-31/functions/{name}/invocations", post(invocations::invoke))
-        .route("/2017-03-31/tags/{resource}", get(tags::list).post(tags::tag).delete(tags::untag))
+    let operations = operations::routes()
         .route("/tinderbox/node", get(node))
         .route("/tinderbox/chunks", get(chunks::stats))
         .route("/tinderbox/chunks/verify", post(chunks::verify))
         .route("/tinderbox/chunks/gc", post(chunks::gc))
         .route("/tinderbox/chunks/repair", post(chunks::repair))
-        .route("/2016-08-19/account-settings", settings.clone())
-        .route("/2016-08-19/account-settings/", settings)
-        .fallback(missing::refuse)
-        .method_not_allowed_fallback(missing::refuse)
+        .fallback(operations::refuse)
+        .method_not_allowed_fallback(operations::refuse)
         // The gate bounds bodies, by operation.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(Arc::clone(&app), gate::gate));

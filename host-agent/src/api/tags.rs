@@ -80,7 +80,7 @@ fn constrain_key(constraints: &mut Constraints, member: &str, key: &str) {
 
 /// The function that the path names, once the path's violations are reported together with the others.
 fn named(call: &Call, action: &str, mut constraints: Constraints) -> Result<Target, ApiError> {
-    let resource = call.path("resource");
+    let resource = call.path("Resource");
     names::constrain_taggable(&mut constraints, resource);
     constraints.finish()?;
     let target = names::resolve_taggable(&call.caller, action, resource)?;

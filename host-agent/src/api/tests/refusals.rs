@@ -141,11 +141,7 @@ async fn bodies_that_are_no_requests_are_serialization_errors() {
 async fn what_is_not_served_is_told_apart() {
     let node = Node::new().await;
     let missing = node.call("POST", "/2015-03-31/functions/f/policy", "{}").await;
-    missing.is_error(
-        501,
-        "NotImplementedException",
-        "AddPermission is not implemented by this Tinderbox node.",
-    );
+    missing.is_error(501, "NotImplementedException", "AddPermission is not supported on this node.");
     for (method, path) in
         [("GET", "/2015-03-31/nosuchthing"), ("PATCH", "/2015-03-31/functions/"), ("GET", "/")]
     {
