@@ -15,7 +15,7 @@ use super::{
     call::Call,
     constraints::{ALIAS_CHARACTERS, Constraints, VERSION, VERSION_NUMBER},
     functions::{failed, find_to_change},
-    lists::Page,
+    lists::{MOST, Page},
     names::Target,
     requests::{self, AliasRequest},
     responses,
@@ -57,7 +57,7 @@ pub(super) async fn get(State(app): State<Arc<App>>, call: Call) -> Result<Json<
 pub(super) async fn list(State(app): State<Arc<App>>, call: Call) -> Result<Json<Value>, ApiError> {
     let version = call.query("FunctionVersion");
     let mut constraints = Constraints::default();
-    let page = Page::asked(&call, &mut constraints)?;
+    let page = Page::asked(&call, &mut constraints, MOST)?;
     constraints.length("functionVersion", version, 1..=1024);
     constraints.pattern("functionVersion", version, &VERSION);
     constraints.finish()?;

@@ -72,6 +72,24 @@ patterns! {
     BUCKET = r"[0-9A-Za-z\.\-_]*[0-9A-Za-z\-_]";
     /// A tenant.
     TENANT = r"[a-zA-Z0-9\._:\/=+\-@ ]+";
+    /// A statement of a policy, when it is made.
+    STATEMENT = r"([a-zA-Z0-9-_]+)";
+    /// A statement of a policy, when it is named.
+    STATEMENT_NAMED = r"([a-zA-Z0-9-_.]+)";
+    /// What a policy allows.
+    ACTION = r"(lambda:[*]|lambda:[a-zA-Z]+|[*])";
+    /// Whom a policy allows it.
+    PRINCIPAL = r"[^\s]+";
+    /// What the principal asks for.
+    SOURCE_ARN = r"arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)";
+    /// For which account the principal asks.
+    SOURCE_ACCOUNT = r"\d{12}";
+    /// What an event source shows.
+    EVENT_SOURCE_TOKEN = r"[a-zA-Z0-9._\-]+";
+    /// An organisation of accounts.
+    ORGANISATION = r"o-[a-z0-9]{10,32}";
+    /// Who is told of an asynchronous event's end.
+    DESTINATION = r"$|kafka://([^.]([a-zA-Z0-9\-_.]{0,248}))|arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)";
     /// A durable execution's name.
     EXECUTION = r"[a-zA-Z0-9-_]+";
 }

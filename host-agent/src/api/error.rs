@@ -59,6 +59,7 @@ kinds! {
     INVALID_ZIP = "InvalidZipFileException", BAD_GATEWAY, "Message", User;
     MISSING_TOKEN = "MissingAuthenticationTokenException", FORBIDDEN, "message", Unsaid;
     NOT_IMPLEMENTED = "NotImplementedException", NOT_IMPLEMENTED, "message", Server;
+    POLICY_LENGTH = "PolicyLengthExceededException", BAD_REQUEST, "message", User;
     PRECONDITION = "PreconditionFailedException", PRECONDITION_FAILED, "message", User;
     REQUEST_TIMEOUT = "RequestTimeoutException", REQUEST_TIMEOUT, "message", Unsaid;
     SERIALIZATION = "SerializationException", BAD_REQUEST, "message", User;
@@ -242,6 +243,28 @@ impl ApiError {
         let message = "The Revision Id provided does not match the latest Revision Id. Call the \
                        GetFunction/GetAlias API to retrieve the latest Revision Id";
         Self::new(&PRECONDITION, message)
+    }
+
+    /// `RevisionId` is not the policy's.
+    pub(crate) fn stale_policy() -> Self {
+        let message = "The Revision Id provided does not match the latest Revision Id. Call the GetPolicy API to \
+                       retrieve the latest Revision Id";
+        Self::new(&PRECONDITION, message)
+    }
+
+    /// The statement's name is taken.
+    pub(crate) fn statement_exists(sid: &str) -> Self {
+        let message = format!(
+            "The statement id ({sid}) provided already exists. Please provide a new statement id, or remove the \
+             existing statement."
+        );
+        Self::new(&RESOURCE_CONFLICT, message)
+    }
+
+    /// The policy would be longer than policies may be.
+    pub(crate) fn policy_too_long(len: usize, max: usize) -> Self {
+        let message = format!("The final policy size ({len}) is bigger than the limit ({max}).");
+        Self::new(&POLICY_LENGTH, message)
     }
 
     /// An operation of Lambda's that this node does not have.

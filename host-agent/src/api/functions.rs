@@ -15,7 +15,7 @@ use super::{
     ApiError, App,
     call::Call,
     constraints::{Constraints, MASTER_REGION},
-    lists::Page,
+    lists::{MOST, Page},
     names::{self, Target},
     requests::{self, CreateFunction, UpdateFunctionCode, UpdateFunctionConfiguration},
     responses::{self, Detail, configuration},
@@ -75,7 +75,7 @@ pub(super) async fn get_configuration(
 /// ListFunctions.
 pub(super) async fn list(State(app): State<Arc<App>>, call: Call) -> Result<Json<Value>, ApiError> {
     let mut constraints = Constraints::default();
-    let page = Page::asked(&call, &mut constraints)?;
+    let page = Page::asked(&call, &mut constraints, MOST)?;
     constraints.one_of("functionVersion", call.query("FunctionVersion"), &["ALL"]);
     constraints.length("masterRegion", call.query("MasterRegion"), 1..=50);
     constraints.pattern("masterRegion", call.query("MasterRegion"), &MASTER_REGION);

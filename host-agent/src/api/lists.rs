@@ -12,6 +12,9 @@ use super::{
 /// Most items in one answer: AWS returns no more whatever is asked for.
 const MAX_PAGE: usize = 50;
 
+/// What the model lets most lists be asked for.
+pub(crate) const MOST: i64 = 10_000;
+
 /// Which part of a list is wanted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Page {
@@ -22,17 +25,18 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// What the `MaxItems` and `Marker` of a request ask for; violations of the model are added to the others.
+    /// What the `MaxItems`, up to `most` of them, and `Marker` of a request ask for; violations of the model are added to the
+    /// others.
     ///
     /// # Errors
     /// A `MaxItems` that is no number, a `Marker` that no answer had.
-    pub(crate) fn asked(call: &Call, constraints: &mut Constraints) -> Result<Self, ApiError> {
+    pub(crate) fn asked(call: &Call, constraints: &mut Constraints, most: i64) -> Result<Self, ApiError> {
         let asked = call.query("MaxItems");
         let max_items = asked.map(str::parse::<i64>).transpose().map_err(|_| {
             let constraint = "Member must be an integer";
             ApiError::validation(&[constraints::violation("maxItems", asked.unwrap_or_default(), constraint)])
         })?;
-        constraints.range("maxItems", max_items, 1..=10_000);
+        constraints.range("maxItems", max_items, 1..=most);
         let after = match call.query("Marker").filter(|marker| !marker.is_empty()) {
             None => None,
             Some(marker) => Some(

@@ -13,7 +13,7 @@ use axum::{
     routing::{MethodFilter, MethodRouter, on},
 };
 
-use super::{ApiError, App, aliases, functions, invocations, tags, versions};
+use super::{ApiError, App, aliases, event_invokes, functions, invocations, permissions, tags, versions};
 
 /// An operation of AWS's service model.
 pub(super) struct Operation {
@@ -43,7 +43,7 @@ macro_rules! operations {
 // In the order of AWS's model, which is the alphabet's.
 operations! {
     "AddLayerVersionPermission" POST "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy";
-    "AddPermission" POST "/2015-03-31/functions/{FunctionName}/policy";
+    "AddPermission" POST "/2015-03-31/functions/{FunctionName}/policy" => permissions::add;
     "CheckpointDurableExecution" POST "/2025-12-01/durable-executions/{DurableExecutionArn}/checkpoint";
     "CreateAlias" POST "/2015-03-31/functions/{FunctionName}/aliases" => aliases::create;
     "CreateCapacityProvider" POST "/2025-11-30/capacity-providers";
@@ -59,7 +59,7 @@ operations! {
     "DeleteFunction" DELETE "/2015-03-31/functions/{FunctionName}" => functions::delete;
     "DeleteFunctionCodeSigningConfig" DELETE "/2020-06-30/functions/{FunctionName}/code-signing-config";
     "DeleteFunctionConcurrency" DELETE "/2017-10-31/functions/{FunctionName}/concurrency";
-    "DeleteFunctionEventInvokeConfig" DELETE "/2019-09-25/functions/{FunctionName}/event-invoke-config";
+    "DeleteFunctionEventInvokeConfig" DELETE "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::delete;
     "DeleteFunctionUrlConfig" DELETE "/2021-10-31/functions/{FunctionName}/url";
     "DeleteLayerVersion" DELETE "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}";
     "DeleteProvisionedConcurrencyConfig" DELETE "/2019-09-30/functions/{FunctionName}/provisioned-concurrency";
@@ -76,14 +76,14 @@ operations! {
     "GetFunctionCodeSigningConfig" GET "/2020-06-30/functions/{FunctionName}/code-signing-config";
     "GetFunctionConcurrency" GET "/2019-09-30/functions/{FunctionName}/concurrency";
     "GetFunctionConfiguration" GET "/2015-03-31/functions/{FunctionName}/configuration" => functions::get_configuration;
-    "GetFunctionEventInvokeConfig" GET "/2019-09-25/functions/{FunctionName}/event-invoke-config";
+    "GetFunctionEventInvokeConfig" GET "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::get;
     "GetFunctionRecursionConfig" GET "/2024-08-31/functions/{FunctionName}/recursion-config";
     "GetFunctionScalingConfig" GET "/2025-11-30/functions/{FunctionName}/function-scaling-config";
     "GetFunctionUrlConfig" GET "/2021-10-31/functions/{FunctionName}/url";
     "GetLayerVersion" GET "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}";
     "GetLayerVersionByArn" GET "/2018-10-31/layers?find=LayerVersion";
     "GetLayerVersionPolicy" GET "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy";
-    "GetPolicy" GET "/2015-03-31/functions/{FunctionName}/policy";
+    "GetPolicy" GET "/2015-03-31/functions/{FunctionName}/policy" => permissions::get;
     "GetProvisionedConcurrencyConfig" GET "/2019-09-30/functions/{FunctionName}/provisioned-concurrency";
     "GetResourcePolicy" GET "/2026-07-09/resource-policy/{ResourceArn}";
     "GetRuntimeManagementConfig" GET "/2021-07-20/functions/{FunctionName}/runtime-management-config";
@@ -95,7 +95,7 @@ operations! {
     "ListCodeSigningConfigs" GET "/2020-04-22/code-signing-configs";
     "ListDurableExecutionsByFunction" GET "/2025-12-01/functions/{FunctionName}/durable-executions";
     "ListEventSourceMappings" GET "/2015-03-31/event-source-mappings";
-    "ListFunctionEventInvokeConfigs" GET "/2019-09-25/functions/{FunctionName}/event-invoke-config/list";
+    "ListFunctionEventInvokeConfigs" GET "/2019-09-25/functions/{FunctionName}/event-invoke-config/list" => event_invokes::list;
     "ListFunctionUrlConfigs" GET "/2021-10-31/functions/{FunctionName}/urls";
     "ListFunctionVersionsByCapacityProvider" GET "/2025-11-30/capacity-providers/{CapacityProviderName}/function-versions";
     "ListFunctions" GET "/2015-03-31/functions" => functions::list;
@@ -110,14 +110,14 @@ operations! {
     "PublishVersion" POST "/2015-03-31/functions/{FunctionName}/versions" => versions::publish;
     "PutFunctionCodeSigningConfig" PUT "/2020-06-30/functions/{FunctionName}/code-signing-config";
     "PutFunctionConcurrency" PUT "/2017-10-31/functions/{FunctionName}/concurrency";
-    "PutFunctionEventInvokeConfig" PUT "/2019-09-25/functions/{FunctionName}/event-invoke-config";
+    "PutFunctionEventInvokeConfig" PUT "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::put;
     "PutFunctionRecursionConfig" PUT "/2024-08-31/functions/{FunctionName}/recursion-config";
     "PutFunctionScalingConfig" PUT "/2025-11-30/functions/{FunctionName}/function-scaling-config";
     "PutProvisionedConcurrencyConfig" PUT "/2019-09-30/functions/{FunctionName}/provisioned-concurrency";
     "PutResourcePolicy" PUT "/2026-07-09/resource-policy/{ResourceArn}";
     "PutRuntimeManagementConfig" PUT "/2021-07-20/functions/{FunctionName}/runtime-management-config";
     "RemoveLayerVersionPermission" DELETE "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}";
-    "RemovePermission" DELETE "/2015-03-31/functions/{FunctionName}/policy/{StatementId}";
+    "RemovePermission" DELETE "/2015-03-31/functions/{FunctionName}/policy/{StatementId}" => permissions::remove;
     "ResumeDurableExecution" POST "/2025-12-01/durable-executions/{DurableExecutionArn}/resume";
     "SendDurableExecutionCallbackFailure" POST "/2025-12-01/durable-execution-callbacks/{CallbackId}/fail";
     "SendDurableExecutionCallbackHeartbeat" POST "/2025-12-01/durable-execution-callbacks/{CallbackId}/heartbeat";
@@ -131,7 +131,7 @@ operations! {
     "UpdateEventSourceMapping" PUT "/2015-03-31/event-source-mappings/{UUID}";
     "UpdateFunctionCode" PUT "/2015-03-31/functions/{FunctionName}/code" => functions::update_code;
     "UpdateFunctionConfiguration" PUT "/2015-03-31/functions/{FunctionName}/configuration" => functions::update_configuration;
-    "UpdateFunctionEventInvokeConfig" POST "/2019-09-25/functions/{FunctionName}/event-invoke-config";
+    "UpdateFunctionEventInvokeConfig" POST "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::update;
     "UpdateFunctionUrlConfig" PUT "/2021-10-31/functions/{FunctionName}/url";
 }
 

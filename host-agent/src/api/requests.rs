@@ -79,6 +79,47 @@ pub(crate) struct AliasRequest {
     pub(crate) revision_id: Option<String>,
 }
 
+/// AddPermission.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct AddPermission {
+    pub(crate) statement_id: Option<String>,
+    pub(crate) action: Option<String>,
+    pub(crate) principal: Option<String>,
+    pub(crate) source_arn: Option<String>,
+    pub(crate) source_account: Option<String>,
+    pub(crate) event_source_token: Option<String>,
+    pub(crate) revision_id: Option<String>,
+    #[serde(rename = "PrincipalOrgID")]
+    pub(crate) principal_org_id: Option<String>,
+    pub(crate) function_url_auth_type: Option<String>,
+    pub(crate) invoked_via_function_url: Option<bool>,
+}
+
+/// PutFunctionEventInvokeConfig and UpdateFunctionEventInvokeConfig.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct EventInvokeConfig {
+    pub(crate) maximum_retry_attempts: Option<i64>,
+    pub(crate) maximum_event_age_in_seconds: Option<i64>,
+    pub(crate) destination_config: Option<DestinationConfig>,
+}
+
+/// Who is told of an asynchronous event's end.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct DestinationConfig {
+    pub(crate) on_success: Option<Destination>,
+    pub(crate) on_failure: Option<Destination>,
+}
+
+/// One of them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Destination {
+    pub(crate) destination: Option<String>,
+}
+
 /// Where an alias sends some of its invocations.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -16,7 +16,7 @@ use super::{
     call::Call,
     constraints::Constraints,
     functions::{failed, find_to_change},
-    lists::Page,
+    lists::{MOST, Page},
     names::Target,
     requests::{self, PublishVersion},
     responses::{self, Detail, configuration},
@@ -63,7 +63,7 @@ pub(super) async fn publish(State(app): State<Arc<App>>, call: Call) -> Result<R
 /// ListVersionsByFunction.
 pub(super) async fn list(State(app): State<Arc<App>>, call: Call) -> Result<Json<Value>, ApiError> {
     let mut constraints = Constraints::default();
-    let page = Page::asked(&call, &mut constraints)?;
+    let page = Page::asked(&call, &mut constraints, MOST)?;
     constraints.finish()?;
     let target = call.target("ListVersionsByFunction")?;
     find_to_change(&app, &target)?;

@@ -128,7 +128,8 @@ impl Functions {
             return Err(ChangeError::Absent.into());
         }
         let delete = Op::Delete(Key::Alias(id.clone(), name.into()).bytes());
-        self.commit(Txn { compares: Vec::new(), ops: vec![delete] }).await?;
+        let attached = Op::Delete(Key::Attached(id.clone(), name.into()).bytes());
+        self.commit(Txn { compares: Vec::new(), ops: vec![delete, attached] }).await?;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! functions/REGION/NAME            $LATEST
 //! functions/REGION/NAME/v/NUMBER   a published version
 //! functions/REGION/NAME/a/ALIAS    an alias
+//! functions/REGION/NAME/x/NAME     what is attached to `$LATEST`, a version or an alias
 //! ```
 //!
 //! Regions, names and aliases hold no `/`, so that a key has one meaning.
@@ -22,6 +23,8 @@ pub(crate) enum Key {
     Version(FunctionId, u64),
     /// An alias.
     Alias(FunctionId, String),
+    /// What is attached to `$LATEST`, a version or an alias.
+    Attached(FunctionId, String),
 }
 
 impl Key {
@@ -32,6 +35,7 @@ impl Key {
             Self::Latest(id) => path(id),
             Self::Version(id, number) => format!("{}/v/{number}", path(id)),
             Self::Alias(id, name) => format!("{}/a/{name}", path(id)),
+            Self::Attached(id, qualifier) => format!("{}/x/{qualifier}", path(id)),
         };
         [PREFIX, below.as_bytes()].concat()
     }
@@ -45,6 +49,7 @@ impl Key {
             (None, None) => Self::Latest(id),
             (Some("v"), Some(number)) => Self::Version(id, number.parse().ok()?),
             (Some("a"), Some(name)) => Self::Alias(id, name.into()),
+            (Some("x"), Some(qualifier)) => Self::Attached(id, qualifier.into()),
             _ => return None,
         };
         parts.next().is_none().then_some(key)
@@ -58,8 +63,12 @@ mod tests {
     #[test]
     fn a_key_is_what_it_was_made_of() {
         let id = FunctionId { region: "us-east-1".into(), name: "f".into() };
-        for key in [Key::Latest(id.clone()), Key::Version(id.clone(), 12), Key::Alias(id.clone(), "v".into())]
-        {
+        for key in [
+            Key::Latest(id.clone()),
+            Key::Version(id.clone(), 12),
+            Key::Alias(id.clone(), "v".into()),
+            Key::Attached(id.clone(), "$LATEST".into()),
+        ] {
             assert_eq!(Key::parse(&key.bytes()), Some(key));
         }
         for foreign in

@@ -11,6 +11,7 @@
 //! That is `$LATEST`; `versions` has the published ones, `aliases` the names for them.
 
 pub(crate) mod aliases;
+pub(crate) mod attached;
 mod keys;
 pub(crate) mod model;
 pub(crate) mod runtimes;
@@ -219,8 +220,11 @@ impl Functions {
         let below = self.view.versions(id).into_iter().filter_map(|function| key_of(&function.config));
         let aliases =
             self.view.aliases(id).into_iter().map(|alias| Key::Alias(id.clone(), alias.name.clone()));
+        let attached = self.view.all_attached(id).into_iter();
+        let attached = attached.map(|attached| Key::Attached(id.clone(), attached.qualifier.clone()));
         let key = Key::Latest(id.clone()).bytes();
-        let mut ops: Vec<_> = below.chain(aliases).map(|key| Op::Delete(key.bytes())).collect();
+        let mut ops: Vec<_> =
+            below.chain(aliases).chain(attached).map(|key| Op::Delete(key.bytes())).collect();
         // The function's own record comes first: without it, whatever is left is nobody's.
         let whole = ops.len() <= MAX_TXN_OPS;
         ops.truncate(MAX_TXN_OPS);

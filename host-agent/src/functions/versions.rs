@@ -158,7 +158,8 @@ impl Functions {
             }
             let key = Key::Version(id.clone(), number).bytes();
             let compares = vec![Compare::Modified(key.clone(), current.revision)];
-            if self.commit(Txn { compares, ops: vec![Op::Delete(key)] }).await? {
+            let attached = Op::Delete(Key::Attached(id.clone(), number.to_string()).bytes());
+            if self.commit(Txn { compares, ops: vec![Op::Delete(key), attached] }).await? {
                 self.invoker.retire(id, Retired::Version(version));
                 self.sweep_later();
                 return Ok(());

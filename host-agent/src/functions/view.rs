@@ -3,18 +3,20 @@
 //! One task applies changes in revision order. A writer waits for its own revision before it answers, so that whoever
 //! has an answer also sees its effect.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock, PoisonError, RwLock, Weak},
-};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use cluster_store::{Entry, Event, KeyRange, Revision, Store, StoreError, Watch, WatchError};
 use tokio::{sync::watch, task::AbortHandle};
 
+mod tree;
+
+pub(crate) use self::tree::{Kept, key_of};
+use self::tree::{Map, Record, Tree, put, remove};
 use super::{
     aliases,
+    attached::Attached,
     keys::{Key, PREFIX},
-    model::{Alias, FunctionConfig, FunctionId, LATEST, State},
+    model::{Alias, FunctionConfig, FunctionId},
 };
 use crate::{code::CodeStore, invoke::CodeImage};
 
@@ -84,27 +86,6 @@ pub(crate) struct Named {
     pub(crate) revision: Revision,
 }
 
-/// A function with all that is below it.
-#[derive(Debug)]
-struct Tree {
-    latest: Function,
-    versions: BTreeMap<u64, Function>,
-    aliases: BTreeMap<String, Named>,
-}
-
-impl Tree {
-    /// `$LATEST` or the version of that number.
-    fn version(&self, version: &str) -> Option<&Function> {
-        if version == LATEST { Some(&self.latest) } else { self.versions.get(&version.parse().ok()?) }
-    }
-
-    fn serves(&self, version: &str) -> bool {
-        self.version(version).is_some_and(|function| function.config.state == State::Active)
-    }
-}
-
-type Map = BTreeMap<FunctionId, Tree>;
-
 /// The map and how far it has come.
 pub(crate) struct View {
     map: RwLock<Map>,
@@ -170,6 +151,18 @@ impl View {
             .unwrap_or_default()
     }
 
+    /// What is attached to a version or an alias, if anything is.
+    pub(crate) fn attached(&self, id: &FunctionId, qualifier: &str) -> Option<Kept> {
+        self.read().get(id)?.attached.get(qualifier).cloned()
+    }
+
+    /// What is attached to versions and aliases of a function, by their names.
+    pub(crate) fn all_attached(&self, id: &FunctionId) -> Vec<Arc<Attached>> {
+        let map = self.read();
+        let all = |kept: &Kept| Arc::clone(&kept.attached);
+        map.get(id).map(|tree| tree.attached.values().map(all).collect()).unwrap_or_default()
+    }
+
     /// `$LATEST` and the versions of a function, by number; nothing if it does not exist.
     pub(crate) fn versions(&self, id: &FunctionId) -> Vec<Function> {
         let map = self.read();
@@ -232,6 +225,9 @@ impl View {
                 map.get(&id).is_some_and(|tree| tree.versions.contains_key(&number))
             }
             Some(Key::Alias(id, name)) => map.get(&id).is_some_and(|tree| tree.aliases.contains_key(&name)),
+            Some(Key::Attached(id, qualifier)) => {
+                map.get(&id).is_some_and(|tree| tree.attached.contains_key(&qualifier))
+            }
             None => false,
         };
         entries
@@ -300,6 +296,13 @@ impl View {
             }
             return Ok(Record::Alias(id, Named { alias: Arc::new(alias), revision }));
         }
+        if let Key::Attached(id, qualifier) = key {
+            let attached: Attached = serde_json::from_slice(&entry.value).map_err(parsed)?;
+            if attached.qualifier != qualifier {
+                return Err(unreadable(format!("holds what `{}` has", attached.qualifier)));
+            }
+            return Ok(Record::Attached(id, Kept { attached: Arc::new(attached), revision }));
+        }
         let config: FunctionConfig = serde_json::from_slice(&entry.value).map_err(parsed)?;
         if key_of(&config) != Some(key) {
             return Err(unreadable(format!("holds `{}`", config.version_arn())));
@@ -314,70 +317,5 @@ impl View {
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Map> {
         self.map.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A record as the store has it.
-enum Record {
-    Function(Function),
-    Alias(FunctionId, Named),
-}
-
-/// Where a function or version is kept; `None` for a version that is no number.
-pub(crate) fn key_of(config: &FunctionConfig) -> Option<Key> {
-    let id = config.id.clone();
-    Some(if config.version == LATEST {
-        Key::Latest(id)
-    } else {
-        Key::Version(id, config.version.parse().ok()?)
-    })
-}
-
-/// What belongs to no function, or to an earlier one of the same name, is not seen.
-fn put(map: &mut Map, record: Record) {
-    match record {
-        Record::Alias(id, named) => {
-            if let Some(tree) = map.get_mut(&id)
-                && tree.latest.config.incarnation == named.alias.incarnation
-            {
-                tree.aliases.insert(named.alias.name.clone(), named);
-            }
-        }
-        Record::Function(function) => {
-            let number = function.config.version.parse().ok();
-            match (map.get_mut(&function.config.id), number) {
-                (Some(tree), None) => tree.latest = function,
-                (Some(tree), Some(number))
-                    if tree.latest.config.incarnation == function.config.incarnation =>
-                {
-                    tree.versions.insert(number, function);
-                }
-                (_, Some(_)) => {}
-                (None, None) => {
-                    let id = function.config.id.clone();
-                    map.insert(
-                        id,
-                        Tree { latest: function, versions: BTreeMap::new(), aliases: BTreeMap::new() },
-                    );
-                }
-            }
-        }
-    }
-}
-
-fn remove(map: &mut Map, key: &[u8]) {
-    match Key::parse(key) {
-        Some(Key::Latest(id)) => drop(map.remove(&id)),
-        Some(Key::Version(id, number)) => {
-            if let Some(tree) = map.get_mut(&id) {
-                tree.versions.remove(&number);
-            }
-        }
-        Some(Key::Alias(id, name)) => {
-            if let Some(tree) = map.get_mut(&id) {
-                tree.aliases.remove(&name);
-            }
-        }
-        None => {}
     }
 }
