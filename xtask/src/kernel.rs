@@ -2,6 +2,8 @@
 //! switched on but what `configs/kernel/guest.config` names. Gives an ELF `vmlinux` (entered at 64 bit) and a `bzImage`.
 //! Not the appliance's kernel: that one is Debian's own.
 
+mod implied;
+
 use crate::cmd::Cmd;
 use crate::context::Context;
 use crate::hash::Inputs;
@@ -19,6 +21,8 @@ const SOURCE_PACKAGE: &str = "linux-source-6.12";
 /// The tree inside the source archive has the package's name.
 const SOURCE_TREE: &str = SOURCE_PACKAGE;
 const FRAGMENT: &str = "configs/kernel/guest.config";
+/// What those options bring along.
+const IMPLIED: &str = "configs/kernel/implied.config";
 /// Applied in the order of their names.
 const PATCHES: &str = "configs/kernel/patches";
 /// Three quarters of the source, of which nothing here is compiled (drivers' `Kconfig` files are still read).
@@ -85,6 +89,7 @@ impl GuestKernel {
                 dir
             }
         };
+        implied::check(&ctx.path(FRAGMENT), &ctx.path(IMPLIED), &dir.join("config"))?;
         ctx.cache.link_latest("kernel", &dir)?;
         Ok(GuestKernel { dir })
     }
