@@ -1,10 +1,11 @@
-//! The operator's tool: `tinderbox chunks stats|verify|gc|repair` against a node.
+//! The operator's tool: `tinderbox chunks stats|verify|gc|repair` and `tinderbox node` against a node.
 //!
 //! A node has no shell, so everything is asked over its API, signed as every request is. What comes back is text for people, or
 //! with `--json` the node's own answer.
 
 mod chunks;
 mod client;
+mod node;
 
 use std::process::ExitCode;
 
@@ -34,11 +35,16 @@ enum Command {
     /// What images, code and snapshots consist of.
     #[command(subcommand)]
     Chunks(chunks::Action),
+    /// How it is closed, as its kernel says.
+    Node,
 }
 
 fn main() -> ExitCode {
-    let Args { endpoint, region, json, command: Command::Chunks(action) } = Args::parse();
-    let done = Client::new(&endpoint, &region).and_then(|client| chunks::run(&client, action, json));
+    let Args { endpoint, region, json, command } = Args::parse();
+    let done = Client::new(&endpoint, &region).and_then(|client| match command {
+        Command::Chunks(action) => chunks::run(&client, action, json),
+        Command::Node => node::run(&client, json).map(|()| ExitCode::SUCCESS),
+    });
     match done {
         Ok(code) => code,
         Err(error) => {

@@ -7,11 +7,15 @@ use serde_json::{Value, json};
 use crate::functions::Function;
 use crate::node::Node;
 
-/// `tinderbox chunks`, with a key that the node knows.
 fn chunks(endpoint: &str, secret: &str, arguments: &[&str]) -> Output {
+    tinderbox(endpoint, secret, &[&["chunks"], arguments].concat())
+}
+
+/// The operator's tool, with a key that the node knows when its secret is right.
+pub(crate) fn tinderbox(endpoint: &str, secret: &str, arguments: &[&str]) -> Output {
     // Built by who needs it: cargo is there, and knows what is fresh.
     Command::new("cargo")
-        .args(["run", "--quiet", "--package", "cli", "--", "--endpoint", endpoint, "chunks"])
+        .args(["run", "--quiet", "--package", "cli", "--", "--endpoint", endpoint])
         .args(arguments)
         .env("AWS_ACCESS_KEY_ID", "test")
         .env("AWS_SECRET_ACCESS_KEY", secret)

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
+use crate::appliance;
 use crate::functions::Function;
 use crate::node::{Boot, Node};
 use crate::setting;
@@ -42,6 +43,9 @@ fn content(files: &BTreeSet<String>, path: &str) -> String {
 fn the_disk_image_boots_under_uefi_and_serves() {
     let state = setting("TINDERBOX_TEST_STATE").join("uefi.img");
     let node = Node::boot(Boot::Uefi, &state);
+    let told = appliance::told(&node);
+    appliance::assert_closed(&told);
+    assert_eq!(told["root"], "erofs /dev/mapper/root ro", "its root is read through dm-verity");
     let function = Function::rust().deploy(&node.client());
     assert_eq!(function.answer(json!({ "from": "UEFI" }))["event"], json!({ "from": "UEFI" }));
 }
@@ -60,6 +64,21 @@ fn the_production_image_has_no_shell_and_no_login() {
     let tools = ["apt", "apt-get", "dpkg", "perl", "python3", "curl", "wget", "nc", "gcc", "gdb", "strace"];
     for name in shells.iter().chain(&logins).chain(&tools) {
         assert!(!programs.contains(name), "{name} is in the production image");
+    }
+    let packages = ["etc/apt", "etc/dpkg", "usr/lib/apt", "usr/lib/dpkg", "var/lib/apt", "var/lib/dpkg"];
+    for folder in packages {
+        let inside = files.iter().find(|path| path.starts_with(&format!("{folder}/")));
+        assert_eq!(inside, None, "packages can be managed");
+    }
+}
+
+#[test]
+fn the_production_image_has_the_programs_that_are_named_and_no_other() {
+    let kept = include_str!("../../image/mkosi.profiles/production/programs.keep");
+    let kept: BTreeSet<&str> = kept.lines().collect();
+    let folders = ["usr/bin/", "usr/sbin/", "usr/libexec/"];
+    for path in files().iter().filter(|path| folders.iter().any(|folder| path.starts_with(folder))) {
+        assert!(kept.contains(path.as_str()), "{path} is in the production image");
     }
 }
 

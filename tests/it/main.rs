@@ -5,6 +5,7 @@
 //! crate, which sit beside its code.
 
 mod api;
+mod appliance;
 mod auth;
 mod chunks;
 mod client;

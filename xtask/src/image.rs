@@ -24,9 +24,11 @@ const PROFILES: &str = "mkosi.profiles";
 const SEED: &str = "7a1d3c52-6f0b-4c9e-9a55-7d1f0e2b4c11";
 /// How the system is started, whoever loads the kernel (the disk's unified kernel image has the same from
 /// `image/mkosi.profiles/disk`). `audit=0 quiet` halve the boot under emulation; without `no_timer_check` the kernel
-/// panics when a busy host delays the first ticks of an emulated timer; any other panic restarts the node.
-pub(crate) const KERNEL_COMMAND_LINE: &str =
-    "console=ttyS0 quiet loglevel=4 audit=0 no_timer_check panic=10 systemd.show_status=auto rw";
+/// panics when a busy host delays the first ticks of an emulated timer; any other panic restarts the node. Root may not
+/// change the running kernel nor read its memory; every mitigation that the processor needs is on; nobody has huge pages who
+/// did not ask; `/var` is memory (docs/adr/0023-system-that-does-not-change.md).
+pub(crate) const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 audit=0 no_timer_check panic=10 \
+    lockdown=confidentiality mitigations=auto transparent_hugepage=madvise systemd.show_status=auto systemd.volatile=state";
 
 /// Who an image is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -228,4 +230,18 @@ fn write_apt_sources(sandbox: &Path) -> Result<()> {
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_the_system_are_started_alike() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../image/mkosi.profiles/disk/mkosi.conf");
+        let text = fs::read_to_string(path).unwrap();
+        let (_, lines) = text.split_once("KernelCommandLine=\n").unwrap();
+        let words: Vec<&str> = lines.lines().map_while(|line| line.strip_prefix("    ")).collect();
+        assert_eq!(words.join(" "), KERNEL_COMMAND_LINE);
+    }
 }

@@ -1,0 +1,78 @@
+//! `tinderbox node`: how a node is closed, as its kernel says.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use crate::client::Client;
+
+const PATH: &str = "/tinderbox/node";
+
+#[derive(Debug, Deserialize)]
+struct Node {
+    kernel: Option<String>,
+    root: Option<String>,
+    lockdown: Option<String>,
+    modules_disabled: Option<String>,
+    swaps: Option<u64>,
+    page_merging: Option<String>,
+    huge_pages: Option<String>,
+    smt: Option<String>,
+    vulnerabilities: BTreeMap<String, String>,
+    landlock: u32,
+}
+
+/// Asks and prints.
+pub(crate) fn run(client: &Client, json: bool) -> Result<()> {
+    let answer = client.call("GET", PATH)?;
+    if json {
+        println!("{}", String::from_utf8_lossy(&answer));
+    } else {
+        print!("{}", text(&serde_json::from_slice(&answer).context("understand the node's answer")?));
+    }
+    Ok(())
+}
+
+fn text(node: &Node) -> String {
+    let Node { kernel, root, lockdown, modules_disabled, swaps, page_merging, huge_pages, .. } = node;
+    let swaps = swaps.map(|swaps| swaps.to_string());
+    let lines = [
+        ("kernel", kernel),
+        ("root", root),
+        ("lockdown", lockdown),
+        ("modules off", modules_disabled),
+        ("swaps", &swaps),
+        ("merging", page_merging),
+        ("huge pages", huge_pages),
+        ("threads", &node.smt),
+        ("landlock", &Some(node.landlock.to_string())),
+    ];
+    let mut text = String::new();
+    for (name, value) in lines {
+        text += &format!("{name:<13}{}\n", value.as_deref().unwrap_or("unknown"));
+    }
+    text += "processor\n";
+    for (kind, state) in &node.vulnerabilities {
+        text += &format!("  {kind:<28}{state}\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_said_to_be_unknown() {
+        let answer =
+            r#"{"kernel": "6.12", "swaps": 0, "vulnerabilities": {"mds": "Not affected"}, "landlock": 6}"#;
+        let text = text(&serde_json::from_str(answer).unwrap());
+        assert!(text.contains("kernel       6.12\n") && text.contains("lockdown     unknown\n"), "{text}");
+        assert!(
+            text.contains("swaps        0\n")
+                && text.contains("  mds                         Not affected\n"),
+            "{text}"
+        );
+    }
+}

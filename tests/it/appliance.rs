@@ -1,0 +1,119 @@
+//! How a booted node is closed: what its production form says of itself over the API, and what root finds on a `devtools` one,
+//! which differs by a way in and a root that can be written (`docs/adr/0023-system-that-does-not-change.md`).
+
+use serde_json::{Value, json};
+
+use crate::chunks::tinderbox;
+use crate::host;
+use crate::node::Node;
+
+/// Highest exposure that `systemd-analyze security` may find in a unit of ours, in tenths.
+const MAX_EXPOSURE: &str = "20";
+
+/// Not the launcher: it is root, makes namespaces and changes users, and the filter that it puts on itself is none that systemd knows of.
+const UNITS: [&str; 3] =
+    ["tinderbox-agent.service", "tinderbox-resident.service", "tinderbox-sealed.service"];
+const LAUNCHER: (&str, &str) = ("tinderbox-launcher.service", "40");
+
+/// What `tinderbox node` tells of a node.
+pub(crate) fn told(node: &Node) -> Value {
+    let output = tinderbox(node.client().endpoint(), "test", &["node", "--json"]);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// What every node has, however it was started.
+pub(crate) fn assert_closed(told: &Value) {
+    for (name, value) in [
+        ("lockdown", json!("confidentiality")),
+        ("modules_disabled", json!("1")),
+        ("swaps", json!(0)),
+        ("page_merging", json!("0")),
+        ("huge_pages", json!("madvise")),
+    ] {
+        assert_eq!(told[name], value, "{name} of {told}");
+    }
+    let holes = told["vulnerabilities"].as_object().expect("a map");
+    assert!(holes.contains_key("spectre_v2") && holes.contains_key("mds"), "{told}");
+    assert!(told["landlock"].as_u64() >= Some(6), "{told}");
+}
+
+fn root(script: &str) -> host::Finished {
+    host::run(&["sh", "-c", script])
+}
+
+#[test]
+fn a_node_from_the_network_is_closed_and_says_so() {
+    let shared = Node::shared();
+    let told = told(shared.node);
+    assert_closed(&told);
+    assert_eq!(told["root"], "rootfs rootfs ro");
+    let said = tinderbox(shared.node.client().endpoint(), "test", &["node"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("lockdown     confidentiality\n") && said.contains("spectre_v2"), "{said}");
+    let refused = tinderbox(shared.node.client().endpoint(), "another", &["node"]);
+    assert!(!refused.status.success(), "without its key a node tells nothing: {refused:?}");
+}
+
+#[test]
+fn our_units_are_exposed_as_little_as_they_can_be() {
+    let units = UNITS.map(|unit| (unit, MAX_EXPOSURE));
+    for (unit, most) in units.into_iter().chain([LAUNCHER]) {
+        let threshold = format!("--threshold={most}");
+        let analysed = host::run(&["systemd-analyze", "security", "--no-pager", &threshold, unit]);
+        assert_eq!(analysed.code, 0, "{unit}: {}", analysed.stdout);
+    }
+    let failed = host::run(&["systemctl", "--failed", "--plain", "--no-legend", "--no-pager"]);
+    assert_eq!(failed.stdout.trim(), "", "units that failed");
+}
+
+#[test]
+fn root_cannot_change_the_running_kernel() {
+    // In the image, not loaded, and signed.
+    let module = root("modprobe loop");
+    assert!(module.code != 0 && module.stderr.contains("not permitted"), "{module:?}");
+    let unseal = root("echo 0 > /proc/sys/kernel/modules_disabled");
+    assert_ne!(unseal.code, 0, "{unseal:?}");
+    let open = root("echo none > /sys/kernel/security/lockdown");
+    assert_ne!(open.code, 0, "{open:?}");
+    for file in ["/dev/mem", "/dev/kmem", "/dev/port", "/proc/kcore", "/dev/cpu/0/msr"] {
+        let read = root(&format!("head -c 1 {file}"));
+        assert_ne!(read.code, 0, "{file}: {read:?}");
+    }
+}
+
+#[test]
+fn every_sysctl_has_the_value_that_its_reason_is_for() {
+    let different = root(
+        "cat /usr/lib/sysctl.d/60-tinderbox.conf /etc/tinderbox/sealed.conf | while read name is value; do \
+         case $name in ''|'#'*) continue;; esac; now=$(cat /proc/sys/$(echo $name | tr . /)); \
+         [ \"$now\" = \"$value\" ] || echo $name: $now; done",
+    );
+    assert_eq!((different.code, different.stdout.as_str()), (0, ""), "{different:?}");
+}
+
+#[test]
+fn nothing_comes_in_but_what_a_node_is_for() {
+    let rules = host::run(&["nft", "list", "chain", "inet", "filter", "input"]);
+    assert!(rules.stdout.contains("policy drop;"), "{rules:?}");
+    let forward = host::run(&["nft", "list", "chain", "inet", "filter", "forward"]);
+    assert!(forward.stdout.contains("policy drop;"), "{forward:?}");
+    let opened = |line: &&str| line.contains("dport") && line.contains("accept");
+    let ports: Vec<&str> = rules.stdout.lines().map(str::trim).filter(opened).collect();
+    let ours = ["udp sport 67 udp dport 68 accept", "udp dport 546 accept", "tcp dport 9000 accept"];
+    // The way in of the profile.
+    assert_eq!(ports, [&ours[..], &["tcp dport 22 accept"]].concat());
+}
+
+#[test]
+fn every_thread_of_the_agent_is_confined_and_has_no_right() {
+    let threads = root("cat /proc/$(systemctl show -P MainPID tinderbox-agent.service)/task/*/status");
+    let all = |name: &str, value: &str| {
+        let lines: Vec<&str> = threads.stdout.lines().filter_map(|line| line.strip_prefix(name)).collect();
+        assert!(!lines.is_empty() && lines.iter().all(|line| line.trim() == value), "{name} {lines:?}");
+    };
+    all("Seccomp:", "2");
+    all("NoNewPrivs:", "1");
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        all(set, "0000000000000000");
+    }
+}
