@@ -321,6 +321,9 @@ impl From<InvokeError> for ApiError {
             InvokeError::Throttled(throttle) => {
                 let (reason, message) = match throttle {
                     Throttle::Concurrency => ("ConcurrentInvocationLimitExceeded", "Rate Exceeded."),
+                    Throttle::Reserved => {
+                        ("ReservedFunctionConcurrentInvocationLimitExceeded", "Rate Exceeded.")
+                    }
                     Throttle::Disk => (
                         "ConcurrentInvocationLimitExceeded",
                         "This Tinderbox node's disk has no room for another function's ephemeral storage.",

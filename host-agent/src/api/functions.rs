@@ -23,6 +23,7 @@ use super::{
 };
 use crate::functions::{
     ChangeError, Function, Publish,
+    concurrency::ACCOUNT_CONCURRENCY,
     model::{FunctionConfig, LATEST},
 };
 
@@ -59,7 +60,8 @@ pub(super) async fn get(State(app): State<Arc<App>>, call: Call) -> Result<Json<
     let target = call.target("GetFunction")?;
     let function = find(&app, &target)?;
     let location = app.downloads.location(&function.config.code, call.header("host"), chrono::Utc::now());
-    Ok(Json(responses::function(&function.config, target.arn(), &location)))
+    let reserved = app.functions.get(&target.id).and_then(|latest| latest.config.reserved_concurrency);
+    Ok(Json(responses::function(&function.config, reserved, target.arn(), &location)))
 }
 
 /// GetFunctionConfiguration.
@@ -184,8 +186,8 @@ pub(super) async fn account_settings(State(app): State<Arc<App>>, call: Call) ->
             "TotalCodeSize": 80_530_636_800u64,
             "CodeSizeUnzipped": 262_144_000,
             "CodeSizeZipped": 52_428_800,
-            "ConcurrentExecutions": 1000,
-            "UnreservedConcurrentExecutions": 1000,
+            "ConcurrentExecutions": ACCOUNT_CONCURRENCY,
+            "UnreservedConcurrentExecutions": ACCOUNT_CONCURRENCY.saturating_sub(app.functions.view().reserved()),
         },
         "AccountUsage": {
             "TotalCodeSize": sizes.iter().map(|(size, _)| size).sum::<u64>(),

@@ -16,8 +16,11 @@ use super::{
     constraints::{Constraints, EXECUTION, TENANT},
 };
 use crate::{
-    functions::model::{self, FunctionConfig, LATEST, StartKind},
-    invoke::{Answer, Invocation, Timing},
+    functions::{
+        concurrency::ACCOUNT_CONCURRENCY,
+        model::{self, FunctionConfig, FunctionId, LATEST, StartKind},
+    },
+    invoke::{Answer, Invocation, InvokeError, Timing, concurrency::Share},
 };
 
 /// Longest client context, decoded, in bytes.
@@ -71,18 +74,31 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
         return Err(ApiError::not_implemented("Invoke with InvocationType Event"));
     }
     serves(&function.config)?;
+    let event = event(&call.body)?;
+    let client_context = call.header("x-amz-client-context").map(client_context).transpose()?;
+    let slot = app.concurrency.enter(&target.id, share(&app, &target.id)).map_err(InvokeError::Throttled)?;
     let invocation = Invocation {
         function: function.config,
         code: function.code,
         invoked_arn,
-        payload: event(&call.body)?,
-        client_context: call.header("x-amz-client-context").map(client_context).transpose()?,
+        payload: event,
+        client_context,
         trace_id: call.header("x-amzn-trace-id").filter(|id| id.len() <= MAX_TRACE_LEN).map(String::from),
         log_tail: log_type == "Tail",
         request_id: call.request_id,
+        slot: Some(Arc::new(slot)),
     };
     let answer = app.invoker.invoke(invocation).await?;
     Ok(respond(answer))
+}
+
+/// What a function may take of the account's concurrency.
+fn share(app: &App, id: &FunctionId) -> Share {
+    let view = app.functions.view();
+    match view.get(id).and_then(|latest| latest.config.reserved_concurrency) {
+        Some(reserved) => Share::Reserved(reserved),
+        None => Share::Unreserved(ACCOUNT_CONCURRENCY.saturating_sub(view.reserved())),
+    }
 }
 
 /// A number from 0.0 up to 1.0, for the share of an alias's second version.

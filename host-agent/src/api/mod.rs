@@ -8,6 +8,7 @@
 mod aliases;
 mod call;
 mod chunks;
+mod concurrency;
 mod constraints;
 mod downloads;
 mod error;
@@ -45,7 +46,7 @@ use crate::{
     chunks::Chunks,
     config::Config,
     functions::{Functions, runtimes::Runtimes},
-    invoke::Invoker,
+    invoke::{Invoker, concurrency::Concurrency},
     node_state::NodeState,
 };
 
@@ -58,6 +59,7 @@ pub(crate) struct App {
     invoker: Arc<dyn Invoker>,
     downloads: Downloads,
     body_budget: Arc<Semaphore>,
+    concurrency: Arc<Concurrency>,
     chunks: Arc<Chunks>,
     /// One operation on all chunks at a time.
     upkeep: Semaphore,
@@ -81,6 +83,7 @@ impl App {
             invoker,
             downloads: Downloads::new(config.listen.to_string()),
             body_budget: Arc::new(Semaphore::new(gate::BODY_BUDGET_KIB)),
+            concurrency: Arc::default(),
             chunks,
             upkeep: Semaphore::new(1),
             node,

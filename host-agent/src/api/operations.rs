@@ -13,7 +13,9 @@ use axum::{
     routing::{MethodFilter, MethodRouter, on},
 };
 
-use super::{ApiError, App, aliases, event_invokes, functions, invocations, permissions, tags, versions};
+use super::{
+    ApiError, App, aliases, concurrency, event_invokes, functions, invocations, permissions, tags, versions,
+};
 
 /// An operation of AWS's service model.
 pub(super) struct Operation {
@@ -58,7 +60,7 @@ operations! {
     "DeleteEventSourceMapping" DELETE "/2015-03-31/event-source-mappings/{UUID}";
     "DeleteFunction" DELETE "/2015-03-31/functions/{FunctionName}" => functions::delete;
     "DeleteFunctionCodeSigningConfig" DELETE "/2020-06-30/functions/{FunctionName}/code-signing-config";
-    "DeleteFunctionConcurrency" DELETE "/2017-10-31/functions/{FunctionName}/concurrency";
+    "DeleteFunctionConcurrency" DELETE "/2017-10-31/functions/{FunctionName}/concurrency" => concurrency::delete;
     "DeleteFunctionEventInvokeConfig" DELETE "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::delete;
     "DeleteFunctionUrlConfig" DELETE "/2021-10-31/functions/{FunctionName}/url";
     "DeleteLayerVersion" DELETE "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}";
@@ -74,7 +76,7 @@ operations! {
     "GetEventSourceMapping" GET "/2015-03-31/event-source-mappings/{UUID}";
     "GetFunction" GET "/2015-03-31/functions/{FunctionName}" => functions::get;
     "GetFunctionCodeSigningConfig" GET "/2020-06-30/functions/{FunctionName}/code-signing-config";
-    "GetFunctionConcurrency" GET "/2019-09-30/functions/{FunctionName}/concurrency";
+    "GetFunctionConcurrency" GET "/2019-09-30/functions/{FunctionName}/concurrency" => concurrency::get;
     "GetFunctionConfiguration" GET "/2015-03-31/functions/{FunctionName}/configuration" => functions::get_configuration;
     "GetFunctionEventInvokeConfig" GET "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::get;
     "GetFunctionRecursionConfig" GET "/2024-08-31/functions/{FunctionName}/recursion-config";
@@ -109,7 +111,7 @@ operations! {
     "PublishLayerVersion" POST "/2018-10-31/layers/{LayerName}/versions";
     "PublishVersion" POST "/2015-03-31/functions/{FunctionName}/versions" => versions::publish;
     "PutFunctionCodeSigningConfig" PUT "/2020-06-30/functions/{FunctionName}/code-signing-config";
-    "PutFunctionConcurrency" PUT "/2017-10-31/functions/{FunctionName}/concurrency";
+    "PutFunctionConcurrency" PUT "/2017-10-31/functions/{FunctionName}/concurrency" => concurrency::put;
     "PutFunctionEventInvokeConfig" PUT "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::put;
     "PutFunctionRecursionConfig" PUT "/2024-08-31/functions/{FunctionName}/recursion-config";
     "PutFunctionScalingConfig" PUT "/2025-11-30/functions/{FunctionName}/function-scaling-config";

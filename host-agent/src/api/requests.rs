@@ -79,6 +79,13 @@ pub(crate) struct AliasRequest {
     pub(crate) revision_id: Option<String>,
 }
 
+/// PutFunctionConcurrency.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct PutFunctionConcurrency {
+    pub(crate) reserved_concurrent_executions: Option<i64>,
+}
+
 /// AddPermission.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -73,14 +73,17 @@ pub(crate) fn configuration(config: &FunctionConfig, arn: String, detail: Detail
     serde_json::to_value(shape).unwrap_or_default()
 }
 
-/// Body of GetFunction.
-pub(crate) fn function(config: &FunctionConfig, arn: String, location: &str) -> Value {
+/// Body of GetFunction; `reserved`: what the function has reserved, whichever version is shown.
+pub(crate) fn function(config: &FunctionConfig, reserved: Option<u32>, arn: String, location: &str) -> Value {
     let mut body = json!({
         "Configuration": configuration(config, arn, Detail::Full),
         "Code": { "RepositoryType": "S3", "Location": location },
     });
     if !config.tags.is_empty() {
         body["Tags"] = json!(config.tags);
+    }
+    if let Some(reserved) = reserved {
+        body["Concurrency"] = json!({ "ReservedConcurrentExecutions": reserved });
     }
     body
 }

@@ -243,6 +243,7 @@ pub(crate) fn create(
         last_update: None,
         incarnation: new_id(),
         published: None,
+        reserved_concurrency: None,
     };
     check(&request.settings, runtimes)?;
     apply(&request.settings, &mut config);

@@ -37,6 +37,7 @@ use crate::{
 mod aliases;
 mod bodies;
 mod chunks;
+mod concurrency;
 mod create;
 mod event_invokes;
 mod invoke;

@@ -12,6 +12,7 @@
 
 pub(crate) mod aliases;
 pub(crate) mod attached;
+pub(crate) mod concurrency;
 mod keys;
 pub(crate) mod model;
 pub(crate) mod runtimes;
@@ -92,6 +93,8 @@ pub(crate) struct Functions {
     view: Arc<View>,
     code: Arc<CodeStore>,
     invoker: Arc<dyn Invoker>,
+    /// One reservation of concurrency at a time.
+    reserving: tokio::sync::Mutex<()>,
 }
 
 impl Functions {
@@ -103,7 +106,8 @@ impl Functions {
         invoker: Arc<dyn Invoker>,
     ) -> Result<Arc<Self>, ViewError> {
         let view = View::follow(Arc::clone(&store), Arc::clone(&code)).await?;
-        let functions = Arc::new(Self { store, view, code, invoker });
+        let functions =
+            Arc::new(Self { store, view, code, invoker, reserving: tokio::sync::Mutex::default() });
         functions.delete_orphans().await?;
         let all = functions.view.collect(|function| Some(Arc::clone(&function.config)));
         functions.invoker.keep(all.iter().map(|config| config.deployment_id.clone()).collect());

@@ -79,6 +79,10 @@ pub(crate) struct FunctionConfig {
     /// The same in a function and its versions, another after the function was deleted and made again.
     #[serde(default)]
     pub(crate) incarnation: String,
+    /// Of `$LATEST`: invocations of the function that may be in flight, and that no others may take; `None`: as many as the
+    /// account has left.
+    #[serde(default)]
+    pub(crate) reserved_concurrency: Option<u32>,
     /// Of `$LATEST`: what was published last.
     #[serde(default)]
     pub(crate) published: Option<Published>,

@@ -86,6 +86,7 @@ pub(super) fn draft(
     config.description = description.unwrap_or(config.description);
     config.tags.clear();
     config.published = None;
+    config.reserved_concurrency = None;
     config.revision_id = new_id();
     config.deployment_id = new_id();
     config.last_modified_ms = now_ms();

@@ -3,7 +3,10 @@
 //! One task applies changes in revision order. A writer waits for its own revision before it answers, so that whoever
 //! has an answer also sees its effect.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{
+    Arc, OnceLock, PoisonError, RwLock, Weak,
+    atomic::{AtomicU32, Ordering},
+};
 
 use cluster_store::{Entry, Event, KeyRange, Revision, Store, StoreError, Watch, WatchError};
 use tokio::{sync::watch, task::AbortHandle};
@@ -11,7 +14,7 @@ use tokio::{sync::watch, task::AbortHandle};
 mod tree;
 
 pub(crate) use self::tree::{Kept, key_of};
-use self::tree::{Map, Record, Tree, put, remove};
+use self::tree::{Map, Record, Tree, put, remove, reserved};
 use super::{
     aliases,
     attached::Attached,
@@ -91,6 +94,8 @@ pub(crate) struct View {
     map: RwLock<Map>,
     applied: watch::Sender<Revision>,
     code: Arc<CodeStore>,
+    /// What all functions have reserved of the account's concurrency.
+    reserved: AtomicU32,
     /// The task that follows the store; ends with the view.
     follower: OnceLock<AbortHandle>,
 }
@@ -105,6 +110,7 @@ impl View {
             map: RwLock::default(),
             applied: watch::Sender::new(0),
             code,
+            reserved: AtomicU32::new(0),
             follower: OnceLock::new(),
         });
         let first = store.watch(KeyRange::prefix(PREFIX)).await?;
@@ -237,6 +243,11 @@ impl View {
             .collect()
     }
 
+    /// What all functions together have reserved of the account's concurrency.
+    pub(crate) fn reserved(&self) -> u32 {
+        self.reserved.load(Ordering::Acquire)
+    }
+
     /// Waits until the view has come to `revision`.
     pub(crate) async fn reach(&self, revision: Revision) {
         // The sender lives in `self`: this cannot fail.
@@ -255,7 +266,9 @@ impl View {
         }
         let mut map = Map::new();
         records.into_iter().for_each(|record| put(&mut map, record));
+        let sum = map.keys().map(|id| reserved(&map, id)).sum();
         *self.write() = map;
+        self.reserved.store(sum, Ordering::Release);
         self.applied.send_replace(begun.revision);
         Ok(begun)
     }
@@ -273,10 +286,22 @@ impl View {
         {
             let mut map = self.write();
             for step in steps {
+                let changed = match &step {
+                    Ok(Record::Function(function)) => Some(function.config.id.clone()),
+                    Err(key) => match Key::parse(key) {
+                        Some(Key::Latest(id)) => Some(id),
+                        _ => None,
+                    },
+                    Ok(_) => None,
+                };
+                let before = changed.as_ref().map_or(0, |id| reserved(&map, id));
                 match step {
                     Ok(record) => put(&mut map, record),
                     Err(key) => remove(&mut map, &key),
                 }
+                let after = changed.as_ref().map_or(0, |id| reserved(&map, id));
+                let sum = self.reserved.load(Ordering::Acquire) + after - before;
+                self.reserved.store(sum, Ordering::Release);
             }
         }
         self.applied.send_replace(revision);

@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod call;
+pub(crate) mod concurrency;
 mod messages;
 mod node;
 mod prepare;
@@ -49,6 +50,8 @@ pub(crate) struct Invocation {
     pub(crate) trace_id: Option<String>,
     /// Whether the answer shall carry the last 4 KiB of log.
     pub(crate) log_tail: bool,
+    /// The right to be in flight, given back when the invocation has come to its end, whoever waits for it.
+    pub(crate) slot: Option<Arc<concurrency::Slot>>,
 }
 
 /// A code image among the node's contents.
@@ -194,6 +197,9 @@ pub(crate) enum Throttle {
     /// The account's concurrency, which on one node is its memory.
     #[error("concurrent invocation limit exceeded")]
     Concurrency,
+    /// What the function has reserved.
+    #[error("the function's reserved concurrency is used up")]
+    Reserved,
     /// The node's disk, which has to have room for all that a function may write to its /tmp.
     #[error("the disk has no room for another sandbox")]
     Disk,
@@ -248,9 +254,15 @@ struct NodeInvoker {
 }
 
 impl Invoker for NodeInvoker {
-    fn invoke(&self, invocation: Invocation) -> InvokeFuture<'_> {
+    fn invoke(&self, mut invocation: Invocation) -> InvokeFuture<'_> {
+        let (shared, slot) = (Arc::clone(&self.shared), invocation.slot.take());
         // A task of its own: the invocation runs to its end when the caller is dropped.
-        let call = tokio::spawn(call::run(Arc::clone(&self.shared), invocation));
+        let call = tokio::spawn(async move {
+            let ended = call::run(shared, invocation).await;
+            // Before anybody knows of the end: whoever does may invoke again.
+            drop(slot);
+            ended
+        });
         Box::pin(async {
             call.await
                 .unwrap_or_else(|error| Err(InvokeError::Node(format!("the invocation's task: {error}"))))

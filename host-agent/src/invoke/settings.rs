@@ -9,12 +9,10 @@ use crate::{
     chunks::Chunks,
     config::Config,
     disk::Disk,
+    functions::concurrency::ACCOUNT_CONCURRENCY,
     sandbox::{machine, policy::Limits},
     snapshots::MAX_RUNTIME_SNAPSHOTS,
 };
-
-/// Lambda's default for an account: requests in flight.
-const ACCOUNT_CONCURRENCY: usize = 1000;
 
 /// Starts at a time for each processor. A start is computing from the VMM's exec to the end of the runtime's imports:
 /// more of them at once would end no sooner and bring all of them nearer to their time limits.
@@ -94,7 +92,7 @@ impl Settings {
             limits: Limits {
                 memory_mib,
                 max_starting: (cpus * STARTS_PER_CPU).max(MIN_STARTS),
-                account_concurrency: ACCOUNT_CONCURRENCY,
+                account_concurrency: ACCOUNT_CONCURRENCY as usize,
                 idle_timeout: config.idle_timeout,
             },
             boot_timeout: BOOT_TIMEOUT,

@@ -131,3 +131,8 @@ pub(super) fn remove(map: &mut Map, key: &[u8]) {
         None => {}
     }
 }
+
+/// What a function has reserved of the account's concurrency.
+pub(super) fn reserved(map: &Map, id: &FunctionId) -> u32 {
+    map.get(id).and_then(|tree| tree.latest.config.reserved_concurrency).unwrap_or(0)
+}

@@ -163,6 +163,7 @@ pub(super) fn function(name: &str) -> FunctionConfig {
         last_update: None,
         incarnation: String::new(),
         published: None,
+        reserved_concurrency: None,
     }
 }
 
@@ -283,6 +284,7 @@ impl Node {
             client_context: None,
             trace_id: None,
             log_tail: true,
+            slot: None,
         }
     }
 
