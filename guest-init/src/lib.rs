@@ -12,6 +12,7 @@ pub mod dial;
 pub mod environment;
 pub mod gate;
 pub mod lifecycle;
+pub mod netlink;
 pub mod output;
 pub mod platform_log;
 pub mod process;

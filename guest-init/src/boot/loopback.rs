@@ -1,4 +1,4 @@
-//! Starts the loopback interface, the only one a guest has. The kernel gives it its addresses when it comes up.
+//! Starts the loopback interface, over which the runtime speaks with guest-init. The kernel gives it its addresses when it comes up.
 #![expect(unsafe_code, reason = "interface ioctls have no safe wrapper")]
 
 use std::io;

@@ -1,10 +1,11 @@
-//! Makes a machine out of what the kernel hands over: console, mounts, settings, loopback, and the function's view.
+//! Makes a machine out of what the kernel hands over: console, mounts, settings, network, and the function's view.
 //! Everything here is called once, in order, by `main`, before or around the wait for Start.
 
 pub mod console;
 pub mod drives;
 pub mod loopback;
 pub mod mounts;
+pub mod network;
 pub mod protect;
 pub mod seed;
 pub mod sysctls;
@@ -56,6 +57,9 @@ pub enum BootError {
     /// The loopback interface could not be started.
     #[error("cannot start the loopback interface")]
     Loopback(#[source] io::Error),
+    /// The network's interface could not be started.
+    #[error("cannot start the network's interface")]
+    Network(#[source] io::Error),
     /// The kernel's random generator could not be seeded.
     #[error("cannot seed the random generator")]
     Entropy(#[source] io::Error),
@@ -87,6 +91,7 @@ pub fn prepare_machine() -> Result<(), BootError> {
     mounts::mount_all(mounts::MACHINE)?;
     sysctls::apply()?;
     loopback::start().map_err(BootError::Loopback)?;
+    network::start().map_err(BootError::Network)?;
     protect::protect().map_err(BootError::Protect)
 }
 
