@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! before the snapshot:  freeze (verified) ─ sync
-//! after the resume:     entropy ─ reseed ─ clock ─ boot_id ─ machine_id ─ hostname ─ instance_id ─ credentials
-//!                       ─ generation ─ hooks ─ thaw
+//! after the resume:     entropy ─ reseed ─ clock ─ boot_id ─ machine_id ─ hostname ─ instance_id ─ connections
+//!                       ─ credentials ─ generation ─ hooks ─ thaw
 //! ```
 //!
 //! A step that fails or is late is the last one: the function stays frozen, and the agent destroys the guest.
@@ -12,6 +12,7 @@
 //! The cargo feature `ungated` leaves the steps out that make a clone another one. It exists to prove that it is these
 //! steps that do it, and is in no payload.
 
+pub(crate) mod connections;
 mod generation;
 mod hooks;
 mod identity;
@@ -53,6 +54,8 @@ pub trait Machine {
     fn set_clock(&mut self, unix_ns: u64) -> io::Result<()>;
     /// Replaces one part of what the guest says it is.
     fn set_identity(&mut self, part: Identity<'_>) -> Result<(), IdentityError>;
+    /// Ends the connections over the network that the function has from before.
+    fn reset_connections(&mut self) -> io::Result<()>;
     /// Publishes the generation to every process.
     fn publish(&mut self, generation: [u8; 16], counter: u64, unix_ns: u64) -> io::Result<()>;
     /// Runs the executables in `restore.d`; how many there were.
@@ -116,6 +119,7 @@ async fn run<M: Machine>(
     steps.run_gated("machine_id", || machine.set_identity(Identity::MachineId(unique.machine_id)))?;
     steps.run_gated("hostname", || machine.set_identity(Identity::Hostname(&unique.hostname)))?;
     steps.run_gated("instance_id", || machine.set_identity(Identity::InstanceId(&unique.instance_id)))?;
+    steps.run_gated("connections", || machine.reset_connections())?;
     match &unique.credentials {
         Some(fresh) => steps.run("credentials", || {
             credentials.replace(fresh.clone());

@@ -57,6 +57,10 @@ impl Machine for Record {
         self.note(name).map_err(|error| IdentityError::File(name.into(), error))
     }
 
+    fn reset_connections(&mut self) -> io::Result<()> {
+        self.note("connections")
+    }
+
     fn publish(&mut self, _: [u8; 16], _: u64, _: u64) -> io::Result<()> {
         self.note("generation")
     }
@@ -118,7 +122,7 @@ fn check_within(limit_ms: u32, record: &mut Record, passes: bool) -> Vec<GateSte
     passed.unwrap_or_else(|report| report).steps
 }
 
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 12] = [
     "entropy",
     "reseed",
     "clock",
@@ -126,6 +130,7 @@ const ORDER: [&str; 11] = [
     "machine_id",
     "hostname",
     "instance_id",
+    "connections",
     "credentials",
     "generation",
     "hooks",

@@ -123,6 +123,10 @@ impl Machine for GuestLauncher {
         }
     }
 
+    fn reset_connections(&mut self) -> io::Result<()> {
+        gate::connections::reset()
+    }
+
     fn publish(&mut self, generation: [u8; 16], counter: u64, unix_ns: u64) -> io::Result<()> {
         self.page.publish(generation, counter, unix_ns)
     }

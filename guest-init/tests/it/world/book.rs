@@ -84,6 +84,10 @@ impl Machine for Bookkeeper {
         self.note("identity").map_err(|error| IdentityError::File("x".into(), error))
     }
 
+    fn reset_connections(&mut self) -> io::Result<()> {
+        self.note("connections")
+    }
+
     fn publish(&mut self, _: [u8; 16], _: u64, _: u64) -> io::Result<()> {
         self.note("generation")
     }
