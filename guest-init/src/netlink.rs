@@ -9,8 +9,8 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 /// Length of a message's header, and what every part of a message is aligned to.
 const HEADER_LEN: usize = 16;
 const ALIGN: usize = 4;
-/// The kernel fills at most 32 KiB of a buffer when it lists (netlink(7)).
-const BUFFER_LEN: usize = 32 << 10;
+/// What the kernel fills at once when it lists is no longer than this or a page (netlink(7)). Two pages: a clone waits for each.
+const BUFFER_LEN: usize = 8 << 10;
 
 /// Kinds of message of the protocol itself.
 const ERROR: u16 = 2;
