@@ -121,7 +121,7 @@ pub(crate) fn run(client: &Client, action: Action, json: bool) -> Result<ExitCod
         Action::Gc => ("POST", "/tinderbox/chunks/gc"),
         Action::Repair => ("POST", "/tinderbox/chunks/repair"),
     };
-    let answer = client.call(method, path)?;
+    let answer = client.call(method, path, Vec::new())?;
     let (text, found) = report(action, &answer)?;
     if json {
         println!("{}", String::from_utf8_lossy(&answer));

@@ -8,7 +8,7 @@ use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
 };
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, runtime, time::timeout};
@@ -47,18 +47,18 @@ impl Client {
     }
 
     /// Asks, and returns the answer if it is a good one.
-    pub(crate) fn call(&self, method: &str, path: &str) -> Result<Bytes> {
+    pub(crate) fn call(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Bytes> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().context("start")?;
-        let called = runtime.block_on(async { timeout(TIMEOUT, self.exchange(method, path)).await });
+        let called = runtime.block_on(async { timeout(TIMEOUT, self.exchange(method, path, body)).await });
         called.unwrap_or_else(|_| bail!("{} did not answer within {} s", self.authority, TIMEOUT.as_secs()))
     }
 
-    async fn exchange(&self, method: &str, path: &str) -> Result<Bytes> {
+    async fn exchange(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Bytes> {
         let stream = TcpStream::connect(&self.authority).await;
         let stream = stream.with_context(|| format!("cannot connect to {}", self.authority))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("speak HTTP")?;
         tokio::spawn(connection);
-        let answer = sender.send_request(self.request(method, path)?).await.context("ask the node")?;
+        let answer = sender.send_request(self.request(method, path, body)?).await.context("ask the node")?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER_LEN).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!(error)).context("read the node's answer")?.to_bytes();
@@ -66,7 +66,7 @@ impl Client {
         Ok(body)
     }
 
-    fn request(&self, method: &str, path: &str) -> Result<Request<Empty<Bytes>>> {
+    fn request(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>> {
         let uri = format!("http://{}{path}", self.authority);
         let mut request = Request::builder().method(method).uri(path).header("host", &self.authority);
         if let Some(credentials) = &self.credentials {
@@ -80,7 +80,7 @@ impl Client {
                 .build()
                 .context("sign the request")?;
             let headers = [("host", self.authority.as_str())].into_iter();
-            let signable = SignableRequest::new(method, uri, headers, SignableBody::Bytes(b""));
+            let signable = SignableRequest::new(method, uri, headers, SignableBody::Bytes(&body));
             let signed =
                 sign(signable.context("sign the request")?, &params.into()).context("sign the request")?;
             let (instructions, _signature) = signed.into_parts();
@@ -88,7 +88,7 @@ impl Client {
                 request = request.header(name, value);
             }
         }
-        request.body(Empty::new()).context("make the request")
+        request.body(Full::from(body)).context("make the request")
     }
 }
 
@@ -119,7 +119,8 @@ mod tests {
     fn who_does_not_answer_is_named() {
         let client = Client::new("http://127.0.0.1:1", "r").unwrap();
         assert!(
-            format!("{:#}", client.call("GET", "/").unwrap_err()).contains("cannot connect to 127.0.0.1:1")
+            format!("{:#}", client.call("GET", "/", Vec::new()).unwrap_err())
+                .contains("cannot connect to 127.0.0.1:1")
         );
     }
 

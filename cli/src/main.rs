@@ -1,10 +1,12 @@
-//! The operator's tool: `tinderbox chunks stats|verify|gc|repair` and `tinderbox node` against a node.
+//! The operator's tool: `tinderbox chunks stats|verify|gc|repair`, `tinderbox egress get|set|unset` and `tinderbox node` against
+//! a node.
 //!
 //! A node has no shell, so everything is asked over its API, signed as every request is. What comes back is text for people, or
 //! with `--json` the node's own answer.
 
 mod chunks;
 mod client;
+mod egress;
 mod node;
 
 use std::process::ExitCode;
@@ -37,6 +39,9 @@ enum Command {
     Chunks(chunks::Action),
     /// How it is closed, as its kernel says.
     Node,
+    /// Where sandboxes of a function may go.
+    #[command(subcommand)]
+    Egress(egress::Action),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +49,7 @@ fn main() -> ExitCode {
     let done = Client::new(&endpoint, &region).and_then(|client| match command {
         Command::Chunks(action) => chunks::run(&client, action, json),
         Command::Node => node::run(&client, json).map(|()| ExitCode::SUCCESS),
+        Command::Egress(action) => egress::run(&client, action, json),
     });
     match done {
         Ok(code) => code,

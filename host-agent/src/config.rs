@@ -3,6 +3,7 @@
 //! [`RawConfig`] is what someone wrote; [`Config`] is what was checked. Read once, by `main`.
 
 mod chunks;
+mod network;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,8 +16,10 @@ use serde::Deserialize;
 #[cfg(test)]
 pub(crate) use chunks::PeerAddress;
 pub(crate) use chunks::{Bucket, Certificates, Chunks, Cluster};
+pub(crate) use network::Network;
 
 use chunks::RawChunks;
+use network::RawNetwork;
 
 /// Name of the systemd credential (`$CREDENTIALS_DIRECTORY/tinderbox.agent`).
 const CREDENTIAL: &str = "tinderbox.agent";
@@ -124,6 +127,8 @@ pub(crate) struct Config {
     pub(crate) mkfs_erofs: PathBuf,
     /// Where chunks are kept and come from.
     pub(crate) chunks: Chunks,
+    /// What functions have of the network.
+    pub(crate) network: Network,
 }
 
 /// What the files and flags say, unchecked.
@@ -144,6 +149,7 @@ struct RawConfig {
     runtime_snapshots: bool,
     mkfs_erofs: PathBuf,
     chunks: RawChunks,
+    network: RawNetwork,
 }
 
 impl Default for RawConfig {
@@ -163,6 +169,7 @@ impl Default for RawConfig {
             runtime_snapshots: true,
             mkfs_erofs: "/usr/bin/mkfs.erofs".into(),
             chunks: RawChunks::default(),
+            network: RawNetwork::default(),
         }
     }
 }
@@ -238,6 +245,7 @@ impl RawConfig {
             runtime_snapshots: self.runtime_snapshots,
             mkfs_erofs: self.mkfs_erofs,
             chunks: self.chunks.check()?,
+            network: self.network.check()?,
         })
     }
 }

@@ -18,6 +18,7 @@ mod disk;
 mod functions;
 mod invoke;
 mod log;
+mod network;
 mod node_state;
 mod sandbox;
 mod server;
@@ -26,7 +27,7 @@ mod snapshots;
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
-use cluster_store::RedbStore;
+use cluster_store::{RedbStore, Store};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -35,6 +36,7 @@ use crate::{
     config::{AuthMode, Config},
     disk::Disk,
     functions::Functions,
+    network::{Network, Policies},
     node_state::NodeState,
     server::Bounds,
 };
@@ -121,13 +123,16 @@ async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
     let chunks = Chunks::start(&config.chunks, &config.state_dir, &disk)
         .await
         .context("cannot open the chunk store")?;
-    let invoker = invoke::start(&config, Arc::clone(&disk), Arc::clone(&chunks));
+    let network = Arc::new(Network::start(&config.network, gateway_api::SOCKET.into()));
+    let (kept, networks) = ((Arc::clone(&disk), Arc::clone(&chunks)), Arc::clone(&network));
+    let invoker = invoke::start(&config, kept, networks);
     let invoker = invoker.context("cannot start the sandbox pool")?;
-    let store = RedbStore::open(config.state_dir.join("store.redb")).await?;
+    let store: Arc<dyn Store> = Arc::new(RedbStore::open(config.state_dir.join("store.redb")).await?);
     let builder = Builder::Helper { mkfs: config.mkfs_erofs.clone() };
     let code = Arc::new(CodeStore::open(&config.state_dir, builder, disk, Arc::clone(&chunks))?);
-    let functions = Functions::open(Arc::new(store), code, Arc::clone(&invoker)).await?;
-    let app = api::App::new(&config, functions, Arc::clone(&invoker), chunks, node);
+    let policies = Policies::open(Arc::clone(&store), network, Arc::clone(&invoker)).await?;
+    let functions = Functions::open(store, code, Arc::clone(&invoker)).await?;
+    let app = api::App::new(&config, functions, Arc::clone(&invoker), (chunks, policies), node);
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;

@@ -20,6 +20,7 @@ mod jail;
 mod kills;
 mod limits;
 mod machine;
+mod network;
 mod node;
 mod persistence;
 mod proof;

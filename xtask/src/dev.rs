@@ -47,7 +47,7 @@ enum Action {
     },
     /// Copy a file or folder into it.
     Push { local: PathBuf, remote: String },
-    /// Build, copy in what changed, restart launcher and agent.
+    /// Build, copy in what changed, restart gateway, launcher and agent.
     Swap {
         /// Only this part.
         #[arg(value_enum)]
@@ -59,6 +59,7 @@ enum Action {
 enum Part {
     Vmm,
     Launcher,
+    Gateway,
     HostAgent,
     GuestInit,
     Kernel,
@@ -70,6 +71,7 @@ impl Part {
         match self {
             Part::Vmm => "vmm",
             Part::Launcher => "launcher",
+            Part::Gateway => "gateway",
             Part::HostAgent => "host-agent",
             Part::GuestInit => "guest/initrd.cpio",
             Part::Kernel => "guest/vmlinux",
@@ -272,7 +274,7 @@ fn swap(ctx: &Context, part: Option<Part>) -> Result<()> {
         host.files.insert(name, hash);
     }
     // The launcher has the vmm open that it found when it started.
-    host.exec("systemctl restart tinderbox-launcher.service tinderbox-agent.service")?;
+    host.exec("systemctl restart tinderbox-gateway.service tinderbox-launcher.service tinderbox-agent.service")?;
     host.save(&ctx.cache.dir(&folder())?)?;
     step.done();
     Ok(())

@@ -11,6 +11,7 @@ mod chunks;
 mod concurrency;
 mod constraints;
 mod downloads;
+mod egress;
 mod error;
 mod event_invokes;
 mod functions;
@@ -47,6 +48,7 @@ use crate::{
     config::Config,
     functions::{Functions, runtimes::Runtimes},
     invoke::{Invoker, concurrency::Concurrency},
+    network::Policies,
     node_state::NodeState,
 };
 
@@ -61,6 +63,7 @@ pub(crate) struct App {
     body_budget: Arc<Semaphore>,
     concurrency: Arc<Concurrency>,
     chunks: Arc<Chunks>,
+    policies: Policies,
     /// One operation on all chunks at a time.
     upkeep: Semaphore,
     node: NodeState,
@@ -72,7 +75,7 @@ impl App {
         config: &Config,
         functions: Arc<Functions>,
         invoker: Arc<dyn Invoker>,
-        chunks: Arc<Chunks>,
+        (chunks, policies): (Arc<Chunks>, Policies),
         node: NodeState,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -85,6 +88,7 @@ impl App {
             body_budget: Arc::new(Semaphore::new(gate::BODY_BUDGET_KIB)),
             concurrency: Arc::default(),
             chunks,
+            policies,
             upkeep: Semaphore::new(1),
             node,
         })
@@ -95,6 +99,7 @@ impl App {
 pub(crate) fn router(app: Arc<App>) -> Router {
     let operations = operations::routes()
         .route("/tinderbox/node", get(node))
+        .route("/tinderbox/egress/{name}", get(egress::get).put(egress::put).delete(egress::delete))
         .route("/tinderbox/chunks", get(chunks::stats))
         .route("/tinderbox/chunks/verify", post(chunks::verify))
         .route("/tinderbox/chunks/gc", post(chunks::gc))

@@ -14,7 +14,7 @@ use axum::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use cluster_store::RedbStore;
+use cluster_store::{RedbStore, Store};
 use guest_protocol::FunctionError;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -32,6 +32,7 @@ use crate::{
         Answer, CodeImage, Invocation, InvokeError, InvokeFuture, NODE_FAILED, PrepareError, PrepareFuture,
         Retired, Throttle,
     },
+    network::tests::nowhere,
 };
 
 mod aliases;
@@ -39,6 +40,7 @@ mod bodies;
 mod chunks;
 mod concurrency;
 mod create;
+mod egress;
 mod event_invokes;
 mod invoke;
 mod list;
@@ -112,6 +114,7 @@ impl Invoker for Echo {
             Retired::Deployment(replaced) => replaced.into(),
             Retired::Version(version) => format!("version {version}"),
             Retired::Function => "all".into(),
+            Retired::Sandboxes => "sandboxes".into(),
         };
         self.retired.lock().unwrap().push((function.name.clone(), what));
     }
@@ -186,8 +189,10 @@ impl Node {
                 .unwrap(),
         );
         let invoker = Arc::new(Echo::default());
-        let functions = Functions::open(Arc::new(store), code, invoker.clone()).await.unwrap();
-        let app = App::new(&config, functions, invoker.clone(), chunks, NodeState::look());
+        let store: Arc<dyn Store> = Arc::new(store);
+        let policies = Policies::open(Arc::clone(&store), nowhere(), invoker.clone()).await.unwrap();
+        let functions = Functions::open(store, code, invoker.clone()).await.unwrap();
+        let app = App::new(&config, functions, invoker.clone(), (chunks, policies), NodeState::look());
         let body_budget = Arc::clone(&app.body_budget);
         Self { router: router(app), body_budget, invoker, dir }
     }

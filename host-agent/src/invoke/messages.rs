@@ -87,6 +87,7 @@ pub(super) fn nobodys_spec(pair: &Pair) -> Spec {
         function: format!("({})", pair.runtime),
         memory_mib: pair.memory_mib,
         ephemeral_storage_mib: PLACEHOLDER_MIB,
+        owner: None,
         runtime: pair.runtime.clone(),
         code: None,
     }
@@ -98,6 +99,7 @@ pub(super) fn spec(function: &FunctionConfig, code: &CodeImage) -> Spec {
         function: format!("{}:{}", function.id.name, function.version),
         memory_mib: function.memory_mib,
         ephemeral_storage_mib: function.ephemeral_storage_mib,
+        owner: Some(function.id.clone()),
         runtime: function.runtime.clone(),
         code: Some(code.label.clone()),
     }

@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     disk::Disk,
     functions::model::{FunctionConfig, FunctionId},
+    network::Network,
     sandbox::policy::Limits,
 };
 
@@ -189,6 +190,8 @@ pub(crate) enum Retired<'a> {
     Version(&'a str),
     /// All of it: it was deleted.
     Function,
+    /// Its sandboxes alone: what they may do has changed, and not what they are made from.
+    Sandboxes,
 }
 
 /// Which limit an invocation met.
@@ -237,11 +240,11 @@ pub(crate) trait Invoker: Send + Sync {
 /// When the node lacks what sandboxes need.
 pub(crate) fn start(
     config: &Config,
-    disk: Arc<Disk>,
-    chunks: Arc<Chunks>,
+    kept: (Arc<Disk>, Arc<Chunks>),
+    network: Arc<Network>,
 ) -> anyhow::Result<Arc<dyn Invoker>> {
     settings::raise_open_files()?;
-    let settings = settings::Settings::for_node(config, disk, chunks)?;
+    let settings = settings::Settings::for_node(config, kept, network)?;
     let Limits { memory_mib, max_starting, .. } = settings.limits;
     tracing::info!(memory_mib, max_starting, "sandboxes have their room");
     let shared = node::Shared::new(settings).context("prepare to start sandboxes")?;

@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     disk::Disk,
     functions::concurrency::ACCOUNT_CONCURRENCY,
+    network::Network,
     sandbox::{machine, policy::Limits},
     snapshots::MAX_RUNTIME_SNAPSHOTS,
 };
@@ -53,6 +54,8 @@ pub(super) struct Settings {
     pub(super) disk: Arc<Disk>,
     /// What sandboxes read.
     pub(super) chunks: Arc<Chunks>,
+    /// What they have of the network.
+    pub(super) network: Arc<Network>,
     /// Where snapshots and their key are kept.
     pub(super) state_dir: PathBuf,
     /// Memory, starts, concurrency, idle time.
@@ -73,7 +76,11 @@ pub(super) struct Settings {
 
 impl Settings {
     /// As the configuration says, and the machine where it says nothing.
-    pub(super) fn for_node(config: &Config, disk: Arc<Disk>, chunks: Arc<Chunks>) -> anyhow::Result<Self> {
+    pub(super) fn for_node(
+        config: &Config,
+        (disk, chunks): (Arc<Disk>, Arc<Chunks>),
+        network: Arc<Network>,
+    ) -> anyhow::Result<Self> {
         let memory_mib = match config.memory_mib {
             Some(memory_mib) => memory_mib,
             None => available_mib()?.saturating_sub(NODE_RESERVE_MIB),
@@ -88,6 +95,7 @@ impl Settings {
             scratch_dir: config.state_dir.join("scratch"),
             disk,
             chunks,
+            network,
             state_dir: config.state_dir.clone(),
             limits: Limits {
                 memory_mib,

@@ -16,6 +16,7 @@ use std::{
 use chunk_store::Label;
 use guest_protocol::{Hello, Invoke, Start};
 use tokio::{net::unix::pipe, time::timeout};
+use vmm_api::MachineConfig;
 
 use super::{
     SandboxId,
@@ -34,6 +35,8 @@ use crate::{
     chunks::{Chunks, ChunksError, Content},
     code::blocking,
     disk::{Disk, DiskError},
+    functions::model::FunctionId,
+    network::{Network, NetworkError, Slot},
     snapshots::{ContentsError, RuntimeImage, SnapshotError, image_in},
 };
 
@@ -73,6 +76,9 @@ pub(crate) enum SandboxError {
     /// What a snapshot consists of cannot be opened.
     #[error("open the snapshot")]
     Contents(#[from] ContentsError),
+    /// It has no network, and its function may go somewhere.
+    #[error("connect the sandbox with the network")]
+    Network(#[from] NetworkError),
     /// The VMM failed or refused.
     #[error("run the machine")]
     Vmm(#[from] VmmError),
@@ -119,6 +125,7 @@ pub(crate) struct Host {
     pub(super) scratch: Scratch,
     pub(super) blanks: Arc<Blanks>,
     pub(super) chunks: Arc<Chunks>,
+    pub(super) network: Arc<Network>,
     lib_dir: PathBuf,
     pub(super) boot_timeout: Duration,
 }
@@ -132,6 +139,8 @@ pub(crate) struct Spec {
     pub(crate) memory_mib: u32,
     /// Size of /tmp.
     pub(crate) ephemeral_storage_mib: u32,
+    /// Whose network it has; nobody's is none.
+    pub(crate) owner: Option<FunctionId>,
     /// Names the runtime's image.
     pub(crate) runtime: String,
     /// The code's image; without one there is a drive that nobody is to mount.
@@ -163,6 +172,8 @@ pub(crate) struct Sandbox {
     pub(super) stderr: Captured,
     /// Kept open, though nothing is taken from it any more: its end would be news to the VMM.
     pub(super) _broker: PacketSocket,
+    /// Removed when the machine is gone.
+    pub(super) _slot: Option<Slot>,
 }
 
 impl Host {
@@ -173,7 +184,7 @@ impl Host {
         scratch_dir: PathBuf,
         boot_timeout: Duration,
         blank_limit: usize,
-        (disk, chunks): (Arc<Disk>, Arc<Chunks>),
+        (disk, chunks, network): (Arc<Disk>, Arc<Chunks>, Arc<Network>),
     ) -> io::Result<Self> {
         let spawner = Arc::new(Spawner::new(launcher));
         Ok(Self {
@@ -181,6 +192,7 @@ impl Host {
             spawner,
             scratch: Scratch::new(scratch_dir, disk)?,
             chunks,
+            network,
             lib_dir: lib_dir.to_owned(),
             boot_timeout,
         })
@@ -210,21 +222,35 @@ impl Host {
         let (serial_in, serial_out) = pipe::pipe()?;
         let serial = Captured::from(serial_out, id, Stream::Serial);
         let connections = drives.hand(&scratch, their_broker, serial_in.into_nonblocking_fd()?)?;
-        let fds = connections.and_kernel(kernel.into(), initrd.into());
+        let mut fds = connections.and_kernel(kernel.into(), initrd.into());
+        let mut slot = self.connect(spec).await?;
+        let net = slot.as_mut().and_then(|slot| slot.hand(&mut fds));
+        let config = MachineConfig { net, ..machine::config(spec.memory_mib) };
         let spawned = Instant::now();
         let (vmm, stderr) = self.spawn(spec.memory_mib).await?;
         let stderr = Captured::from(stderr, id, Stream::VmmStderr);
 
-        let up = timeout(self.boot_timeout, bring_up(&vmm, &broker, spec, fds)).await;
+        let up = timeout(self.boot_timeout, bring_up(&vmm, &broker, config, fds)).await;
         let limit = self.boot_timeout;
         match up.unwrap_or(Err(SandboxError::TimedOut { what: "say hello", limit })) {
             Ok((guest, hello)) => {
                 let timing = BootTiming { place: spawned - began, boot: spawned.elapsed() };
                 tracing::debug!(%id, kernel = hello.kernel_release, boot = ?timing.boot, "a guest is up");
                 let logs = Logs::new(id, spec.function.clone());
-                let (init_failed, origin, _broker) = (false, None, broker);
-                let sandbox =
-                    Sandbox { id, vmm, guest, logs, init_failed, origin, scratch, serial, stderr, _broker };
+                let (init_failed, origin, _broker, _slot) = (false, None, broker, slot);
+                let sandbox = Sandbox {
+                    id,
+                    vmm,
+                    guest,
+                    logs,
+                    init_failed,
+                    origin,
+                    scratch,
+                    serial,
+                    stderr,
+                    _broker,
+                    _slot,
+                };
                 Ok((sandbox, timing))
             }
             Err(error) => {
@@ -253,6 +279,14 @@ impl Host {
         .await
     }
 
+    /// A slot of the network for whose sandbox it is, if that may go anywhere.
+    pub(super) async fn connect(&self, spec: &Spec) -> Result<Option<Slot>, NetworkError> {
+        match &spec.owner {
+            Some(owner) => self.network.connect(owner).await,
+            None => Ok(None),
+        }
+    }
+
     /// A process for the machine of a function with that much memory.
     pub(super) async fn spawn(&self, memory_mib: u32) -> Result<(Vmm, pipe::Receiver), VmmError> {
         Vmm::spawn(&self.spawner, machine::shape(memory_mib)).await
@@ -279,11 +313,11 @@ impl Drives {
 async fn bring_up(
     vmm: &Vmm,
     broker: &PacketSocket,
-    spec: &Spec,
+    config: MachineConfig,
     fds: Vec<OwnedFd>,
 ) -> Result<(Guest, Hello), SandboxError> {
     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-    vmm.run(machine::config(spec.memory_mib), &borrowed).await?;
+    vmm.run(config, &borrowed).await?;
     drop(fds);
     tokio::select! {
         biased;

@@ -8,12 +8,15 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
-    sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair},
+    sys::socket::{
+        AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, shutdown, socket, socketpair,
+    },
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -38,6 +41,14 @@ impl PacketSocket {
         // an `OwnedFd` that moves in keeps one number open for its life, and it is given out neither mutably nor by value.
         let socket = unsafe { AsyncFd::register(socket) }?;
         Ok(Self { socket })
+    }
+
+    /// A connection to whoever listens at `path`.
+    pub(crate) fn connect(path: &Path) -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let connection = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Self::new(connection)
     }
 
     /// Sends one packet.

@@ -231,7 +231,7 @@ impl Pool {
         self.retire_where(|key| {
             key.function == *function
                 && match what {
-                    Retired::Function => true,
+                    Retired::Function | Retired::Sandboxes => true,
                     Retired::Version(version) => key.version == version,
                     Retired::Deployment(replaced) => key.deployment_id == replaced,
                 }

@@ -22,7 +22,7 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::timeout,
 };
-use vmm_api::{Identity, Key, SnapshotReport};
+use vmm_api::{Identity, Key, LoadConfig, SnapshotReport};
 
 use super::{
     SandboxId,
@@ -137,7 +137,10 @@ impl Host {
         let extras = Extras { prefetch: hand(opened.prefetch.as_ref())?, tmp: hand(tmp)? };
         fetch_ahead(snapshot, &drives, &opened);
         let (places, lesson) = (extras.places(), snapshot.lesson());
-        let fds = connections.and_snapshot(opened.state.try_clone()?.into(), opened.memory.hand()?, extras);
+        let mut fds =
+            connections.and_snapshot(opened.state.try_clone()?.into(), opened.memory.hand()?, extras);
+        let mut slot = self.connect(spec).await?;
+        let net = slot.as_mut().and_then(|slot| slot.hand(&mut fds));
         let learn = lesson.is_some();
         let starting = self.blanks.begin();
         let (vmm, stderr) = match self.blanks.take(machine::shape(spec.memory_mib)) {
@@ -148,6 +151,7 @@ impl Host {
         let mut logs = Logs::new(id, spec.function.clone());
         let identity = snapshot.identity().clone();
         let config = machine::load(key.clone(), unique.generation, identity, places, learn);
+        let config = LoadConfig { net, ..config };
         let place = began.elapsed();
 
         let up = async {
@@ -171,9 +175,20 @@ impl Host {
         match up {
             Ok((guest, timing)) => {
                 let origin = Some(Origin { lesson, _starting: starting });
-                let (init_failed, _broker) = (false, broker);
-                let sandbox =
-                    Sandbox { id, vmm, guest, logs, init_failed, origin, scratch, serial, stderr, _broker };
+                let (init_failed, _broker, _slot) = (false, broker, slot);
+                let sandbox = Sandbox {
+                    id,
+                    vmm,
+                    guest,
+                    logs,
+                    init_failed,
+                    origin,
+                    scratch,
+                    serial,
+                    stderr,
+                    _broker,
+                    _slot,
+                };
                 Ok((sandbox, timing))
             }
             Err(mut error) => {
@@ -204,7 +219,7 @@ fn fetch_ahead(snapshot: &Snapshot, drives: &Drives, opened: &Opened) {
 
 /// Our copies of the descriptors are closed once the VMM has them, so that its end is the end of the broker and of
 /// the console.
-async fn load(vmm: &Vmm, config: vmm_api::LoadConfig, fds: Vec<OwnedFd>) -> Result<(), SandboxError> {
+async fn load(vmm: &Vmm, config: LoadConfig, fds: Vec<OwnedFd>) -> Result<(), SandboxError> {
     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     let report = vmm.load(config, &borrowed).await?;
     tracing::debug!(timings = ?report.timings, "a snapshot is loaded");

@@ -8,18 +8,15 @@ use std::{
     fs::File,
     io::{self, Write as _},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::ExitStatusExt as _,
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitStatus,
 };
 
 use jail::launch::{ANSWER_FDS, Allotment, Answer, AnswerError, MAX_ANSWER_LEN};
-use nix::{
-    errno::Errno,
-    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
-};
+use nix::errno::Errno;
 use tokio::{
     net::unix::pipe,
     sync::{mpsc, oneshot},
@@ -123,7 +120,7 @@ impl Launcher {
     async fn ask(&mut self, request: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Process, SpawnError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect_to(&self.path)
+            None => PacketSocket::connect(&self.path)
                 .map_err(|source| SpawnError::Connect { path: self.path.clone(), source })?,
         };
         connection.send(request, fds).await.map_err(SpawnError::Talk)?;
@@ -143,13 +140,6 @@ impl Launcher {
         self.connection = Some(connection);
         process
     }
-}
-
-fn connect_to(path: &Path) -> io::Result<PacketSocket> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let connection = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-    connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
-    PacketSocket::new(connection)
 }
 
 /// A process that runs, until it ends or this is dropped.

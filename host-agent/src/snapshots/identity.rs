@@ -92,6 +92,7 @@ impl Owner {
         function == id
             && match what {
                 Retired::Function => true,
+                Retired::Sandboxes => false,
                 Retired::Version(retired) => version == retired,
                 Retired::Deployment(replaced) => deployment_id == replaced,
             }

@@ -27,6 +27,7 @@ use crate::{
         Answer, CodeImage, Invocation, InvokeError, Invoker, NodeInvoker, PrepareError, node::Shared,
         settings::Settings,
     },
+    network,
     sandbox::{machine, policy::Limits},
     snapshots::MAX_RUNTIME_SNAPSHOTS,
 };
@@ -117,6 +118,7 @@ fn settings(dir: &Path) -> Settings {
         scratch_dir: dir.join("scratch"),
         disk: Disk::of(dir),
         chunks: chunks_in(&dir.join("state")),
+        network: network::tests::nowhere(),
         state_dir: dir.join("state"),
         limits: Limits {
             memory_mib: ROOM * machine::charge_mib(MEMORY_MIB),
