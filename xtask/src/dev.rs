@@ -274,7 +274,9 @@ fn swap(ctx: &Context, part: Option<Part>) -> Result<()> {
         host.files.insert(name, hash);
     }
     // The launcher has the vmm open that it found when it started.
-    host.exec("systemctl restart tinderbox-gateway.service tinderbox-launcher.service tinderbox-agent.service")?;
+    host.exec(
+        "systemctl restart tinderbox-gateway.service tinderbox-launcher.service tinderbox-agent.service",
+    )?;
     host.save(&ctx.cache.dir(&folder())?)?;
     step.done();
     Ok(())

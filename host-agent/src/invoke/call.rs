@@ -13,7 +13,7 @@ use super::{
     start::{self, StartError},
     worker::{self, Command, Commands, Run, RunEnd},
 };
-use crate::sandbox::{SandboxId, boot::SandboxError, describe, guest::ReplyResult, way::Losses};
+use crate::sandbox::{SandboxId, describe, error::SandboxError, guest::ReplyResult, way::Losses};
 
 /// What an invoker is told that a function failed, whatever failed: Lambda's managed runtimes know no other word.
 const UNHANDLED: &str = "Unhandled";

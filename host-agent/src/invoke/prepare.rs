@@ -27,12 +27,7 @@ use super::{
 use crate::{
     functions::model::{FunctionConfig, FunctionId},
     sandbox::{
-        SandboxId,
-        boot::{Sandbox, SandboxError},
-        describe,
-        guest::Init,
-        machine,
-        resume::FREEZE_TIMEOUT,
+        SandboxId, boot::Sandbox, describe, error::SandboxError, guest::Init, machine, resume::FREEZE_TIMEOUT,
     },
     snapshots::{Content, Draft, HostIdentity, Owner, Resumable, Snapshot},
 };

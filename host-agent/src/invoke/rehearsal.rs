@@ -13,8 +13,9 @@ use crate::{
     functions::model::FunctionConfig,
     sandbox::{
         SandboxId,
-        boot::{Sandbox, SandboxError, Spec},
+        boot::{Sandbox, Spec},
         describe,
+        error::SandboxError,
         guest::Restored,
         machine,
         policy::Demand,

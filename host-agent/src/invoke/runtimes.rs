@@ -27,12 +27,7 @@ use crate::{
     disk::DiskError,
     functions::model::FunctionConfig,
     log::NOTICE,
-    sandbox::{
-        SandboxId,
-        boot::{Sandbox, SandboxError},
-        describe, machine,
-        resume::PRELOAD_TIMEOUT,
-    },
+    sandbox::{SandboxId, boot::Sandbox, describe, error::SandboxError, machine, resume::PRELOAD_TIMEOUT},
     snapshots::{Content, Draft, Owner, Resumable, Snapshot, SnapshotError},
 };
 

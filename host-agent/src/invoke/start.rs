@@ -20,7 +20,8 @@ use crate::{
     functions::model::{FunctionConfig, StartKind},
     sandbox::{
         SandboxId,
-        boot::{Sandbox, SandboxError, Spec},
+        boot::{Sandbox, Spec},
+        error::SandboxError,
         guest::Restored,
         resume::{Rebirth, ResumeTiming, Tmp},
         way::{Losses, Way, choose},

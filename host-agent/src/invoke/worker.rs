@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{Invocation, messages, node::Shared};
 use crate::sandbox::{
     SandboxId,
-    boot::{Sandbox, SandboxError},
+    boot::Sandbox,
     describe,
+    error::SandboxError,
     guest::{Lost, ReplyResult},
 };
 

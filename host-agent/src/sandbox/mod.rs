@@ -18,6 +18,7 @@
 pub(crate) mod blanks;
 pub(crate) mod boot;
 pub(crate) mod console;
+pub(crate) mod error;
 pub(crate) mod guest;
 pub(crate) mod logs;
 pub(crate) mod machine;

@@ -27,8 +27,9 @@ use vmm_api::{Identity, Key, LoadConfig, SnapshotReport};
 use super::{
     SandboxId,
     blanks::Starting,
-    boot::{Drives, GRACE, Host, Sandbox, SandboxError, Spec, report},
+    boot::{Drives, GRACE, Host, Sandbox, Spec, report},
     console::{Captured, Stream},
+    error::SandboxError,
     guest::{Guest, GuestError, Restored, told},
     logs::Logs,
     machine::{self, CODE_DRIVE, Extras, RUNTIME_DRIVE, SCRATCH_DRIVE},
