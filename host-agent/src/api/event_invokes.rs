@@ -120,18 +120,18 @@ fn asked(app: &App, call: &Call, action: &str) -> Result<(Target, EventInvoke), 
     }
     constraints.finish()?;
     let target = call.target(action)?;
+    let view = app.functions.view();
+    if view.alias(&target.id, target.version()).is_none()
+        && view.named(&target.id, target.version()).is_none()
+    {
+        return Err(no_function());
+    }
     if destinations.is_none()
         && request.maximum_retry_attempts.is_none()
         && request.maximum_event_age_in_seconds.is_none()
     {
         let message = "You must specify at least one of error handling or destination setting.";
         return Err(ApiError::invalid_parameter(message));
-    }
-    let view = app.functions.view();
-    if view.alias(&target.id, target.version()).is_none()
-        && view.named(&target.id, target.version()).is_none()
-    {
-        return Err(no_function());
     }
     check_destinations(app, call, &target, on_success, on_failure)?;
     let asked = EventInvoke {

@@ -45,6 +45,7 @@ mod event_invokes;
 mod invoke;
 mod list;
 mod permissions;
+mod recorded;
 mod refusals;
 mod snap_start;
 mod tags;

@@ -24,9 +24,9 @@ async fn a_configuration_is_put_updated_kept_and_deleted() {
     node.function("f").await;
     let (retries, age) = (("/MaximumRetryAttempts", json!(0)), ("/MaximumEventAgeInSeconds", json!(60)));
     let put = node.put(PATH, &json!({ "MaximumRetryAttempts": 0 })).await.ok(200);
-    assert_eq!(timeless(put), config("$LATEST", &[retries.clone()]));
+    assert_eq!(timeless(put), config("$LATEST", std::slice::from_ref(&retries)));
     let put = node.put(PATH, &json!({ "MaximumEventAgeInSeconds": 60 })).await.ok(200);
-    assert_eq!(timeless(put), config("$LATEST", &[age.clone()]), "a put replaces");
+    assert_eq!(timeless(put), config("$LATEST", std::slice::from_ref(&age)), "a put replaces");
     let body = json!({ "MaximumRetryAttempts": 0 }).to_string();
     let updated = node.call("POST", PATH, body).await.ok(200);
     assert_eq!(timeless(updated), config("$LATEST", &[retries.clone(), age.clone()]), "an update adds");

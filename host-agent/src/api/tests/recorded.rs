@@ -1,0 +1,200 @@
+//! What AWS answered, member by member, beside what this node answers to the same requests.
+//!
+//! The recordings (`../shared/conformance/recordings` beside the clone, or where `TINDERBOX_RECORDINGS` says) hold answers of AWS
+//! with placeholders for what differs from run to run; the requests are ours. A placeholder stands for one value within its
+//! test, and no two revisions for the same.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use regex::Regex;
+
+use super::*;
+
+mod scripts;
+
+/// Placeholders that stand for nothing in particular.
+const LOOSE: &[&str] = &["<code-size>", "<location>", "<partition>", "<region>"];
+
+/// The recordings; `None`, and it is said, where there are none.
+fn recordings() -> Option<PathBuf> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/conformance/recordings");
+    let dir = std::env::var_os("TINDERBOX_RECORDINGS").map_or_else(|| PathBuf::from(beside), PathBuf::from);
+    if dir.is_dir() {
+        return Some(dir);
+    }
+    eprintln!("SKIPPED: no recordings of AWS in {}", dir.display());
+    None
+}
+
+/// The recorded answers of one test, and what has been compared with them.
+struct Recorded {
+    test: String,
+    answers: Value,
+    known: HashMap<String, String>,
+    compared: usize,
+    differing: Vec<String>,
+}
+
+impl Recorded {
+    /// The test of that name in a file of recordings; `None` without recordings.
+    fn of(file: &str, test: &str) -> Option<Self> {
+        let path = recordings()?.join(file);
+        let text = std::fs::read_to_string(path).unwrap().replace("111111111111", "000000000000");
+        let all: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
+        let answers = all.into_iter().find(|(name, _)| name.ends_with(test)).unwrap().1;
+        let (test, known) = (test.to_owned(), HashMap::new());
+        Some(Self { test, answers, known, compared: 0, differing: Vec::new() })
+    }
+
+    /// Compares an answer with the recorded one of that name.
+    fn check(&mut self, name: &str, got: &Got) {
+        let expected =
+            self.answers.get(name).unwrap_or_else(|| panic!("{} has no {name}", self.test)).clone();
+        self.compared += 1;
+        if let Err(difference) = self.same(&expected, &as_boto_reads(got), name) {
+            self.differing.push(format!("{}: {difference}", self.test));
+        }
+    }
+
+    /// All that was compared is the same.
+    #[track_caller]
+    fn finish(self) {
+        let Self { test, compared, differing, .. } = self;
+        println!("{test}: {} of {compared} as recorded", compared - differing.len());
+        assert!(differing.is_empty(), "{}", differing.join("\n"));
+    }
+
+    fn same(&mut self, expected: &Value, got: &Value, at: &str) -> Result<(), String> {
+        match (expected, got) {
+            (Value::Object(expected), Value::Object(got)) => {
+                let names: std::collections::BTreeSet<_> = expected.keys().chain(got.keys()).collect();
+                for name in names {
+                    let (expected, got) = (expected.get(name), got.get(name));
+                    match (expected, got) {
+                        (Some(expected), Some(got)) => self.same(expected, got, &format!("{at}.{name}"))?,
+                        _ => return Err(format!("{at}.{name}: {expected:?} was recorded, {got:?} came")),
+                    }
+                }
+                Ok(())
+            }
+            (Value::Array(expected), Value::Array(got)) if expected.len() == got.len() => {
+                let pairs = expected.iter().zip(got).enumerate();
+                pairs.into_iter().try_for_each(|(index, (expected, got))| {
+                    self.same(expected, got, &format!("{at}[{index}]"))
+                })
+            }
+            // Policies are documents in a string, which the recordings have taken apart.
+            (Value::Object(_), Value::String(text)) => match serde_json::from_str(text) {
+                Ok(document) => self.same(expected, &document, at),
+                Err(_) => Err(format!("{at}: {text:?} is no document")),
+            },
+            (Value::String(expected), got) => {
+                let shown = got.as_str().map_or_else(|| got.to_string(), String::from);
+                if self.stands_for(expected, &shown) {
+                    Ok(())
+                } else {
+                    Err(format!("{at}: {expected:?} was recorded, {shown:?} came"))
+                }
+            }
+            (expected, got) if expected == got => Ok(()),
+            (expected, got) => Err(format!("{at}: {expected} was recorded, {got} came")),
+        }
+    }
+
+    /// Whether a string with placeholders stands for another.
+    fn stands_for(&mut self, expected: &str, got: &str) -> bool {
+        if expected == "date" || expected == "datetime" {
+            return !got.is_empty();
+        }
+        let placeholder = Regex::new("<[a-z0-9-]+(:[0-9]+)?>").unwrap();
+        let mut pattern = String::from("(?s)^");
+        let mut names = Vec::new();
+        let mut end = 0;
+        for found in placeholder.find_iter(expected) {
+            pattern += &regex::escape(&expected[end..found.start()]);
+            pattern += if found.start() == 0 && found.end() == expected.len() { "(.+)" } else { "([^:]+)" };
+            names.push(found.as_str());
+            end = found.end();
+        }
+        pattern += &(regex::escape(&expected[end..]) + "$");
+        let pattern = Regex::new(&pattern).unwrap();
+        let Some(captures) = pattern.captures(got) else { return false };
+        names.iter().zip(captures.iter().skip(1)).all(|(name, value)| {
+            let value = value.unwrap().as_str().to_owned();
+            if LOOSE.contains(name) {
+                return true;
+            }
+            match self.known.get(*name) {
+                Some(known) => *known == value,
+                None if name.starts_with("<uuid:") && self.known.values().any(|known| *known == value) => {
+                    false
+                }
+                None => {
+                    self.known.insert((*name).to_owned(), value);
+                    true
+                }
+            }
+        })
+    }
+}
+
+/// An answer as the SDK that recorded AWS's shows it: status, and an error's name and words beside its members.
+fn as_boto_reads(got: &Got) -> Value {
+    let mut shown = if got.body.is_empty() { json!({}) } else { got.json() };
+    if let Some(name) = got.header("x-amzn-errortype") {
+        let message = shown.get("message").or_else(|| shown.get("Message")).cloned();
+        // Errors that the service model does not have are shown without members.
+        if name == "ValidationException" || name == "AccessDeniedException" {
+            shown = json!({});
+        }
+        shown["Error"] = json!({ "Code": name, "Message": message });
+    }
+    shown["ResponseMetadata"] = json!({ "HTTPHeaders": {}, "HTTPStatusCode": got.status.as_u16() });
+    shown
+}
+
+/// A node with the runtime of the recordings.
+async fn node() -> Node {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("runtimes")).unwrap();
+    std::fs::write(dir.path().join("runtimes/python3.12.pack"), "").unwrap();
+    Node::at(dir).await
+}
+
+impl Node {
+    /// The recordings' function: handler, timeout and an empty environment.
+    async fn recorded_function(&self, name: &str) -> Got {
+        let members = [
+            ("/Runtime", json!("python3.12")),
+            ("/Handler", json!("handler.handler")),
+            ("/Timeout", json!(30)),
+            ("/Environment", json!({ "Variables": {} })),
+        ];
+        let created = self.create(&with(request(name), &members)).await;
+        self.settled(name).await;
+        created
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Got {
+        self.call("POST", path, body.to_string()).await
+    }
+
+    async fn delete(&self, path: &str) -> Got {
+        self.call("DELETE", path, Body::empty()).await
+    }
+}
+
+#[test]
+fn a_placeholder_stands_for_one_value() {
+    let mut recorded = Recorded {
+        test: "t".into(),
+        answers: json!({}),
+        known: HashMap::new(),
+        compared: 0,
+        differing: Vec::new(),
+    };
+    assert!(recorded.stands_for("arn:<partition>:function:<function-name:1>", "arn:aws:function:f"));
+    assert!(recorded.stands_for("<function-name:1>", "f"));
+    assert!(!recorded.stands_for("<function-name:1>", "g"));
+    assert!(!recorded.stands_for("arn:<partition>:x", "arn:aws:y"));
+}
