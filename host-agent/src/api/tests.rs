@@ -39,6 +39,7 @@ mod aliases;
 mod bodies;
 mod chunks;
 mod concurrency;
+mod constraints;
 mod create;
 mod egress;
 mod event_invokes;
