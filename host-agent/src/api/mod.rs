@@ -8,6 +8,7 @@
 mod aliases;
 mod call;
 mod chunks;
+mod code_signing;
 mod concurrency;
 mod constraints;
 mod downloads;

@@ -14,7 +14,8 @@ use axum::{
 };
 
 use super::{
-    ApiError, App, aliases, concurrency, event_invokes, functions, invocations, permissions, tags, versions,
+    ApiError, App, aliases, code_signing, concurrency, event_invokes, functions, invocations, permissions,
+    tags, versions,
 };
 
 /// An operation of AWS's service model.
@@ -69,13 +70,13 @@ operations! {
     "GetAccountSettings" GET "/2016-08-19/account-settings" => functions::account_settings;
     "GetAlias" GET "/2015-03-31/functions/{FunctionName}/aliases/{Name}" => aliases::get;
     "GetCapacityProvider" GET "/2025-11-30/capacity-providers/{CapacityProviderName}";
-    "GetCodeSigningConfig" GET "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}";
+    "GetCodeSigningConfig" GET "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}" => code_signing::none;
     "GetDurableExecution" GET "/2025-12-01/durable-executions/{DurableExecutionArn}";
     "GetDurableExecutionHistory" GET "/2025-12-01/durable-executions/{DurableExecutionArn}/history";
     "GetDurableExecutionState" GET "/2025-12-01/durable-executions/{DurableExecutionArn}/state";
     "GetEventSourceMapping" GET "/2015-03-31/event-source-mappings/{UUID}";
     "GetFunction" GET "/2015-03-31/functions/{FunctionName}" => functions::get;
-    "GetFunctionCodeSigningConfig" GET "/2020-06-30/functions/{FunctionName}/code-signing-config";
+    "GetFunctionCodeSigningConfig" GET "/2020-06-30/functions/{FunctionName}/code-signing-config" => code_signing::get_of_function;
     "GetFunctionConcurrency" GET "/2019-09-30/functions/{FunctionName}/concurrency" => concurrency::get;
     "GetFunctionConfiguration" GET "/2015-03-31/functions/{FunctionName}/configuration" => functions::get_configuration;
     "GetFunctionEventInvokeConfig" GET "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::get;
@@ -94,14 +95,14 @@ operations! {
     "InvokeWithResponseStream" POST "/2021-11-15/functions/{FunctionName}/response-streaming-invocations";
     "ListAliases" GET "/2015-03-31/functions/{FunctionName}/aliases" => aliases::list;
     "ListCapacityProviders" GET "/2025-11-30/capacity-providers";
-    "ListCodeSigningConfigs" GET "/2020-04-22/code-signing-configs";
+    "ListCodeSigningConfigs" GET "/2020-04-22/code-signing-configs" => code_signing::list;
     "ListDurableExecutionsByFunction" GET "/2025-12-01/functions/{FunctionName}/durable-executions";
     "ListEventSourceMappings" GET "/2015-03-31/event-source-mappings";
     "ListFunctionEventInvokeConfigs" GET "/2019-09-25/functions/{FunctionName}/event-invoke-config/list" => event_invokes::list;
     "ListFunctionUrlConfigs" GET "/2021-10-31/functions/{FunctionName}/urls";
     "ListFunctionVersionsByCapacityProvider" GET "/2025-11-30/capacity-providers/{CapacityProviderName}/function-versions";
     "ListFunctions" GET "/2015-03-31/functions" => functions::list;
-    "ListFunctionsByCodeSigningConfig" GET "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}/functions";
+    "ListFunctionsByCodeSigningConfig" GET "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}/functions" => code_signing::none;
     "ListLayerVersions" GET "/2018-10-31/layers/{LayerName}/versions";
     "ListLayers" GET "/2018-10-31/layers";
     "ListProvisionedConcurrencyConfigs" GET "/2019-09-30/functions/{FunctionName}/provisioned-concurrency?List=ALL";

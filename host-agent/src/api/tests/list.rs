@@ -72,3 +72,25 @@ async fn account_settings_count_what_is_there() {
     assert_eq!(settings["AccountLimit"], limits);
     assert_eq!(settings["AccountUsage"], json!({ "FunctionCount": 1, "TotalCodeSize": created["CodeSize"] }));
 }
+
+#[tokio::test]
+async fn there_is_no_code_signing_to_read() {
+    let node = Node::new().await;
+    node.function("f").await;
+    let of_function = |name: &str| format!("/2020-06-30/functions/{name}/code-signing-config");
+    assert_eq!(node.get(&of_function("f")).await.ok(200), json!({}));
+    let missing = "Function not found: arn:aws:lambda:us-east-1:000000000000:function:no";
+    node.get(&of_function("no")).await.is_error(404, "ResourceNotFoundException", missing);
+    let configs = "/2020-04-22/code-signing-configs";
+    assert_eq!(node.get(&format!("{configs}/")).await.ok(200), json!({ "CodeSigningConfigs": [] }));
+    let arn = "arn:aws:lambda:us-east-1:000000000000:code-signing-config:csc-0123456789abcdef0";
+    let message = format!("The Lambda code signing configuration {arn} can not be found.");
+    for path in [format!("{configs}/{arn}"), format!("{configs}/{arn}/functions")] {
+        node.get(&path).await.is_error(404, "ResourceNotFoundException", &message);
+    }
+    let refused = node.get(&format!("{configs}/f")).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.header("x-amzn-errortype")),
+        (400, Some("ValidationException"))
+    );
+}
