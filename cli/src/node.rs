@@ -25,7 +25,7 @@ struct Node {
 
 /// Asks and prints.
 pub(crate) fn run(client: &Client, json: bool) -> Result<()> {
-    let answer = client.call("GET", PATH)?;
+    let answer = client.call("GET", PATH, Vec::new())?;
     if json {
         println!("{}", String::from_utf8_lossy(&answer));
     } else {
