@@ -227,6 +227,7 @@ fn sockets() -> Vec<SyscallRule> {
 fn helpers() -> Vec<SyscallRule> {
     vec![
         allow!(SYS_execve, "a helper becomes its program; landlock says which"),
+        allow!(SYS_chdir, "a helper begins in its directory"),
         allow!(SYS_dup, "mkfs.erofs has its scratch data in the image's file"),
         allow!(SYS_dup2, "a helper's standard streams"),
         allow!(SYS_wait4, "a helper's end"),

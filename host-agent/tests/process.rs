@@ -11,6 +11,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
@@ -76,10 +77,18 @@ fn a_bomb_is_stopped_before_it_fills_the_disk() {
 
 /// A daemon on a port of its own; its log lines, up to the one that says where it serves.
 fn serve(dir: &Path) -> (Child, String) {
+    serve_with(dir, "")
+}
+
+/// The same with more lines in its configuration.
+fn serve_with(dir: &Path, more: &str) -> (Child, String) {
     let config = dir.join("agent.toml");
     let state = dir.join("state");
-    let lines =
-        format!("listen = '127.0.0.1:0'\nstate_dir = '{}'\nlib_dir = '{}'", state.display(), dir.display());
+    let lines = format!(
+        "listen = '127.0.0.1:0'\nstate_dir = '{}'\nlib_dir = '{}'\n{more}",
+        state.display(),
+        dir.display()
+    );
     std::fs::write(&config, lines).unwrap();
     let mut child = agent().arg("serve").arg("--config").arg(config).arg("--no-auth").spawn().unwrap();
     let log = BufReader::new(child.stderr.take().unwrap());
@@ -121,6 +130,32 @@ fn every_thread_of_the_daemon_is_confined() {
     for status in threads {
         assert!(status.contains("\nSeccomp:\t2\n") && status.contains("\nNoNewPrivs:\t1\n"), "{status}");
     }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// The helpers have the daemon's jail around their own. What takes mkfs.erofs's place here makes no image, which is the node's
+/// fault and not the zip's.
+#[test]
+fn an_upload_is_unpacked_inside_the_daemons_jail() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("runtimes")).unwrap();
+    std::fs::write(dir.path().join("runtimes/python3.13.pack"), "").unwrap();
+    let (mut child, address) = serve_with(dir.path(), "mkfs_erofs = '/bin/true'");
+    let zip = BASE64_STANDARD.encode(zip_of("app.py", b"def handler(event, context): pass"));
+    let body = format!(
+        r#"{{"FunctionName": "f", "Runtime": "python3.13", "Handler": "app.handler", "Role": "arn:aws:iam::000000000000:role/r", "Code": {{"ZipFile": "{zip}"}}}}"#
+    );
+    let mut client = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST /2015-03-31/functions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    client.write_all(head.as_bytes()).unwrap();
+    client.write_all(body.as_bytes()).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
     child.kill().unwrap();
     child.wait().unwrap();
 }

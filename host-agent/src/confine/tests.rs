@@ -116,3 +116,13 @@ fn the_filter_compiles_and_leaves_nothing_that_helps_whoever_took_the_agent_over
         assert!(!forbidden.contains(&name), "{name} is allowed");
     }
 }
+
+#[test]
+fn what_a_helper_calls_is_left_to_it() {
+    let own = filter().rules;
+    for helper in confined::filters() {
+        for rule in helper.rules {
+            assert!(own.iter().any(|own| own.name == rule.name), "{}: {}", helper.name, rule.name);
+        }
+    }
+}
