@@ -1,5 +1,5 @@
 //! What the node's kernel says of how it is closed, looked at once, before the agent confines itself: told in the log, and to who
-//! asks (`GET /tinderbox/node`). What it should say is in `docs/adr/0023-system-that-does-not-change.md`; this judges nothing.
+//! asks (`GET /tinderbox/node`). What it should say is in `docs/adr/0024-system-that-does-not-change.md`; this judges nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;

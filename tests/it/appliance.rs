@@ -1,5 +1,5 @@
 //! How a booted node is closed: what its production form says of itself over the API, and what root finds on a `devtools` one,
-//! which differs by a way in and a root that can be written (`docs/adr/0023-system-that-does-not-change.md`).
+//! which differs by a way in and a root that can be written (`docs/adr/0024-system-that-does-not-change.md`).
 
 use serde_json::{Value, json};
 

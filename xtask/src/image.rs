@@ -26,7 +26,7 @@ const SEED: &str = "7a1d3c52-6f0b-4c9e-9a55-7d1f0e2b4c11";
 /// `image/mkosi.profiles/disk`). `audit=0 quiet` halve the boot under emulation; without `no_timer_check` the kernel
 /// panics when a busy host delays the first ticks of an emulated timer; any other panic restarts the node. Root may not
 /// change the running kernel nor read its memory; every mitigation that the processor needs is on; nobody has huge pages who
-/// did not ask; `/var` is memory (docs/adr/0023-system-that-does-not-change.md).
+/// did not ask; `/var` is memory (docs/adr/0024-system-that-does-not-change.md).
 pub(crate) const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 audit=0 no_timer_check panic=10 \
     lockdown=confidentiality mitigations=auto transparent_hugepage=madvise systemd.show_status=auto systemd.volatile=state";
 
