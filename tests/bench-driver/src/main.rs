@@ -6,8 +6,10 @@
 
 mod boot;
 mod entry;
+mod fair;
 mod images;
 mod invoke;
+mod jail;
 mod memory;
 mod node;
 mod ours;
@@ -43,7 +45,9 @@ const ORDER: &[Part] = &[
     Part::Boot,
     Part::Snapshot,
     Part::Touch,
+    Part::Jail,
     Part::Invoke,
+    Part::Fair,
     Part::Shared,
     Part::Resume,
     Part::Images,
@@ -80,7 +84,7 @@ fn run() -> Result<()> {
     let text = fs::read_to_string(&path).with_context(|| format!("read the plan {path}"))?;
     let plan: Plan = serde_json::from_str(&text).with_context(|| format!("parse the plan {path}"))?;
     // The agent may still be on its way; what asks nothing of it does not wait.
-    if plan.parts.iter().any(|part| !matches!(part, Part::Boot | Part::Snapshot | Part::Touch)) {
+    if plan.parts.iter().any(|part| !matches!(part, Part::Boot | Part::Snapshot | Part::Touch | Part::Jail)) {
         Caller::new(&plan).wait_until_there()?;
     }
     for part in ORDER {
@@ -96,7 +100,9 @@ fn measure(part: Part, plan: &Plan) -> Result<()> {
         Part::Boot => print(&boot::measure(plan)?),
         Part::Snapshot => print(&snapshot::measure(plan)?),
         Part::Touch => print(&touch::measure(plan)?),
+        Part::Jail => print(&jail::measure(plan)?),
         Part::Invoke => print(&invoke::measure(plan)?),
+        Part::Fair => print(&fair::measure(plan)?),
         Part::Resume => resume::measure(plan),
         Part::Shared => print(&shared::measure(plan)?),
         Part::Images => print(&images::measure(plan)?),

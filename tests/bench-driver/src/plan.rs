@@ -14,8 +14,12 @@ pub(crate) enum Part {
     Snapshot,
     /// Clones of a guest that touches memory, from a disk.
     Touch,
+    /// What a jail costs.
+    Jail,
     /// Invocations of a warm function.
     Invoke,
+    /// The same beside a noisy neighbour.
+    Fair,
     /// Cold starts of a function.
     Resume,
     /// What snapshots have in common.
@@ -44,6 +48,10 @@ pub(crate) struct Plan {
     pub(crate) parts: Vec<Part>,
     /// Our VMM.
     pub(crate) vmm: PathBuf,
+    /// What starts it in a jail.
+    pub(crate) launcher: PathBuf,
+    /// Starts in a jail, and as many without one.
+    pub(crate) jailed_starts: u32,
     /// Guest kernel, the same for both VMMs.
     pub(crate) kernel: PathBuf,
     /// Guest initrd, the same for both VMMs.
@@ -74,6 +82,8 @@ pub(crate) struct Plan {
     pub(crate) warm_invokes: u32,
     /// Warm invocations of each of the eight callers at concurrency 8; 0 leaves the figure out.
     pub(crate) warm_invokes_by_eight: u32,
+    /// Zip file of `tests/functions/noisy`.
+    pub(crate) noisy_zip: PathBuf,
     /// Zip file of the same function behind `tests/functions/ends`.
     pub(crate) resume_zip: PathBuf,
     /// Cold starts of it that boot.

@@ -21,6 +21,8 @@ const LIB_DIR: &str = "/usr/lib/tinderbox";
 /// Of `image/mkosi.extra/etc/tinderbox/agent.toml`.
 const STATE_DIR: &str = "/var/lib/tinderbox";
 const FUNCTION: &str = "image/examples/hello";
+/// What a neighbour does.
+const NOISY: &str = "tests/functions/noisy";
 /// Laid beside the function where its sandboxes have to end, or to be held.
 const ENDS: &str = "tests/functions/ends";
 /// Boots of each VMM: enough for a median.
@@ -31,6 +33,8 @@ const SNAPSHOTS: u32 = 5;
 const LOADS: u32 = 10;
 /// Clones that touch memory, of each kind: each empties the page cache first.
 const TOUCHES: u32 = 5;
+/// Starts in a jail, whose mean counts.
+const JAILED_STARTS: u32 = 40;
 /// Functions created: enough for a median.
 const CREATES: u32 = 5;
 const WARM_INVOKES: u32 = 100;
@@ -77,8 +81,12 @@ pub(crate) enum Part {
     Snapshot,
     /// Clones of a minimal guest that touches memory, with and without a working set, and a peer's.
     Touch,
+    /// What a sandbox's jail costs.
+    Jail,
     /// A function's first answer, and warm invocations.
     Invoke,
+    /// Warm invocations beside a noisy neighbour.
+    Fair,
     /// Cold starts of a function, booted and resumed.
     Resume,
     /// What snapshots of functions on one runtime have in common.
@@ -174,12 +182,16 @@ fn write_extra(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<()> {
     let ending = dir_of_both(ctx, &root.with_file_name("ending"))?;
     fs::write(bench.join("resume.zip"), run::zip_of(ctx, &ending)?)
         .context("write the function that ends")?;
+    fs::write(bench.join("noisy.zip"), run::zip_of(ctx, &ctx.path(NOISY))?)
+        .context("write the noisy function")?;
     let image_zip = write_images(ctx, extent, root)?;
     fs::write(bench.join("image.zip"), image_zip).context("write the function for images")?;
     let at = |name: &str| format!("/{BENCH_DIR}/{name}");
     let plan = serde_json::json!({
         "parts": extent.parts,
         "vmm": format!("{LIB_DIR}/vmm"),
+        "launcher": format!("{LIB_DIR}/launcher"),
+        "jailed_starts": JAILED_STARTS,
         "kernel": format!("{LIB_DIR}/guest/vmlinux"),
         "initrd": format!("{LIB_DIR}/guest/initrd.cpio"),
         "firecracker": peer.map(|_| at("firecracker")),
@@ -195,6 +207,7 @@ fn write_extra(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<()> {
         "creates": CREATES,
         "warm_invokes": WARM_INVOKES,
         "warm_invokes_by_eight": WARM_INVOKES_BY_EIGHT,
+        "noisy_zip": at("noisy.zip"),
         "resume_zip": at("resume.zip"),
         "cold_boots": COLD_BOOTS,
         "clones": if extent.crowds { CLONES } else { ALONE },
@@ -244,9 +257,10 @@ fn write_units(root: &Path, driver: &str, plan: &str) -> Result<()> {
     let units = root.join("usr/lib/systemd/system");
     let drop_in = units.join("tinderbox-agent.service.d");
     fs::create_dir_all(&drop_in).with_context(|| format!("create {}", drop_in.display()))?;
+    // Mounts of its own, as the launcher's unit has: the root of an initrd cannot be left, a bind mount of it can.
     let unit = format!(
         "[Unit]\nAfter=tinderbox-agent.service\n\n\
-         [Service]\nType=exec\nExecStart={driver} {plan}\nStandardOutput=tty\nTTYPath=/dev/ttyS0\n"
+         [Service]\nType=exec\nExecStart={driver} {plan}\nStandardOutput=tty\nTTYPath=/dev/ttyS0\nPrivateMounts=yes\n"
     );
     fs::write(units.join("tinderbox-bench.service"), unit).context("write the driver's unit")?;
     fs::write(drop_in.join("bench.conf"), "[Unit]\nWants=tinderbox-bench.service\n")

@@ -53,6 +53,7 @@ const PEER: &str = "firecracker";
 const LIMITS: &[(&str, f64)] = &[
     ("vmm_private_memory", 4.0 * 1024.0 * 1024.0),
     ("agent_cpu_per_warm_invoke", 1000.0),
+    ("jail_cpu_per_start", 2000.0),
     // However many read a content, each chunk of it is fetched once.
     ("chunk_readers_64_fetches", 1.0),
     ("crowd_64_origin_reads", 1.0),
@@ -60,7 +61,7 @@ const LIMITS: &[(&str, f64)] = &[
 ];
 
 /// Beginnings of figures whose tail matters as much as their middle.
-const WITH_TAIL: &[&str] = &["warm_invoke", "resume_", "restore_"];
+const WITH_TAIL: &[&str] = &["warm_invoke", "resume_", "restore_", "fair_"];
 
 /// Unit of a figure that is one median divided by another, as it is held against a limit.
 pub(crate) const RATIO: &str = "ratio";
@@ -162,6 +163,11 @@ const PROMISES: &[Promise] = &[
 /// for ever.
 const TAIL: (&str, f64) = ("restore_crowd_64", 4.0);
 
+/// The tail of a function's calls beside a neighbour that is noisy in one way, held against its tail when all is quiet.
+const QUIET: &str = "fair_quiet";
+const NOISE: &[&str] = &["fair_cpu", "fair_memory", "fair_disk", "fair_network", "fair_vsock"];
+const FAIR: f64 = 1.5;
+
 /// All figures of a run, in the order of their samples, and what is promised of them.
 pub(crate) fn figures(all: &[Samples]) -> Vec<Figure> {
     let mut figures = Vec::new();
@@ -181,7 +187,14 @@ pub(crate) fn figures(all: &[Samples]) -> Vec<Figure> {
     }
     figures.extend(PROMISES.iter().filter_map(|promise| promise.figure(all)));
     figures.extend(tail(all));
+    figures.extend(NOISE.iter().filter_map(|noise| fairness(noise, all)));
     figures
+}
+
+fn fairness(noise: &str, all: &[Samples]) -> Option<Figure> {
+    let (quiet, noisy) = (sorted_of(QUIET, all)?, sorted_of(noise, all)?);
+    let value = percentile(&noisy, 99) / percentile(&quiet, 99);
+    Some(ratio(format!("{noise}_p99_of_quiet"), value, noisy.len(), FAIR))
 }
 
 fn tail(all: &[Samples]) -> Option<Figure> {

@@ -1,0 +1,167 @@
+//! What a jail costs: processor time from a request to the launcher to the end of a `vmm` that is told to end at once, against that of
+//! the same program started by a plain fork. The launcher is one of our own, in a control group of its own, which counts the time of
+//! all that was ever in it.
+
+use std::{
+    fs,
+    io::Read as _,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use jail::launch::{Allotment, Answer, MAX_ANSWER_LEN};
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket, socketpair,
+    },
+};
+
+use crate::{
+    Figure,
+    node::{SETTLE, rest},
+    plan::Plan,
+};
+
+/// Counts both.
+const GROUP: &str = "/sys/fs/cgroup/bench-jail";
+const CONTROLLERS: &str = "cpu,memory,pids";
+/// That of a function of the smallest size.
+const ALLOTMENT: Allotment = Allotment { memory_mib: 296, cpu_weight: 7, cpu_percent: 200 };
+
+pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
+    let _inside = Inside::enter()?;
+    let launcher = Launcher::start(plan)?;
+    // The first one meets a page cache without its program, and a launcher that has prepared nothing.
+    launcher.start_one()?;
+    rest(SETTLE);
+    let jailed_us = mean_us(plan.jailed_starts, || launcher.start_one())?;
+    let plain_us = mean_us(plan.jailed_starts, || start_plainly(plan))?;
+    Ok(vec![
+        Figure::new("jailed_start_cpu", "us", vec![jailed_us]),
+        Figure::new("plain_start_cpu", "us", vec![plain_us]),
+        Figure::new("jail_cpu_per_start", "us", vec![jailed_us - plain_us]),
+    ])
+}
+
+/// Processor time of the group for each of so many.
+fn mean_us(times: u32, start: impl Fn() -> Result<()>) -> Result<f64> {
+    let before = usage_us()?;
+    (0..times).try_for_each(|_| start())?;
+    // What the launcher does behind its answer is part of the price.
+    rest(SETTLE);
+    Ok((usage_us()? - before) / f64::from(times))
+}
+
+/// `usage_usec` of the group.
+fn usage_us() -> Result<f64> {
+    let text = fs::read_to_string(format!("{GROUP}/cpu.stat")).context("read the group's time")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
+    line.and_then(|number| number.parse().ok()).context("the group counts no time")
+}
+
+/// A launcher, and the connection to it. Killed and reaped when dropped.
+struct Launcher {
+    child: Child,
+    connection: OwnedFd,
+}
+
+impl Launcher {
+    fn start(plan: &Plan) -> Result<Self> {
+        let path = std::env::temp_dir().join("bench-launcher.sock");
+        let listener = seqpacket()?;
+        bind(listener.as_raw_fd(), &UnixAddr::new(&path)?).context("listen for the launcher")?;
+        listen(&listener, Backlog::new(1)?)?;
+        let child = Command::new(&plan.launcher)
+            .arg("--program")
+            .arg(&plan.vmm)
+            .args(["--group", GROUP, "--controllers", CONTROLLERS, "--agent", "0"])
+            .stdin(Stdio::from(listener))
+            .spawn()
+            .context("start a launcher")?;
+        let connection = seqpacket()?;
+        connect(connection.as_raw_fd(), &UnixAddr::new(&path)?).context("connect to the launcher")?;
+        Ok(Self { child, connection })
+    }
+
+    /// Has a process started that is told to end, and waits until it has.
+    fn start_one(&self) -> Result<()> {
+        let (ours, theirs) = control()?;
+        let (_said, stderr) = std::io::pipe().context("make a pipe")?;
+        let fds = [theirs.as_fd(), stderr.as_fd()];
+        vmm_api::send(self.connection.as_fd(), &ALLOTMENT.to_request(), &fds)?;
+        let mut packet = [0; MAX_ANSWER_LEN];
+        let (len, fds) = vmm_api::receive(self.connection.as_fd(), &mut packet)?;
+        match Answer::from_packet(&packet[..len])? {
+            Answer::Started { .. } => {}
+            Answer::Failed { text } => bail!("the launcher started nothing: {text}"),
+        }
+        let [_end, status] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Errno::EBADMSG)?;
+        drop(ours);
+        let mut ended = Vec::new();
+        fs::File::from(status).read_to_end(&mut ended)?;
+        ensure!(ended == [0; 4], "the process ended with {ended:?}");
+        Ok(())
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        // Both fail only when it is reaped already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The same program by a plain fork, in the same group.
+fn start_plainly(plan: &Plan) -> Result<()> {
+    let (ours, theirs) = control()?;
+    let mut child = Command::new(&plan.vmm)
+        .args(["--control-fd", "0"])
+        .stdin(Stdio::from(theirs))
+        .spawn()
+        .context("start a VMM")?;
+    drop(ours);
+    let status = child.wait().context("wait for a VMM")?;
+    ensure!(status.success(), "a VMM ended with {status}");
+    Ok(())
+}
+
+/// This process is in the group, and so is all that it starts, until this is dropped.
+struct Inside {
+    before: PathBuf,
+}
+
+impl Inside {
+    fn enter() -> Result<Self> {
+        let text = fs::read_to_string("/proc/self/cgroup").context("read this process's group")?;
+        let path =
+            text.trim_end().strip_prefix("0::/").context("this process is in no group of version 2")?;
+        let place = Path::new(GROUP).join("starter");
+        fs::create_dir_all(&place).context("make a control group")?;
+        move_to(&place)?;
+        Ok(Self { before: Path::new("/sys/fs/cgroup").join(path) })
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        // The group is there as long as its unit runs, which is this process.
+        let _ = move_to(&self.before);
+    }
+}
+
+fn move_to(group: &Path) -> Result<()> {
+    fs::write(group.join("cgroup.procs"), std::process::id().to_string()).context("enter a control group")
+}
+
+fn control() -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .context("make a socket pair")
+}
+
+fn seqpacket() -> Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("make a socket")
+}
