@@ -100,7 +100,7 @@ impl App {
 pub(crate) fn router(app: Arc<App>) -> Router {
     let operations = operations::routes()
         .route("/tinderbox/node", get(node))
-        .route("/tinderbox/egress/{name}", get(egress::get).put(egress::put).delete(egress::delete))
+        .route("/tinderbox/egress/{FunctionName}", get(egress::get).put(egress::put).delete(egress::delete))
         .route("/tinderbox/chunks", get(chunks::stats))
         .route("/tinderbox/chunks/verify", post(chunks::verify))
         .route("/tinderbox/chunks/gc", post(chunks::gc))
