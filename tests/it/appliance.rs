@@ -28,7 +28,7 @@ pub(crate) fn assert_closed(told: &Value) {
         ("modules_disabled", json!("1")),
         ("swaps", json!(0)),
         ("page_merging", json!("0")),
-        ("huge_pages", json!("madvise")),
+        ("huge_pages", json!("always")),
     ] {
         assert_eq!(told[name], value, "{name} of {told}");
     }

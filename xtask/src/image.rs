@@ -25,10 +25,10 @@ const SEED: &str = "7a1d3c52-6f0b-4c9e-9a55-7d1f0e2b4c11";
 /// How the system is started, whoever loads the kernel (the disk's unified kernel image has the same from
 /// `image/mkosi.profiles/disk`). `audit=0 quiet` halve the boot under emulation; without `no_timer_check` the kernel
 /// panics when a busy host delays the first ticks of an emulated timer; any other panic restarts the node. Root may not
-/// change the running kernel nor read its memory; every mitigation that the processor needs is on; nobody has huge pages who
-/// did not ask; `/var` is memory (docs/adr/0024-system-that-does-not-change.md).
+/// change the running kernel nor read its memory; every mitigation that the processor needs is on; guests that boot have
+/// huge pages; `/var` is memory (docs/adr/0024-system-that-does-not-change.md).
 pub(crate) const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 audit=0 no_timer_check panic=10 \
-    lockdown=confidentiality mitigations=auto transparent_hugepage=madvise systemd.show_status=auto systemd.volatile=state";
+    lockdown=confidentiality mitigations=auto transparent_hugepage=always systemd.show_status=auto systemd.volatile=state";
 
 /// Who an image is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -232,9 +232,22 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// How a node is started on which something is to be measured that a closed one keeps to itself: by tracing its kernel.
+pub(crate) fn traceable_command_line() -> String {
+    KERNEL_COMMAND_LINE.replace("lockdown=confidentiality", "lockdown=integrity")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_is_measured_differs_by_one_word() {
+        let traceable = traceable_command_line();
+        let differ =
+            KERNEL_COMMAND_LINE.split(' ').zip(traceable.split(' ')).filter(|(one, other)| one != other);
+        assert_eq!(differ.collect::<Vec<_>>(), [("lockdown=confidentiality", "lockdown=integrity")]);
+    }
 
     #[test]
     fn both_forms_of_the_system_are_started_alike() {

@@ -108,11 +108,14 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
     let boot = match spec.way {
         Way::Direct => {
             let Netboot { kernel, initrd } = Netboot::ensure(ctx, spec.profile, &payload)?;
-            let initrd = match &spec.extra {
-                Some(tree) => image::with_tree(&initrd, tree, &spec.dir.join("initrd"))?,
-                None => initrd,
+            let (initrd, command_line) = match &spec.extra {
+                Some(tree) => (
+                    image::with_tree(&initrd, tree, &spec.dir.join("initrd"))?,
+                    image::traceable_command_line(),
+                ),
+                None => (initrd, image::KERNEL_COMMAND_LINE.to_owned()),
             };
-            Boot::Direct { kernel, initrd }
+            Boot::Direct { kernel, initrd, command_line }
         }
         Way::Uefi => Boot::Uefi { disk: image::disk(ctx, &payload)? },
     };

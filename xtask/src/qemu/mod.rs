@@ -26,7 +26,7 @@ const STATE_BYTES: u64 = 16 << 30;
 /// What the machine starts from.
 pub(crate) enum Boot {
     /// QEMU itself loads the kernel: the fastest way.
-    Direct { kernel: PathBuf, initrd: PathBuf },
+    Direct { kernel: PathBuf, initrd: PathBuf, command_line: String },
     /// The firmware starts the disk's unified kernel image; the disk is not written to.
     Uefi { disk: PathBuf },
 }
@@ -135,11 +135,9 @@ impl Machine {
 
     fn boot_args(&self) -> Vec<String> {
         match &self.boot {
-            Boot::Direct { kernel, initrd } => {
+            Boot::Direct { kernel, initrd, command_line } => {
                 let (kernel, initrd) = (kernel.display().to_string(), initrd.display().to_string());
-                ["-kernel", &kernel, "-initrd", &initrd, "-append", crate::image::KERNEL_COMMAND_LINE]
-                    .map(str::to_owned)
-                    .into()
+                ["-kernel", &kernel, "-initrd", &initrd, "-append", command_line].map(str::to_owned).into()
             }
             Boot::Uefi { disk } => {
                 let code = format!("if=pflash,format=raw,readonly=on,file={OVMF_CODE}");
@@ -173,7 +171,7 @@ mod tests {
 
     fn machine() -> Machine {
         Machine {
-            boot: Boot::Direct { kernel: "/k".into(), initrd: "/i".into() },
+            boot: Boot::Direct { kernel: "/k".into(), initrd: "/i".into(), command_line: "quiet".into() },
             accelerator: Accelerator::Emulated,
             cpus: 2,
             memory_mib: 4096,
