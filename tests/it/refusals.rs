@@ -191,8 +191,11 @@ fn what_is_not_built_yet_is_refused_and_never_pretended() {
     let client = shared.node.client();
     let function = Function::python("hello").deploy(&client);
     let missing = [
-        ("put_function_event_invoke_config", json!({ "MaximumRetryAttempts": 1 })),
-        ("put_function_concurrency", json!({ "ReservedConcurrentExecutions": 1 })),
+        (
+            "put_provisioned_concurrency_config",
+            json!({ "Qualifier": "1", "ProvisionedConcurrentExecutions": 1 }),
+        ),
+        ("put_function_recursion_config", json!({ "RecursiveLoop": "Terminate" })),
         ("create_function_url_config", json!({ "AuthType": "NONE" })),
         ("invoke", json!({ "InvocationType": "Event", "Payload": bytes(b"{}") })),
     ];
