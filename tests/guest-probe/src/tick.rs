@@ -26,7 +26,10 @@ use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 use nix::unistd::Pid;
 
 /// Between two lines.
-const ROUND: Duration = Duration::from_millis(10);
+const ROUND: Duration = Duration::from_millis(20);
+/// Between two counts: several of them in a round. Timers of four processors every millisecond were more than an emulated
+/// host could serve beside a boot.
+const COUNT: Duration = Duration::from_millis(4);
 /// Memory with a pattern.
 const PATTERN_LEN: usize = 8 << 20;
 /// Of which so much is looked at in a round.
@@ -96,7 +99,7 @@ fn count(cpu: usize, counter: &AtomicU64) {
             println!("probe: wrong: time went back on processor {cpu}");
         }
         before = now;
-        wait(Duration::from_millis(1));
+        wait(COUNT);
     }
 }
 

@@ -90,8 +90,11 @@ fn main() -> Result<()> {
 
 fn run(plan: &Plan, folder: &Path) -> Result<()> {
     let original = Disks::make(folder, "original", [0x11, 0x33], 8)?;
+    let began = Instant::now();
     let mut first = boot(plan, &original)?;
-    ensure!(first.greeting()? == "hello 1");
+    let greeting = first.greeting()?;
+    ensure!(greeting == "hello 1", "a guest that booted says {greeting:?}");
+    println!("driver: booted in {} ms", began.elapsed().as_millis());
     let mut ticks = Ticks::after(0, Kernel::Untold);
     let expected = |disks: &Disks| format!("cpus={} disks={}", plan.shape.vcpu_count, disks.said());
     ticks.follow(&mut first, TICKS, &expected(&original))?;
@@ -282,7 +285,7 @@ impl Ticks {
             ensure!(number == self.last + 1, "tick {number} after {}", self.last);
             self.last = number;
             seen += 1;
-            // A processor may miss a round of ten milliseconds when the host is slow; not for ever.
+            // A processor may miss a round of 20 ms when the host is slow; not for ever.
             if seen >= count && rest == expected && self.rekeyed == told {
                 return Ok(());
             }

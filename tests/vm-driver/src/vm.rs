@@ -7,12 +7,16 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use vmm_api::{Client, MAX_PACKET_LEN, Request, Response};
 
-/// How long a guest may take for anything, ms: what a loaded, emulated machine needs, and no test waits longer.
-const PATIENCE_MS: u16 = 60_000;
+/// How long a guest may take for anything, ms: what a loaded, emulated machine needs, and no test waits longer. A guest
+/// with four processors boots in 10 s when nothing else runs, and has been seen to take more than 60 s beside two others.
+const PATIENCE_MS: i32 = 180_000;
+
+/// What is shown of a console that does not end, at most.
+const LAST_WORDS_LEN: usize = 64 * 1024;
 
 /// How long a console says nothing before it is taken to have ended, ms.
 const SILENCE_MS: u16 = 2_000;
@@ -100,11 +104,11 @@ impl Vm {
     }
 
     /// What the guest's console says until it falls silent, for an error.
-    pub(crate) fn last_words(mut self) -> String {
+    pub(crate) fn last_words(&mut self) -> String {
         drop(self.their_console.take());
         let mut said = self.console.buffer().to_vec();
         let mut piece = [0; 4096];
-        loop {
+        while said.len() < LAST_WORDS_LEN {
             let mut waits = [PollFd::new(self.console.get_ref().as_fd(), PollFlags::POLLIN)];
             if poll(&mut waits, SILENCE_MS) != Ok(1) {
                 break;
@@ -128,7 +132,13 @@ impl Vm {
 
     /// What the guest says first on its next connection.
     pub(crate) fn greeting(&mut self) -> Result<String> {
-        let mut stream = self.connection()?;
+        let mut stream = match self.connection() {
+            Ok(stream) => stream,
+            Err(error) => {
+                let (condition, said) = (self.condition(), self.last_words());
+                return Err(error.context(format!("vmm: {condition}; console: {said}")));
+            }
+        };
         let mut text = [0; 16];
         let len = stream.read(&mut text).context("read a greeting")?;
         self.stream = Some(stream);
@@ -155,7 +165,8 @@ impl Drop for Vm {
 /// Returns when there is something to read.
 pub(crate) fn wait(fd: BorrowedFd<'_>) -> Result<()> {
     let mut waits = [PollFd::new(fd, PollFlags::POLLIN)];
-    ensure!(poll(&mut waits, PATIENCE_MS)? == 1, "nothing came within {PATIENCE_MS} ms");
+    let patience = PollTimeout::try_from(PATIENCE_MS).context("a time to wait")?;
+    ensure!(poll(&mut waits, patience)? == 1, "nothing came within {PATIENCE_MS} ms");
     Ok(())
 }
 
