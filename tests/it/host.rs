@@ -124,6 +124,12 @@ pub(crate) fn ungated_initrd() -> String {
     PUSHED.get_or_init(|| pushed("TINDERBOX_UNGATED_INITRD", "ungated.cpio")).clone()
 }
 
+/// The initrd whose guest-init leaves the function root in its guest, on the host.
+pub(crate) fn rooted_initrd() -> String {
+    static PUSHED: OnceLock<String> = OnceLock::new();
+    PUSHED.get_or_init(|| pushed("TINDERBOX_ROOTED_INITRD", "rooted.cpio")).clone()
+}
+
 /// `tests/vm-driver`, on the host.
 pub(crate) fn vm_driver() -> String {
     static PUSHED: OnceLock<String> = OnceLock::new();

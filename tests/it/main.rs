@@ -13,6 +13,8 @@ mod command_line;
 mod failures;
 mod faults;
 mod functions;
+mod guest_root;
+mod guest_user;
 mod host;
 mod image;
 mod invoke;

@@ -16,7 +16,7 @@ use crate::cmd::Cmd;
 use crate::context::Context;
 use crate::dev::{self, Host};
 use crate::hash::Inputs;
-use crate::image::{Netboot, Profile};
+use crate::image::{self, Netboot, Profile};
 use crate::kernel::GuestKernel;
 use crate::lost;
 use crate::payload::{self, Payload};
@@ -166,6 +166,7 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_XTASK", xtask),
         ("TINDERBOX_PAYLOAD", payload.root().join("usr/lib/tinderbox")),
         ("TINDERBOX_NETBOOT_INITRD", Netboot::ensure(ctx, Profile::Production, &payload)?.initrd),
+        ("TINDERBOX_DISK", image::disk(ctx, &payload)?),
         ("TINDERBOX_BZIMAGE", GuestKernel::ensure(ctx)?.bzimage()),
         ("TINDERBOX_PROBE_INITRD", payload::ensure_initrd(ctx, &programs.join("guest-probe"))?),
         ("TINDERBOX_PLAIN_RUST", programs.join("plain-rust")),
@@ -175,7 +176,8 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_VM_DRIVER", programs.join("vm-driver")),
         ("TINDERBOX_STEP_KILLER", programs.join("step-killer")),
         ("TINDERBOX_JAIL_PROBE", programs.join("jail-probe")),
-        ("TINDERBOX_UNGATED_INITRD", ungated_initrd(ctx)?),
+        ("TINDERBOX_UNGATED_INITRD", lesser_initrd(ctx, "ungated")?),
+        ("TINDERBOX_ROOTED_INITRD", lesser_initrd(ctx, "rooted")?),
         ("TINDERBOX_TEST_VENV", venv(ctx)?),
     ])
 }
@@ -190,10 +192,10 @@ fn programs(ctx: &Context) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// An initrd whose guest-init lets clones go on as they are.
-fn ungated_initrd(ctx: &Context) -> Result<PathBuf> {
-    let step = ctx.progress.step("building a guest-init without the gate");
-    let program = payload::build_ungated(ctx, &step)?;
+/// An initrd whose guest-init was built with a feature that leaves something out; its `Cargo.toml` says what.
+fn lesser_initrd(ctx: &Context, feature: &str) -> Result<PathBuf> {
+    let step = ctx.progress.step(format!("building a guest-init, {feature}"));
+    let program = payload::build_lesser_guest_init(ctx, &step, feature)?;
     step.done();
     payload::ensure_initrd(ctx, &program)
 }

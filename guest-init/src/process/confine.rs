@@ -41,6 +41,14 @@ pub(super) fn apply(filter: &BpfProgram) -> nix::Result<()> {
     }
     protect::unprotect().map_err(errno)?;
     umask(Mode::from_bits_truncate(0o022));
+    if !cfg!(feature = "rooted") {
+        become_nobody(filter)?;
+    }
+    chdir(TASK_ROOT)
+}
+
+/// Has no right from here on, and gets none.
+fn become_nobody(filter: &BpfProgram) -> nix::Result<()> {
     drop_bounding_set()?;
     setgroups(&[])?;
     let (uid, gid) = (Uid::from_raw(FUNCTION_UID), Gid::from_raw(FUNCTION_GID));
@@ -48,7 +56,6 @@ pub(super) fn apply(filter: &BpfProgram) -> nix::Result<()> {
     // Leaving uid 0 clears the permitted, effective and ambient capabilities (capabilities(7)).
     setresuid(uid, uid, uid)?;
     set_no_new_privs()?;
-    chdir(TASK_ROOT)?;
     seccompiler::apply_filter(filter).map_err(|_| Errno::last())
 }
 

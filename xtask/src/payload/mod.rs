@@ -19,7 +19,7 @@ pub(crate) use code::CodeBuilder;
 pub(crate) use erofs::check_aligned;
 pub(crate) use long::ensure_pack as long_runtime_pack;
 use programs::Programs;
-pub(crate) use programs::{build_static, build_ungated};
+pub(crate) use programs::{build_lesser_guest_init, build_static};
 pub(crate) use runtime::{ensure as runtime_image, ensure_pack as runtime_pack};
 use std::fs;
 use std::path::{Path, PathBuf};

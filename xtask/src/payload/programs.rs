@@ -44,10 +44,10 @@ pub(crate) fn build_static(ctx: &Context, step: &Step, packages: &[&str]) -> Res
     build(ctx, step, "static", STATIC, packages, &[])
 }
 
-/// A guest-init without the steps that make a clone another one, for the test that proves that these steps do it. In a
-/// folder of its own, from which no payload takes anything.
-pub(crate) fn build_ungated(ctx: &Context, step: &Step) -> Result<PathBuf> {
-    let folder = build(ctx, step, "ungated", STATIC, &["guest-init"], &["ungated"])?;
+/// A guest-init that leaves something out, for a test that shows what that was for. In a folder of its own, from which no
+/// payload takes anything; the next one takes this one's place there.
+pub(crate) fn build_lesser_guest_init(ctx: &Context, step: &Step, feature: &str) -> Result<PathBuf> {
+    let folder = build(ctx, step, "lesser", STATIC, &["guest-init"], &[feature])?;
     Ok(folder.join("guest-init"))
 }
 
