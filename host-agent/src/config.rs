@@ -7,6 +7,7 @@ mod network;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,6 +21,8 @@ pub(crate) use network::Network;
 
 use chunks::RawChunks;
 use network::RawNetwork;
+
+use crate::sandbox::machine::MEMORY_PER_VCPU_MIB;
 
 /// Name of the systemd credential (`$CREDENTIALS_DIRECTORY/tinderbox.agent`).
 const CREDENTIAL: &str = "tinderbox.agent";
@@ -115,6 +118,8 @@ pub(crate) struct Config {
     pub(crate) lib_dir: PathBuf,
     /// Memory for sandboxes in MiB; `None`: measured.
     pub(crate) memory_mib: Option<u64>,
+    /// Memory for which a function that serves has one processor.
+    pub(crate) memory_mib_per_cpu: NonZeroU32,
     /// Limit of one init.
     pub(crate) init_timeout: Duration,
     /// Limit of one restore from a snapshot.
@@ -143,6 +148,7 @@ struct RawConfig {
     state_dir: PathBuf,
     lib_dir: PathBuf,
     memory_mib: Option<u64>,
+    memory_mib_per_cpu: u32,
     init_timeout_ms: u64,
     restore_timeout_ms: u64,
     idle_timeout_s: u64,
@@ -163,6 +169,7 @@ impl Default for RawConfig {
             state_dir: "/var/lib/tinderbox".into(),
             lib_dir: "/usr/lib/tinderbox".into(),
             memory_mib: None,
+            memory_mib_per_cpu: MEMORY_PER_VCPU_MIB,
             init_timeout_ms: 10_000,
             restore_timeout_ms: 10_000,
             idle_timeout_s: 600,
@@ -239,6 +246,8 @@ impl RawConfig {
             state_dir: self.state_dir,
             lib_dir: self.lib_dir,
             memory_mib: self.memory_mib,
+            memory_mib_per_cpu: NonZeroU32::new(self.memory_mib_per_cpu)
+                .ok_or_else(|| value("memory_mib_per_cpu", "0 is no memory".into()))?,
             init_timeout: Duration::from_millis(self.init_timeout_ms),
             restore_timeout: Duration::from_millis(self.restore_timeout_ms),
             idle_timeout: Duration::from_secs(self.idle_timeout_s),
@@ -328,6 +337,7 @@ mod tests {
             ("region = '../x'", "region"),
             ("init_timeout_ms = 0", "init_timeout_ms"),
             ("restore_timeout_ms = 0", "restore_timeout_ms"),
+            ("memory_mib_per_cpu = 0", "memory_mib_per_cpu"),
             ("auth = 'maybe'", "maybe"),
             ("runtime_snapshots = 'many'", "runtime_snapshots"),
             ("[[keys]]\naccess_key_id = ''\nsecret_access_key = 's'", "keys"),

@@ -66,6 +66,8 @@ pub(crate) struct Key {
     pub(crate) end: OwnedFd,
     /// Where its wait status is read.
     pub(crate) status: OwnedFd,
+    /// Where its quota of the processors is changed, if it has one.
+    pub(crate) quota: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -118,8 +120,8 @@ impl House {
         let slot = self.free_slot()?;
         let (status, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(HouseError::Pipe)?;
         let group = self.groups.make(&slot.to_string(), &settings(&order.allotment))?;
-        let end = match group.end() {
-            Ok(end) => end,
+        let (end, quota) = match group.end().and_then(|end| Ok((end, group.quota()?))) {
+            Ok(opened) => opened,
             Err(error) => return Err(self.groups.remove(&slot.to_string()).err().unwrap_or(error).into()),
         };
         let plan = self.plan(slot, order);
@@ -140,7 +142,7 @@ impl House {
             }
             return Err(error.into());
         }
-        Ok(Key { slot, end, status })
+        Ok(Key { slot, end, status, quota })
     }
 
     /// Sees to those that have ended.

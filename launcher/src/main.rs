@@ -190,7 +190,8 @@ impl Server {
             };
             let sent = match &started {
                 Ok(key) => {
-                    let fds = [key.end.as_raw_fd(), key.status.as_raw_fd()];
+                    let fds = [Some(&key.end), Some(&key.status), key.quota.as_ref()];
+                    let fds: Vec<_> = fds.into_iter().flatten().map(|fd| fd.as_raw_fd()).collect();
                     connection.send(&Answer::Started { slot: key.slot }, &fds)
                 }
                 Err(text) => {

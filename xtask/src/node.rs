@@ -28,6 +28,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(600);
 /// The agent's own limits for a function's init and for a restore are Lambda's 10 s; an emulated processor inside an emulated processor
 /// needs more for the same work.
 const EMULATED_INIT_TIMEOUT_MS: u32 = 60_000;
+/// As for time limits: a function of the tests has more than a processor, one with the least memory less.
+const EMULATED_MIB_PER_CPU: u32 = 160;
 const DEFAULT_MEMORY_MIB: u32 = 4096;
 const CPUS: u32 = 2;
 
@@ -183,6 +185,7 @@ fn agent_config(spec: &Spec, accelerator: Accelerator) -> Result<String> {
     if accelerator == Accelerator::Emulated {
         config.insert("init_timeout_ms".into(), i64::from(EMULATED_INIT_TIMEOUT_MS).into());
         config.insert("restore_timeout_ms".into(), i64::from(EMULATED_INIT_TIMEOUT_MS).into());
+        config.insert("memory_mib_per_cpu".into(), i64::from(EMULATED_MIB_PER_CPU).into());
     }
     toml::to_string(&config).context("write the agent's configuration")
 }

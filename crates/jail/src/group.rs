@@ -3,6 +3,7 @@
 //! Works on descriptors alone, so that whoever uses it may be in a room without any path. Nothing is in a group before its
 //! limits are: a process begins in it (`CLONE_INTO_CGROUP`).
 
+use std::fmt;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,6 +26,38 @@ const MAX_THREADS: u32 = 16;
 /// Over which time a quota is counted, µs: the kernel's default.
 const PERIOD_US: u32 = 100_000;
 
+/// The kernel takes no less, µs.
+const MIN_QUOTA_US: u64 = 1_000;
+
+const CPU_MAX: &str = "cpu.max";
+
+/// A bound on processor time, as `cpu.max` has it: so many µs of each period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuQuota {
+    quota_us: u64,
+}
+
+impl CpuQuota {
+    /// `part` of `whole` processors' time: `of(1, 2)` is half of one.
+    #[must_use]
+    pub fn of(part: u32, whole: u32) -> Self {
+        let quota_us = u64::from(part) * u64::from(PERIOD_US) / u64::from(whole.max(1));
+        Self { quota_us: quota_us.max(MIN_QUOTA_US) }
+    }
+
+    /// Not more than the other.
+    #[must_use]
+    pub fn within(self, other: Self) -> Self {
+        Self { quota_us: self.quota_us.min(other.quota_us) }
+    }
+}
+
+impl fmt::Display for CpuQuota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {PERIOD_US}", self.quota_us)
+    }
+}
+
 /// A file of a group and what is written there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -43,18 +76,13 @@ pub struct Setting {
 pub fn settings(allotment: &Allotment) -> Vec<Setting> {
     let setting = |controller, file, value: String, reason| Setting { controller, file, value, reason };
     let bytes = u64::from(allotment.memory_mib) << 20;
-    let quota_us = u64::from(allotment.cpu_percent) * u64::from(PERIOD_US) / 100;
+    let quota = CpuQuota::of(allotment.cpu_percent, 100);
     vec![
         setting("memory", "memory.max", bytes.to_string(), "takes no memory of another sandbox"),
         setting("memory", "memory.swap.max", "0".into(), "guest memory must not reach a disk"),
         setting("memory", "memory.oom.group", "1".into(), "half a machine is of no use"),
         setting("cpu", "cpu.weight", allotment.cpu_weight.to_string(), "its share when processors are short"),
-        setting(
-            "cpu",
-            "cpu.max",
-            format!("{quota_us} {PERIOD_US}"),
-            "its vCPUs' time and what serving them takes",
-        ),
+        setting("cpu", CPU_MAX, quota.to_string(), "its vCPUs' time and what serving them takes"),
         setting("pids", "pids.max", MAX_THREADS.to_string(), "its threads are known"),
     ]
 }
@@ -176,6 +204,17 @@ impl Group {
         openat(&self.dir, "cgroup.kill", flags, Mode::empty()).map_err(self.failed("opening cgroup.kill"))
     }
 
+    /// The file to which another [`CpuQuota`] is written; none where nobody counts processors.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn quota(&self) -> Result<Option<OwnedFd>, GroupError> {
+        match openat(&self.dir, CPU_MAX, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::ENOENT) => Ok(None),
+            opened => opened.map(Some).map_err(self.failed("opening cpu.max")),
+        }
+    }
+
     /// Ends all that is in it.
     ///
     /// # Errors
@@ -244,5 +283,15 @@ mod tests {
         ];
         assert_eq!(said, expected);
         assert!(settings.iter().all(|setting| setting.file.starts_with(setting.controller)));
+    }
+
+    #[test]
+    fn a_quota_is_a_part_of_each_period_and_never_less_than_the_kernel_takes() {
+        let said = |part, whole| CpuQuota::of(part, whole).to_string();
+        assert_eq!(
+            [said(128, 1769), said(3538, 1769), said(1, 1769), said(1, 0)],
+            ["7235 100000", "200000 100000", "1000 100000", "100000 100000"]
+        );
+        assert_eq!(CpuQuota::of(3, 1).within(CpuQuota::of(2, 1)), CpuQuota::of(2, 1));
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!  request   "TBL1"  memory_mib  cpu_weight  cpu_percent      u32 each, least byte first
 //!            descriptors: the process's control socket, the pipe that is its standard error
-//!  answer    'S' slot (u32)                                   descriptors: end, status (see `Answer::Started`)
+//!  answer    'S' slot (u32)                                   descriptors: end, status, quota (see `Answer::Started`)
 //!            'F' text                                         which step failed, and why
 //! ```
 //!
@@ -21,8 +21,8 @@ pub const REQUEST_LEN: usize = 16;
 /// Descriptors beside a request.
 pub const REQUEST_FDS: usize = 2;
 
-/// Descriptors beside the answer that a process was started.
-pub const ANSWER_FDS: usize = 2;
+/// Descriptors beside the answer that a process was started; one less where no processors are counted.
+pub const ANSWER_FDS: usize = 3;
 
 /// Longest answer, bytes; text beyond is cut off.
 pub const MAX_ANSWER_LEN: usize = 512;
@@ -52,7 +52,7 @@ pub struct Allotment {
     pub memory_mib: u32,
     /// Its part of the processors when there are not enough of them: 100 is what everything else has.
     pub cpu_weight: u32,
-    /// What it may use when there are: 100 is one processor.
+    /// What it may use when there are, at first: 100 is one processor.
     pub cpu_percent: u32,
 }
 
@@ -121,7 +121,8 @@ impl Allotment {
 pub enum Answer {
     /// The program runs in its room. The first descriptor beside this ends it, whatever it is doing, when a `1` is written
     /// there; the second one is a pipe from which its wait status is read (an `i32`, least byte first) once it has ended and
-    /// its memory is free, and nothing if the launcher ended before.
+    /// its memory is free, and nothing if the launcher ended before; to the third one another [`CpuQuota`](crate::CpuQuota) is
+    /// written, in place of the one that it was started with.
     Started {
         /// Which of the reserved users it has; no other process of the node has it.
         slot: u32,

@@ -23,7 +23,7 @@ mod program;
 mod room;
 mod syscalls;
 
-pub use group::{Group, GroupError, Groups, Setting, settings};
+pub use group::{CpuQuota, Group, GroupError, Groups, Setting, settings};
 #[doc(hidden)]
 pub use libc;
 pub use paths::{Access, PathRule, PortAccess, PortRule};

@@ -97,12 +97,10 @@ fn open_runtimes(shared: &Shared) -> impl FnOnce() + Send + 'static {
 impl Shared {
     /// A node without sandboxes.
     pub(super) fn new(settings: Settings) -> anyhow::Result<Arc<Self>> {
-        let Settings {
-            lib_dir, launcher, scratch_dir, boot_timeout, blank_limit, disk, chunks, network, ..
-        } = &settings;
+        let Settings { lib_dir, launcher, scratch_dir, boot_timeout, disk, chunks, network, .. } = &settings;
+        let amounts = (settings.blank_limit, settings.memory_mib_per_cpu);
         let kept = (Arc::clone(disk), Arc::clone(chunks), Arc::clone(network));
-        let host =
-            Host::new((lib_dir, launcher.clone()), scratch_dir.clone(), *boot_timeout, *blank_limit, kept)?;
+        let host = Host::new((lib_dir, launcher.clone()), scratch_dir.clone(), *boot_timeout, amounts, kept)?;
         let snapshots = Arc::new(SnapshotStore::open(&settings.state_dir, Arc::clone(chunks))?);
         let identity = HostIdentity::new(lib_dir.clone(), Arc::clone(chunks));
         if let Err(error) = identity.shed_images(&snapshots) {

@@ -1,6 +1,6 @@
 //! What a node's pool is set up with, from the agent's configuration and the machine.
 
-use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -66,6 +66,8 @@ pub(super) struct Settings {
     pub(super) init_timeout: Duration,
     /// Limit of one restore, from the load to the runtime's next request.
     pub(super) restore_timeout: Duration,
+    /// Memory for which a function that serves has one processor.
+    pub(super) memory_mib_per_cpu: NonZeroU32,
     /// Most machines that wait for what they will be.
     pub(super) blank_limit: usize,
     /// Most snapshots of runtimes that are kept; none: none are made either.
@@ -106,6 +108,7 @@ impl Settings {
             boot_timeout: BOOT_TIMEOUT,
             init_timeout: config.init_timeout,
             restore_timeout: config.restore_timeout,
+            memory_mib_per_cpu: config.memory_mib_per_cpu,
             blank_limit,
             runtime_snapshots: if config.runtime_snapshots { MAX_RUNTIME_SNAPSHOTS } else { 0 },
             drain_timeout: DRAIN_TIMEOUT,

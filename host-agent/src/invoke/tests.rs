@@ -33,6 +33,40 @@ async fn an_event_is_answered_and_the_sandbox_is_kept() {
     assert_eq!(node.pid().await, number(&warm));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_has_begun_to_serve_has_what_its_memory_pays_for() {
+    let node = Arc::new(node(""));
+    let vmm = node.dir.path().join("lib/vmm");
+    let quota = |pid: i32| std::fs::read_to_string(launcher::quota_of(&vmm, pid.unsigned_abs())).unwrap();
+    let pid = node.pid().await;
+    let after_one = quota(pid);
+    assert!(after_one.starts_with("25000 100000"), "a quarter of what pays for a processor: {after_one}");
+    let holding = Arc::clone(&node);
+    let held = tokio::spawn(async move { holding.invoke("\"hold\"").await });
+    node.population(1).await;
+    let first = Arc::clone(&node);
+    let long = tokio::spawn(async move { first.invoke("\"hold\"").await });
+    node.population(2).await;
+    let bounded = || {
+        std::fs::read_dir(vmm.parent().unwrap()).unwrap().flatten().filter(|entry| {
+            let is_quota = entry.file_name().to_string_lossy().starts_with("quota-");
+            is_quota && entry.metadata().unwrap().len() > 0
+        })
+    };
+    // The second one's event is not over when its time is.
+    within(async {
+        while bounded().count() < 2 {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    drop(node.open_gate());
+    for call in [held, long] {
+        within(call).await.unwrap().unwrap();
+    }
+    assert_eq!(quota(pid), after_one, "it is written for the first event alone");
+}
+
 #[tokio::test]
 async fn the_longest_event_comes_back_whole() {
     let node = node("");

@@ -4,8 +4,11 @@
 //! caller has nothing to clean up.
 
 use std::{
+    convert::Infallible,
     fs::File,
+    future::pending,
     io,
+    num::NonZeroU32,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -15,7 +18,11 @@ use std::{
 
 use chunk_store::Label;
 use guest_protocol::{Hello, Invoke, Start};
-use tokio::{net::unix::pipe, time::timeout};
+use jail::CpuQuota;
+use tokio::{
+    net::unix::pipe,
+    time::{sleep, timeout},
+};
 use vmm_api::MachineConfig;
 
 use super::{
@@ -45,6 +52,10 @@ use crate::{
 /// and to report, and for a clock that runs a little slow under emulation.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
+/// How long a sandbox serves its first event with all of its vCPUs' time, as it was started: a clone's first event touches what
+/// memory and drives have not brought yet.
+const UNBOUNDED: Duration = Duration::from_millis(100);
+
 /// How long what a guest said before its machine ended may take to be read: it lies in a socket buffer.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -58,6 +69,7 @@ pub(crate) struct Host {
     pub(super) network: Arc<Network>,
     lib_dir: PathBuf,
     pub(super) boot_timeout: Duration,
+    memory_mib_per_cpu: NonZeroU32,
 }
 
 /// What one sandbox is made from.
@@ -94,6 +106,8 @@ pub(crate) struct Sandbox {
     pub(super) guest: Guest,
     pub(super) logs: Logs,
     pub(super) init_failed: bool,
+    /// What it may have of the processors when it serves, until it does.
+    pub(super) quota: Option<CpuQuota>,
     /// Of a clone that has not answered an event yet.
     pub(super) origin: Option<Origin>,
     /// The image behind /tmp, to be saved with the machine.
@@ -108,12 +122,13 @@ pub(crate) struct Sandbox {
 
 impl Host {
     /// Sandboxes from the images in `lib_dir`, the processes of the launcher at that socket and what is in `chunks`, with /tmp images in `scratch_dir`; a guest that
-    /// does not say hello within `boot_timeout` is given up. Up to `blank_limit` machines wait for what they will be.
+    /// does not say hello within `boot_timeout` is given up. Up to `blank_limit` machines wait for what they will be. Who serves
+    /// has one processor for `memory_mib_per_cpu`.
     pub(crate) fn new(
         (lib_dir, launcher): (&Path, PathBuf),
         scratch_dir: PathBuf,
         boot_timeout: Duration,
-        blank_limit: usize,
+        (blank_limit, memory_mib_per_cpu): (usize, NonZeroU32),
         (disk, chunks, network): (Arc<Disk>, Arc<Chunks>, Arc<Network>),
     ) -> io::Result<Self> {
         let spawner = Arc::new(Spawner::new(launcher));
@@ -125,6 +140,7 @@ impl Host {
             network,
             lib_dir: lib_dir.to_owned(),
             boot_timeout,
+            memory_mib_per_cpu,
         })
     }
 
@@ -174,6 +190,7 @@ impl Host {
                     guest,
                     logs,
                     init_failed,
+                    quota: self.serving_quota(spec),
                     origin,
                     scratch,
                     serial,
@@ -217,6 +234,11 @@ impl Host {
         }
     }
 
+    /// What its sandbox may have of the processors when it serves.
+    pub(super) fn serving_quota(&self, spec: &Spec) -> Option<CpuQuota> {
+        Some(machine::serving_quota(spec.memory_mib, self.memory_mib_per_cpu))
+    }
+
     /// A process for the machine of a function with that much memory.
     pub(super) async fn spawn(&self, memory_mib: u32) -> Result<(Vmm, pipe::Receiver), VmmError> {
         Vmm::spawn(&self.spawner, machine::shape(memory_mib)).await
@@ -256,6 +278,15 @@ async fn bring_up(
     }
 }
 
+/// Bounds a sandbox that serves its first event, when it has had some time for that.
+async fn bound_soon(vmm: &Vmm, quota: Option<CpuQuota>) -> Infallible {
+    if let Some(quota) = quota {
+        sleep(UNBOUNDED).await;
+        vmm.bound(quota);
+    }
+    pending().await
+}
+
 impl Sandbox {
     /// Tells the guest what it is and waits for its init; the guest ends an init that takes longer than
     /// `start.init_timeout_ms`.
@@ -280,6 +311,7 @@ impl Sandbox {
         // An init that is repeated has the function's timeout for itself.
         let limit = if self.init_failed { timeout_ms * 2 } else { timeout_ms } + GRACE;
         self.init_failed = false;
+        let quota = self.quota.take();
         let running = self.guest.invoke(invoke, event, &mut self.logs);
         let vmm = &self.vmm;
         let watched = async {
@@ -287,13 +319,18 @@ impl Sandbox {
             tokio::select! {
                 biased;
                 reply = &mut running => reply,
+                never = bound_soon(vmm, quota) => match never {},
                 _ended = vmm.ended() => match timeout(LAST_WORDS, running).await {
                     Ok(reply) => reply,
                     Err(_) => Err(Lost::After(GuestError::Closed)),
                 },
             }
         };
-        match timeout(limit, watched).await {
+        let watched = timeout(limit, watched).await;
+        if let Some(quota) = quota {
+            vmm.bound(quota);
+        }
+        match watched {
             Ok(reply) => reply.map(Some),
             Err(_) => Ok(None),
         }

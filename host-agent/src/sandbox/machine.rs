@@ -1,8 +1,8 @@
 //! What a function's configuration means for its microVM: memory, vCPUs, drives, kernel command line. Pure.
 
-use std::os::fd::OwnedFd;
+use std::{num::NonZeroU32, os::fd::OwnedFd};
 
-use jail::launch::Allotment;
+use jail::{CpuQuota, launch::Allotment};
 use vmm_api::{
     DriveAccess, DriveConfig, Grant, Identity, Key, Layered, LoadConfig, MachineConfig, SerialConfig, Shape,
     SnapshotConfig, SnapshotKind, Source, VsockConfig,
@@ -31,7 +31,7 @@ const FULL_WEIGHT: u32 = 100;
 const SERVICE_CPU_PERCENT: u32 = 100;
 
 /// Lambda gives one vCPU for every 1,769 MB of memory …
-const MEMORY_PER_VCPU_MIB: u32 = 1769;
+pub(crate) const MEMORY_PER_VCPU_MIB: u32 = 1769;
 
 /// … up to six, which 10,240 MB reach.
 const MAX_VCPUS: u32 = 6;
@@ -184,6 +184,12 @@ pub(crate) fn allotment(shape: Shape) -> Allotment {
     }
 }
 
+/// What it may have of the processors when it has begun to serve: one for so much memory, never more than at first.
+pub(crate) fn serving_quota(function_memory_mib: u32, memory_mib_per_cpu: NonZeroU32) -> CpuQuota {
+    let at_first = allotment(shape(function_memory_mib)).cpu_percent;
+    CpuQuota::of(function_memory_mib, memory_mib_per_cpu.get()).within(CpuQuota::of(at_first, 100))
+}
+
 /// A clone that runs at once: the same devices, connected anew.
 pub(crate) fn load(
     key: Key,
@@ -286,6 +292,10 @@ mod tests {
         }
         assert_eq!(allotment(shape(1769)).cpu_weight, FULL_WEIGHT);
         assert_eq!(allotment(shape(1770)).cpu_percent, 300);
+        let serving = |mib, per_cpu| serving_quota(mib, NonZeroU32::new(per_cpu).unwrap()).to_string();
+        assert_eq!(serving(128, MEMORY_PER_VCPU_MIB), "7235 100000");
+        assert_eq!(serving(1769, MEMORY_PER_VCPU_MIB), "100000 100000");
+        assert_eq!(serving(1769, 1), "200000 100000", "not more than its vCPUs and who serves them");
     }
 
     #[test]

@@ -183,6 +183,7 @@ impl Host {
                     guest,
                     logs,
                     init_failed,
+                    quota: self.serving_quota(spec),
                     origin,
                     scratch,
                     serial,

@@ -1,7 +1,7 @@
 //! Has `vmm` processes started by the launcher, each in a jail of its own, so that none outlives the agent.
 //!
-//! The agent has no right to make a jail, nor over what runs in one: users differ. What it is given of a process are two
-//! descriptors: one that ends it, one that says how it has ended. One task has the connection, on which one request at a time
+//! The agent has no right to make a jail, nor over what runs in one: users differ. What it is given of a process are three
+//! descriptors: one that ends it, one that says how it has ended, one that changes its quota of the processors. One task has the connection, on which one request at a time
 //! is answered; when that ends, the launcher ends every process.
 
 use std::{
@@ -15,7 +15,10 @@ use std::{
     process::ExitStatus,
 };
 
-use jail::launch::{ANSWER_FDS, Allotment, Answer, AnswerError, MAX_ANSWER_LEN};
+use jail::{
+    CpuQuota,
+    launch::{ANSWER_FDS, Allotment, Answer, AnswerError, MAX_ANSWER_LEN},
+};
 use nix::errno::Errno;
 use tokio::{
     net::unix::pipe,
@@ -131,11 +134,14 @@ impl Launcher {
         }
         let answer = Answer::from_packet(&buffer[..len])?;
         // One that makes no sense is the last one of its connection.
-        let fds = <[OwnedFd; ANSWER_FDS]>::try_from(fds);
-        let process = match (answer, fds) {
-            (Answer::Started { slot }, Ok([end, status])) => Ok(Process::new(slot, end, status)?),
-            (Answer::Started { .. }, Err(_)) => return Err(AnswerError(len).into()),
-            (Answer::Failed { text }, _) => Err(SpawnError::Refused(text)),
+        let is_right = fds.len() <= ANSWER_FDS;
+        let mut fds = fds.into_iter();
+        let process = match (answer, fds.next(), fds.next()) {
+            (Answer::Started { slot }, Some(end), Some(status)) if is_right => {
+                Ok(Process::new(slot, end, status, fds.next())?)
+            }
+            (Answer::Started { .. }, ..) => return Err(AnswerError(len).into()),
+            (Answer::Failed { text }, ..) => Err(SpawnError::Refused(text)),
         };
         self.connection = Some(connection);
         process
@@ -148,12 +154,23 @@ pub(crate) struct Process {
     slot: u32,
     end: File,
     status: pipe::Receiver,
+    quota: Option<File>,
 }
 
 impl Process {
-    fn new(slot: u32, end: OwnedFd, status: OwnedFd) -> Result<Self, SpawnError> {
+    fn new(slot: u32, end: OwnedFd, status: OwnedFd, quota: Option<OwnedFd>) -> Result<Self, SpawnError> {
         let status = pipe::Receiver::from_owned_fd(status).map_err(SpawnError::Talk)?;
-        Ok(Self { slot, end: end.into(), status })
+        Ok(Self { slot, end: end.into(), status, quota: quota.map(File::from) })
+    }
+
+    /// From here on it has no more of the processors than that; as before, where they are not counted.
+    pub(crate) fn bound(&self, quota: CpuQuota) -> io::Result<()> {
+        let Some(mut file) = self.quota.as_ref() else { return Ok(()) };
+        match file.write_all(quota.to_string().as_bytes()) {
+            // Its group goes with the process.
+            Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(()),
+            written => written,
+        }
     }
 
     /// The number of its user, among those that are reserved for sandboxes.

@@ -5,6 +5,7 @@
 
 use std::{io, os::fd::BorrowedFd, process::ExitStatus};
 
+use jail::CpuQuota;
 use tokio::net::unix::pipe;
 use vmm_api::{
     LoadConfig, LoadReport, MAX_PACKET_LEN, MachineConfig, Request, Response, Shape, SnapshotConfig,
@@ -119,6 +120,13 @@ impl Vmm {
         match self.receive().await {
             Ok(response) => VmmError::Unexpected(name(&response)),
             Err(error) => error,
+        }
+    }
+
+    /// Bounds what it has of the processors from here on.
+    pub(crate) fn bound(&self, quota: CpuQuota) {
+        if let Err(error) = self.process.bound(quota) {
+            tracing::error!(slot = self.process.slot(), %error, "a vmm keeps the quota that it was started with");
         }
     }
 

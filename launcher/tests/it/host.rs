@@ -131,7 +131,10 @@ impl Agent {
         let (stderr, writer) = io::pipe().expect("a pipe");
         match self.ask(&SOME.to_request(), &[theirs.as_fd(), writer.as_fd()]) {
             Some((Answer::Started { slot }, fds)) => {
-                let [end, status] = <[OwnedFd; 2]>::try_from(fds).expect("two descriptors");
+                let mut fds = fds.into_iter();
+                let (Some(end), Some(status)) = (fds.next(), fds.next()) else {
+                    panic!("less than two descriptors")
+                };
                 Ok(Started { slot, end: end.into(), status: status.into(), _others: (control, stderr) })
             }
             Some((Answer::Failed { text }, fds)) => {

@@ -1,10 +1,11 @@
-//! What a noisy neighbour costs: warm invocations of one function while another one takes all that it can of one thing.
+//! What a noisy neighbour costs: warm invocations of one function while another one takes all that it can of one thing. The victim's
+//! memory pays for a processor: it is called without a pause and must not wait for its own quota.
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     Figure,
-    node::{Caller, Function, SETTLE, rest},
+    node::{Caller, Function, ONE_CPU_MIB, SETTLE, SMALLEST_MIB, rest},
     plan::Plan,
 };
 
@@ -18,10 +19,16 @@ const TIMEOUT_S: u32 = 60;
 
 pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     let caller = Caller::new(plan);
-    let function =
-        |name, zip, handler| Function { name, runtime: &plan.runtime, zip, handler, timeout_s: TIMEOUT_S };
-    caller.create(&function(VICTIM, &plan.function_zip, &plan.handler))?;
-    caller.create(&function(NOISY, &plan.noisy_zip, "app.handler"))?;
+    let function = |name, zip, handler, memory_mib| Function {
+        name,
+        runtime: &plan.runtime,
+        zip,
+        handler,
+        memory_mib,
+        timeout_s: TIMEOUT_S,
+    };
+    caller.create(&function(VICTIM, &plan.function_zip, &plan.handler, ONE_CPU_MIB))?;
+    caller.create(&function(NOISY, &plan.noisy_zip, "app.handler", SMALLEST_MIB))?;
     // Both are warm from here on.
     answered_us(&caller, VICTIM, "{}")?;
     let mut figures = vec![Figure::new("fair_quiet", "us", calls(plan, &caller)?)];

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 
 use crate::{
     Figure,
-    node::{Caller, Function, SETTLE, rest},
+    node::{Caller, Function, SETTLE, SMALLEST_MIB, rest},
     note,
     plan::Plan,
     restarted::restart_without_copies,
@@ -61,7 +61,14 @@ impl Start<'_> {
     fn take(&self, plan: &Plan) -> Result<(f64, bool)> {
         let caller = Caller::new(plan);
         let Self { runtime, zip, handler } = *self;
-        caller.create(&Function { name: FUNCTION, runtime, zip, handler, timeout_s: TIMEOUT_S })?;
+        caller.create(&Function {
+            name: FUNCTION,
+            runtime,
+            zip,
+            handler,
+            memory_mib: SMALLEST_MIB,
+            timeout_s: TIMEOUT_S,
+        })?;
         rest(SETTLE);
         let answer = caller.invoke(FUNCTION, None, EVENT)?;
         caller.delete(FUNCTION)?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     Figure,
-    node::{Caller, Function, SETTLE, at_once, rest},
+    node::{Caller, Function, SETTLE, SMALLEST_MIB, at_once, rest},
     plan::Plan,
 };
 
@@ -49,6 +49,7 @@ fn create_and_call(plan: &Plan, caller: &Caller) -> Result<f64> {
         runtime: &plan.runtime,
         zip: &plan.function_zip,
         handler: &plan.handler,
+        memory_mib: SMALLEST_MIB,
         timeout_s: TIMEOUT_S,
     };
     caller.create(&function)?;

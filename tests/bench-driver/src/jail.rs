@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use jail::launch::{Allotment, Answer, MAX_ANSWER_LEN};
+use jail::launch::{ANSWER_FDS, Allotment, Answer, MAX_ANSWER_LEN};
 use nix::{
     errno::Errno,
     sys::socket::{
@@ -98,7 +98,7 @@ impl Launcher {
             Answer::Started { .. } => {}
             Answer::Failed { text } => bail!("the launcher started nothing: {text}"),
         }
-        let [_end, status] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Errno::EBADMSG)?;
+        let [_end, status, _quota] = <[OwnedFd; ANSWER_FDS]>::try_from(fds).map_err(|_| Errno::EBADMSG)?;
         drop(ours);
         let mut ended = Vec::new();
         fs::File::from(status).read_to_end(&mut ended)?;

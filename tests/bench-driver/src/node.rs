@@ -31,12 +31,18 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// What the node does beside and after an answer (ends a sandbox, reserves the next blank machine) is over by then.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 
+/// Memory of the smallest function.
+pub(crate) const SMALLEST_MIB: u32 = 128;
+/// Memory that pays for a processor: a function with less that is called again and again has to wait for its quota.
+pub(crate) const ONE_CPU_MIB: u32 = 1769;
+
 /// A function to create.
 pub(crate) struct Function<'a> {
     pub(crate) name: &'a str,
     pub(crate) runtime: &'a str,
     pub(crate) zip: &'a Path,
     pub(crate) handler: &'a str,
+    pub(crate) memory_mib: u32,
     pub(crate) timeout_s: u32,
 }
 
@@ -62,7 +68,7 @@ impl Caller {
         Self { http: Agent::new_with_defaults(), endpoint: plan.endpoint.clone() }
     }
 
-    /// Creates a function of the smallest size whose published versions are snapshotted, and waits until it is active.
+    /// Creates a function whose published versions are snapshotted, and waits until it is active.
     pub(crate) fn create(&self, function: &Function<'_>) -> Result<()> {
         let zip = fs::read(function.zip).context("read the function's zip")?;
         let body = json!({
@@ -70,7 +76,7 @@ impl Caller {
             "Runtime": function.runtime,
             "Handler": function.handler,
             "Role": "arn:aws:iam::000000000000:role/bench",
-            "MemorySize": 128,
+            "MemorySize": function.memory_mib,
             "Timeout": function.timeout_s,
             "SnapStart": { "ApplyOn": "PublishedVersions" },
             "Code": { "ZipFile": BASE64.encode(&zip) },

@@ -14,7 +14,7 @@ use nix::{
 use crate::{
     Figure,
     invoke::agent_pid,
-    node::{Caller, Function, SETTLE, at_once, rest},
+    node::{Caller, Function, SETTLE, SMALLEST_MIB, at_once, rest},
     note,
     plan::Plan,
     print,
@@ -46,6 +46,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<()> {
         runtime,
         zip,
         handler: "ends.handler",
+        memory_mib: SMALLEST_MIB,
         timeout_s: TIMEOUT_S,
     })?;
     let node = Node { plan, version: caller.publish(FUNCTION)? };

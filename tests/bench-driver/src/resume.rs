@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     Figure,
-    node::{Answer, Caller, Function, SETTLE, at_once, rest},
+    node::{Answer, Caller, Function, SETTLE, SMALLEST_MIB, at_once, rest},
     note,
     plan::Plan,
     print,
@@ -55,7 +55,14 @@ pub(crate) fn measure(plan: &Plan) -> Result<()> {
     let caller = Caller::new(plan);
     let (zip, handler) = (&plan.resume_zip, "ends.handler");
     let runtime = plan.runtime.as_str();
-    caller.create(&Function { name: FUNCTION, runtime, zip, handler, timeout_s: TIMEOUT_S })?;
+    caller.create(&Function {
+        name: FUNCTION,
+        runtime,
+        zip,
+        handler,
+        memory_mib: SMALLEST_MIB,
+        timeout_s: TIMEOUT_S,
+    })?;
     print(&boots(plan, &caller)?)?;
     let version = caller.publish(FUNCTION)?;
     let node = Clones { plan, version };

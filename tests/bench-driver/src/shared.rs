@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     Figure,
-    node::{Caller, Function},
+    node::{Caller, Function, SMALLEST_MIB},
     plan::Plan,
 };
 
@@ -34,6 +34,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
             runtime: &plan.runtime,
             zip: &plan.function_zip,
             handler: &plan.handler,
+            memory_mib: SMALLEST_MIB,
             timeout_s: TIMEOUT_S,
         })?;
         caller.publish(&name(number))?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use jail::launch::{Allotment, Answer, MAX_ANSWER_LEN};
+use jail::launch::{ANSWER_FDS, Allotment, Answer, MAX_ANSWER_LEN};
 use nix::cmsg_space;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -113,7 +113,7 @@ fn ask(agent: &OwnedFd, fds: &[RawFd]) -> Result<(File, File)> {
     let rights = [ControlMessage::ScmRights(fds)];
     sendmsg::<()>(agent.as_raw_fd(), &[IoSlice::new(&request)], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
     let mut buffer = [0; MAX_ANSWER_LEN];
-    let mut space = cmsg_space!([RawFd; 2]);
+    let mut space = cmsg_space!([RawFd; ANSWER_FDS]);
     let mut parts = [IoSliceMut::new(&mut buffer)];
     let message = recvmsg::<()>(agent.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
     let raw: Vec<RawFd> = message
@@ -126,7 +126,10 @@ fn ask(agent: &OwnedFd, fds: &[RawFd]) -> Result<(File, File)> {
         .collect();
     let len = message.bytes;
     match (Answer::from_packet(&buffer[..len])?, &raw[..]) {
-        (Answer::Started { .. }, &[end, status]) => Ok((own(end), own(status))),
+        (Answer::Started { .. }, &[end, status, quota]) => {
+            drop(own(quota));
+            Ok((own(end), own(status)))
+        }
         (answer, _) => bail!("the launcher answers {answer:?}"),
     }
 }

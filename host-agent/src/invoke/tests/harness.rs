@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     future::Future,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -129,6 +130,7 @@ fn settings(dir: &Path) -> Settings {
         boot_timeout: PATIENCE,
         init_timeout: PATIENCE,
         restore_timeout: PATIENCE,
+        memory_mib_per_cpu: NonZeroU32::new(MEMORY_MIB * 4).unwrap(),
         blank_limit: 2,
         runtime_snapshots: 0,
         drain_timeout: PATIENCE,

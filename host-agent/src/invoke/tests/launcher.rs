@@ -50,6 +50,11 @@ pub(super) fn start(dir: &Path, program: PathBuf) -> PathBuf {
     path
 }
 
+/// What stands for a process's `cpu.max`.
+pub(super) fn quota_of(program: &Path, slot: u32) -> PathBuf {
+    program.with_file_name(format!("quota-{slot}"))
+}
+
 /// Until the connection ends, and every process that was started on it.
 fn serve(connection: &OwnedFd, program: &Path) {
     let mut children = Vec::new();
@@ -69,9 +74,10 @@ fn serve(connection: &OwnedFd, program: &Path) {
         let child = Arc::new(Mutex::new(Some(child)));
         let (end, status) = (end_of(Arc::clone(&child)), status_of(slot, Arc::clone(&child)));
         children.push(child);
+        let quota = File::create(quota_of(program, slot)).unwrap();
         let answer = Answer::Started { slot }.to_packet();
         // Whoever asked may be gone.
-        let _ = vmm_api::send(connection.as_fd(), &answer, &[end.as_fd(), status.as_fd()]);
+        let _ = vmm_api::send(connection.as_fd(), &answer, &[end.as_fd(), status.as_fd(), quota.as_fd()]);
     }
     children.iter().for_each(|child| kill(child));
 }
