@@ -11,6 +11,15 @@ use crate::functions::Function;
 use crate::node::{Boot, Node};
 use crate::setting;
 
+const SECTOR: usize = 512;
+
+/// Behind the ESP, before the hashes (`image/mkosi.profiles/disk/mkosi.repart`).
+const ROOT_PARTITION: usize = 1;
+
+/// `fs/erofs/erofs_fs.h`.
+const EROFS_SUPERBLOCK: usize = 1024;
+const EROFS_VOLUME_NAME: usize = 64;
+
 /// Runs cpio on the production image's operating system. The payload behind it is an archive of its own.
 fn cpio(arguments: &[&str]) -> String {
     let initrd = File::open(setting("TINDERBOX_NETBOOT_INITRD")).expect("open the appliance's initrd");
@@ -48,6 +57,30 @@ fn the_disk_image_boots_under_uefi_and_serves() {
     assert_eq!(told["root"], "erofs /dev/mapper/root ro", "its root is read through dm-verity");
     let function = Function::rust().deploy(&node.client());
     assert_eq!(function.answer(json!({ "from": "UEFI" }))["event"], json!({ "from": "UEFI" }));
+}
+
+#[test]
+fn a_disk_with_one_changed_bit_does_not_come_up() {
+    let mut disk = std::fs::read(setting("TINDERBOX_DISK")).expect("read the disk image");
+    let root = first_sector(&disk, ROOT_PARTITION) * SECTOR;
+    // A label of the file system, which nothing would miss.
+    disk[root + EROFS_SUPERBLOCK + EROFS_VOLUME_NAME] ^= 1;
+    let path = setting("TINDERBOX_TEST_STATE").join("changed.raw");
+    std::fs::write(&path, disk).expect("write the changed disk image");
+    let words = Node::that_does_not_come_up(&path, &setting("TINDERBOX_TEST_STATE").join("changed.img"));
+    std::fs::remove_file(path).expect("remove the changed disk image");
+    assert!(words.contains("dm-verity device corrupted"), "{words}");
+}
+
+/// Where a partition begins (UEFI 2.10 §5.3: the header is sector 1, entries are little-endian).
+fn first_sector(disk: &[u8], partition: usize) -> usize {
+    let number = |at: usize| {
+        let bytes = disk[at..at + 8].try_into().expect("eight bytes");
+        usize::try_from(u64::from_le_bytes(bytes)).expect("a place in the image")
+    };
+    assert_eq!(&disk[SECTOR..SECTOR + 8], b"EFI PART");
+    let entries = number(SECTOR + 72) * SECTOR;
+    number(entries + partition * 128 + 32)
 }
 
 #[test]

@@ -117,6 +117,21 @@ impl Node {
         Self { endpoint: text("endpoint"), serial_log, process, input }
     }
 
+    /// Boots a disk image that is to be refused; the machine's last words.
+    pub(crate) fn that_does_not_come_up(disk: &Path, state: &Path) -> String {
+        let output = Command::new(setting("TINDERBOX_XTASK"))
+            .args(["node", "--boot", "uefi", "--disk"])
+            .arg(disk)
+            .arg("--state")
+            .arg(state)
+            .stdin(Stdio::null())
+            .output()
+            .expect("start xtask node");
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "it came up: {words}");
+        words
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::new(&self.endpoint)
     }

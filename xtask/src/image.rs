@@ -255,6 +255,7 @@ mod tests {
         let text = fs::read_to_string(path).unwrap();
         let (_, lines) = text.split_once("KernelCommandLine=\n").unwrap();
         let words: Vec<&str> = lines.lines().map_while(|line| line.strip_prefix("    ")).collect();
-        assert_eq!(words.join(" "), KERNEL_COMMAND_LINE);
+        let verity = format!("{KERNEL_COMMAND_LINE} systemd.verity_root_options=panic-on-corruption");
+        assert_eq!(words.join(" "), verity, "only a disk can be changed behind its hashes");
     }
 }

@@ -68,6 +68,8 @@ pub(crate) struct Spec {
     pub(crate) ssh_key: Option<String>,
     /// A tree laid over the system of a direct boot: what a benchmark adds.
     pub(crate) extra: Option<PathBuf>,
+    /// In place of the disk image that is built.
+    pub(crate) disk: Option<PathBuf>,
     /// Logs and sockets of the machine.
     pub(crate) dir: PathBuf,
     pub(crate) lifetime: Lifetime,
@@ -88,6 +90,7 @@ impl Spec {
             state: state.to_owned(),
             ssh_key: None,
             extra: None,
+            disk: None,
             dir: dir.to_owned(),
             lifetime: Lifetime::Ours,
         }
@@ -119,7 +122,12 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
             };
             Boot::Direct { kernel, initrd, command_line }
         }
-        Way::Uefi => Boot::Uefi { disk: image::disk(ctx, &payload)? },
+        Way::Uefi => Boot::Uefi {
+            disk: match &spec.disk {
+                Some(disk) => disk.clone(),
+                None => image::disk(ctx, &payload)?,
+            },
+        },
     };
     let accelerator = match spec.accelerator {
         Some(accelerator) => accelerator,
@@ -212,6 +220,9 @@ pub(crate) struct Args {
     /// Memory the agent may give to sandboxes, MiB.
     #[arg(long)]
     sandbox_memory_mib: Option<u32>,
+    /// In place of the disk image that is built.
+    #[arg(long, requires = "boot")]
+    disk: Option<PathBuf>,
     /// Boot every function that has no snapshot of its own.
     #[arg(long)]
     no_runtime_snapshots: bool,
@@ -225,6 +236,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
         way: args.boot,
         sandbox_memory_mib: args.sandbox_memory_mib,
         runtime_snapshots: !args.no_runtime_snapshots,
+        disk: args.disk.clone(),
         ..Spec::new(&state, &dir)
     };
     let node = boot(ctx, &spec)?;
