@@ -3,6 +3,7 @@
 //! [`RawConfig`] is what someone wrote; [`Config`] is what was checked. Read once, by `main`.
 
 mod chunks;
+mod events;
 mod network;
 
 use std::{
@@ -17,9 +18,11 @@ use serde::Deserialize;
 #[cfg(test)]
 pub(crate) use chunks::PeerAddress;
 pub(crate) use chunks::{Bucket, Certificates, Chunks, Cluster};
+pub(crate) use events::Events;
 pub(crate) use network::Network;
 
 use chunks::RawChunks;
+use events::RawEvents;
 use network::RawNetwork;
 
 use crate::sandbox::machine::MEMORY_PER_VCPU_MIB;
@@ -134,6 +137,8 @@ pub(crate) struct Config {
     pub(crate) chunks: Chunks,
     /// What functions have of the network.
     pub(crate) network: Network,
+    /// Bounds of asynchronous calls.
+    pub(crate) events: Events,
 }
 
 /// What the files and flags say, unchecked.
@@ -156,6 +161,7 @@ struct RawConfig {
     mkfs_erofs: PathBuf,
     chunks: RawChunks,
     network: RawNetwork,
+    events: RawEvents,
 }
 
 impl Default for RawConfig {
@@ -177,6 +183,7 @@ impl Default for RawConfig {
             mkfs_erofs: "/usr/bin/mkfs.erofs".into(),
             chunks: RawChunks::default(),
             network: RawNetwork::default(),
+            events: RawEvents::default(),
         }
     }
 }
@@ -255,6 +262,7 @@ impl RawConfig {
             mkfs_erofs: self.mkfs_erofs,
             chunks: self.chunks.check()?,
             network: self.network.check()?,
+            events: self.events.check()?,
         })
     }
 }

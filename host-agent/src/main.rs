@@ -15,6 +15,7 @@ mod code;
 mod config;
 mod confine;
 mod disk;
+mod events;
 mod functions;
 mod invoke;
 mod log;
@@ -35,6 +36,7 @@ use crate::{
     code::{Builder, CodeStore},
     config::{AuthMode, Config},
     disk::Disk,
+    events::{Clock, Events},
     functions::Functions,
     network::{Network, Policies},
     node_state::NodeState,
@@ -129,10 +131,21 @@ async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
     let invoker = invoker.context("cannot start the sandbox pool")?;
     let store: Arc<dyn Store> = Arc::new(RedbStore::open(config.state_dir.join("store.redb")).await?);
     let builder = Builder::Helper { mkfs: config.mkfs_erofs.clone() };
-    let code = Arc::new(CodeStore::open(&config.state_dir, builder, disk, Arc::clone(&chunks))?);
+    let code = CodeStore::open(&config.state_dir, builder, Arc::clone(&disk), Arc::clone(&chunks))?;
     let policies = Policies::open(Arc::clone(&store), network, Arc::clone(&invoker)).await?;
-    let functions = Functions::open(store, code, Arc::clone(&invoker)).await?;
-    let app = api::App::new(&config, functions, Arc::clone(&invoker), (chunks, policies), node);
+    let functions = Functions::open(store, Arc::new(code), Arc::clone(&invoker)).await?;
+    let concurrency = Arc::default();
+    let parts = events::Parts {
+        functions: Arc::clone(&functions),
+        invoker: Arc::clone(&invoker),
+        concurrency: Arc::clone(&concurrency),
+        disk,
+        clock: Clock::Wall,
+        account_id: config.account_id.clone(),
+    };
+    let events = Events::open(&config.state_dir, &config.events, parts).await?;
+    let calls = (concurrency, Arc::clone(&events));
+    let app = api::App::new(&config, functions, Arc::clone(&invoker), (chunks, policies), calls, node);
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
@@ -151,7 +164,9 @@ async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
     };
     let drain = async {
         drop(stopped.await);
+        events.stop();
         invoker.shutdown().await;
+        events.drained().await;
     };
     tokio::join!(server::serve(listener, api::router(app), Bounds::NODE, stop), drain);
     Ok(())

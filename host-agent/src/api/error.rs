@@ -277,6 +277,12 @@ impl ApiError {
         Self::new(&UNKNOWN_OPERATION, "The requested operation is not recognized by the service.")
     }
 
+    /// No room for another asynchronous event.
+    pub(crate) fn events_full() -> Self {
+        let message = "This Tinderbox node's queue of asynchronous events is full.";
+        Self { reason: Some("CallerRateLimitExceeded"), ..Self::new(&THROTTLED, message) }
+    }
+
     /// The node could not do what its operator asked for.
     pub(crate) fn upkeep(problem: impl Into<String>) -> Self {
         Self::new(&SERVICE, problem)

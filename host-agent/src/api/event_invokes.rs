@@ -1,5 +1,4 @@
-//! The operations on how asynchronous events are handled. Kept for when there are such events: an `Event` invocation is refused
-//! today, so that none is handled otherwise than it says here.
+//! The operations on how asynchronous events are handled. `events` keeps to it.
 
 use std::sync::Arc;
 
@@ -15,10 +14,13 @@ use super::{
     names::{self, Target},
     requests::{self, EventInvokeConfig},
 };
-use crate::functions::{
-    ChangeError,
-    attached::{Attached, EventInvoke},
-    now_ms,
+use crate::{
+    events::QueueName,
+    functions::{
+        ChangeError,
+        attached::{Attached, EventInvoke},
+        now_ms,
+    },
 };
 
 /// What a list shows at most, and what may be asked for.
@@ -144,7 +146,7 @@ fn asked(app: &App, call: &Call, action: &str) -> Result<(Target, EventInvoke), 
     Ok((target, asked))
 }
 
-/// A destination is another function of this node.
+/// A destination is another function of this node, or a queue of its.
 fn check_destinations(
     app: &App,
     call: &Call,
@@ -155,8 +157,17 @@ fn check_destinations(
     for arn in [on_success, on_failure].into_iter().flatten().filter(|arn| !arn.is_empty()) {
         match arn.split(':').nth(2).unwrap_or_default() {
             "lambda" => {}
-            "sqs" | "sns" | "events" | "s3" => {
-                return Err(ApiError::unsupported_parameter("A destination that is no function"));
+            "sqs" => match QueueName::of_arn(arn, &app.account_id) {
+                Some(_) => continue,
+                None => {
+                    return Err(ApiError::invalid_parameter(format!(
+                        "The destination ARN {arn} is invalid."
+                    )));
+                }
+            },
+            "sns" | "events" | "s3" => {
+                let what = "A destination that is neither a function nor a queue";
+                return Err(ApiError::unsupported_parameter(what));
             }
             _ => {
                 let said = |name: &str, arn: Option<&str>| {

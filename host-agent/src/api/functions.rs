@@ -109,7 +109,7 @@ pub(super) async fn update_configuration(
     settings::constrain_update(&request)?;
     let target = call.target("UpdateFunctionConfiguration")?;
     find_to_change(&app, &target)?;
-    settings::check(&request.settings, &app.runtimes)?;
+    settings::check(&request.settings, &app.account_id, &app.runtimes)?;
     let change = |config: &mut _| settings::apply(&request.settings, config);
     let updated = app.functions.update(&target.id, request.revision_id.as_deref(), Publish::No, change).await;
     let config = updated.map_err(|error| failed(&target.unqualified_arn(), error))?.latest;
@@ -172,6 +172,10 @@ pub(super) async fn delete(State(app): State<Arc<App>>, call: Call) -> Result<St
     }
     let deleted = app.functions.delete(&target.id).await;
     deleted.map_err(|error| failed(&target.unqualified_arn(), error))?;
+    if let Err(error) = app.events.forget(&target.id).await {
+        // It is deleted all the same; the next start forgets them.
+        tracing::warn!(function = target.id.name, "its dead events are still shown: {error}");
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

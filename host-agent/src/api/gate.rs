@@ -26,6 +26,9 @@ use crate::server::Standing;
 /// Longest event: Lambda's 6 MB.
 pub(crate) const MAX_EVENT_LEN: usize = guest_protocol::MAX_BODY_LEN;
 
+/// Longest event of an asynchronous invocation: Lambda's 1 MB.
+pub(crate) const MAX_ASYNC_EVENT_LEN: usize = 1024 * 1024;
+
 /// Longest body with code in it: 50 MB as base64, as AWS bounds it.
 const MAX_UPLOAD_LEN: usize = 69_905_067;
 
@@ -118,6 +121,8 @@ fn body_limit(head: &Parts) -> (usize, &'static str) {
     let path = head.uri.path().trim_end_matches('/');
     if path.ends_with("/invocations") {
         (MAX_EVENT_LEN, "InvokeFunction")
+    } else if path.ends_with("/invoke-async") {
+        (MAX_ASYNC_EVENT_LEN, "InvokeAsync")
     } else if path.ends_with("/code") {
         (MAX_UPLOAD_LEN, "UpdateFunctionCode")
     } else if path.ends_with("/functions") && head.method == Method::POST {

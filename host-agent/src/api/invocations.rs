@@ -14,20 +14,20 @@ use super::{
     ApiError, App,
     call::Call,
     constraints::{Constraints, EXECUTION, TENANT},
+    gate::MAX_ASYNC_EVENT_LEN,
+    names::Target,
 };
 use crate::{
+    events::Event,
     functions::{
-        concurrency::ACCOUNT_CONCURRENCY,
-        model::{self, FunctionConfig, FunctionId, LATEST, StartKind},
+        Function,
+        model::{self, FunctionConfig, StartKind},
     },
     invoke::{Answer, Invocation, InvokeError, Timing, concurrency::Share},
 };
 
 /// Longest client context, decoded, in bytes.
 const MAX_CLIENT_CONTEXT_LEN: usize = 3583;
-
-/// Longest event of an asynchronous invocation.
-const MAX_ASYNC_EVENT_LEN: usize = 1024 * 1024;
 
 /// How much of the log an answer carries, in bytes before base64.
 const LOG_TAIL_LEN: usize = 4096;
@@ -54,12 +54,9 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
     constraints.pattern("durableExecutionName", execution, &EXECUTION);
     constraints.finish()?;
 
-    let mut target = call.target("InvokeFunction")?;
+    let target = call.target("InvokeFunction")?;
     let invoked_arn = target.arn();
-    // A function that is not there is reported by its version.
-    target.qualifier.get_or_insert_with(|| LATEST.into());
-    let function = app.functions.view().serving(&target.id, target.version(), roll()?);
-    let function = function.ok_or_else(|| ApiError::function_not_found(&target.arn()))?;
+    let function = find(&app, &target)?;
     if tenant.is_some() || execution.is_some() {
         let member = if tenant.is_some() { "TenantId" } else { "DurableExecutionName" };
         return Err(ApiError::unsupported_parameter(member));
@@ -71,19 +68,20 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
         if call.body.len() > MAX_ASYNC_EVENT_LEN {
             return Err(ApiError::too_large(MAX_ASYNC_EVENT_LEN, "InvokeFunction"));
         }
-        return Err(ApiError::not_implemented("Invoke with InvocationType Event"));
+        return accept(&app, &call, target, &function.config).await;
     }
     serves(&function.config)?;
     let event = event(&call.body)?;
     let client_context = call.header("x-amz-client-context").map(client_context).transpose()?;
-    let slot = app.concurrency.enter(&target.id, share(&app, &target.id)).map_err(InvokeError::Throttled)?;
+    let share = Share::of(app.functions.view(), &target.id);
+    let slot = app.concurrency.enter(&target.id, share).map_err(InvokeError::Throttled)?;
     let invocation = Invocation {
         function: function.config,
         code: function.code,
         invoked_arn,
         payload: event,
         client_context,
-        trace_id: call.header("x-amzn-trace-id").filter(|id| id.len() <= MAX_TRACE_LEN).map(String::from),
+        trace_id: trace_id(&call),
         log_tail: log_type == "Tail",
         request_id: call.request_id,
         slot: Some(Arc::new(slot)),
@@ -92,13 +90,46 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
     Ok(respond(answer))
 }
 
-/// What a function may take of the account's concurrency.
-fn share(app: &App, id: &FunctionId) -> Share {
-    let view = app.functions.view();
-    match view.get(id).and_then(|latest| latest.config.reserved_concurrency) {
-        Some(reserved) => Share::Reserved(reserved),
-        None => Share::Unreserved(ACCOUNT_CONCURRENCY.saturating_sub(view.reserved())),
-    }
+/// InvokeAsync, which is older than invocation types and means `Event`.
+pub(super) async fn invoke_async(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
+    let target = call.function("InvokeFunction")?;
+    let function = find(&app, &target)?;
+    accept(&app, &call, target, &function.config).await
+}
+
+/// The version that serves an invocation. A function that is not there is reported by its version.
+fn find(app: &App, target: &Target) -> Result<Function, ApiError> {
+    let function = app.functions.view().serving(&target.id, target.version(), roll()?);
+    function.ok_or_else(|| ApiError::function_not_found(&target.arn_of(target.version())))
+}
+
+/// Keeps an event; which version it is for is looked up again when it is delivered.
+async fn accept(
+    app: &App,
+    call: &Call,
+    target: Target,
+    function: &FunctionConfig,
+) -> Result<Response, ApiError> {
+    serves(function)?;
+    let event = Event {
+        function: target.id,
+        incarnation: function.incarnation.clone(),
+        qualifier: target.qualifier,
+        request_id: call.request_id.clone(),
+        client_context: call.header("x-amz-client-context").map(client_context).transpose()?,
+        trace_id: trace_id(call),
+        accepted_ms: app.events.now_ms(),
+        calls: 0,
+        failures: 0,
+        hops: 0,
+        payload: event(&call.body)?,
+    };
+    app.events.accept(event).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+fn trace_id(call: &Call) -> Option<String> {
+    call.header("x-amzn-trace-id").filter(|id| id.len() <= MAX_TRACE_LEN).map(String::from)
 }
 
 /// A number from 0.0 up to 1.0, for the share of an alias's second version.

@@ -15,6 +15,7 @@ mod downloads;
 mod egress;
 mod error;
 mod event_invokes;
+mod events;
 mod functions;
 mod gate;
 mod invocations;
@@ -47,6 +48,7 @@ use crate::{
     auth::Authenticator,
     chunks::Chunks,
     config::Config,
+    events::Events,
     functions::{Functions, runtimes::Runtimes},
     invoke::{Invoker, concurrency::Concurrency},
     network::Policies,
@@ -63,6 +65,7 @@ pub(crate) struct App {
     downloads: Downloads,
     body_budget: Arc<Semaphore>,
     concurrency: Arc<Concurrency>,
+    events: Arc<Events>,
     chunks: Arc<Chunks>,
     policies: Policies,
     /// One operation on all chunks at a time.
@@ -77,6 +80,7 @@ impl App {
         functions: Arc<Functions>,
         invoker: Arc<dyn Invoker>,
         (chunks, policies): (Arc<Chunks>, Policies),
+        (concurrency, events): (Arc<Concurrency>, Arc<Events>),
         node: NodeState,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -87,7 +91,8 @@ impl App {
             invoker,
             downloads: Downloads::new(config.listen.to_string()),
             body_budget: Arc::new(Semaphore::new(gate::BODY_BUDGET_KIB)),
-            concurrency: Arc::default(),
+            concurrency,
+            events,
             chunks,
             policies,
             upkeep: Semaphore::new(1),
@@ -101,6 +106,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let operations = operations::routes()
         .route("/tinderbox/node", get(node))
         .route("/tinderbox/egress/{FunctionName}", get(egress::get).put(egress::put).delete(egress::delete))
+        .route("/tinderbox/events", get(events::totals))
+        .route("/tinderbox/events/{FunctionName}", get(events::get))
+        .route("/tinderbox/queues/{QueueName}", get(events::read_queue).delete(events::drop_queue))
         .route("/tinderbox/chunks", get(chunks::stats))
         .route("/tinderbox/chunks/verify", post(chunks::verify))
         .route("/tinderbox/chunks/gc", post(chunks::gc))

@@ -91,7 +91,7 @@ operations! {
     "GetResourcePolicy" GET "/2026-07-09/resource-policy/{ResourceArn}";
     "GetRuntimeManagementConfig" GET "/2021-07-20/functions/{FunctionName}/runtime-management-config";
     "Invoke" POST "/2015-03-31/functions/{FunctionName}/invocations" => invocations::invoke;
-    "InvokeAsync" POST "/2014-11-13/functions/{FunctionName}/invoke-async";
+    "InvokeAsync" POST "/2014-11-13/functions/{FunctionName}/invoke-async" => invocations::invoke_async;
     "InvokeWithResponseStream" POST "/2021-11-15/functions/{FunctionName}/response-streaming-invocations";
     "ListAliases" GET "/2015-03-31/functions/{FunctionName}/aliases" => aliases::list;
     "ListCapacityProviders" GET "/2025-11-30/capacity-providers";

@@ -33,6 +33,8 @@ struct FunctionConfiguration<'a> {
     version: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     environment: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter_config: Option<Value>,
     tracing_config: Value,
     revision_id: &'a str,
     package_type: &'static str,
@@ -60,6 +62,7 @@ pub(crate) fn configuration(config: &FunctionConfig, arn: String, detail: Detail
         code_sha256: code_sha256(&config.code.sha256),
         version: &config.version,
         environment: config.environment.as_ref().map(|variables| json!({ "Variables": variables })),
+        dead_letter_config: config.dead_letter.as_ref().map(|arn| json!({ "TargetArn": arn })),
         tracing_config: json!({ "Mode": config.tracing_mode }),
         revision_id: &config.revision_id,
         package_type: "Zip",

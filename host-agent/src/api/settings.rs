@@ -13,10 +13,13 @@ use super::{
     requests::{CreateFunction, Settings, Structure, UpdateFunctionConfiguration},
     tags,
 };
-use crate::functions::{
-    model::{CodeRef, FunctionConfig, FunctionId, LATEST, LoggingConfig, State},
-    new_id, now_ms,
-    runtimes::Runtimes,
+use crate::{
+    events::QueueName,
+    functions::{
+        model::{CodeRef, FunctionConfig, FunctionId, LATEST, LoggingConfig, State},
+        new_id, now_ms,
+        runtimes::Runtimes,
+    },
 };
 
 /// Longest environment as JSON, in bytes.
@@ -153,14 +156,12 @@ fn refuse_unsupported(settings: &Settings) -> Result<(), ApiError> {
     let vpc = settings.vpc_config.as_ref();
     let networks =
         vpc.into_iter().flat_map(|vpc| [&vpc.subnet_ids, &vpc.security_group_ids]).flatten().flatten();
-    let target = settings.dead_letter_config.as_ref().and_then(|config| config.target_arn.as_deref());
     let given = |value: Option<&str>| value.is_some_and(|value| !value.is_empty());
     let present =
         |structure: &Option<Structure>| structure.as_ref().is_some_and(|members| !members.is_empty());
     let unsupported = [
         ("Layers", settings.layers.as_ref().is_some_and(|layers| !layers.is_empty())),
         ("VpcConfig", networks.count() > 0),
-        ("DeadLetterConfig", given(target)),
         ("KMSKeyArn", given(settings.kms_key_arn.as_deref())),
         (
             "FileSystemConfigs",
@@ -233,6 +234,7 @@ pub(crate) fn create(
         environment: None,
         tracing_mode: "PassThrough".into(),
         snap_start: "None".into(),
+        dead_letter: None,
         logging,
         tags,
         code: CodeRef { sha256: String::new(), size: 0 },
@@ -245,17 +247,21 @@ pub(crate) fn create(
         published: None,
         reserved_concurrency: None,
     };
-    check(&request.settings, runtimes)?;
+    check(&request.settings, &config.account_id, runtimes)?;
     apply(&request.settings, &mut config);
     Ok(config)
 }
 
 /// Checks what the model's constraints do not: support, runtime, environment.
-pub(crate) fn check(settings: &Settings, runtimes: &Runtimes) -> Result<(), ApiError> {
+pub(crate) fn check(settings: &Settings, account_id: &str, runtimes: &Runtimes) -> Result<(), ApiError> {
     if let Some(refusal) = settings.runtime.as_deref().and_then(|runtime| runtimes.refusal(runtime)) {
         return Err(ApiError::invalid_parameter(refusal));
     }
     refuse_unsupported(settings)?;
+    let target = settings.dead_letter_config.as_ref().and_then(|config| config.target_arn.as_deref());
+    if target.is_some_and(|arn| !arn.is_empty() && QueueName::of_arn(arn, account_id).is_none()) {
+        return Err(ApiError::unsupported_parameter("A DeadLetterConfig that is no queue"));
+    }
     let logging = settings.logging_config.as_ref();
     let levels = logging
         .is_some_and(|logging| logging.application_log_level.is_some() || logging.system_log_level.is_some());
@@ -324,6 +330,9 @@ pub(crate) fn apply(settings: &Settings, config: &mut FunctionConfig) {
     }
     if let Some(snap_start) = &settings.snap_start {
         keep(&snap_start.apply_on, &mut config.snap_start);
+    }
+    if let Some(arn) = settings.dead_letter_config.as_ref().and_then(|config| config.target_arn.as_ref()) {
+        config.dead_letter = Some(arn.clone()).filter(|arn| !arn.is_empty());
     }
     if let Some(logging) = &settings.logging_config {
         keep(&logging.log_format, &mut config.logging.format);

@@ -27,6 +27,7 @@ use crate::{
     code::{Builder, CodeStore, tests::zip_of},
     config::AuthMode,
     disk::Disk,
+    events::{Clock, Parts},
     functions::model::{FunctionConfig, FunctionId},
     invoke::{
         Answer, CodeImage, Invocation, InvokeError, InvokeFuture, NODE_FAILED, PrepareError, PrepareFuture,
@@ -43,6 +44,7 @@ mod constraints;
 mod create;
 mod egress;
 mod event_invokes;
+mod events;
 mod invoke;
 mod list;
 mod permissions;
@@ -63,6 +65,8 @@ struct Echo {
     prepared: watch::Sender<Vec<String>>,
     /// How preparing a function's versions ends, by its name: well, or with an error of that type. It waits until then.
     snapshots: watch::Sender<Snapshots>,
+    /// Whether invocations end whose event says `hold`.
+    released: watch::Sender<bool>,
 }
 
 type Snapshots = BTreeMap<String, Option<&'static str>>;
@@ -71,7 +75,7 @@ type Snapshots = BTreeMap<String, Option<&'static str>>;
 const STOPPING: &str = "(stopping)";
 
 impl Invoker for Echo {
-    fn invoke(&self, invocation: Invocation) -> InvokeFuture<'_> {
+    fn invoke(&self, mut invocation: Invocation) -> InvokeFuture<'_> {
         let event: Value = serde_json::from_slice(&invocation.payload).unwrap();
         let mut answer = Answer {
             payload: invocation.payload.clone(),
@@ -79,8 +83,17 @@ impl Invoker for Echo {
             executed_version: invocation.function.version.clone(),
             ..Answer::default()
         };
+        // Others are in flight until the test forgets them.
+        let slot = if event["do"] == "hold" { invocation.slot.take() } else { None };
         self.seen.lock().unwrap().push(invocation);
         let result = match event["do"].as_str() {
+            Some("hold") => {
+                return Box::pin(async move {
+                    let _ = self.released.subscribe().wait_for(|released| *released).await;
+                    drop(slot);
+                    Ok(answer)
+                });
+            }
             Some("throttle") => Err(InvokeError::Throttled(Throttle::Concurrency)),
             Some("lose") => Err(InvokeError::Node("lost".into())),
             Some("no runtime") => Err(InvokeError::InvalidRuntime("no image".into())),
@@ -133,8 +146,14 @@ struct Node {
     router: Router,
     body_budget: Arc<Semaphore>,
     invoker: Arc<Echo>,
+    events: Arc<Events>,
+    /// The events' clock; it stands still unless a test moves it.
+    clock: watch::Sender<u64>,
     dir: tempfile::TempDir,
 }
+
+/// When tests begin, in milliseconds since the Unix epoch.
+const BEGIN_MS: u64 = 1_764_000_000_000;
 
 /// An answer, taken apart.
 #[derive(Debug)]
@@ -176,13 +195,18 @@ impl Node {
     }
 
     async fn at(dir: tempfile::TempDir) -> Self {
+        Self::with(dir, "", watch::Sender::new(BEGIN_MS)).await
+    }
+
+    /// With more lines in its configuration, and that clock.
+    async fn with(dir: tempfile::TempDir, more: &str, clock: watch::Sender<u64>) -> Self {
         let runtimes = dir.path().join("runtimes");
         std::fs::create_dir_all(&runtimes).unwrap();
         for name in ["python3.13.pack", "provided.al2023.pack"] {
             std::fs::write(runtimes.join(name), "").unwrap();
         }
         let file = dir.path().join("agent.toml");
-        std::fs::write(&file, format!("lib_dir = '{}'", dir.path().display())).unwrap();
+        std::fs::write(&file, format!("lib_dir = '{}'\n{more}", dir.path().display())).unwrap();
         let config = Config::load(Some(&file), None, Some(AuthMode::Optional)).unwrap();
         let store = RedbStore::open(dir.path().join("store.redb")).await.unwrap();
         let chunks = chunks_in(dir.path());
@@ -194,27 +218,34 @@ impl Node {
         let store: Arc<dyn Store> = Arc::new(store);
         let policies = Policies::open(Arc::clone(&store), nowhere(), invoker.clone()).await.unwrap();
         let functions = Functions::open(store, code, invoker.clone()).await.unwrap();
-        let app = App::new(&config, functions, invoker.clone(), (chunks, policies), NodeState::look());
+        let concurrency: Arc<Concurrency> = Arc::default();
+        let parts = Parts {
+            functions: Arc::clone(&functions),
+            invoker: invoker.clone(),
+            concurrency: Arc::clone(&concurrency),
+            disk: Disk::of(dir.path()),
+            clock: Clock::Pretended(clock.clone()),
+            account_id: config.account_id.clone(),
+        };
+        let events = Events::open(dir.path(), &config.events, parts).await.unwrap();
+        let calls = (concurrency, Arc::clone(&events));
+        let app = App::new(&config, functions, invoker.clone(), (chunks, policies), calls, NodeState::look());
         let body_budget = Arc::clone(&app.body_budget);
-        Self { router: router(app), body_budget, invoker, dir }
+        Self { router: router(app), body_budget, invoker, events, clock, dir }
     }
 
     /// The same node after a restart, however it ended.
     async fn restarted(self) -> Self {
-        let Self { router, body_budget: _, invoker, dir } = self;
+        let Self { router, body_budget: _, invoker, events, clock, dir } = self;
         invoker.snapshots.send_modify(|made| made.extend([(STOPPING.into(), None)]));
-        drop((router, invoker));
-        // The view's task and settling tasks hold the store until they see that nobody else does.
-        loop {
-            match RedbStore::open(dir.path().join("store.redb")).await {
-                Ok(store) => drop(store),
-                Err(_) => {
-                    tokio::task::yield_now().await;
-                    continue;
-                }
+        drop((router, invoker, events));
+        // The view's task, settling tasks and deliveries hold the stores until they see that nobody else does.
+        for name in ["store.redb", "events.redb"] {
+            while redb::Database::open(dir.path().join(name)).is_err() {
+                tokio::task::yield_now().await;
             }
-            return Self::at(dir).await;
         }
+        Self::with(dir, "", clock).await
     }
 
     async fn send(&self, request: Request<Body>) -> Got {

@@ -61,6 +61,9 @@ pub(crate) struct FunctionConfig {
     pub(crate) logging: LoggingConfig,
     /// `SnapStart.ApplyOn`: `None` or `PublishedVersions`; says nothing about `$LATEST`.
     pub(crate) snap_start: String,
+    /// ARN of the queue that is given events with which the function has failed.
+    #[serde(default)]
+    pub(crate) dead_letter: Option<String>,
     /// Tags as given, sorted.
     pub(crate) tags: BTreeMap<String, String>,
     /// The uploaded code.
@@ -113,11 +116,14 @@ impl FunctionConfig {
         let Self {
             runtime, handler, role, description, memory_mib, timeout_s, ephemeral_storage_mib, ..
         } = self;
-        let Self { environment, tracing_mode, logging, snap_start, code, .. } = self;
+        let Self { environment, tracing_mode, logging, snap_start, code, dead_letter, .. } = self;
         let settings = (runtime, handler, role, description, memory_mib, timeout_s, ephemeral_storage_mib);
         // Strings and numbers: nothing in them can fail to be JSON.
         let text = serde_json::to_vec(&(settings, environment, tracing_mode, logging, snap_start, code));
-        crate::code::hex(&Sha256::digest(text.unwrap_or_default()))
+        let mut text = text.unwrap_or_default();
+        // Digests of records from before there was one stay what they are.
+        text.extend(dead_letter.iter().flat_map(|arn| arn.bytes()));
+        crate::code::hex(&Sha256::digest(text))
     }
 
     /// How this version comes to life.

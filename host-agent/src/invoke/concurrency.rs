@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::Throttle;
-use crate::functions::model::FunctionId;
+use crate::functions::{View, concurrency::ACCOUNT_CONCURRENCY, model::FunctionId};
 
 /// Counts what is in flight.
 #[derive(Debug, Default)]
@@ -31,6 +31,16 @@ pub(crate) enum Share {
     Reserved(u32),
     /// With all others that have reserved nothing: what is left of the account's.
     Unreserved(u32),
+}
+
+impl Share {
+    /// What a function may take now.
+    pub(crate) fn of(view: &View, function: &FunctionId) -> Self {
+        match view.get(function).and_then(|latest| latest.config.reserved_concurrency) {
+            Some(reserved) => Self::Reserved(reserved),
+            None => Self::Unreserved(ACCOUNT_CONCURRENCY.saturating_sub(view.reserved())),
+        }
+    }
 }
 
 /// The right to be in flight, for as long as it is held.

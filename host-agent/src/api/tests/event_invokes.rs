@@ -93,8 +93,13 @@ async fn what_cannot_be_configured_is_refused_in_aws_words() {
             ),
         ),
         (
-            "arn:aws:sqs:us-east-1:000000000000:q".into(),
-            "A destination that is no function is not supported by this Tinderbox node.".into(),
+            "arn:aws:sns:us-east-1:000000000000:t".into(),
+            "A destination that is neither a function nor a queue is not supported by this Tinderbox node."
+                .into(),
+        ),
+        (
+            "arn:aws:sqs:us-east-1:111111111111:q".into(),
+            "The destination ARN arn:aws:sqs:us-east-1:111111111111:q is invalid.".into(),
         ),
     ] {
         node.put(PATH, &to(&arn)).await.is_error(400, parameter, &message);

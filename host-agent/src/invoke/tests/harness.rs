@@ -158,6 +158,7 @@ pub(super) fn function(name: &str) -> FunctionConfig {
             group: format!("/aws/lambda/{name}"),
         },
         snap_start: "None".into(),
+        dead_letter: None,
         tags: Default::default(),
         code: CodeRef { sha256: String::new(), size: 0 },
         revision_id: "r".into(),

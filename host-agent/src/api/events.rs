@@ -1,0 +1,91 @@
+//! The node's own operations on asynchronous events: `tinderbox events`, and what lies in its queues.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    response::Response,
+};
+use serde_json::{Value, json};
+
+use super::{ApiError, App, call::Call};
+use crate::{
+    code::blocking,
+    events::{Counts, EventsError, Limits, QueueError, QueueName, Standing, Totals},
+    invoke::InvokeError,
+    sandbox::describe,
+};
+
+/// How full the queue is.
+pub(super) async fn totals(State(app): State<Arc<App>>) -> Json<Value> {
+    let (Totals { count, bytes }, Limits { max_count, max_bytes, .. }) = app.events.totals();
+    Json(json!({ "Events": count, "Bytes": bytes, "MaxEvents": max_count, "MaxBytes": max_bytes }))
+}
+
+/// How a function's events stand, and the last of its dead ones.
+pub(super) async fn get(State(app): State<Arc<App>>, call: Call) -> Result<Json<Value>, ApiError> {
+    let target = call.function("GetEvents")?;
+    let Standing { queued, in_flight, oldest_ms, counts } = app.events.standing(&target.id);
+    let Counts { delivered, retried, throttled, dropped, dead } = counts;
+    let shown = app.events.dead(&target.id).await?;
+    // Written by this node; what is no JSON is another version's.
+    let shown: Vec<Value> = shown.iter().filter_map(|dead| serde_json::from_slice(dead).ok()).collect();
+    let age_s = oldest_ms.map(|oldest| app.events.now_ms().saturating_sub(oldest) / 1000);
+    Ok(Json(json!({
+        "Queued": queued,
+        "InFlight": in_flight,
+        "OldestAgeInSeconds": age_s,
+        "Delivered": delivered,
+        "Retried": retried,
+        "Throttled": throttled,
+        "Dropped": dropped,
+        "Dead": dead,
+        "DeadEvents": shown,
+    })))
+}
+
+/// The lines of a queue.
+pub(super) async fn read_queue(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
+    let (queues, queue) = (Arc::clone(app.events.queues()), named(&call)?);
+    let lines = blocking(move || queues.read(&queue)).await.map_err(failed)?;
+    let mut response = Response::new(Body::from(lines));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    Ok(response)
+}
+
+/// Takes lines away that somebody has read: those within the first so many bytes.
+pub(super) async fn drop_queue(State(app): State<Arc<App>>, call: Call) -> Result<StatusCode, ApiError> {
+    let (queues, queue) = (Arc::clone(app.events.queues()), named(&call)?);
+    let len = call.query("Bytes").and_then(|len| len.parse().ok());
+    let len = len.ok_or_else(|| ApiError::invalid_content("Bytes is missing: how much of it was read."))?;
+    blocking(move || queues.drop_first(&queue, len)).await.map_err(failed)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl From<EventsError> for ApiError {
+    fn from(error: EventsError) -> Self {
+        match error {
+            EventsError::Full => Self::events_full(),
+            EventsError::Closed => InvokeError::ShuttingDown.into(),
+            error => {
+                tracing::error!("the queue of events failed: {}", describe(&error));
+                Self::internal()
+            }
+        }
+    }
+}
+
+fn named(call: &Call) -> Result<QueueName, ApiError> {
+    let name = call.path("QueueName");
+    let queue = QueueName::new(&call.caller.region, name);
+    queue.ok_or_else(|| {
+        ApiError::invalid_content("The name of a queue has up to 80 letters, digits, - and _.")
+    })
+}
+
+fn failed(error: QueueError) -> ApiError {
+    ApiError::upkeep(describe(&error))
+}

@@ -1,0 +1,274 @@
+//! Queues of this node: files below its state directory, one JSON document a line, named by the ARNs of queues that AWS would have
+//! (`arn:aws:sqs:REGION:ACCOUNT:NAME`). What was taken is on the disk; what does not fit is not taken.
+//!
+//! ```text
+//! queues/REGION.NAME.jsonl
+//! ```
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::config::is_region;
+
+/// Queues of a node, at most: each is a file.
+const MAX_QUEUES: usize = 256;
+
+/// Longest name of a queue: AWS's.
+const MAX_NAME_LEN: usize = 80;
+
+/// What a file is searched backwards by for the end of its last whole line.
+const STEP: usize = 64 * 1024;
+
+/// Why a queue did not take or give something.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueueError {
+    /// It would be longer than it may be.
+    #[error("the queue {0} has no room")]
+    Full(String),
+    /// There are as many as may be.
+    #[error("this node has {MAX_QUEUES} queues, and no room for {0}")]
+    TooMany(String),
+    /// Its file could not be read or written.
+    #[error("use the file of the queue {name}")]
+    Io {
+        /// Which.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A queue of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct QueueName {
+    region: String,
+    name: String,
+}
+
+impl QueueName {
+    /// The queue that an ARN names, if it is one of this account.
+    pub(crate) fn of_arn(arn: &str, account_id: &str) -> Option<Self> {
+        let parts: Vec<_> = arn.split(':').collect();
+        let ["arn", partition, "sqs", region, account, name] = parts[..] else { return None };
+        (partition.starts_with("aws") && account == account_id).then(|| Self::new(region, name))?
+    }
+
+    /// The queue of that name.
+    pub(crate) fn new(region: &str, name: &str) -> Option<Self> {
+        let plain = name.strip_suffix(".fifo").unwrap_or(name);
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let good = is_region(region) && !plain.is_empty() && name.len() <= MAX_NAME_LEN;
+        (good && plain.bytes().all(is_plain)).then(|| Self { region: region.into(), name: name.into() })
+    }
+
+    fn file(&self) -> String {
+        format!("{}.{}.jsonl", self.region, self.name)
+    }
+
+    fn failed(&self, source: io::Error) -> QueueError {
+        QueueError::Io { name: self.name.clone(), source }
+    }
+}
+
+/// The queues.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    dir: PathBuf,
+    max_len: u64,
+    /// One change at a time.
+    turn: Mutex<()>,
+}
+
+impl Queues {
+    /// In a directory, which is made when it does not exist.
+    pub(crate) fn open(dir: PathBuf, max_len: u64) -> io::Result<Self> {
+        fs::create_dir_all(&dir)?;
+        if let Some(parent) = dir.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "new") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(Self { dir, max_len, turn: Mutex::default() })
+    }
+
+    /// Appends a line: on the disk when this returns. Blocks.
+    pub(crate) fn append(&self, queue: &QueueName, line: &[u8]) -> Result<(), QueueError> {
+        let _turn = self.turn();
+        let path = self.dir.join(queue.file());
+        let failed = |source| queue.failed(source);
+        let fresh = !path.exists();
+        if fresh && fs::read_dir(&self.dir).map_err(failed)?.count() >= MAX_QUEUES {
+            return Err(QueueError::TooMany(queue.name.clone()));
+        }
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = file.map_err(failed)?;
+        let len = whole_len(&mut file).map_err(failed)?;
+        if len + line.len() as u64 + 1 > self.max_len {
+            return Err(QueueError::Full(queue.name.clone()));
+        }
+        write(&mut file, len, line).map_err(failed)?;
+        if fresh { sync_dir(&self.dir).map_err(failed) } else { Ok(()) }
+    }
+
+    /// Its whole lines. Blocks.
+    pub(crate) fn read(&self, queue: &QueueName) -> Result<Vec<u8>, QueueError> {
+        let _turn = self.turn();
+        let failed = |source| queue.failed(source);
+        let mut bytes = Vec::new();
+        match File::open(self.dir.join(queue.file())) {
+            Ok(file) => drop(file.take(self.max_len).read_to_end(&mut bytes).map_err(failed)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1));
+        Ok(bytes)
+    }
+
+    /// Takes lines away from its beginning: those that end within so many bytes. Blocks.
+    pub(crate) fn drop_first(&self, queue: &QueueName, len: u64) -> Result<(), QueueError> {
+        let bytes = self.read(queue)?;
+        let _turn = self.turn();
+        let failed = |source| queue.failed(source);
+        let within = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
+        let cut = bytes[..within].iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let path = self.dir.join(queue.file());
+        if !path.exists() || cut == 0 {
+            return Ok(());
+        }
+        let new = path.with_extension("new");
+        let replace = || -> io::Result<()> {
+            let mut old = File::open(&path)?;
+            old.seek(SeekFrom::Start(cut as u64))?;
+            let mut file = File::create(&new)?;
+            let rest = io::copy(&mut old, &mut file)?;
+            file.sync_all()?;
+            if rest == 0 {
+                fs::remove_file(&new)?;
+                fs::remove_file(&path)?;
+            } else {
+                fs::rename(&new, &path)?;
+            }
+            sync_dir(&self.dir)
+        };
+        replace().map_err(failed)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        // A file is as good as its last whole line, whoever panicked.
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long a file is up to the end of its last whole line: what is behind that was being written when the agent ended.
+fn whole_len(file: &mut File) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    let mut bytes = [0; STEP];
+    while end > 0 {
+        let begin = end.saturating_sub(STEP as u64);
+        // At most STEP.
+        let part = &mut bytes[..(end - begin) as usize];
+        file.seek(SeekFrom::Start(begin))?;
+        file.read_exact(part)?;
+        if let Some(last) = part.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(begin + last as u64 + 1);
+        }
+        end = begin;
+    }
+    Ok(0)
+}
+
+fn write(file: &mut File, at: u64, line: &[u8]) -> io::Result<()> {
+    file.set_len(at)?;
+    file.seek(SeekFrom::Start(at))?;
+    file.write_all(&[line, b"\n"].concat())?;
+    file.sync_data()
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queues(max_len: u64) -> (tempfile::TempDir, Queues, QueueName) {
+        let dir = tempfile::tempdir().unwrap();
+        let queues = Queues::open(dir.path().join("queues"), max_len).unwrap();
+        (dir, queues, QueueName::new("us-east-1", "q").unwrap())
+    }
+
+    #[test]
+    fn an_arn_names_a_queue_of_this_account_and_never_a_path() {
+        let of_arn = |arn: &str| QueueName::of_arn(arn, "000000000000").map(|queue| queue.file());
+        assert_eq!(
+            of_arn("arn:aws:sqs:us-east-1:000000000000:my-q_1").as_deref(),
+            Some("us-east-1.my-q_1.jsonl")
+        );
+        assert!(of_arn("arn:aws:sqs:us-east-1:000000000000:q.fifo").is_some());
+        for wrong in [
+            "arn:aws:sqs:us-east-1:111111111111:q",
+            "arn:aws:sns:us-east-1:000000000000:q",
+            "arn:aws:sqs:us-east-1:000000000000:../q",
+            "arn:aws:sqs:../x:000000000000:q",
+            "arn:aws:sqs:us-east-1:000000000000:.fifo",
+            "arn:aws:sqs:us-east-1:000000000000:q:r",
+            "arn:aws:sqs:us-east-1:000000000000:",
+        ] {
+            assert_eq!(of_arn(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn lines_are_kept_and_taken_away() {
+        let (dir, queues, queue) = queues(100);
+        assert_eq!(queues.read(&queue).unwrap(), b"");
+        for line in [&b"{\"a\":1}"[..], b"{\"b\":2}", b"3"] {
+            queues.append(&queue, line).unwrap();
+        }
+        assert_eq!(queues.read(&queue).unwrap(), b"{\"a\":1}\n{\"b\":2}\n3\n");
+        queues.drop_first(&queue, 15).unwrap();
+        assert_eq!(queues.read(&queue).unwrap(), b"{\"b\":2}\n3\n", "whole lines alone are taken");
+        queues.drop_first(&queue, 1000).unwrap();
+        assert_eq!(queues.read(&queue).unwrap(), b"");
+        assert_eq!(fs::read_dir(dir.path().join("queues")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn half_a_line_is_none() {
+        let (dir, queues, queue) = queues(1 << 20);
+        queues.append(&queue, b"1").unwrap();
+        let path = dir.path().join("queues/us-east-1.q.jsonl");
+        let half = [b"1\n".to_vec(), vec![b'x'; 3 * STEP]].concat();
+        fs::write(&path, half).unwrap();
+        assert_eq!(queues.read(&queue).unwrap(), b"1\n");
+        queues.append(&queue, b"2").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"1\n2\n");
+    }
+
+    #[test]
+    fn a_full_queue_takes_nothing_until_there_is_room() {
+        let (_dir, queues, queue) = queues(10);
+        queues.append(&queue, b"12345678").unwrap();
+        assert!(matches!(queues.append(&queue, b"1"), Err(QueueError::Full(_))));
+        queues.drop_first(&queue, 9).unwrap();
+        queues.append(&queue, b"1").unwrap();
+    }
+
+    #[test]
+    fn there_are_not_more_queues_than_may_be() {
+        let (_dir, queues, queue) = queues(10);
+        for number in 0..MAX_QUEUES {
+            queues.append(&QueueName::new("r", &format!("q{number}")).unwrap(), b"1").unwrap();
+        }
+        assert!(matches!(queues.append(&queue, b"1"), Err(QueueError::TooMany(_))));
+    }
+}
