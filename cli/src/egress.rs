@@ -70,7 +70,7 @@ pub(crate) fn run(client: &Client, action: Action, json: bool) -> Result<ExitCod
 }
 
 /// A name as a segment of a path: what is no part of a name is escaped, for the node to refuse.
-fn segment(name: &str) -> String {
+pub(crate) fn segment(name: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let escape =
         |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };

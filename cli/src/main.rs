@@ -1,5 +1,5 @@
-//! The operator's tool: `tinderbox chunks stats|verify|gc|repair`, `tinderbox egress get|set|unset` and `tinderbox node` against
-//! a node.
+//! The operator's tool: `tinderbox chunks stats|verify|gc|repair`, `tinderbox egress get|set|unset`, `tinderbox events` and
+//! `tinderbox node` against a node.
 //!
 //! A node has no shell, so everything is asked over its API, signed as every request is. What comes back is text for people, or
 //! with `--json` the node's own answer.
@@ -7,6 +7,7 @@
 mod chunks;
 mod client;
 mod egress;
+mod events;
 mod node;
 
 use std::process::ExitCode;
@@ -42,6 +43,11 @@ enum Command {
     /// Where sandboxes of a function may go.
     #[command(subcommand)]
     Egress(egress::Action),
+    /// How asynchronous calls stand: all of them, or those of a function with the last that were given up.
+    Events {
+        /// Its name.
+        function: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
         Command::Chunks(action) => chunks::run(&client, action, json),
         Command::Node => node::run(&client, json).map(|()| ExitCode::SUCCESS),
         Command::Egress(action) => egress::run(&client, action, json),
+        Command::Events { function } => events::run(&client, function, json).map(|()| ExitCode::SUCCESS),
     });
     match done {
         Ok(code) => code,

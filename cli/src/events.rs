@@ -1,0 +1,101 @@
+//! `tinderbox events`: how asynchronous calls stand, of the node or of one function.
+
+use anyhow::{Context as _, Result};
+use hyper::body::Bytes;
+use serde::Deserialize;
+
+use crate::{client::Client, egress::segment};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Totals {
+    events: u64,
+    bytes: u64,
+    max_events: u64,
+    max_bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Standing {
+    queued: u64,
+    in_flight: u64,
+    oldest_age_in_seconds: Option<u64>,
+    delivered: u64,
+    retried: u64,
+    throttled: u64,
+    dropped: u64,
+    dead: u64,
+    dead_events: Vec<Dead>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Dead {
+    request_id: String,
+    condition: String,
+    died_at: String,
+    invoke_count: u64,
+    error_type: Option<String>,
+    error_message: Option<String>,
+}
+
+/// Asks, and prints how they stand.
+pub(crate) fn run(client: &Client, function: Option<String>, json: bool) -> Result<()> {
+    let (path, report): (_, fn(&Bytes) -> Result<String>) = match function {
+        Some(function) => (format!("/tinderbox/events/{}", segment(&function)), standing),
+        None => ("/tinderbox/events".to_owned(), totals),
+    };
+    let answer = client.call("GET", &path, Vec::new())?;
+    let text = report(&answer)?;
+    println!("{}", if json { String::from_utf8_lossy(&answer).into_owned() } else { text });
+    Ok(())
+}
+
+fn totals(answer: &Bytes) -> Result<String> {
+    let totals: Totals = serde_json::from_slice(answer).context("understand the node's answer")?;
+    let Totals { events, bytes, max_events, max_bytes } = totals;
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let (bytes, max_bytes) = (mib(bytes), mib(max_bytes));
+    Ok(format!("{events} events of {max_events}, {bytes:.1} MiB of {max_bytes:.1}"))
+}
+
+fn standing(answer: &Bytes) -> Result<String> {
+    let standing: Standing = serde_json::from_slice(answer).context("understand the node's answer")?;
+    let Standing { queued, in_flight, oldest_age_in_seconds, dead_events, .. } = standing;
+    let Standing { delivered, retried, throttled, dropped, dead, .. } = standing;
+    let age = oldest_age_in_seconds.map(|age| format!(", the first for {age} s")).unwrap_or_default();
+    let mut text = format!(
+        "{queued} queued, {in_flight} in flight{age}\n{delivered} delivered, {retried} retried, {throttled} throttled, \
+         {dropped} dropped, {dead} dead"
+    );
+    for event in dead_events {
+        let Dead { request_id, condition, died_at, invoke_count, error_type, error_message } = event;
+        let said = [error_type, error_message].into_iter().flatten().collect::<Vec<_>>().join(": ");
+        // What a function said is a stranger's: no control character of it reaches a terminal.
+        let said = said.escape_debug();
+        text += &format!("\n  {died_at} {request_id} {condition} after {invoke_count} calls {said}");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_events_stand_is_said_in_a_few_lines() {
+        let totals =
+            totals(&Bytes::from_static(br#"{"Events":3,"Bytes":1048576,"MaxEvents":10,"MaxBytes":2097152}"#));
+        assert_eq!(totals.unwrap(), "3 events of 10, 1.0 MiB of 2.0");
+        let answer = br#"{"Queued":2,"InFlight":1,"OldestAgeInSeconds":7,"Delivered":5,"Retried":4,"Throttled":3,"Dropped":2,
+            "Dead":1,"DeadEvents":[{"RequestId":"r","FunctionArn":"a","Condition":"RetriesExhausted","DiedAt":"t",
+            "InvokeCount":3,"ErrorType":"E","ErrorMessage":"no\u001b[2J"}]}"#;
+        assert_eq!(
+            standing(&Bytes::from_static(answer)).unwrap(),
+            "2 queued, 1 in flight, the first for 7 s\n5 delivered, 4 retried, 3 throttled, 2 dropped, 1 dead\n  \
+             t r RetriesExhausted after 3 calls E: no\\u{1b}[2J"
+        );
+        assert!(standing(&Bytes::from_static(b"{}")).is_err());
+    }
+}
