@@ -30,7 +30,7 @@ const MAX_KNOWN: usize = 10_000;
 /// What may wait and be under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Events that wait.
+    /// Events that wait when one comes. What follows from their ends is let in: two queues' lines for one at most.
     pub(crate) max_count: u64,
     /// Their bytes.
     pub(crate) max_bytes: u64,
@@ -85,8 +85,10 @@ struct Queue {
     more: bool,
     /// The disk is being looked at.
     refilling: bool,
-    /// Not before this time.
+    /// Until this time no more are under way than had room when it was throttled.
     blocked_ms: u64,
+    /// How many that were.
+    had_room: usize,
     /// How often it was throttled in a row.
     throttles: u32,
     /// Where it is in `ready`.
@@ -169,8 +171,7 @@ impl Schedule {
                 let queue = self.queue(&place.function);
                 queue.len -= 1;
                 queue.in_flight.remove(&rank(place));
-                // What it had of the function's concurrency is free.
-                (queue.throttles, queue.blocked_ms) = (0, 0);
+                queue.throttles = 0;
                 self.rank(&place.function);
             }
             Op::Bury(..) | Op::Forget(_) => {}
@@ -227,8 +228,8 @@ impl Schedule {
         self.rank(&place.function);
     }
 
-    /// The same, as its function is at a limit: none of its events is tried before a while has passed, twice as long each time,
-    /// or another one has ended.
+    /// The same, as its function is at a limit: as many of its events as are under way have room, and no more are tried before
+    /// a while has passed, twice as long each time unless one has ended.
     pub(crate) fn throttled(&mut self, place: &Place, now_ms: u64) {
         let queue = self.queue(&place.function);
         queue.counts.throttled += 1;
@@ -238,6 +239,9 @@ impl Schedule {
             queue.blocked_ms = now_ms + backoff_ms(queue.throttles);
         }
         self.returned(place);
+        let queue = self.queue(&place.function);
+        queue.had_room = queue.in_flight.len();
+        self.rank(&place.function);
     }
 
     /// It is no longer there.
@@ -297,7 +301,9 @@ impl Schedule {
         let max_share = self.limits.max_share;
         let queue = self.queue(function);
         let before = queue.ranked.take();
-        let first = queue.window.first_key_value().map(|((due, seq), _)| (*due.max(&queue.blocked_ms), *seq));
+        let has_room = queue.in_flight.len() < queue.had_room;
+        let from_ms = if has_room { 0 } else { queue.blocked_ms };
+        let first = queue.window.first_key_value().map(|((due, seq), _)| (*due.max(&from_ms), *seq));
         queue.ranked = first.filter(|_| queue.in_flight.len() < max_share);
         let after = queue.ranked;
         let is_dry = queue.window.is_empty() && queue.more && !queue.refilling;

@@ -15,7 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
+    WriteTransaction,
+};
 
 use super::record::{Item, RecordError};
 use crate::functions::model::FunctionId;
@@ -34,6 +37,10 @@ const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Dead events of a function that are kept to be shown, the last ones.
 pub(crate) const MAX_DEAD: usize = 32;
+
+/// Dead events of all functions: some 100 MiB if all of them are as long as they can be. Beyond it those of the function go whose
+/// name comes first.
+const MAX_BURIED: u64 = 8192;
 
 /// Why the queue could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -298,6 +305,9 @@ fn apply_one(txn: &WriteTransaction, op: &Op) -> Result<(), redb::Error> {
             let mut dead = txn.open_table(DEAD)?;
             dead.insert(place.key().as_slice(), shown.as_slice())?;
             trim(&mut dead, &place.function, MAX_DEAD)?;
+            while dead.len()? > MAX_BURIED {
+                dead.pop_first()?;
+            }
         }
         Op::Forget(function) => trim(&mut txn.open_table(DEAD)?, function, 0)?,
     }

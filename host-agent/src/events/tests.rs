@@ -205,4 +205,10 @@ fn what_is_damaged_is_told_from_what_is_gone_and_the_dead_are_bounded() {
     assert!(store.buried().unwrap().iter().eq([&function]));
     store.apply(&[Op::Forget(function.clone())]).unwrap();
     assert!(store.dead(&function).unwrap().is_empty());
+    let others = (0..8200).map(|number| {
+        let function = FunctionId { region: "r".into(), name: format!("f{number}") };
+        Op::Bury(Place { function, due_ms: 1, seq: 1 }, b"1".to_vec())
+    });
+    store.apply(&others.collect::<Vec<_>>()).unwrap();
+    assert_eq!(store.buried().unwrap().len(), 8192);
 }

@@ -58,6 +58,24 @@ fn what_was_throttled_waits_longer_each_time_and_until_another_one_ends() {
 }
 
 #[test]
+fn as_many_are_under_way_as_had_room_when_there_was_no_more() {
+    let mut schedule = Schedule::new(LIMITS);
+    (0..10).for_each(|seq| add(&mut schedule, &place("f", 1, seq)));
+    let flying: Vec<_> = (0..4).map(|seq| place("f", 1, seq)).collect();
+    flying.iter().for_each(|place| assert_eq!(schedule.next(5), Next::Deliver(place.clone(), BRIEF)));
+    schedule.throttled(&flying[3], 5);
+    schedule.throttled(&flying[1], 5);
+    assert_eq!(schedule.next(5), Next::At(1005));
+    schedule.committed(&Op::Remove(flying[0].clone(), BRIEF));
+    assert_eq!(schedule.next(5), Next::Deliver(flying[1].clone(), BRIEF));
+    assert_eq!(schedule.next(5), Next::At(1005), "two had room");
+    for place in [&flying[3], &place("f", 1, 4)] {
+        assert_eq!(schedule.next(1005), Next::Deliver(place.clone(), BRIEF), "there may be more again");
+    }
+    assert_eq!(schedule.next(1005), Next::Idle);
+}
+
+#[test]
 fn one_function_leaves_room_for_others() {
     let mut schedule = Schedule::new(LIMITS);
     (0..10).for_each(|seq| add(&mut schedule, &place("f", 1, seq)));

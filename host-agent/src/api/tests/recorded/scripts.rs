@@ -85,6 +85,20 @@ async fn policies_of_versions_and_aliases_are_as_recorded() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_queue_is_kept_as_recorded() {
+    let file = "test_lambda_destinations.snapshot.json";
+    let Some(mut recorded) = Recorded::of(file, "TestLambdaDLQ::test_dead_letter_queue") else { return };
+    let node = node().await;
+    node.recorded_function("f").await.ok(201);
+    let path = format!("{FUNCTIONS}/f/configuration");
+    let queue = json!({ "DeadLetterConfig": { "TargetArn": "arn:aws:sqs:us-east-1:000000000000:q" } });
+    node.put(&path, &queue).await.ok(200);
+    node.settled("f").await;
+    recorded.check("delete_dlq", &node.put(&path, &json!({ "DeadLetterConfig": {} })).await);
+    recorded.finish();
+}
+
+#[tokio::test]
 async fn event_invoke_configurations_live_as_recorded() {
     let test = "TestLambdaEventInvokeConfig::test_lambda_eventinvokeconfig_lifecycle";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
