@@ -170,6 +170,11 @@ impl Agent {
         &self.client
     }
 
+    /// Kills it, whatever it does; it serves again when this returns.
+    pub(crate) fn kill(&self) {
+        idle_agent_is_killed();
+    }
+
     /// A function that says where it is, and whose code nobody else has.
     fn function(&self) -> Function {
         let mut zip = crate::functions::zip_of("steps");
