@@ -4,6 +4,7 @@
 
 mod chunks;
 mod events;
+mod function_urls;
 mod network;
 
 use std::{
@@ -19,10 +20,12 @@ use serde::Deserialize;
 pub(crate) use chunks::PeerAddress;
 pub(crate) use chunks::{Bucket, Certificates, Chunks, Cluster};
 pub(crate) use events::Events;
+pub(crate) use function_urls::{FunctionUrls, LABEL, UrlBase};
 pub(crate) use network::Network;
 
 use chunks::RawChunks;
 use events::RawEvents;
+use function_urls::RawFunctionUrls;
 use network::RawNetwork;
 
 use crate::sandbox::machine::MEMORY_PER_VCPU_MIB;
@@ -139,6 +142,8 @@ pub(crate) struct Config {
     pub(crate) network: Network,
     /// Bounds of asynchronous calls.
     pub(crate) events: Events,
+    /// Where functions' URLs lead.
+    pub(crate) function_urls: FunctionUrls,
 }
 
 /// What the files and flags say, unchecked.
@@ -162,6 +167,7 @@ struct RawConfig {
     chunks: RawChunks,
     network: RawNetwork,
     events: RawEvents,
+    function_urls: RawFunctionUrls,
 }
 
 impl Default for RawConfig {
@@ -184,6 +190,7 @@ impl Default for RawConfig {
             chunks: RawChunks::default(),
             network: RawNetwork::default(),
             events: RawEvents::default(),
+            function_urls: RawFunctionUrls::default(),
         }
     }
 }
@@ -263,6 +270,7 @@ impl RawConfig {
             chunks: self.chunks.check()?,
             network: self.network.check()?,
             events: self.events.check()?,
+            function_urls: self.function_urls.check(listen)?,
         })
     }
 }

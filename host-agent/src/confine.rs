@@ -86,6 +86,8 @@ fn certificates(config: &Config) -> impl Iterator<Item = &Path> {
 fn ports(config: &Config) -> Vec<PortRule> {
     let rule = |port, access, reason| PortRule { port, access, reason };
     let mut rules = vec![rule(config.listen.port(), PortAccess::Listen, "clients")];
+    let urls = config.function_urls.listen.iter();
+    rules.extend(urls.map(|own| rule(own.port(), PortAccess::Listen, "clients of functions' URLs")));
     if let Some(cluster) = &config.chunks.cluster {
         rules.push(rule(cluster.listen.port(), PortAccess::Listen, "peers"));
         let peers = cluster.peers.iter();

@@ -25,11 +25,15 @@ mod sandbox;
 mod server;
 mod snapshots;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use cluster_store::{RedbStore, Store};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 use crate::{
     chunks::Chunks,
@@ -146,30 +150,46 @@ async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
     let events = Events::open(&config.state_dir, &config.events, parts).await?;
     let calls = (concurrency, Arc::clone(&events));
     let app = api::App::new(&config, functions, Arc::clone(&invoker), (chunks, policies), calls, node);
-    let listener = tokio::net::TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listener = listen(config.listen).await?;
+    let urls = match config.function_urls.listen {
+        Some(own) => Some(listen(own).await?),
+        None => None,
+    };
     let address = listener.local_addr().context("listening socket has no address")?;
     tracing::info!(target: log::NOTICE, "tinderbox: serving on {address}");
 
-    // The invoker drains from the signal on, beside the server, which ends when its last request is answered: the
-    // bound on the drain is the bound on both.
-    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let stop = async move {
+    // The invoker drains from the signal on, beside the servers, which end when their last request is answered: the
+    // bound on the drain is the bound on all of them.
+    let (stopping, stopped) = watch::channel(());
+    let stop = || {
+        let mut stopped = stopped.clone();
+        async move { drop(stopped.changed().await) }
+    };
+    let signals = async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!(target: log::NOTICE, "SIGTERM: finishing what runs"),
             _ = interrupt.recv() => tracing::info!("SIGINT: finishing what runs"),
         }
         drop(stopping);
     };
+    let serving_urls = async {
+        if let Some(listener) = urls {
+            server::serve(listener, api::url_router(Arc::clone(&app)), Bounds::NODE, stop()).await;
+        }
+    };
     let drain = async {
-        drop(stopped.await);
+        stop().await;
         events.stop();
         invoker.shutdown().await;
         events.drained().await;
     };
-    tokio::join!(server::serve(listener, api::router(app), Bounds::NODE, stop), drain);
+    let serving = server::serve(listener, api::router(Arc::clone(&app)), Bounds::NODE, stop());
+    tokio::join!(signals, serving, serving_urls, drain);
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 #[cfg(test)]

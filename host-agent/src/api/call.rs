@@ -86,4 +86,12 @@ impl Call {
     pub(crate) fn target(&self, action: &str) -> Result<Target, ApiError> {
         names::resolve(&self.caller, action, self.path("FunctionName"), self.query("Qualifier"))
     }
+
+    /// The function, or the alias of it, whose URL the path and the `Qualifier` name.
+    ///
+    /// # Errors
+    /// As [`names::resolve_with_url`].
+    pub(crate) fn target_with_url(&self, action: &str) -> Result<Target, ApiError> {
+        names::resolve_with_url(&self.caller, action, self.path("FunctionName"), self.query("Qualifier"))
+    }
 }

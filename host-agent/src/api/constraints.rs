@@ -22,12 +22,15 @@ impl Pattern {
 }
 
 macro_rules! patterns {
-    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+    (@matched $text:literal) => { $text };
+    (@matched $text:literal $matched:literal) => { $matched };
+    ($($(#[$doc:meta])* $name:ident = $text:literal $(matched by $matched:literal)?;)*) => {
         $($(#[$doc])* pub(crate) static $name: Pattern = Pattern {
             text: $text,
             // Each is exercised by a test: a pattern that does not compile cannot be shipped.
             regex: LazyLock::new(|| {
-                Regex::new(concat!("^(?:", $text, ")$")).unwrap_or_else(|error| unreachable!("{error}"))
+                let matched = concat!("^(?:", patterns!(@matched $text $($matched)?), ")$");
+                Regex::new(matched).unwrap_or_else(|error| unreachable!("{error}"))
             }),
         };)*
         #[cfg(test)]
@@ -90,6 +93,11 @@ patterns! {
     ORGANISATION = r"o-[a-z0-9]{10,32}";
     /// Who is told of an asynchronous event's end.
     DESTINATION = r"$|kafka://([^.]([a-zA-Z0-9\-_.]{0,248}))|arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)";
+    /// Name, ARN or partial ARN of a function that has a URL, or an alias of it. `Regex` looks at nothing ahead.
+    URL_NAME = r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_]{1,64})(:((?!\d+$)[0-9a-zA-Z-_]+))?"
+        matched by r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_]{1,64})(:([0-9]*[a-zA-Z-_][0-9a-zA-Z-_]*))?";
+    /// An alias that has a URL.
+    URL_QUALIFIER = r"((?!^\d+$)^[0-9a-zA-Z-_]+$)" matched by r"[0-9]*[a-zA-Z-_][0-9a-zA-Z-_]*";
     /// A durable execution's name.
     EXECUTION = r"[a-zA-Z0-9-_]+";
 }
@@ -185,6 +193,20 @@ impl Constraints {
         if value.len() < *bounds.start() {
             let constraint = format!("Member must have length greater than or equal to {}", bounds.start());
             self.add(member, listed(), constraint);
+        }
+    }
+
+    /// The lengths of a list's items.
+    pub(crate) fn lengths(&mut self, member: &str, items: Option<&[String]>, bounds: RangeInclusive<usize>) {
+        let items = items.unwrap_or_default();
+        if items.iter().any(|item| !bounds.contains(&item.chars().count())) {
+            let constraint = format!(
+                "Member must satisfy constraint: [Member must have length less than or equal to {}, Member must have \
+                 length greater than or equal to {}]",
+                bounds.end(),
+                bounds.start()
+            );
+            self.add(member, format!("[{}]", items.join(", ")), constraint);
         }
     }
 

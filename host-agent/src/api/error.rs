@@ -103,6 +103,11 @@ impl ApiError {
         &self.message
     }
 
+    /// Status and words, for those who are told them in another shape: clients of functions' URLs.
+    pub(crate) fn said(self) -> (StatusCode, String) {
+        (self.kind.status, self.message)
+    }
+
     /// Constraints of AWS's model that a request violates.
     pub(crate) fn validation(violations: &[String]) -> Self {
         Self::new(&VALIDATION, violations_message(violations))
@@ -207,6 +212,15 @@ impl ApiError {
     /// The alias's name is taken.
     pub(crate) fn alias_exists(arn: &str) -> Self {
         Self::new(&RESOURCE_CONFLICT, format!("Alias already exists: {arn}"))
+    }
+
+    /// The function, or the alias, has a URL.
+    pub(crate) fn url_exists(arn: &str) -> Self {
+        let message = format!(
+            "Failed to create function url config for [functionArn = {arn}]. Error message:  FunctionUrlConfig exists \
+             for this Lambda function"
+        );
+        Self::new(&RESOURCE_CONFLICT, message)
     }
 
     /// Aliases name the version that shall be deleted.

@@ -96,19 +96,41 @@ async fn admit(app: &App, request: Request, request_id: String) -> Result<(Reque
     let (mut head, body) = request.into_parts();
     let claim = app.authenticator.identify(&head, chrono::Utc::now())?;
     let (limit, operation) = body_limit(&head);
+    let Arrived { body, sha256, memory } = receive(app, body, limit, operation).await?;
+    claim.verify(&sha256)?;
+    let caller = Caller { account_id: app.account_id.clone(), region: claim.region };
+    head.extensions.insert(Admitted { caller, request_id });
+    Ok((Request::from_parts(head, Body::from(body)), memory))
+}
+
+/// A body that has come whole.
+pub(super) struct Arrived {
+    /// It.
+    pub(super) body: Bytes,
+    /// Its hash.
+    pub(super) sha256: [u8; 32],
+    /// What it has of the budget, until this is dropped.
+    pub(super) memory: Memory,
+}
+
+/// Waits for a body of at most `limit` bytes, within the bounds of this file.
+///
+/// # Errors
+/// One that is too long, too slow, broken, or has no memory.
+pub(super) async fn receive(
+    app: &App,
+    body: Body,
+    limit: usize,
+    operation: &str,
+) -> Result<Arrived, ApiError> {
     let announced = body.size_hint().upper().and_then(|len| usize::try_from(len).ok());
     let room = announced.unwrap_or(limit).min(limit);
     let reading = async {
         let mut memory = Memory::reserve(&app.body_budget, room).await?;
-        let (body, hash) = read(body, &mut memory, limit, operation).await?;
-        Ok::<_, ApiError>((memory, body, hash))
+        let (body, sha256) = read(body, &mut memory, limit, operation).await?;
+        Ok(Arrived { body, sha256, memory })
     };
-    let read = tokio::time::timeout(patience(room), reading).await;
-    let (memory, body, hash) = read.map_err(|_| ApiError::body_timeout())??;
-    claim.verify(&hash)?;
-    let caller = Caller { account_id: app.account_id.clone(), region: claim.region };
-    head.extensions.insert(Admitted { caller, request_id });
-    Ok((Request::from_parts(head, Body::from(body)), memory))
+    tokio::time::timeout(patience(room), reading).await.map_err(|_| ApiError::body_timeout())?
 }
 
 /// How long a body of this length may take to arrive.
@@ -133,7 +155,7 @@ fn body_limit(head: &Parts) -> (usize, &'static str) {
 }
 
 /// What a body has of the budget.
-struct Memory {
+pub(super) struct Memory {
     budget: Arc<Semaphore>,
     permit: OwnedSemaphorePermit,
     /// Bytes that it may take now, and at most.
@@ -150,7 +172,7 @@ impl Memory {
     }
 
     /// Until there is room for `len` bytes.
-    async fn grow(&mut self, len: usize) -> Result<(), ApiError> {
+    pub(super) async fn grow(&mut self, len: usize) -> Result<(), ApiError> {
         if len > self.len {
             let grown = len.max(self.len * MEMORY_GROWTH).min(self.max.max(len));
             let more = acquire(&self.budget, kib(grown) - kib(self.len)).await?;

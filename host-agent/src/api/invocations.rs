@@ -21,7 +21,7 @@ use crate::{
     events::Event,
     functions::{
         Function,
-        model::{self, FunctionConfig, StartKind},
+        model::{self, FunctionConfig, FunctionId, StartKind},
     },
     invoke::{Answer, Invocation, InvokeError, Timing, concurrency::Share},
 };
@@ -33,7 +33,7 @@ const MAX_CLIENT_CONTEXT_LEN: usize = 3583;
 const LOG_TAIL_LEN: usize = 4096;
 
 /// Longest trace header that is passed on; X-Ray's have some 100 bytes.
-const MAX_TRACE_LEN: usize = 512;
+pub(super) const MAX_TRACE_LEN: usize = 512;
 
 const EXECUTED_VERSION: HeaderName = HeaderName::from_static("x-amz-executed-version");
 const FUNCTION_ERROR: HeaderName = HeaderName::from_static("x-amz-function-error");
@@ -73,8 +73,6 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
     serves(&function.config)?;
     let event = event(&call.body)?;
     let client_context = call.header("x-amz-client-context").map(client_context).transpose()?;
-    let share = Share::of(app.functions.view(), &target.id);
-    let slot = app.concurrency.enter(&target.id, share).map_err(InvokeError::Throttled)?;
     let invocation = Invocation {
         function: function.config,
         code: function.code,
@@ -84,9 +82,9 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
         trace_id: trace_id(&call),
         log_tail: log_type == "Tail",
         request_id: call.request_id,
-        slot: Some(Arc::new(slot)),
+        slot: None,
     };
-    let answer = app.invoker.invoke(invocation).await?;
+    let answer = run(&app, &target.id, invocation).await?;
     Ok(respond(answer))
 }
 
@@ -132,15 +130,30 @@ fn trace_id(call: &Call) -> Option<String> {
     call.header("x-amzn-trace-id").filter(|id| id.len() <= MAX_TRACE_LEN).map(String::from)
 }
 
+/// Runs an invocation within what its function may take of the account's concurrency.
+///
+/// # Errors
+/// As the invoker's; a throttling.
+pub(super) async fn run(
+    app: &App,
+    id: &FunctionId,
+    mut invocation: Invocation,
+) -> Result<Answer, InvokeError> {
+    let share = Share::of(app.functions.view(), id);
+    let slot = app.concurrency.enter(id, share).map_err(InvokeError::Throttled)?;
+    invocation.slot = Some(Arc::new(slot));
+    app.invoker.invoke(invocation).await
+}
+
 /// A number from 0.0 up to 1.0, for the share of an alias's second version.
-fn roll() -> Result<f64, ApiError> {
+pub(super) fn roll() -> Result<f64, ApiError> {
     let bits = getrandom::u32().map_err(|_| ApiError::internal())?;
     Ok(f64::from(bits) / (f64::from(u32::MAX) + 1.0))
 }
 
 /// Refuses a version that waits for its snapshot, or that could not be initialised for it. Any other that is pending is
 /// so for no longer than a write takes.
-fn serves(config: &FunctionConfig) -> Result<(), ApiError> {
+pub(super) fn serves(config: &FunctionConfig) -> Result<(), ApiError> {
     match &config.state {
         model::State::Pending if config.start_kind() == StartKind::Snapshot => {
             Err(ApiError::snapshot_not_ready())

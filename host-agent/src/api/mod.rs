@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! request ─► gate (id, identification, bounded body, signature) ─► operation ─► functions | invoker
+//!    └─► urls, if its host is a function's URL ────────────────────────────────────────────┘
 //! ```
 
 mod aliases;
@@ -30,6 +31,8 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod url_configs;
+mod urls;
 mod versions;
 
 use std::sync::Arc;
@@ -47,7 +50,7 @@ pub(crate) use self::error::ApiError;
 use crate::{
     auth::Authenticator,
     chunks::Chunks,
-    config::Config,
+    config::{Config, UrlBase},
     events::Events,
     functions::{Functions, runtimes::Runtimes},
     invoke::{Invoker, concurrency::Concurrency},
@@ -71,6 +74,7 @@ pub(crate) struct App {
     /// One operation on all chunks at a time.
     upkeep: Semaphore,
     node: NodeState,
+    urls: UrlBase,
 }
 
 impl App {
@@ -97,11 +101,12 @@ impl App {
             policies,
             upkeep: Semaphore::new(1),
             node,
+            urls: config.function_urls.base.clone(),
         })
     }
 }
 
-/// The whole API as one service.
+/// The whole API as one service; requests whose host is a function's URL are that function's and never the API's.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let operations = operations::routes()
         .route("/tinderbox/node", get(node))
@@ -121,7 +126,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let node = Router::new()
         .route("/tinderbox/health", get(health))
         .route("/tinderbox/code/{name}", get(downloads::download));
-    node.merge(operations).with_state(app)
+    let divert = middleware::from_fn_with_state(Arc::clone(&app), urls::divert);
+    node.merge(operations).layer(divert).with_state(app)
+}
+
+/// Functions' URLs as a service of their own: no request is the API's, whatever its host.
+pub(crate) fn url_router(app: Arc<App>) -> Router {
+    Router::new().fallback(urls::serve).with_state(app)
 }
 
 /// How the node is closed. Signed for: it says what an attacker need not try.

@@ -4,7 +4,9 @@
 //! Pure. What comes out is a function of this account and region, or AWS's refusal.
 
 use super::{
-    constraints::{Constraints, FUNCTION_NAME, NAMESPACED_NAME, QUALIFIER, TAGGABLE},
+    constraints::{
+        Constraints, FUNCTION_NAME, NAMESPACED_NAME, QUALIFIER, TAGGABLE, URL_NAME, URL_QUALIFIER,
+    },
     error::ApiError,
 };
 use crate::functions::model::{self, FunctionId};
@@ -97,7 +99,30 @@ pub(crate) fn resolve(
     constraints.length("qualifier", qualifier, 1..=128);
     constraints.pattern("qualifier", qualifier, &QUALIFIER);
     constraints.finish()?;
+    qualified(caller, action, name, qualifier)
+}
 
+/// The function, or the alias of it, whose URL a request for `action` is about.
+///
+/// # Errors
+/// As [`resolve`]; a version, which has no URL.
+pub(crate) fn resolve_with_url(
+    caller: &Caller,
+    action: &str,
+    name: &str,
+    qualifier: Option<&str>,
+) -> Result<Target, ApiError> {
+    let mut constraints = Constraints::default();
+    constraints.length("functionName", Some(name), 1..=140);
+    constraints.pattern("functionName", Some(name), &URL_NAME);
+    constraints.length("qualifier", qualifier, 1..=128);
+    constraints.pattern("qualifier", qualifier, &URL_QUALIFIER);
+    constraints.finish()?;
+    qualified(caller, action, name, qualifier)
+}
+
+/// The function that a name means, and what of it; name and qualifier are well formed.
+fn qualified(caller: &Caller, action: &str, name: &str, qualifier: Option<&str>) -> Result<Target, ApiError> {
     let parsed = parse(name);
     if let (Some(derived), Some(given)) = (parsed.qualifier, qualifier)
         && derived != given

@@ -15,7 +15,7 @@ use axum::{
 
 use super::{
     ApiError, App, aliases, code_signing, concurrency, event_invokes, functions, invocations, permissions,
-    tags, versions,
+    tags, url_configs, versions,
 };
 
 /// An operation of AWS's service model.
@@ -53,7 +53,7 @@ operations! {
     "CreateCodeSigningConfig" POST "/2020-04-22/code-signing-configs";
     "CreateEventSourceMapping" POST "/2015-03-31/event-source-mappings";
     "CreateFunction" POST "/2015-03-31/functions" => functions::create;
-    "CreateFunctionUrlConfig" POST "/2021-10-31/functions/{FunctionName}/url";
+    "CreateFunctionUrlConfig" POST "/2021-10-31/functions/{FunctionName}/url" => url_configs::create;
     "DeleteAlias" DELETE "/2015-03-31/functions/{FunctionName}/aliases/{Name}" => aliases::delete;
     "DeleteCapacityProvider" DELETE "/2025-11-30/capacity-providers/{CapacityProviderName}";
     "DeleteCodeSigningConfig" DELETE "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}";
@@ -63,7 +63,7 @@ operations! {
     "DeleteFunctionCodeSigningConfig" DELETE "/2020-06-30/functions/{FunctionName}/code-signing-config";
     "DeleteFunctionConcurrency" DELETE "/2017-10-31/functions/{FunctionName}/concurrency" => concurrency::delete;
     "DeleteFunctionEventInvokeConfig" DELETE "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::delete;
-    "DeleteFunctionUrlConfig" DELETE "/2021-10-31/functions/{FunctionName}/url";
+    "DeleteFunctionUrlConfig" DELETE "/2021-10-31/functions/{FunctionName}/url" => url_configs::delete;
     "DeleteLayerVersion" DELETE "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}";
     "DeleteProvisionedConcurrencyConfig" DELETE "/2019-09-30/functions/{FunctionName}/provisioned-concurrency";
     "DeleteResourcePolicy" DELETE "/2026-07-09/resource-policy/{ResourceArn}";
@@ -82,7 +82,7 @@ operations! {
     "GetFunctionEventInvokeConfig" GET "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::get;
     "GetFunctionRecursionConfig" GET "/2024-08-31/functions/{FunctionName}/recursion-config";
     "GetFunctionScalingConfig" GET "/2025-11-30/functions/{FunctionName}/function-scaling-config";
-    "GetFunctionUrlConfig" GET "/2021-10-31/functions/{FunctionName}/url";
+    "GetFunctionUrlConfig" GET "/2021-10-31/functions/{FunctionName}/url" => url_configs::get;
     "GetLayerVersion" GET "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}";
     "GetLayerVersionByArn" GET "/2018-10-31/layers?find=LayerVersion";
     "GetLayerVersionPolicy" GET "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy";
@@ -99,7 +99,7 @@ operations! {
     "ListDurableExecutionsByFunction" GET "/2025-12-01/functions/{FunctionName}/durable-executions";
     "ListEventSourceMappings" GET "/2015-03-31/event-source-mappings";
     "ListFunctionEventInvokeConfigs" GET "/2019-09-25/functions/{FunctionName}/event-invoke-config/list" => event_invokes::list;
-    "ListFunctionUrlConfigs" GET "/2021-10-31/functions/{FunctionName}/urls";
+    "ListFunctionUrlConfigs" GET "/2021-10-31/functions/{FunctionName}/urls" => url_configs::list;
     "ListFunctionVersionsByCapacityProvider" GET "/2025-11-30/capacity-providers/{CapacityProviderName}/function-versions";
     "ListFunctions" GET "/2015-03-31/functions" => functions::list;
     "ListFunctionsByCodeSigningConfig" GET "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}/functions" => code_signing::none;
@@ -135,7 +135,7 @@ operations! {
     "UpdateFunctionCode" PUT "/2015-03-31/functions/{FunctionName}/code" => functions::update_code;
     "UpdateFunctionConfiguration" PUT "/2015-03-31/functions/{FunctionName}/configuration" => functions::update_configuration;
     "UpdateFunctionEventInvokeConfig" POST "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::update;
-    "UpdateFunctionUrlConfig" PUT "/2021-10-31/functions/{FunctionName}/url";
+    "UpdateFunctionUrlConfig" PUT "/2021-10-31/functions/{FunctionName}/url" => url_configs::update;
 }
 
 /// Routes of all operations that are served. AWS's SDKs end some paths in a slash.

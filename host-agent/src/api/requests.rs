@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::error::ApiError;
+use crate::functions::urls::Cors;
 
 /// A structure of which only the presence matters.
 pub(crate) type Structure = serde_json::Map<String, serde_json::Value>;
@@ -125,6 +126,15 @@ pub(crate) struct DestinationConfig {
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct Destination {
     pub(crate) destination: Option<String>,
+}
+
+/// CreateFunctionUrlConfig and UpdateFunctionUrlConfig.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct FunctionUrlConfig {
+    pub(crate) auth_type: Option<String>,
+    pub(crate) cors: Option<Cors>,
+    pub(crate) invoke_mode: Option<String>,
 }
 
 /// Where an alias sends some of its invocations.

@@ -54,6 +54,9 @@ mod snap_start;
 mod tags;
 mod tricks;
 mod update;
+mod url_auth;
+mod url_configs;
+mod urls;
 mod versions;
 
 /// Answers every invocation with its own event, or as the event's `do` says; remembers what it was given.
@@ -61,6 +64,8 @@ mod versions;
 struct Echo {
     seen: Mutex<Vec<Invocation>>,
     retired: Mutex<Vec<(String, String)>>,
+    /// As an event's `do`, for events that are made by the node.
+    told: Mutex<Option<&'static str>>,
     /// Deployments that a snapshot was asked for.
     prepared: watch::Sender<Vec<String>>,
     /// How preparing a function's versions ends, by its name: well, or with an error of that type. It waits until then.
@@ -70,6 +75,10 @@ struct Echo {
 }
 
 type Snapshots = BTreeMap<String, Option<&'static str>>;
+
+/// A key of the node's, which takes unsigned requests, too.
+const KEY: &str = "AKIDEXAMPLE";
+const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
 /// Among the names of [`Snapshots`]: the node is going down.
 const STOPPING: &str = "(stopping)";
@@ -86,7 +95,8 @@ impl Invoker for Echo {
         // Others are in flight until the test forgets them.
         let slot = if event["do"] == "hold" { invocation.slot.take() } else { None };
         self.seen.lock().unwrap().push(invocation);
-        let result = match event["do"].as_str() {
+        let told = self.told.lock().unwrap().take();
+        let result = match told.or(event["do"].as_str()) {
             Some("hold") => {
                 return Box::pin(async move {
                     let _ = self.released.subscribe().wait_for(|released| *released).await;
@@ -97,6 +107,10 @@ impl Invoker for Echo {
             Some("throttle") => Err(InvokeError::Throttled(Throttle::Concurrency)),
             Some("lose") => Err(InvokeError::Node("lost".into())),
             Some("no runtime") => Err(InvokeError::InvalidRuntime("no image".into())),
+            Some("malformed") => {
+                answer.payload = Bytes::from_static(br#"{"statusCode": 1}"#);
+                Ok(answer)
+            }
             Some("fail") => {
                 answer.function_error = Some("Unhandled");
                 Ok(answer)
@@ -206,7 +220,8 @@ impl Node {
             std::fs::write(runtimes.join(name), "").unwrap();
         }
         let file = dir.path().join("agent.toml");
-        std::fs::write(&file, format!("lib_dir = '{}'\n{more}", dir.path().display())).unwrap();
+        let key = format!("[[keys]]\naccess_key_id = '{KEY}'\nsecret_access_key = '{SECRET}'");
+        std::fs::write(&file, format!("lib_dir = '{}'\n{more}\n{key}", dir.path().display())).unwrap();
         let config = Config::load(Some(&file), None, Some(AuthMode::Optional)).unwrap();
         let store = RedbStore::open(dir.path().join("store.redb")).await.unwrap();
         let chunks = chunks_in(dir.path());

@@ -49,6 +49,7 @@ pub(crate) struct Claim {
 
 #[derive(Debug)]
 struct Signed {
+    access_key_id: String,
     /// Canonical request up to the payload's hash.
     head: String,
     /// What the header said about the payload.
@@ -84,6 +85,14 @@ impl Authenticator {
         self.identify_signed(head, &fields?, now)
     }
 
+    /// Judges the head of a request that has to be signed by a key of ours, whatever the mode.
+    ///
+    /// # Errors
+    /// As [`Self::identify`].
+    pub(crate) fn identify_signer(&self, head: &Parts, now: DateTime<Utc>) -> Result<Claim, ApiError> {
+        self.identify_signed(head, &Fields::of(head)?, now)
+    }
+
     fn identify_signed(&self, head: &Parts, fields: &Fields, now: DateTime<Utc>) -> Result<Claim, ApiError> {
         if fields.algorithm != ALGORITHM {
             let message = format!("Unsupported AWS 'algorithm': '{}'.", fields.algorithm);
@@ -104,6 +113,7 @@ impl Authenticator {
         let head_text = canonical::head(head, fields)?;
         let signature = unhex(&fields.signature).ok_or_else(ApiError::wrong_signature)?;
         let signed = Signed {
+            access_key_id: credential.access_key_id.clone(),
             head: head_text,
             declared_payload: header(&head.headers, CONTENT_SHA256).map(String::from),
             date,
@@ -120,6 +130,11 @@ impl Authenticator {
 }
 
 impl Claim {
+    /// The key that signed; `None` if none had to.
+    pub(crate) fn access_key_id(&self) -> Option<&str> {
+        self.signed.as_ref().map(|signed| signed.access_key_id.as_str())
+    }
+
     /// Verifies the signature over the head and a body with this hash.
     ///
     /// # Errors

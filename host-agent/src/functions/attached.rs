@@ -1,5 +1,5 @@
-//! What belongs to `$LATEST`, a version or an alias beside what it runs: who may invoke it, and how its asynchronous events are
-//! handled. Kept in a record of its own, which a publication does not copy and which goes with what it belongs to.
+//! What belongs to `$LATEST`, a version or an alias beside what it runs: who may invoke it, how its asynchronous events are
+//! handled, and its URL. Kept in a record of its own, which a publication does not copy and which goes with what it belongs to.
 //!
 //! ```text
 //! absent ──attach──► a record ──attach──► … ──what is left is nothing──► absent
@@ -15,6 +15,7 @@ use super::{
     ChangeError, Functions, MAX_TRIES,
     keys::Key,
     model::{FunctionId, LATEST},
+    urls::FunctionUrl,
 };
 
 /// What is attached.
@@ -28,6 +29,15 @@ pub(crate) struct Attached {
     pub(crate) policy: Option<Policy>,
     /// How its asynchronous events are handled.
     pub(crate) event_invoke: Option<EventInvoke>,
+    /// Its URL. Of `$LATEST` or an alias.
+    pub(crate) url: Option<FunctionUrl>,
+}
+
+impl Attached {
+    /// Whether there is nothing left to keep.
+    fn is_empty(&self) -> bool {
+        self.policy.is_none() && self.event_invoke.is_none() && self.url.is_none()
+    }
 }
 
 /// A resource policy.
@@ -87,7 +97,7 @@ impl Functions {
             };
             change(&mut attached)?;
             let key = Key::Attached(id.clone(), qualifier.into()).bytes();
-            let op = if attached.policy.is_none() && attached.event_invoke.is_none() {
+            let op = if attached.is_empty() {
                 Op::Delete(key.clone())
             } else {
                 let value = serde_json::to_vec(&attached).map_err(ChangeError::from)?;

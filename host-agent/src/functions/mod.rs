@@ -17,6 +17,7 @@ mod keys;
 pub(crate) mod model;
 pub(crate) mod runtimes;
 pub(crate) mod tags;
+pub(crate) mod urls;
 pub(crate) mod versions;
 mod view;
 

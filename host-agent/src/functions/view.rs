@@ -169,6 +169,14 @@ impl View {
         map.get(id).map(|tree| tree.attached.values().map(all).collect()).unwrap_or_default()
     }
 
+    /// The function that has the URL of that name, and what the URL is attached to.
+    pub(crate) fn url(&self, id: &str) -> Option<(FunctionId, Arc<Attached>)> {
+        let map = self.read();
+        let (function, qualifier) = map.url(id)?;
+        let kept = map.get(function)?.attached.get(qualifier)?;
+        Some((function.clone(), Arc::clone(&kept.attached)))
+    }
+
     /// `$LATEST` and the versions of a function, by number; nothing if it does not exist.
     pub(crate) fn versions(&self, id: &FunctionId) -> Vec<Function> {
         let map = self.read();
@@ -264,7 +272,7 @@ impl View {
         for entry in std::mem::take(&mut begun.snapshot) {
             records.push(self.read_record(&entry).await?);
         }
-        let mut map = Map::new();
+        let mut map = Map::default();
         records.into_iter().for_each(|record| put(&mut map, record));
         let sum = map.keys().map(|id| reserved(&map, id)).sum();
         *self.write() = map;

@@ -11,6 +11,7 @@ mod tests;
 use std::{
     convert::Infallible,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -65,6 +66,10 @@ const MAX_HEAD_LEN: usize = 32 * 1024;
 /// How long accepting pauses when the node has no descriptor or memory for one more connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Whom a request comes from: what the connection's other end has for an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
 /// Serves until `stop`, then lets every request that has begun come to its end.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -76,7 +81,7 @@ pub(crate) async fn serve(
     let places = Places::new(bounds.connections);
     let mut stop = std::pin::pin!(stop);
     loop {
-        let (stream, standing) = tokio::select! {
+        let (stream, peer, standing) = tokio::select! {
             accepted = accept(&listener, &places) => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -90,7 +95,7 @@ pub(crate) async fn serve(
         };
         let service = TowerToHyperService::new(router.clone());
         let place = standing.clone();
-        let service = service_fn(move |request| answer(service.clone(), place.clone(), request));
+        let service = service_fn(move |request| answer(service.clone(), (peer, place.clone()), request));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(bounds.head_timeout)
@@ -110,22 +115,23 @@ pub(crate) async fn serve(
     graceful.shutdown().await;
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Places>) -> io::Result<(TcpStream, Standing)> {
-    let (stream, _) = listener.accept().await?;
+async fn accept(listener: &TcpListener, places: &Arc<Places>) -> io::Result<(TcpStream, Peer, Standing)> {
+    let (stream, peer) = listener.accept().await?;
     // Answers are written whole: waiting for more to send only delays them.
     stream.set_nodelay(true)?;
-    Ok((stream, places.take().await))
+    Ok((stream, Peer(peer.ip().to_canonical()), places.take().await))
 }
 
 /// Serves one request of a connection.
 async fn answer(
     service: TowerToHyperService<Router>,
-    standing: Standing,
+    (peer, standing): (Peer, Standing),
     mut request: Request<Incoming>,
 ) -> Result<Response<Resting>, Infallible> {
     standing.begin();
     let transfer_coded = request.headers().contains_key(header::TRANSFER_ENCODING);
     request.extensions_mut().insert(standing.clone());
+    request.extensions_mut().insert(peer);
     let mut response = service.call(request).await?;
     if transfer_coded {
         // RFC 9112 §6.3: a request may have had a length, too, and somebody before us may have gone by that one. So what

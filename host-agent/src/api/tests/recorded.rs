@@ -11,6 +11,7 @@ use regex::Regex;
 use super::*;
 
 mod scripts;
+mod urls;
 
 /// Placeholders that stand for nothing in particular.
 const LOOSE: &[&str] = &["<code-size>", "<location>", "<partition>", "<region>"];

@@ -140,12 +140,8 @@ async fn bodies_that_are_no_requests_are_serialization_errors() {
 #[tokio::test]
 async fn what_is_not_served_is_told_apart() {
     let node = Node::new().await;
-    let missing = node.call("POST", "/2021-10-31/functions/f/url", "{}").await;
-    missing.is_error(
-        501,
-        "NotImplementedException",
-        "CreateFunctionUrlConfig is not supported on this node.",
-    );
+    let missing = node.call("POST", "/2018-10-31/layers/l/versions", "{}").await;
+    missing.is_error(501, "NotImplementedException", "PublishLayerVersion is not supported on this node.");
     for (method, path) in
         [("GET", "/2015-03-31/nosuchthing"), ("PATCH", "/2015-03-31/functions/"), ("GET", "/")]
     {

@@ -2,7 +2,11 @@
 //!
 //! What belongs to no function, or to an earlier one of the same name, is not seen.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Deref,
+    sync::Arc,
+};
 
 use cluster_store::Revision;
 
@@ -46,7 +50,35 @@ impl Tree {
     }
 }
 
-pub(super) type Map = BTreeMap<FunctionId, Tree>;
+/// All functions, and who has which URL.
+#[derive(Debug, Default)]
+pub(super) struct Map {
+    trees: BTreeMap<FunctionId, Tree>,
+    /// By the URL's own name: the function, and what of it. Of what is attached in `trees`, no more and no less.
+    urls: HashMap<String, (FunctionId, String)>,
+}
+
+impl Deref for Map {
+    type Target = BTreeMap<FunctionId, Tree>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.trees
+    }
+}
+
+impl Map {
+    /// Whose URL that is.
+    pub(super) fn url(&self, id: &str) -> Option<&(FunctionId, String)> {
+        self.urls.get(id)
+    }
+
+    /// What was attached is attached no more.
+    fn forget_url(&mut self, kept: Option<&Kept>) {
+        if let Some(url) = kept.and_then(|kept| kept.attached.url.as_ref()) {
+            self.urls.remove(&url.id);
+        }
+    }
+}
 
 /// A record as the store has it.
 pub(super) enum Record {
@@ -69,22 +101,26 @@ pub(crate) fn key_of(config: &FunctionConfig) -> Option<Key> {
 pub(super) fn put(map: &mut Map, record: Record) {
     match record {
         Record::Alias(id, named) => {
-            if let Some(tree) = map.get_mut(&id)
+            if let Some(tree) = map.trees.get_mut(&id)
                 && tree.latest.config.incarnation == named.alias.incarnation
             {
                 tree.aliases.insert(named.alias.name.clone(), named);
             }
         }
         Record::Attached(id, kept) => {
-            if let Some(tree) = map.get_mut(&id)
+            if let Some(tree) = map.trees.get_mut(&id)
                 && tree.latest.config.incarnation == kept.attached.incarnation
             {
-                tree.attached.insert(kept.attached.qualifier.clone(), kept);
+                let qualifier = kept.attached.qualifier.clone();
+                let url = kept.attached.url.as_ref().map(|url| url.id.clone());
+                let before = tree.attached.insert(qualifier.clone(), kept);
+                map.forget_url(before.as_ref());
+                map.urls.extend(url.map(|url| (url, (id, qualifier))));
             }
         }
         Record::Function(function) => {
             let number = function.config.version.parse().ok();
-            match (map.get_mut(&function.config.id), number) {
+            match (map.trees.get_mut(&function.config.id), number) {
                 (Some(tree), None) => tree.latest = function,
                 (Some(tree), Some(number))
                     if tree.latest.config.incarnation == function.config.incarnation =>
@@ -94,7 +130,7 @@ pub(super) fn put(map: &mut Map, record: Record) {
                 (_, Some(_)) => {}
                 (None, None) => {
                     let id = function.config.id.clone();
-                    map.insert(
+                    map.trees.insert(
                         id,
                         Tree {
                             latest: function,
@@ -112,20 +148,26 @@ pub(super) fn put(map: &mut Map, record: Record) {
 /// Takes away what a key names.
 pub(super) fn remove(map: &mut Map, key: &[u8]) {
     match Key::parse(key) {
-        Some(Key::Latest(id)) => drop(map.remove(&id)),
+        Some(Key::Latest(id)) => {
+            let tree = map.trees.remove(&id);
+            for kept in tree.iter().flat_map(|tree| tree.attached.values()) {
+                map.forget_url(Some(kept));
+            }
+        }
         Some(Key::Version(id, number)) => {
-            if let Some(tree) = map.get_mut(&id) {
+            if let Some(tree) = map.trees.get_mut(&id) {
                 tree.versions.remove(&number);
             }
         }
         Some(Key::Alias(id, name)) => {
-            if let Some(tree) = map.get_mut(&id) {
+            if let Some(tree) = map.trees.get_mut(&id) {
                 tree.aliases.remove(&name);
             }
         }
         Some(Key::Attached(id, qualifier)) => {
-            if let Some(tree) = map.get_mut(&id) {
-                tree.attached.remove(&qualifier);
+            if let Some(tree) = map.trees.get_mut(&id) {
+                let before = tree.attached.remove(&qualifier);
+                map.forget_url(before.as_ref());
             }
         }
         None => {}

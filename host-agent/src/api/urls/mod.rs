@@ -1,0 +1,189 @@
+//! Functions' URLs: a request whose host is a function's becomes an event, and what the function answers becomes the answer.
+//!
+//! ```text
+//! request ─► host ─► preflight? ─► signer, if it takes one ─► body ─► signature ─► event ─► invoker ─► answer ─► cors
+//! ```
+//!
+//! Nothing here knows a path: all of a URL's paths are its function's, and no path of the API's is reached by a URL's host.
+
+pub(super) mod answer;
+mod cors;
+mod event;
+mod host;
+mod refusal;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, header::ORIGIN, request::Parts},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use chrono::Utc;
+
+use self::{
+    event::Context,
+    host::{Named, UrlHost},
+    refusal::Refusal,
+};
+use super::{
+    App,
+    gate::{self, Arrived, MAX_EVENT_LEN},
+    invocations,
+};
+use crate::{
+    auth::Claim,
+    functions::{
+        attached::Attached,
+        model::{self, FunctionId, LATEST},
+        urls::{FunctionUrl, UrlAuth},
+    },
+    invoke::{Answer, Invocation},
+    server::{Peer, Standing},
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
+
+/// Lets the API have what is its own, and serves the rest.
+pub(super) async fn divert(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    match host::named(request.uri(), request.headers(), &app.urls) {
+        Named::Node => next.run(request).await,
+        named => respond(&app, named, request).await,
+    }
+}
+
+/// Serves whatever comes.
+pub(super) async fn serve(State(app): State<Arc<App>>, request: Request) -> Response {
+    let named = host::named(request.uri(), request.headers(), &app.urls);
+    respond(&app, named, request).await
+}
+
+async fn respond(app: &App, named: Named, request: Request) -> Response {
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let mut response = match Found::of(app, named) {
+        None => Refusal::Forbidden.into_response(),
+        Some(found) => found.respond(app, request, &request_id).await,
+    };
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    tracing::debug!(request_id, status = response.status().as_u16(), "a URL answered");
+    response
+}
+
+/// A URL that is there.
+struct Found {
+    host: UrlHost,
+    id: FunctionId,
+    qualifier: String,
+    url: FunctionUrl,
+}
+
+impl Found {
+    fn of(app: &App, named: Named) -> Option<Self> {
+        let Named::Url(host) = named else { return None };
+        let (id, attached) = app.functions.view().url(&host.id)?;
+        let Attached { qualifier, url, .. } = &*attached;
+        let (qualifier, url) = (qualifier.clone(), url.clone()?);
+        (id.region == host.region).then_some(Self { host, id, qualifier, url })
+    }
+
+    async fn respond(&self, app: &App, request: Request, request_id: &str) -> Response {
+        let origin = request.headers().get(ORIGIN).cloned();
+        let (head, body) = request.into_parts();
+        if let Some(answered) = self.url.cors.as_ref().and_then(|cors| cors::preflight(&head, cors)) {
+            return answered;
+        }
+        let called = self.call(app, head, body, request_id).await;
+        let mut response = called.unwrap_or_else(Refusal::into_response);
+        if let Some(cors) = &self.url.cors {
+            cors::tell(response.headers_mut(), origin.as_ref(), cors);
+        }
+        response
+    }
+
+    async fn call(
+        &self,
+        app: &App,
+        mut head: Parts,
+        body: Body,
+        request_id: &str,
+    ) -> Result<Response, Refusal> {
+        // None without a server in front.
+        let standing = head.extensions.remove::<Standing>();
+        let source =
+            head.extensions.remove::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
+        let claim = self.claim(app, &head)?;
+        let arrived = gate::receive(app, body, MAX_EVENT_LEN, "InvokeFunction").await;
+        let Arrived { body, sha256, mut memory } = arrived.map_err(Refusal::Request)?;
+        if let Some(claim) = &claim {
+            claim.verify(&sha256).map_err(|_| Refusal::Forbidden)?;
+        }
+        if let Some(standing) = standing {
+            standing.admit().await;
+        }
+        let signer = claim.as_ref().and_then(Claim::access_key_id);
+        let context = Context {
+            id: &self.host.id,
+            domain: app.urls.host_of(&self.host.id, &self.host.region),
+            base: &app.urls,
+            source,
+            request_id,
+            at: Utc::now(),
+            signer: signer.map(|key| (app.account_id.as_str(), key)),
+        };
+        let event = event::of(&head, &body, &context)?;
+        drop(body);
+        memory.grow(event.len()).await.map_err(Refusal::Request)?;
+        let trace_id = head.headers.get(TRACE_ID).and_then(|id| id.to_str().ok());
+        let trace_id = trace_id.filter(|id| id.len() <= invocations::MAX_TRACE_LEN).map(String::from);
+        let answer = self.invoke(app, event, trace_id, request_id).await?;
+        if answer.function_error.is_some() {
+            return Err(Refusal::Failed);
+        }
+        Ok(answer::of(&answer.payload)?)
+    }
+
+    /// Who signed, where somebody has to; their signature is still to be verified.
+    fn claim(&self, app: &App, head: &Parts) -> Result<Option<Claim>, Refusal> {
+        if self.url.auth == UrlAuth::Open {
+            return Ok(None);
+        }
+        // Whatever `auth` says of the API: who made this URL wanted signatures.
+        let claim = app.authenticator.identify_signer(head, Utc::now()).map_err(|_| Refusal::Forbidden)?;
+        if claim.region == self.id.region { Ok(Some(claim)) } else { Err(Refusal::Forbidden) }
+    }
+
+    async fn invoke(
+        &self,
+        app: &App,
+        payload: bytes::Bytes,
+        trace_id: Option<String>,
+        request_id: &str,
+    ) -> Result<Answer, Refusal> {
+        let roll = invocations::roll().map_err(Refusal::Request)?;
+        let function = app.functions.view().serving(&self.id, &self.qualifier, roll);
+        let function = function.ok_or(Refusal::Forbidden)?;
+        invocations::serves(&function.config).map_err(|_| Refusal::Failed)?;
+        let arn = model::arn(&self.id, &app.account_id);
+        let invoked_arn = if self.qualifier == LATEST { arn } else { format!("{arn}:{}", self.qualifier) };
+        let invocation = Invocation {
+            function: function.config,
+            code: function.code,
+            invoked_arn,
+            payload,
+            client_context: None,
+            trace_id,
+            log_tail: false,
+            request_id: request_id.into(),
+            slot: None,
+        };
+        Ok(invocations::run(app, &self.id, invocation).await?)
+    }
+}
