@@ -1,6 +1,6 @@
 """boto3 on behalf of tests/it: one JSON request a line on standard input, one JSON answer a line on standard output.
 
-A request is {"id", "client", "operation", "args"} or {"id", "client", "waiter", "args"}; requests run concurrently and
+A request is {"id", "client", "operation", "args"}, {"id", "client", "waiter", "args"} or {"id", "client", "url", "args"}; requests run concurrently and
 are answered as they end. In arguments {"__bytes__": base64} stands for bytes and {"__zip__": [entry, ...]} for the
 bytes of a zip archive; an answer's bytes come back as {"__bytes__": base64}.
 """
@@ -9,18 +9,22 @@ import argparse
 import base64
 import concurrent.futures
 import datetime
+import http.client
 import io
 import json
 import stat
 import sys
 import threading
+import urllib.parse
 import warnings
 import zipfile
 
 import boto3
 import botocore
 import botocore.auth
+import botocore.awsrequest
 import botocore.client
+import botocore.credentials
 import botocore.exceptions
 
 # More calls at once than any test makes, so that a burst of calls really is one.
@@ -104,8 +108,28 @@ def encode(value):
     return value
 
 
+def fetch(url, settings, method, body=b"", headers=()):
+    """What a function's URL answers at the node that the settings name, whatever the URL's host resolves to here."""
+    request = botocore.awsrequest.AWSRequest(method=method, url=url, data=body, headers=dict(headers))
+    if not settings["unsigned"]:
+        key = botocore.credentials.Credentials(settings["access_key_id"], settings["secret_access_key"])
+        botocore.auth.SigV4Auth(key, "lambda", settings["region"]).add_auth(request)
+    parts, node = urllib.parse.urlsplit(url), urllib.parse.urlsplit(settings["endpoint"])
+    connection = http.client.HTTPConnection(node.hostname, node.port, timeout=settings["timeout_s"])
+    try:
+        target = urllib.parse.urlunsplit(("", "", parts.path, parts.query, ""))
+        connection.request(method, target, body, {**dict(request.headers.items()), "Host": parts.netloc})
+        answered = connection.getresponse()
+        names = {name.lower(): value for name, value in answered.getheaders()}
+        return {"status": answered.status, "headers": names, "body": encode(answered.read())}
+    finally:
+        connection.close()
+
+
 def answer(request):
     try:
+        if "url" in request:
+            return {"ok": fetch(request["url"], request["client"], **decode(request["args"]))}
         made = client(request["client"])
         args = decode(request["args"])
         if "waiter" in request:

@@ -99,7 +99,12 @@ fn nothing_comes_in_but_what_a_node_is_for() {
     assert!(forward.stdout.contains("policy drop;"), "{forward:?}");
     let opened = |line: &&str| line.contains("dport") && line.contains("accept");
     let ports: Vec<&str> = rules.stdout.lines().map(str::trim).filter(opened).collect();
-    let ours = ["udp sport 67 udp dport 68 accept", "udp dport 546 accept", "tcp dport 9000 accept"];
+    let ours = [
+        "udp sport 67 udp dport 68 accept",
+        "udp dport 546 accept",
+        "tcp dport 9000 accept",
+        "tcp dport 9080 accept",
+    ];
     // The way in of the profile.
     assert_eq!(ports, [&ours[..], &["tcp dport 22 accept"]].concat());
 }

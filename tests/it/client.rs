@@ -103,6 +103,12 @@ impl Client {
         Call(answer).end().map(drop)
     }
 
+    /// A request to a function's URL, signed as this client signs: `method`, and if they are there `body` and `headers`.
+    pub(crate) fn fetch(&self, url: &str, args: Value) -> Value {
+        let answer = self.driver.ask(json!({ "url": url, "client": self.settings(), "args": args }));
+        Call(answer).end().expect("a URL answers")
+    }
+
     fn settings(&self) -> Value {
         json!({
             "endpoint": self.endpoint,

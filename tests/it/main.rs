@@ -35,6 +35,7 @@ mod sight;
 mod snapshots;
 mod snapstart;
 mod uniqueness;
+mod urls;
 
 use std::path::PathBuf;
 

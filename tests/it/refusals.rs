@@ -196,7 +196,6 @@ fn what_is_not_built_yet_is_refused_and_never_pretended() {
             json!({ "Qualifier": "1", "ProvisionedConcurrentExecutions": 1 }),
         ),
         ("put_function_recursion_config", json!({ "RecursiveLoop": "Terminate" })),
-        ("create_function_url_config", json!({ "AuthType": "NONE" })),
         ("invoke", json!({ "InvocationType": "Event", "Payload": bytes(b"{}") })),
     ];
     for (operation, args) in missing {
