@@ -11,6 +11,8 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use guest_protocol::{FunctionError, MAX_RESPONSE_LEN};
 use http_body_util::Full;
@@ -38,6 +40,12 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// Bodies read at once. One: a runtime gives one answer, and each may take [`MAX_RESPONSE_LEN`] of the guest's memory.
 const MAX_BODIES: usize = 1;
+
+/// Names an error: in the head of one that is reported, and behind a response that was streamed.
+const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
+
+/// The error's document as base64, behind a response that was streamed.
+const ERROR_BODY: &str = "lambda-runtime-function-error-body";
 
 /// Longest error type kept, bytes; Lambda's are below 100.
 const MAX_ERROR_TYPE_LEN: usize = 256;
@@ -187,9 +195,11 @@ impl Api {
     async fn response(&self, id: &str, headers: &HeaderMap, body: Incoming) -> Result<(), CallError> {
         self.ask(|reply| Call::AdmitAnswer(id.to_owned(), reply)).await?;
         let _turn = self.bodies.acquire().await.map_err(|_| CallError::Closed)?;
-        let (answer, document, taken) = match body::read(body).await? {
-            Document::Whole(document) => (Answer::Response, document, Ok(())),
-            Document::TooLong => (Answer::TooLarge, Bytes::new(), Err(CallError::TooLong)),
+        let (document, trailers) = body::read(body).await?;
+        let (answer, document, taken) = match (error_behind(&trailers), document) {
+            (Some(error), _) => (Answer::Error(error), Bytes::new(), Ok(())),
+            (None, Document::Whole(document)) => (Answer::Response, document, Ok(())),
+            (None, Document::TooLong) => (Answer::TooLarge, Bytes::new(), Err(CallError::TooLong)),
         };
         let content_type = headers
             .get(CONTENT_TYPE)
@@ -234,12 +244,8 @@ impl Api {
 
 /// The error that a runtime reports: its document as it is, its type from the header.
 async fn function_error(headers: &HeaderMap, body: Incoming) -> Result<FunctionError, CallError> {
-    let error_type = headers
-        .get("lambda-runtime-function-error-type")
-        .and_then(|value| value.to_str().ok())
-        .filter(|value| !value.is_empty() && value.len() <= MAX_ERROR_TYPE_LEN)
-        .unwrap_or("Function.Unknown");
-    Ok(match body::read(body).await? {
+    let error_type = error_type(headers).unwrap_or("Function.Unknown");
+    Ok(match body::read(body).await?.0 {
         Document::Whole(payload) => {
             FunctionError { error_type: error_type.to_owned(), payload: payload.to_vec() }
         }
@@ -248,6 +254,21 @@ async fn function_error(headers: &HeaderMap, body: Incoming) -> Result<FunctionE
             FunctionError::new(error_type, &message)
         }
     })
+}
+
+/// The error that a runtime reports behind a response that it had begun to stream: what came of the response is none then.
+fn error_behind(trailers: &HeaderMap) -> Option<FunctionError> {
+    let error_type = error_type(trailers)?;
+    let document = trailers.get(ERROR_BODY).and_then(|value| BASE64_STANDARD.decode(value).ok());
+    Some(match document {
+        Some(payload) => FunctionError { error_type: error_type.to_owned(), payload },
+        None => FunctionError::new(error_type, "The response ended with an error."),
+    })
+}
+
+fn error_type(headers: &HeaderMap) -> Option<&str> {
+    let said = headers.get(ERROR_TYPE)?.to_str().ok()?;
+    (!said.is_empty() && said.len() <= MAX_ERROR_TYPE_LEN).then_some(said)
 }
 
 /// Why a call is not answered with success.

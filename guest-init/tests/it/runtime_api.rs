@@ -102,6 +102,36 @@ fn a_handlers_error_is_passed_on_as_it_is() {
 }
 
 #[test]
+fn a_streamed_response_is_put_together() {
+    in_world(async |mut world: World| {
+        let runtime = world.running().await;
+        let answer = runtime.stream(&[b"one, ", b"two"], "").await;
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        let _next = runtime.get("invocation/next").await;
+        let (report, seen) = world.until_done().await;
+        assert_eq!((report.outcome, &seen.response[..]), (Outcome::Succeeded, &b"one, two"[..]));
+    });
+}
+
+#[test]
+fn an_error_behind_a_streamed_response_is_the_functions_failure() {
+    // The document is `{"errorMessage":"midway"}`.
+    let body = "lambda-runtime-function-error-body: eyJlcnJvck1lc3NhZ2UiOiJtaWR3YXkifQ==\r\n";
+    let unknown = r#"{"errorMessage":"The response ended with an error.","errorType":"Function.Late"}"#;
+    for (body, document) in [(body, r#"{"errorMessage":"midway"}"#), ("", unknown)] {
+        in_world(async |mut world: World| {
+            let runtime = world.running().await;
+            let trailers = format!("lambda-runtime-function-error-type: Function.Late\r\n{body}");
+            let answer = runtime.stream(&[b"half of "], &trailers).await;
+            assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+            let _next = runtime.get("invocation/next").await;
+            let Outcome::Failed(error) = world.until_done().await.0.outcome else { panic!() };
+            assert_eq!((&*error.error_type, &*error.payload), ("Function.Late", document.as_bytes()));
+        });
+    }
+}
+
+#[test]
 fn an_exit_is_reported_with_the_request() {
     in_world(async |mut world: World| {
         let _runtime = world.running().await;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -65,6 +66,23 @@ impl Runtime {
     /// Sends a POST.
     pub(crate) async fn post(&self, path: &str, body: &[u8]) -> Pending {
         self.call("POST", path, body).await
+    }
+
+    /// Streams an answer to `id-1`: these chunks, and these lines behind them. What the connection then says.
+    pub(crate) async fn stream(&self, chunks: &[&[u8]], trailers: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        let head = "POST /2018-06-01/runtime/invocation/id-1/response HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+                    lambda-runtime-function-response-mode: streaming\r\ntransfer-encoding: chunked\r\n\
+                    trailer: lambda-runtime-function-error-type, lambda-runtime-function-error-body\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for chunk in chunks {
+            stream.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).await.unwrap();
+            stream.write_all(&[chunk, &b"\r\n"[..]].concat()).await.unwrap();
+        }
+        stream.write_all(format!("0\r\n{trailers}\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     /// Asks the credentials endpoint, showing this token.
