@@ -38,6 +38,10 @@ const MAX_SMALL_LEN: usize = 1024 * 1024;
 /// KiB of memory that all bodies take together; who comes later waits. Seven uploads, or eighty of the longest events.
 pub(crate) const BODY_BUDGET_KIB: usize = 512 * 1024;
 
+/// KiB of memory that all bodies of functions' URLs take together: apart, because URLs are open to strangers, who shall not have what
+/// it takes to upload. Forty of the longest events.
+pub(crate) const URL_BUDGET_KIB: usize = 256 * 1024;
+
 /// What a body has of that before any of it has come: an eighth of all, should every connection of the server announce one
 /// and send nothing. Most events are no longer.
 const FIRST_MEMORY_LEN: usize = 16 * 1024;
@@ -96,7 +100,7 @@ async fn admit(app: &App, request: Request, request_id: String) -> Result<(Reque
     let (mut head, body) = request.into_parts();
     let claim = app.authenticator.identify(&head, chrono::Utc::now())?;
     let (limit, operation) = body_limit(&head);
-    let Arrived { body, sha256, memory } = receive(app, body, limit, operation).await?;
+    let Arrived { body, sha256, memory } = receive(&app.body_budget, body, limit, operation).await?;
     claim.verify(&sha256)?;
     let caller = Caller { account_id: app.account_id.clone(), region: claim.region };
     head.extensions.insert(Admitted { caller, request_id });
@@ -113,12 +117,12 @@ pub(super) struct Arrived {
     pub(super) memory: Memory,
 }
 
-/// Waits for a body of at most `limit` bytes, within the bounds of this file.
+/// Waits for a body of at most `limit` bytes, within the bounds of this file and of a budget.
 ///
 /// # Errors
 /// One that is too long, too slow, broken, or has no memory.
 pub(super) async fn receive(
-    app: &App,
+    budget: &Arc<Semaphore>,
     body: Body,
     limit: usize,
     operation: &str,
@@ -126,7 +130,7 @@ pub(super) async fn receive(
     let announced = body.size_hint().upper().and_then(|len| usize::try_from(len).ok());
     let room = announced.unwrap_or(limit).min(limit);
     let reading = async {
-        let mut memory = Memory::reserve(&app.body_budget, room).await?;
+        let mut memory = Memory::reserve(budget, room).await?;
         let (body, sha256) = read(body, &mut memory, limit, operation).await?;
         Ok(Arrived { body, sha256, memory })
     };

@@ -75,6 +75,7 @@ pub(crate) struct App {
     upkeep: Semaphore,
     node: NodeState,
     urls: UrlBase,
+    url_budget: Arc<Semaphore>,
 }
 
 impl App {
@@ -102,6 +103,7 @@ impl App {
             upkeep: Semaphore::new(1),
             node,
             urls: config.function_urls.base.clone(),
+            url_budget: Arc::new(Semaphore::new(gate::URL_BUDGET_KIB)),
         })
     }
 }

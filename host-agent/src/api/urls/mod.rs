@@ -120,7 +120,7 @@ impl Found {
         let source =
             head.extensions.remove::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
         let claim = self.claim(app, &head)?;
-        let arrived = gate::receive(app, body, MAX_EVENT_LEN, "InvokeFunction").await;
+        let arrived = gate::receive(&app.url_budget, body, MAX_EVENT_LEN, "InvokeFunction").await;
         let Arrived { body, sha256, mut memory } = arrived.map_err(Refusal::Request)?;
         if let Some(claim) = &claim {
             claim.verify(&sha256).map_err(|_| Refusal::Forbidden)?;
