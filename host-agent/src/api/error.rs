@@ -252,6 +252,11 @@ impl ApiError {
         Self::new(&RESOURCE_CONFLICT, message)
     }
 
+    /// Something is not what the request says.
+    pub(crate) fn precondition(message: impl Into<String>) -> Self {
+        Self::new(&PRECONDITION, message)
+    }
+
     /// `RevisionId` is not the function's.
     pub(crate) fn stale_revision() -> Self {
         let message = "The Revision Id provided does not match the latest Revision Id. Call the \

@@ -6,7 +6,10 @@ use axum::{
     Json,
     body::Body,
     extract::State,
-    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, ETAG},
+    },
     response::Response,
 };
 use serde_json::{Value, json};
@@ -50,18 +53,23 @@ pub(super) async fn get(State(app): State<Arc<App>>, call: Call) -> Result<Json<
 /// The lines of a queue.
 pub(super) async fn read_queue(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
     let (queues, queue) = (Arc::clone(app.events.queues()), named(&call)?);
-    let lines = blocking(move || queues.read(&queue)).await.map_err(failed)?;
+    let (lines, tag) = blocking(move || queues.read(&queue)).await.map_err(failed)?;
     let mut response = Response::new(Body::from(lines));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    // Digits and a dash.
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
+        headers.insert(ETAG, tag);
+    }
     Ok(response)
 }
 
-/// Takes lines away that somebody has read: those within the first so many bytes.
+/// Takes lines away that somebody has read, by the `ETag` that came with them: a request that is sent again takes no others.
 pub(super) async fn drop_queue(State(app): State<Arc<App>>, call: Call) -> Result<StatusCode, ApiError> {
     let (queues, queue) = (Arc::clone(app.events.queues()), named(&call)?);
-    let len = call.query("Bytes").and_then(|len| len.parse().ok());
-    let len = len.ok_or_else(|| ApiError::invalid_content("Bytes is missing: how much of it was read."))?;
-    blocking(move || queues.drop_first(&queue, len)).await.map_err(failed)?;
+    let tag = call.header("if-match").map(|tag| tag.trim_matches('"').to_owned());
+    let tag = tag.ok_or_else(|| ApiError::invalid_content("If-Match is missing: which lines were read."))?;
+    blocking(move || queues.drop_first(&queue, &tag)).await.map_err(failed)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -87,5 +95,8 @@ fn named(call: &Call) -> Result<QueueName, ApiError> {
 }
 
 fn failed(error: QueueError) -> ApiError {
-    ApiError::upkeep(describe(&error))
+    match error {
+        QueueError::Changed(_) => ApiError::precondition(error.to_string()),
+        error => ApiError::upkeep(describe(&error)),
+    }
 }

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use chrono::DateTime;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -59,7 +60,9 @@ impl Report<'_> {
     /// answer first, the event if that is not enough.
     pub(super) fn record(&self) -> Vec<u8> {
         let request = as_json(&self.event.payload);
-        let response = self.said.map(|said| as_json(&said.payload));
+        // An answer may be three times as long: it is not copied to find that out.
+        let answer = self.said.map(|said| &said.payload).filter(|answer| answer.len() <= MAX_PAYLOAD_LEN);
+        let response = answer.map(|answer| as_json(answer));
         let choices = [(Some(&request), response.as_ref()), (Some(&request), None), (None, None)];
         let written = choices.into_iter().map(|(request, response)| self.write(request, response));
         let mut written = written.inspect(|record| {
@@ -133,11 +136,19 @@ impl Report<'_> {
     }
 }
 
+/// What is read of an answer. The rest of it is passed over, whatever it would take as values.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ErrorDocument {
+    error_type: Option<String>,
+    error_message: Option<String>,
+}
+
 /// `errorType` and `errorMessage`, as far as the answer has them.
 fn error_in(said: &Said) -> (String, String) {
-    let document: Value = serde_json::from_slice(&said.payload).unwrap_or_default();
-    let text = |name: &str| cut(document[name].as_str().unwrap_or_default(), MAX_MESSAGE_LEN).to_owned();
-    (text("errorType"), text("errorMessage"))
+    let document: ErrorDocument = serde_json::from_slice(&said.payload).unwrap_or_default();
+    let text = |text: Option<String>| cut(&text.unwrap_or_default(), MAX_MESSAGE_LEN).to_owned();
+    (text(document.error_type), text(document.error_message))
 }
 
 fn cut(text: &str, len: usize) -> &str {
@@ -214,12 +225,13 @@ mod tests {
     #[test]
     fn whatever_a_function_answers_is_one_line_of_json() {
         let event = event("f", "{}");
-        for answer in ["no json", "", "\"a\nb\"", "{\"a\":\r\n\"b\"}", "\u{0}"] {
+        for answer in ["no json", "", "\"a\nb\"", "{\"a\":\r\n\"b\"}", "\u{0}", "{\"errorType\":{}}", "[1]"] {
             let said = said(answer);
             assert!(
                 parse(&report(&event, Some(&said)).record()).get("responsePayload").is_some(),
                 "{answer:?}"
             );
+            assert_eq!(error_in(&said), (String::new(), String::new()));
         }
         let deep = "[".repeat(100_000) + &"]".repeat(100_000);
         let said = said(&deep);

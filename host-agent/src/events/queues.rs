@@ -12,6 +12,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use sha2::{Digest as _, Sha256};
+
 use crate::config::is_region;
 
 /// Queues of a node, at most: each is a file.
@@ -29,6 +31,9 @@ pub(crate) enum QueueError {
     /// It would be longer than it may be.
     #[error("the queue {0} has no room")]
     Full(String),
+    /// Its first lines are others.
+    #[error("the queue {0} has other lines than were read")]
+    Changed(String),
     /// There are as many as may be.
     #[error("this node has {MAX_QUEUES} queues, and no room for {0}")]
     TooMany(String),
@@ -118,9 +123,45 @@ impl Queues {
         if fresh { sync_dir(&self.dir).map_err(failed) } else { Ok(()) }
     }
 
-    /// Its whole lines. Blocks.
-    pub(crate) fn read(&self, queue: &QueueName) -> Result<Vec<u8>, QueueError> {
+    /// Its whole lines, and a tag for them. Blocks.
+    pub(crate) fn read(&self, queue: &QueueName) -> Result<(Vec<u8>, String), QueueError> {
         let _turn = self.turn();
+        let lines = self.lines(queue)?;
+        let tag = tag(&lines);
+        Ok((lines, tag))
+    }
+
+    /// Takes away the lines that were read with a tag; what has come since stays. Blocks.
+    ///
+    /// # Errors
+    /// [`QueueError::Changed`] when they are not its first: somebody has taken them away.
+    pub(crate) fn drop_first(&self, queue: &QueueName, read: &str) -> Result<(), QueueError> {
+        let _turn = self.turn();
+        let lines = self.lines(queue)?;
+        let len = read.split_once('-').and_then(|(len, _)| len.parse().ok());
+        let first = len.and_then(|len: usize| lines.get(..len)).filter(|first| tag(first) == read);
+        let Some(first) = first else { return Err(QueueError::Changed(queue.name.clone())) };
+        if first.is_empty() {
+            return Ok(());
+        }
+        let path = self.dir.join(queue.file());
+        let rest = &lines[first.len()..];
+        let replace = || -> io::Result<()> {
+            if rest.is_empty() {
+                fs::remove_file(&path)?;
+            } else {
+                let new = path.with_extension("new");
+                let mut file = File::create(&new)?;
+                file.write_all(rest)?;
+                file.sync_all()?;
+                fs::rename(&new, &path)?;
+            }
+            sync_dir(&self.dir)
+        };
+        replace().map_err(|source| queue.failed(source))
+    }
+
+    fn lines(&self, queue: &QueueName) -> Result<Vec<u8>, QueueError> {
         let failed = |source| queue.failed(source);
         let mut bytes = Vec::new();
         match File::open(self.dir.join(queue.file())) {
@@ -132,39 +173,16 @@ impl Queues {
         Ok(bytes)
     }
 
-    /// Takes lines away from its beginning: those that end within so many bytes. Blocks.
-    pub(crate) fn drop_first(&self, queue: &QueueName, len: u64) -> Result<(), QueueError> {
-        let bytes = self.read(queue)?;
-        let _turn = self.turn();
-        let failed = |source| queue.failed(source);
-        let within = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
-        let cut = bytes[..within].iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        let path = self.dir.join(queue.file());
-        if !path.exists() || cut == 0 {
-            return Ok(());
-        }
-        let new = path.with_extension("new");
-        let replace = || -> io::Result<()> {
-            let mut old = File::open(&path)?;
-            old.seek(SeekFrom::Start(cut as u64))?;
-            let mut file = File::create(&new)?;
-            let rest = io::copy(&mut old, &mut file)?;
-            file.sync_all()?;
-            if rest == 0 {
-                fs::remove_file(&new)?;
-                fs::remove_file(&path)?;
-            } else {
-                fs::rename(&new, &path)?;
-            }
-            sync_dir(&self.dir)
-        };
-        replace().map_err(failed)
-    }
-
     fn turn(&self) -> MutexGuard<'_, ()> {
         // A file is as good as its last whole line, whoever panicked.
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells lines from others: how long they are, and a hash.
+fn tag(lines: &[u8]) -> String {
+    let hash = crate::code::hex(&Sha256::digest(lines));
+    format!("{}-{hash}", lines.len())
 }
 
 /// How long a file is up to the end of its last whole line: what is behind that was being written when the agent ended.
@@ -228,17 +246,26 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_kept_and_taken_away() {
+    fn lines_are_kept_and_taken_away_once() {
         let (dir, queues, queue) = queues(100);
-        assert_eq!(queues.read(&queue).unwrap(), b"");
-        for line in [&b"{\"a\":1}"[..], b"{\"b\":2}", b"3"] {
-            queues.append(&queue, line).unwrap();
+        let lines = |expected: &str| {
+            let (lines, tag) = queues.read(&queue).unwrap();
+            assert_eq!(String::from_utf8(lines).unwrap(), expected);
+            tag
+        };
+        let nothing = lines("");
+        queues.drop_first(&queue, &nothing).unwrap();
+        queues.append(&queue, b"{\"a\":1}").unwrap();
+        queues.append(&queue, b"2").unwrap();
+        let read = lines("{\"a\":1}\n2\n");
+        queues.append(&queue, b"3").unwrap();
+        queues.drop_first(&queue, &read).unwrap();
+        let rest = lines("3\n");
+        for wrong in [&*read, "", "1", "2-", "18446744073709551615-x", "3-abc"] {
+            assert!(matches!(queues.drop_first(&queue, wrong), Err(QueueError::Changed(_))), "{wrong}");
         }
-        assert_eq!(queues.read(&queue).unwrap(), b"{\"a\":1}\n{\"b\":2}\n3\n");
-        queues.drop_first(&queue, 15).unwrap();
-        assert_eq!(queues.read(&queue).unwrap(), b"{\"b\":2}\n3\n", "whole lines alone are taken");
-        queues.drop_first(&queue, 1000).unwrap();
-        assert_eq!(queues.read(&queue).unwrap(), b"");
+        queues.drop_first(&queue, &rest).unwrap();
+        lines("");
         assert_eq!(fs::read_dir(dir.path().join("queues")).unwrap().count(), 0);
     }
 
@@ -249,7 +276,7 @@ mod tests {
         let path = dir.path().join("queues/us-east-1.q.jsonl");
         let half = [b"1\n".to_vec(), vec![b'x'; 3 * STEP]].concat();
         fs::write(&path, half).unwrap();
-        assert_eq!(queues.read(&queue).unwrap(), b"1\n");
+        assert_eq!(queues.read(&queue).unwrap().0, b"1\n");
         queues.append(&queue, b"2").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"1\n2\n");
     }
@@ -259,7 +286,8 @@ mod tests {
         let (_dir, queues, queue) = queues(10);
         queues.append(&queue, b"12345678").unwrap();
         assert!(matches!(queues.append(&queue, b"1"), Err(QueueError::Full(_))));
-        queues.drop_first(&queue, 9).unwrap();
+        let (_, read) = queues.read(&queue).unwrap();
+        queues.drop_first(&queue, &read).unwrap();
         queues.append(&queue, b"1").unwrap();
     }
 

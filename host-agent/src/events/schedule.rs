@@ -147,8 +147,8 @@ impl Schedule {
 
     /// What was admitted is on the disk, or will not be.
     pub(crate) fn arrived(&mut self, len: u32) {
-        self.coming.count -= 1;
-        self.coming.bytes -= u64::from(len);
+        self.coming.count = self.coming.count.saturating_sub(1);
+        self.coming.bytes = self.coming.bytes.saturating_sub(u64::from(len));
     }
 
     /// A number that nothing has.
@@ -166,10 +166,10 @@ impl Schedule {
                 self.insert(place, *brief);
             }
             Op::Remove(place, brief) => {
-                self.totals.count -= 1;
-                self.totals.bytes -= u64::from(brief.len);
+                self.totals.count = self.totals.count.saturating_sub(1);
+                self.totals.bytes = self.totals.bytes.saturating_sub(u64::from(brief.len));
                 let queue = self.queue(&place.function);
-                queue.len -= 1;
+                queue.len = queue.len.saturating_sub(1);
                 queue.in_flight.remove(&rank(place));
                 queue.throttles = 0;
                 self.rank(&place.function);
@@ -261,7 +261,7 @@ impl Schedule {
             let first = queue.in_flight.iter().chain(&queue.window).min_by_key(|(rank, _)| **rank);
             let in_flight = queue.in_flight.len() as u64;
             Standing {
-                queued: queue.len - in_flight,
+                queued: queue.len.saturating_sub(in_flight),
                 in_flight,
                 oldest_ms: first.map(|(_, brief)| brief.accepted_ms),
                 counts: queue.counts,

@@ -303,15 +303,19 @@ async fn a_queue_that_is_full_has_its_record_when_there_is_room() {
     let second = node.accepted("f", &event).await;
     let said = node.when("f", |said| said["Delivered"] == 2 && said["InFlight"] == 0).await;
     assert_eq!(said["Queued"], 1, "its outcome waits");
-    let lines = node.get("/tinderbox/queues/q").await.body;
-    node.later(1);
-    node.call("DELETE", &format!("/tinderbox/queues/q?Bytes={}", lines.len()), Body::empty()).await.ok(204);
+    let read = node.get("/tinderbox/queues/q").await;
+    let taken = || {
+        let request = Request::builder().method("DELETE").uri("/tinderbox/queues/q");
+        request.header("if-match", read.header("etag").unwrap()).body(Body::empty()).unwrap()
+    };
+    node.send(taken()).await.ok(204);
     node.later(2);
     node.drained("f").await;
     let records = node.queue().await;
     assert_eq!(records.len(), 1);
     assert_eq!(records[0]["requestContext"]["requestId"], second);
     assert_eq!(node.seen().len(), 2, "the function was not run again");
+    assert_eq!(node.send(taken()).await.status, 412, "it takes nothing that was not read");
     assert_eq!(node.call("DELETE", "/tinderbox/queues/q", Body::empty()).await.status, 400);
     assert_eq!(node.get("/tinderbox/queues/no%20name").await.status, 400);
 }
