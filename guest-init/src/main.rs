@@ -102,7 +102,7 @@ async fn serve(first_instruction: Duration) -> Result<(), GuestError> {
     let dial: Dial = Box::new(|| Box::pin(dial()));
     let mut connections = Connections { requests, agent, dial, calls, runtime_api, credentials };
     let Some(start) = identified(&mut launcher, &mut connections).await? else { return Ok(()) };
-    mounts::attach_function()?;
+    mounts::attach_function(start.code)?;
     launcher.limit_memory(start.memory_mib).map_err(GuestError::Memory)?;
     Ok(sandbox::run(start, launcher, connections).await?)
 }

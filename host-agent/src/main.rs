@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! host-agent serve [--config FILE] [--no-auth]
-//! host-agent unzip-code --dir DIR                 internal: the confined helpers, see `code::confined`
+//! host-agent unzip-code --dir DIR [--layers N]    internal: the confined helpers, see `code::confined`
 //! host-agent pack-code --mkfs FILE --dir DIR
 //! ```
 //!
@@ -54,8 +54,8 @@ const USAGE: &str = "usage: host-agent serve [--config FILE] [--no-auth]";
 enum Command {
     /// Serve until SIGTERM.
     Serve { config: Option<PathBuf>, auth: Option<AuthMode> },
-    /// Be the confined helper that reads one zip.
-    UnzipCode { dir: PathBuf },
+    /// Be the confined helper that reads a zip, and so many layers' beside it.
+    UnzipCode { dir: PathBuf, layers: usize },
     /// Be the confined helper that makes one image.
     PackCode { mkfs: PathBuf, dir: PathBuf },
 }
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match command {
-        Command::UnzipCode { dir } => return code::confined::unzip(&dir),
+        Command::UnzipCode { dir, layers } => return code::confined::unzip(&dir, layers),
         Command::PackCode { mkfs, dir } => return code::confined::pack(&mkfs, &dir),
         Command::Serve { config, auth } => serve(config, auth),
     };
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
     let command = args.next().ok_or("no command")?;
-    let (mut config, mut auth, mut mkfs, mut dir) = (None, None, None, None);
+    let (mut config, mut auth, mut mkfs, mut dir, mut layers) = (None, None, None, None, 0);
     while let Some(arg) = args.next() {
         let mut value = || args.next().map(PathBuf::from).ok_or(format!("{arg} needs a value"));
         match (command.as_str(), arg.as_str()) {
@@ -92,12 +92,16 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
             ("serve", "--no-auth") => auth = Some(AuthMode::Optional),
             ("pack-code", "--mkfs") => mkfs = Some(value()?),
             ("pack-code" | "unzip-code", "--dir") => dir = Some(value()?),
+            ("unzip-code", "--layers") => {
+                let count = args.next().and_then(|count| count.parse().ok());
+                layers = count.ok_or("--layers needs a number")?;
+            }
             _ => return Err(format!("unknown argument `{arg}`")),
         }
     }
     match (command.as_str(), mkfs, dir) {
         ("serve", ..) => Ok(Command::Serve { config, auth }),
-        ("unzip-code", _, Some(dir)) => Ok(Command::UnzipCode { dir }),
+        ("unzip-code", _, Some(dir)) => Ok(Command::UnzipCode { dir, layers }),
         ("pack-code", Some(mkfs), Some(dir)) => Ok(Command::PackCode { mkfs, dir }),
         ("unzip-code" | "pack-code", ..) => Err(format!("{command} needs its directory and programs")),
         (other, ..) => Err(format!("unknown command `{other}`")),
@@ -211,8 +215,14 @@ mod tests {
             check("pack-code --mkfs m --dir d"),
             Ok(Command::PackCode { mkfs: "m".into(), dir: "d".into() })
         );
+        assert_eq!(check("unzip-code --dir d"), Ok(Command::UnzipCode { dir: "d".into(), layers: 0 }));
+        assert_eq!(
+            check("unzip-code --dir d --layers 2"),
+            Ok(Command::UnzipCode { dir: "d".into(), layers: 2 })
+        );
         for wrong in [
             "",
+            "unzip-code --dir d --layers x",
             "run",
             "serve --config",
             "serve x",

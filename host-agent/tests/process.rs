@@ -53,6 +53,37 @@ fn the_zip_helper_makes_a_tar_inside_its_jail() {
 }
 
 #[test]
+fn the_zip_helper_merges_layers_inside_its_jail() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in [("layer-0.zip", b"1"), ("layer-1.zip", b"2")] {
+        std::fs::write(dir.path().join(name), zip_of("lib/l", content)).unwrap();
+    }
+    let with_layers = |count: &str| {
+        let zip = dir.path().join("upload.zip");
+        std::fs::write(&zip, zip_of("index.py", b"x")).unwrap();
+        let zip = std::fs::File::open(zip).unwrap();
+        agent().args(["unzip-code", "--layers", count, "--dir"]).arg(dir.path()).stdin(zip).output().unwrap()
+    };
+    let done = with_layers("2");
+    assert!(done.status.success(), "{done:?}");
+    let mut tar = tar::Archive::new(std::fs::File::open(dir.path().join("code.tar")).unwrap());
+    let entries = tar.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let (path, mut content) = (entry.path().unwrap().display().to_string(), String::new());
+        entry.read_to_string(&mut content).unwrap();
+        (path, content)
+    });
+    let entries: Vec<_> = entries.collect();
+    let expected = [("task", ""), ("task/index.py", "x"), ("opt", ""), ("opt/lib", ""), ("opt/lib/l", "2")];
+    assert_eq!(entries, expected.map(|(path, content)| (path.to_owned(), content.to_owned())));
+    std::fs::write(dir.path().join("layer-1.zip"), "no zip").unwrap();
+    let refused = with_layers("2");
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    // One that is not there is the node's fault.
+    assert_eq!(with_layers("3").status.code(), Some(1));
+}
+
+#[test]
 fn the_zip_helper_refuses_by_its_protocol() {
     let dir = tempfile::tempdir().unwrap();
     let empty = ZipWriter::new(Cursor::new(Vec::new())).finish().unwrap().into_inner();

@@ -53,7 +53,7 @@ mod restore;
 pub use errors::timed_out_message;
 pub use frame::{FrameError, FrameReader, encode};
 pub use message::{
-    BodyChunk, Fate, FunctionError, GuestMessage, Hello, HostMessage, InitFailure, InitReport,
+    BodyChunk, CodeLayout, Fate, FunctionError, GuestMessage, Hello, HostMessage, InitFailure, InitReport,
     InvocationReport, Invoke, LogChunk, LogSource, Outcome, ResponseHead, Start,
 };
 
@@ -63,7 +63,13 @@ pub use restore::{
 };
 
 /// Version of this protocol; both sides refuse another.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
+
+/// Folder of a code image with layers that is the function's `/var/task` ([`CodeLayout::WithLayers`]).
+pub const TASK_FOLDER: &str = "task";
+
+/// Folder of such an image that is its `/opt`.
+pub const LAYERS_FOLDER: &str = "opt";
 
 /// The host's vsock address (virtio 1.3 §5.10.4).
 pub const HOST_CID: u32 = 2;

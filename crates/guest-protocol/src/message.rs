@@ -109,6 +109,17 @@ pub struct Start {
     pub credentials: Option<Credentials>,
     /// How this environment comes to be.
     pub initialization_type: InitializationType,
+    /// What the drive `code` holds.
+    pub code: CodeLayout,
+}
+
+/// What is in the image of a function's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CodeLayout {
+    /// `/var/task`.
+    Alone,
+    /// Folders for `/var/task` ([`crate::TASK_FOLDER`]) and for `/opt` ([`crate::LAYERS_FOLDER`]).
+    WithLayers,
 }
 
 /// Head of an invocation.

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use guest_protocol::{CodeLayout, LAYERS_FOLDER, TASK_FOLDER};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
@@ -86,24 +87,29 @@ const RUNTIME: &[Mount] = &[
     },
 ];
 
-/// The function's own part, which a guest that was snapshotted without a function gets after the resume.
-const FUNCTION: &[Mount] = &[
-    Mount {
-        source: Source::Drive("code"),
-        target: "/function/var/task",
-        fstype: "erofs",
-        flags: IMAGE,
-        options: "",
-    },
-    // Programs in /tmp run, as on Lambda. No discard: the agent throws the whole file away.
-    Mount {
-        source: Source::Drive("scratch"),
-        target: "/function/tmp",
-        fstype: "ext4",
-        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOATIME),
-        options: "",
-    },
-];
+/// The function's own part, which a guest that was snapshotted without a function gets after the resume: its code, …
+const CODE: Mount = Mount {
+    source: Source::Drive("code"),
+    target: "/function/var/task",
+    fstype: "erofs",
+    flags: IMAGE,
+    options: "",
+};
+
+/// … which is in one image with its layers, if it has some, and is mounted where the function sees nothing, …
+const CODE_AND_LAYERS: Mount = Mount { target: "/package", ..CODE };
+
+/// … so that these folders of it can be shown, …
+const FOLDERS: &[(&str, &str)] = &[(TASK_FOLDER, "/function/var/task"), (LAYERS_FOLDER, "/function/opt")];
+
+/// … and its `/tmp`. Programs in it run, as on Lambda. No discard: the agent throws the whole file away.
+const SCRATCH: Mount = Mount {
+    source: Source::Drive("scratch"),
+    target: "/function/tmp",
+    fstype: "ext4",
+    flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOATIME),
+    options: "",
+};
 
 /// Files under [`SHOWN`] and what they stand for, in the function's view. One that the image lacks is left out.
 const BOUND: &[(&str, &str)] =
@@ -183,18 +189,28 @@ pub fn bind_identity() -> Result<(), BootError> {
     Ok(())
 }
 
-/// Shows the content of `file` at `target`.
+/// Shows the content of `file`, or a folder, at `target`; read-only if it is where it comes from.
 pub(crate) fn bind(file: &Path, target: &Path) -> nix::Result<()> {
     const NONE: Option<&str> = None;
     mount(Some(file), target, NONE, MsFlags::MS_BIND, NONE)
 }
 
-/// Mounts the function's code and its `/tmp`.
+/// Mounts the function's code, its layers and its `/tmp`.
 ///
 /// # Errors
 /// [`BootError`] with the step that failed.
-pub fn attach_function() -> Result<(), BootError> {
-    mount_all(FUNCTION)?;
+pub fn attach_function(code: CodeLayout) -> Result<(), BootError> {
+    match code {
+        CodeLayout::Alone => mount_all(&[CODE])?,
+        CodeLayout::WithLayers => {
+            mount_all(&[CODE_AND_LAYERS])?;
+            for (folder, target) in FOLDERS {
+                let (folder, target) = (Path::new(CODE_AND_LAYERS.target).join(folder), Path::new(target));
+                bind(&folder, target).map_err(|error| BootError::Mount(target.into(), error))?;
+            }
+        }
+    }
+    mount_all(&[SCRATCH])?;
     // As on Lambda: root's, writable for everyone, sticky; and without what mkfs leaves behind.
     let tmp = Path::new(FUNCTION_ROOT).join("tmp");
     let _ = fs::remove_dir(tmp.join("lost+found"));

@@ -1,6 +1,6 @@
 //! Values that several tests need.
 
-use guest_protocol::{InitializationType, Start};
+use guest_protocol::{CodeLayout, InitializationType, Start};
 
 /// A function's settings.
 pub(crate) fn start() -> Start {
@@ -20,5 +20,6 @@ pub(crate) fn start() -> Start {
         platform_environment: vec![],
         credentials: None,
         initialization_type: InitializationType::OnDemand,
+        code: CodeLayout::Alone,
     }
 }

@@ -15,6 +15,11 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
+    /// As AWS prints it.
+    pub(crate) fn text(&self) -> &'static str {
+        self.text
+    }
+
     /// Whether all of `value` matches.
     pub(crate) fn matches(&self, value: &str) -> bool {
         self.regex.is_match(value)
@@ -66,7 +71,13 @@ patterns! {
     /// A tag's key or value.
     TAG = r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)";
     /// A layer version.
-    LAYER = r"((arn:(aws[a-zA-Z-]*)?:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:layer:[a-zA-Z0-9-_]+:[0-9]+)|(arn:[a-zA-Z0-9-]+:lambda:::awslayer:[a-zA-Z0-9-_]+))";
+    LAYER = r"(arn:(aws[a-zA-Z-]*)?:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:layer:[a-zA-Z0-9-_]+:[0-9]+)|(arn:[a-zA-Z0-9-]+:lambda:::awslayer:[a-zA-Z0-9-_]+)";
+    /// A layer: its name, or its ARN without a version.
+    LAYER_NAME = r"(arn:(aws[a-zA-Z-]*)?:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:layer:[a-zA-Z0-9-_]+)|[a-zA-Z0-9-_]+";
+    /// What a layer's policy allows.
+    LAYER_ACTION = r"lambda:GetLayerVersion";
+    /// Whom a layer's policy allows it.
+    LAYER_PRINCIPAL = r"\d{12}|\*|arn:(aws[a-zA-Z-]*):iam::\d{12}:root";
     /// A region to list masters of.
     MASTER_REGION = r"ALL|(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}";
     /// A code signing configuration.
@@ -182,10 +193,7 @@ impl Constraints {
         T: AsRef<str>,
     {
         let Some(value) = value else { return };
-        let listed = || {
-            let items: Vec<_> = value.iter().map(AsRef::as_ref).collect();
-            format!("[{}]", items.join(", "))
-        };
+        let listed = || listed(value);
         if value.len() > *bounds.end() {
             let constraint = format!("Member must have length less than or equal to {}", bounds.end());
             self.add(member, listed(), constraint);
@@ -210,10 +218,30 @@ impl Constraints {
         }
     }
 
+    /// What every item of a list has to keep; a violation shows the whole list.
+    pub(crate) fn each<T: AsRef<str>>(
+        &mut self,
+        member: &str,
+        value: Option<&[T]>,
+        holds: impl Fn(&str) -> bool,
+        constraint: impl Display,
+    ) {
+        let Some(value) = value else { return };
+        if !value.iter().all(|item| holds(item.as_ref())) {
+            self.add(member, listed(value), constraint);
+        }
+    }
+
     /// A violation with its own wording.
     pub(crate) fn add(&mut self, member: &str, value: impl Display, constraint: impl Display) {
         self.violations.push(violation(member, value, constraint));
     }
+}
+
+/// A list as AWS shows it.
+fn listed<T: AsRef<str>>(items: &[T]) -> String {
+    let items: Vec<_> = items.iter().map(AsRef::as_ref).collect();
+    format!("[{}]", items.join(", "))
 }
 
 /// The wording of one violation.

@@ -264,10 +264,12 @@ impl ApiError {
         Self::new(&PRECONDITION, message)
     }
 
-    /// `RevisionId` is not the policy's.
-    pub(crate) fn stale_policy() -> Self {
-        let message = "The Revision Id provided does not match the latest Revision Id. Call the GetPolicy API to \
-                       retrieve the latest Revision Id";
+    /// `RevisionId` is not the policy's, which AWS says that operation shows.
+    pub(crate) fn stale_policy(operation: &str) -> Self {
+        let message = format!(
+            "The Revision Id provided does not match the latest Revision Id. Call the {operation} API to retrieve the \
+             latest Revision Id"
+        );
         Self::new(&PRECONDITION, message)
     }
 

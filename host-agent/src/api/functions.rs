@@ -15,6 +15,7 @@ use super::{
     ApiError, App,
     call::Call,
     constraints::{Constraints, MASTER_REGION},
+    layers,
     lists::{MOST, Page},
     names::{self, Target},
     requests::{self, CreateFunction, UpdateFunctionCode, UpdateFunctionConfiguration},
@@ -34,15 +35,18 @@ pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Re
     let name = request.function_name.clone().unwrap_or_default();
     let id = names::resolve_new(&call.caller, &name)?;
     let code = request.code.take().unwrap_or_default();
+    let arns = request.settings.layers.take();
     let publish = Publish::from(request.publish);
     let mut config = settings::create(request, id, &call.caller.account_id, &app.runtimes)?;
     if app.functions.get(&config.id).is_some() {
         return Err(ApiError::function_exists(&config.id.name));
     }
+    let wanted = layers::wanted(&app, &call.caller, arns.as_deref())?.unwrap_or_default();
+    config.layers = wanted.iter().map(|(layer, _)| layer.clone()).collect();
     let zip = upload::zip(code).await?;
     drop(call);
     // Held until the record names the code: nothing else keeps it from being collected.
-    let (code, _image) = app.functions.ingest(zip).await.map_err(upload::refusal)?;
+    let (code, _image) = app.functions.ingest(zip, &config.layers).await.map_err(upload::refusal)?;
     config.code = code;
     let name = config.id.name.clone();
     let created = app.functions.create(config, publish).await.map_err(|error| match error {
@@ -110,7 +114,14 @@ pub(super) async fn update_configuration(
     let target = call.target("UpdateFunctionConfiguration")?;
     find_to_change(&app, &target)?;
     settings::check(&request.settings, &app.account_id, &app.runtimes)?;
-    let change = |config: &mut _| settings::apply(&request.settings, config);
+    // Held until the record names them, as code is.
+    let wanted = layers::wanted(&app, &call.caller, request.settings.layers.as_deref())?;
+    let change = |config: &mut FunctionConfig| {
+        settings::apply(&request.settings, config);
+        if let Some(wanted) = &wanted {
+            config.layers = wanted.iter().map(|(layer, _)| layer.clone()).collect();
+        }
+    };
     let updated = app.functions.update(&target.id, request.revision_id.as_deref(), Publish::No, change).await;
     let config = updated.map_err(|error| failed(&target.unqualified_arn(), error))?.latest;
     Ok(Json(configuration(&config, config.arn(), Detail::Full)))
@@ -136,7 +147,7 @@ pub(super) async fn update_code(State(app): State<Arc<App>>, call: Call) -> Resu
     }
     let zip = upload::zip(request.code).await?;
     drop(call);
-    let (code, _image) = app.functions.ingest(zip).await.map_err(upload::refusal)?;
+    let (code, _image) = app.functions.ingest(zip, &function.config.layers).await.map_err(upload::refusal)?;
     if request.dry_run == Some(true) {
         let mut config = FunctionConfig::clone(&function.config);
         config.code = code;
@@ -185,6 +196,7 @@ pub(super) async fn account_settings(State(app): State<Arc<App>>, call: Call) ->
         let config = &function.config;
         (config.id.region == call.caller.region).then_some((config.code.size, config.version == LATEST))
     });
+    let layers_size = app.functions.layers().size(&call.caller.region);
     Json(json!({
         "AccountLimit": {
             "TotalCodeSize": 80_530_636_800u64,
@@ -194,7 +206,7 @@ pub(super) async fn account_settings(State(app): State<Arc<App>>, call: Call) ->
             "UnreservedConcurrentExecutions": ACCOUNT_CONCURRENCY.saturating_sub(app.functions.view().reserved()),
         },
         "AccountUsage": {
-            "TotalCodeSize": sizes.iter().map(|(size, _)| size).sum::<u64>(),
+            "TotalCodeSize": sizes.iter().map(|(size, _)| size).sum::<u64>() + layers_size,
             "FunctionCount": sizes.iter().filter(|(_, latest)| *latest).count(),
         },
     }))
@@ -216,6 +228,7 @@ pub(super) fn failed(arn: &str, error: ChangeError) -> ApiError {
         ChangeError::Absent => ApiError::function_not_found(arn),
         ChangeError::Stale => ApiError::stale_revision(),
         ChangeError::Busy => ApiError::update_in_progress(arn),
+        ChangeError::Code(error) => upload::refusal(error),
         ChangeError::Exists | ChangeError::Store(_) | ChangeError::Encode(_) => {
             tracing::error!(function = arn, "a change was not made: {:#}", anyhow::Error::from(error));
             ApiError::internal()

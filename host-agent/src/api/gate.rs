@@ -153,6 +153,8 @@ fn body_limit(head: &Parts) -> (usize, &'static str) {
         (MAX_UPLOAD_LEN, "UpdateFunctionCode")
     } else if path.ends_with("/functions") && head.method == Method::POST {
         (MAX_UPLOAD_LEN, "CreateFunction")
+    } else if path.starts_with("/2018-10-31/layers/") && path.ends_with("/versions") {
+        (MAX_UPLOAD_LEN, "PublishLayerVersion")
     } else {
         (MAX_SMALL_LEN, "requested")
     }

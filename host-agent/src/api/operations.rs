@@ -4,7 +4,7 @@
 //! A path of AWS's that nobody serves would look like a mistyped one; a client is better told what is missing. An operation
 //! that nothing serves is refused by its name: status 501, `NotImplementedException`, and never a success.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use axum::{
     Router,
@@ -14,8 +14,8 @@ use axum::{
 };
 
 use super::{
-    ApiError, App, aliases, code_signing, concurrency, event_invokes, functions, invocations, permissions,
-    tags, url_configs, versions,
+    ApiError, App, aliases, code_signing, concurrency, event_invokes, functions, invocations, layer_policies,
+    layers, permissions, tags, url_configs, versions,
 };
 
 /// An operation of AWS's service model.
@@ -45,7 +45,7 @@ macro_rules! operations {
 
 // In the order of AWS's model, which is the alphabet's.
 operations! {
-    "AddLayerVersionPermission" POST "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy";
+    "AddLayerVersionPermission" POST "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy" => layer_policies::add;
     "AddPermission" POST "/2015-03-31/functions/{FunctionName}/policy" => permissions::add;
     "CheckpointDurableExecution" POST "/2025-12-01/durable-executions/{DurableExecutionArn}/checkpoint";
     "CreateAlias" POST "/2015-03-31/functions/{FunctionName}/aliases" => aliases::create;
@@ -64,7 +64,7 @@ operations! {
     "DeleteFunctionConcurrency" DELETE "/2017-10-31/functions/{FunctionName}/concurrency" => concurrency::delete;
     "DeleteFunctionEventInvokeConfig" DELETE "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::delete;
     "DeleteFunctionUrlConfig" DELETE "/2021-10-31/functions/{FunctionName}/url" => url_configs::delete;
-    "DeleteLayerVersion" DELETE "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}";
+    "DeleteLayerVersion" DELETE "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}" => layers::delete;
     "DeleteProvisionedConcurrencyConfig" DELETE "/2019-09-30/functions/{FunctionName}/provisioned-concurrency";
     "DeleteResourcePolicy" DELETE "/2026-07-09/resource-policy/{ResourceArn}";
     "GetAccountSettings" GET "/2016-08-19/account-settings" => functions::account_settings;
@@ -83,9 +83,9 @@ operations! {
     "GetFunctionRecursionConfig" GET "/2024-08-31/functions/{FunctionName}/recursion-config";
     "GetFunctionScalingConfig" GET "/2025-11-30/functions/{FunctionName}/function-scaling-config";
     "GetFunctionUrlConfig" GET "/2021-10-31/functions/{FunctionName}/url" => url_configs::get;
-    "GetLayerVersion" GET "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}";
-    "GetLayerVersionByArn" GET "/2018-10-31/layers?find=LayerVersion";
-    "GetLayerVersionPolicy" GET "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy";
+    "GetLayerVersion" GET "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}" => layers::get;
+    "GetLayerVersionByArn" GET "/2018-10-31/layers?find=LayerVersion" => layers::find;
+    "GetLayerVersionPolicy" GET "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy" => layer_policies::get;
     "GetPolicy" GET "/2015-03-31/functions/{FunctionName}/policy" => permissions::get;
     "GetProvisionedConcurrencyConfig" GET "/2019-09-30/functions/{FunctionName}/provisioned-concurrency";
     "GetResourcePolicy" GET "/2026-07-09/resource-policy/{ResourceArn}";
@@ -103,13 +103,13 @@ operations! {
     "ListFunctionVersionsByCapacityProvider" GET "/2025-11-30/capacity-providers/{CapacityProviderName}/function-versions";
     "ListFunctions" GET "/2015-03-31/functions" => functions::list;
     "ListFunctionsByCodeSigningConfig" GET "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}/functions" => code_signing::none;
-    "ListLayerVersions" GET "/2018-10-31/layers/{LayerName}/versions";
-    "ListLayers" GET "/2018-10-31/layers";
+    "ListLayerVersions" GET "/2018-10-31/layers/{LayerName}/versions" => layers::list_versions;
+    "ListLayers" GET "/2018-10-31/layers" => layers::find;
     "ListProvisionedConcurrencyConfigs" GET "/2019-09-30/functions/{FunctionName}/provisioned-concurrency?List=ALL";
     "ListTags" GET "/2017-03-31/tags/{Resource}" => tags::list;
     "ListVersionsByFunction" GET "/2015-03-31/functions/{FunctionName}/versions" => versions::list;
     "PauseDurableExecution" POST "/2025-12-01/durable-executions/{DurableExecutionArn}/pause";
-    "PublishLayerVersion" POST "/2018-10-31/layers/{LayerName}/versions";
+    "PublishLayerVersion" POST "/2018-10-31/layers/{LayerName}/versions" => layers::publish;
     "PublishVersion" POST "/2015-03-31/functions/{FunctionName}/versions" => versions::publish;
     "PutFunctionCodeSigningConfig" PUT "/2020-06-30/functions/{FunctionName}/code-signing-config";
     "PutFunctionConcurrency" PUT "/2017-10-31/functions/{FunctionName}/concurrency" => concurrency::put;
@@ -119,7 +119,7 @@ operations! {
     "PutProvisionedConcurrencyConfig" PUT "/2019-09-30/functions/{FunctionName}/provisioned-concurrency";
     "PutResourcePolicy" PUT "/2026-07-09/resource-policy/{ResourceArn}";
     "PutRuntimeManagementConfig" PUT "/2021-07-20/functions/{FunctionName}/runtime-management-config";
-    "RemoveLayerVersionPermission" DELETE "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}";
+    "RemoveLayerVersionPermission" DELETE "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}" => layer_policies::remove;
     "RemovePermission" DELETE "/2015-03-31/functions/{FunctionName}/policy/{StatementId}" => permissions::remove;
     "ResumeDurableExecution" POST "/2025-12-01/durable-executions/{DurableExecutionArn}/resume";
     "SendDurableExecutionCallbackFailure" POST "/2025-12-01/durable-execution-callbacks/{CallbackId}/fail";
@@ -138,11 +138,16 @@ operations! {
     "UpdateFunctionUrlConfig" PUT "/2021-10-31/functions/{FunctionName}/url" => url_configs::update;
 }
 
-/// Routes of all operations that are served. AWS's SDKs end some paths in a slash.
+/// Routes of all operations that are served. AWS's SDKs end some paths in a slash. Two that only a parameter tells apart have one
+/// handler.
 pub(super) fn routes() -> Router<Arc<App>> {
     let mut router = Router::new();
+    let mut routed = HashSet::new();
     for (operation, serve) in OPERATIONS.iter().filter_map(|operation| Some((operation, operation.serve?))) {
         let (path, _) = operation.path.split_once('?').unwrap_or((operation.path, ""));
+        if !routed.insert((operation.method, path)) {
+            continue;
+        }
         router = router.route(path, serve());
         if !path.ends_with('}') {
             router = router.route(&format!("{path}/"), serve());

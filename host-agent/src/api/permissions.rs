@@ -20,29 +20,22 @@ use super::{
     },
     functions::failed,
     names::Target,
+    policies::{self, PolicyError, principal, text},
     requests::{self, AddPermission},
 };
 use crate::functions::{
     ChangeError,
-    attached::{Policy, Statement},
+    attached::{Attached, Statement},
     model::LATEST,
-    new_id,
 };
 
-/// Longest policy: AWS's limit, in bytes.
-const MAX_POLICY_LEN: usize = 20 * 1024;
-
-/// Why a policy was not changed.
-enum PolicyError {
-    Taken,
-    TooLong(usize),
-    NoPolicy,
-    NoStatement,
-    Stale,
+/// Why the policy of a function was not changed.
+enum Refused {
+    Policy(PolicyError),
     Change(ChangeError),
 }
 
-impl From<ChangeError> for PolicyError {
+impl From<ChangeError> for Refused {
     fn from(error: ChangeError) -> Self {
         Self::Change(error)
     }
@@ -60,29 +53,13 @@ pub(super) async fn add(State(app): State<Arc<App>>, call: Call) -> Result<Respo
     // Of what the policy shall be; a first statement is added to no policy's revision.
     let own_revision = revision(&app, &target)?;
     let document = document(&request, &target)?;
-    let sid = request.statement_id.unwrap_or_default();
-    let statement = Statement { sid: sid.clone(), document };
+    let statement = Statement { sid: request.statement_id.unwrap_or_default(), document };
     let expected = request.revision_id.as_deref();
-    let change = |attached: &mut crate::functions::attached::Attached| {
-        let current = attached.policy.as_ref().map_or(own_revision.as_str(), |policy| &policy.revision_id);
-        if expected.is_some_and(|expected| expected != current) {
-            return Err(PolicyError::Stale);
-        }
-        let mut statements = attached.policy.take().map(|policy| policy.statements).unwrap_or_default();
-        if statements.iter().any(|has| has.sid == statement.sid) {
-            return Err(PolicyError::Taken);
-        }
-        statements.push(statement.clone());
-        let policy = Policy { revision_id: new_id(), statements };
-        let len = text(&policy).len();
-        if len > MAX_POLICY_LEN {
-            return Err(PolicyError::TooLong(len));
-        }
-        attached.policy = Some(policy);
-        Ok(())
+    let change = |attached: &mut Attached| {
+        policies::add(&mut attached.policy, &statement, expected, &own_revision).map_err(Refused::Policy)
     };
     let added = app.functions.attach(&target.id, target.version(), change).await;
-    added.map_err(|error| refused(&target, &sid, error))?;
+    added.map_err(|error| refused(&target, &statement.sid, error))?;
     let body = json!({ "Statement": Value::Object(statement.document.clone()).to_string() });
     Ok((StatusCode::CREATED, Json(body)).into_response())
 }
@@ -100,19 +77,8 @@ pub(super) async fn remove(State(app): State<Arc<App>>, call: Call) -> Result<St
     }
     revision(&app, &target)?;
     let expected = call.query("RevisionId");
-    let change = |attached: &mut crate::functions::attached::Attached| {
-        let policy = attached.policy.as_mut().ok_or(PolicyError::NoPolicy)?;
-        let place =
-            policy.statements.iter().position(|has| has.sid == sid).ok_or(PolicyError::NoStatement)?;
-        if expected.is_some_and(|expected| expected != policy.revision_id) {
-            return Err(PolicyError::Stale);
-        }
-        policy.statements.remove(place);
-        policy.revision_id = new_id();
-        if policy.statements.is_empty() {
-            attached.policy = None;
-        }
-        Ok(())
+    let change = |attached: &mut Attached| {
+        policies::remove(&mut attached.policy, sid, expected).map_err(Refused::Policy)
     };
     let removed = app.functions.attach(&target.id, target.version(), change).await;
     removed.map_err(|error| refused(&target, sid, error))?;
@@ -208,43 +174,9 @@ fn document(request: &AddPermission, target: &Target) -> Result<Map<String, Valu
     Ok(document)
 }
 
-/// Everybody, an account, somebody in an account, or one of AWS's services.
-fn principal(principal: &str) -> Result<Value, ApiError> {
-    let is_account = principal.len() == 12 && principal.bytes().all(|byte| byte.is_ascii_digit());
-    let is_service = [".amazonaws.com", ".amazonaws.com.cn", ".amazon.com"]
-        .iter()
-        .any(|domain| principal.strip_suffix(domain).is_some_and(|name| !name.is_empty()));
-    let is_identity =
-        principal.starts_with("arn:") && [":iam::", ":sts::"].iter().any(|part| principal.contains(part));
-    Ok(if principal == "*" {
-        principal.into()
-    } else if is_account {
-        json!({ "AWS": format!("arn:aws:iam::{principal}:root") })
-    } else if is_identity {
-        json!({ "AWS": principal })
-    } else if is_service {
-        json!({ "Service": principal })
-    } else {
-        let message = "The provided principal was invalid. Please check the principal and try again.";
-        return Err(ApiError::invalid_parameter(message));
-    })
-}
-
-/// The policy's text.
-fn text(policy: &Policy) -> String {
-    let statements: Vec<_> = policy.statements.iter().map(|statement| &statement.document).collect();
-    json!({ "Version": "2012-10-17", "Id": "default", "Statement": statements }).to_string()
-}
-
-fn refused(target: &Target, sid: &str, error: PolicyError) -> ApiError {
+fn refused(target: &Target, sid: &str, error: Refused) -> ApiError {
     match error {
-        PolicyError::Taken => ApiError::statement_exists(sid),
-        PolicyError::TooLong(len) => ApiError::policy_too_long(len, MAX_POLICY_LEN),
-        PolicyError::NoPolicy => ApiError::not_found("No policy is associated with the given resource."),
-        PolicyError::NoStatement => {
-            ApiError::not_found(format!("Statement {sid} is not found in resource policy."))
-        }
-        PolicyError::Stale => ApiError::stale_policy(),
-        PolicyError::Change(error) => failed(&target.arn(), error),
+        Refused::Policy(error) => policies::refused(error, sid, "GetPolicy"),
+        Refused::Change(error) => failed(&target.arn(), error),
     }
 }

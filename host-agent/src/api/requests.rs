@@ -104,6 +104,27 @@ pub(crate) struct AddPermission {
     pub(crate) invoked_via_function_url: Option<bool>,
 }
 
+/// PublishLayerVersion.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct PublishLayerVersion {
+    pub(crate) description: Option<String>,
+    pub(crate) content: Option<Code>,
+    pub(crate) compatible_runtimes: Option<Vec<String>>,
+    pub(crate) compatible_architectures: Option<Vec<String>>,
+    pub(crate) license_info: Option<String>,
+}
+
+/// AddLayerVersionPermission.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct AddLayerVersionPermission {
+    pub(crate) statement_id: Option<String>,
+    pub(crate) action: Option<String>,
+    pub(crate) principal: Option<String>,
+    pub(crate) organization_id: Option<String>,
+}
+
 /// PutFunctionEventInvokeConfig and UpdateFunctionEventInvokeConfig.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

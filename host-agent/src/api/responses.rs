@@ -4,7 +4,9 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::functions::model::{Alias, FunctionConfig, LoggingConfig, StartKind, State, UpdateStatus};
+use crate::functions::model::{
+    Alias, FunctionConfig, LayerRef, LoggingConfig, StartKind, State, UpdateStatus,
+};
 
 /// How much of a function's configuration an answer shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ struct FunctionConfiguration<'a> {
     ephemeral_storage: Value,
     snap_start: Value,
     logging_config: Map<String, Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<Value>,
     #[serde(flatten)]
     state: Map<String, Value>,
 }
@@ -70,6 +74,7 @@ pub(crate) fn configuration(config: &FunctionConfig, arn: String, detail: Detail
         ephemeral_storage: json!({ "Size": config.ephemeral_storage_mib }),
         snap_start: json!({ "ApplyOn": config.snap_start, "OptimizationStatus": optimization(config) }),
         logging_config: logging(&config.logging),
+        layers: config.layers.iter().map(layer).collect(),
         state: if detail == Detail::Full { state(config) } else { Map::new() },
     };
     // A structure of strings and numbers: nothing in it can fail to be JSON.
@@ -163,8 +168,12 @@ fn logging(logging: &LoggingConfig) -> Map<String, Value> {
     members
 }
 
+fn layer(layer: &LayerRef) -> Value {
+    json!({ "Arn": layer.arn, "CodeSize": layer.code.size })
+}
+
 /// `2026-11-23T05:25:24.000+0000`.
-fn time(ms: i64) -> String {
+pub(crate) fn time(ms: i64) -> String {
     chrono::DateTime::from_timestamp_millis(ms)
         .unwrap_or_default()
         .format("%Y-%m-%dT%H:%M:%S%.3f%z")

@@ -25,6 +25,9 @@ use crate::{
 /// Longest environment as JSON, in bytes.
 const MAX_ENVIRONMENT_LEN: usize = 4096;
 
+/// Longest ARN of a layer version.
+const MAX_LAYER_ARN_LEN: usize = 2048;
+
 /// Variables that the platform sets and customers may not.
 const RESERVED: &[&str] = &[
     "_HANDLER",
@@ -114,11 +117,19 @@ fn constrain_settings(constraints: &mut Constraints, settings: &Settings) {
         constraints.length("deadLetterConfig.targetArn", dead_letter.target_arn.as_deref(), 0..=10_000);
         constraints.pattern("deadLetterConfig.targetArn", dead_letter.target_arn.as_deref(), &ARN_OR_NOTHING);
     }
-    for layer in settings.layers.iter().flatten() {
-        constraints.length("layers", Some(layer), 1..=2048);
-        constraints.pattern("layers", Some(layer), &LAYER);
-    }
+    constrain_layers(constraints, settings.layers.as_deref());
     constrain_nested(constraints, settings);
+}
+
+fn constrain_layers(constraints: &mut Constraints, layers: Option<&[String]>) {
+    let holds = |layer: &str| (1..=MAX_LAYER_ARN_LEN).contains(&layer.len()) && LAYER.matches(layer);
+    let constraint = format!(
+        "Member must satisfy constraint: [Member must have length less than or equal to {MAX_LAYER_ARN_LEN}, Member must \
+         have length greater than or equal to 1, Member must satisfy regular expression pattern: {}, Member must not be \
+         null]",
+        LAYER.text()
+    );
+    constraints.each("layers", layers, holds, constraint);
 }
 
 fn constrain_nested(constraints: &mut Constraints, settings: &Settings) {
@@ -160,7 +171,6 @@ fn refuse_unsupported(settings: &Settings) -> Result<(), ApiError> {
     let present =
         |structure: &Option<Structure>| structure.as_ref().is_some_and(|members| !members.is_empty());
     let unsupported = [
-        ("Layers", settings.layers.as_ref().is_some_and(|layers| !layers.is_empty())),
         ("VpcConfig", networks.count() > 0),
         ("KMSKeyArn", given(settings.kms_key_arn.as_deref())),
         (
@@ -187,7 +197,7 @@ pub(crate) fn refuse_architectures(architectures: Option<&[String]>) -> Result<(
     }
 }
 
-/// The record of a new function, whose code comes later.
+/// The record of a new function, whose code and layers come later.
 pub(crate) fn create(
     request: CreateFunction,
     id: FunctionId,
@@ -238,6 +248,7 @@ pub(crate) fn create(
         logging,
         tags,
         code: CodeRef { sha256: String::new(), size: 0 },
+        layers: Vec::new(),
         revision_id: new_id(),
         deployment_id: new_id(),
         last_modified_ms: now_ms(),

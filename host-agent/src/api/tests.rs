@@ -46,6 +46,7 @@ mod egress;
 mod event_invokes;
 mod events;
 mod invoke;
+mod layers;
 mod list;
 mod permissions;
 mod recorded;

@@ -15,14 +15,20 @@ use crate::{
 
 /// Checks the members against the model.
 pub(crate) fn constrain(constraints: &mut Constraints, code: &Code) {
-    constraints.length("code.s3Bucket", code.s3_bucket.as_deref(), 3..=63);
-    constraints.pattern("code.s3Bucket", code.s3_bucket.as_deref(), &BUCKET);
-    constraints.length("code.s3Key", code.s3_key.as_deref(), 1..=1024);
-    constraints.length("code.s3ObjectVersion", code.s3_object_version.as_deref(), 1..=1024);
-    let mode = code.s3_object_storage_mode.as_deref();
-    constraints.one_of("code.s3ObjectStorageMode", mode, &["COPY", "REFERENCE"]);
+    constrain_source(constraints, "code", code);
     constraints.length("code.sourceKMSKeyArn", code.source_kms_key_arn.as_deref(), 0..=10_000);
     constraints.pattern("code.sourceKMSKeyArn", code.source_kms_key_arn.as_deref(), &ARN_OR_NOTHING);
+}
+
+/// Checks those of them that say where a zip comes from, below `member`.
+pub(crate) fn constrain_source(constraints: &mut Constraints, member: &str, code: &Code) {
+    let name = |of: &str| format!("{member}.{of}");
+    constraints.length(&name("s3Bucket"), code.s3_bucket.as_deref(), 3..=63);
+    constraints.pattern(&name("s3Bucket"), code.s3_bucket.as_deref(), &BUCKET);
+    constraints.length(&name("s3Key"), code.s3_key.as_deref(), 1..=1024);
+    constraints.length(&name("s3ObjectVersion"), code.s3_object_version.as_deref(), 1..=1024);
+    let mode = code.s3_object_storage_mode.as_deref();
+    constraints.one_of(&name("s3ObjectStorageMode"), mode, &["COPY", "REFERENCE"]);
 }
 
 /// The zip of a request.
@@ -62,11 +68,15 @@ pub(crate) fn refusal(error: CodeError) -> ApiError {
         CodeError::Build(BuildError::Refused(refusal)) => {
             tracing::info!("an uploaded zip is refused: {refusal}");
             ApiError::invalid_parameter(match refusal {
-                Refusal::Empty => "Uploaded file must be a non-empty zip",
-                Refusal::TooLarge => "Unzipped size must be smaller than 262144000 bytes",
-                Refusal::Unusable(_) => {
-                    "Could not unzip uploaded file. Please check your file, then try to upload again."
-                }
+                Refusal::Empty => "Uploaded file must be a non-empty zip".into(),
+                Refusal::TooLarge => "Unzipped size must be smaller than 262144000 bytes".into(),
+                Refusal::TooLargeTogether(len) => format!(
+                    "Function code combined with layers exceeds the maximum allowed size of 262144000 bytes. The actual \
+                     size is {len} bytes."
+                ),
+                Refusal::Unusable(_) => String::from(
+                    "Could not unzip uploaded file. Please check your file, then try to upload again.",
+                ),
             })
         }
         CodeError::Disk(error @ DiskError::Full { .. }) => {

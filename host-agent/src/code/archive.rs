@@ -1,4 +1,4 @@
-//! An uploaded zip, checked entry by entry and rewritten as a tar that mkfs.erofs takes.
+//! An uploaded zip, checked entry by entry and rewritten as a tar that mkfs.erofs takes. Several as one: `code::merge`.
 //!
 //! The zip is hostile: nothing it declares is believed, what it holds is counted while it is read. Runs inside the
 //! first confined helper (`code::confined`) only. What comes out is the same for the same zip: no times, no owners.
@@ -39,6 +39,9 @@ pub(crate) enum Refusal {
     /// More than [`MAX_UNZIPPED_LEN`] bytes.
     #[error("the zip unpacks to more than {MAX_UNZIPPED_LEN} bytes")]
     TooLarge,
+    /// Code and layers are within that each for itself, and have so many bytes together.
+    #[error("code and layers unpack to {0} bytes, more than {MAX_UNZIPPED_LEN}")]
+    TooLargeTogether(u64),
     /// Not a zip, damaged, or with an entry that no function's code may have.
     #[error("{0}")]
     Unusable(String),
@@ -57,7 +60,7 @@ pub(crate) enum RepackError {
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Dir,
     File,
     Link,
@@ -65,49 +68,83 @@ enum Kind {
 
 /// One path of the tree that the zip makes.
 #[derive(Debug)]
-struct Planned {
-    kind: Kind,
+pub(super) struct Planned {
+    pub(super) kind: Kind,
     mode: Option<u32>,
     /// Position in the zip; `None` for a directory that only its children name.
-    index: Option<usize>,
+    pub(super) index: Option<usize>,
 }
 
 /// Every path of the tree; a directory sorts before what is in it.
-type Plan = BTreeMap<String, Planned>;
+pub(super) type Plan = BTreeMap<String, Planned>;
+
+/// A zip whose directory has been read and found good.
+pub(super) struct Opened<R> {
+    archive: ZipArchive<R>,
+    pub(super) plan: Plan,
+    /// Bytes of all files together, as declared; [`Exact`] holds them to that.
+    pub(super) len: u64,
+}
+
+impl<R: Read + Seek> Opened<R> {
+    /// Reads a zip's directory.
+    pub(super) fn read(zip: R) -> Result<Self, Refusal> {
+        let archive = ZipArchive::new(zip).map_err(unusable)?;
+        let (plan, len) = plan(&archive)?;
+        Ok(Self { archive, plan, len })
+    }
+
+    /// Writes what was planned of `path` as `name`.
+    pub(super) fn write(
+        &mut self,
+        tar: &mut tar::Builder<impl Write>,
+        name: &str,
+        path: &str,
+        planned: &Planned,
+    ) -> Result<(), RepackError> {
+        let mode = permissions(planned.mode, planned.kind);
+        let Some(index) = planned.index.filter(|_| planned.kind != Kind::Dir) else {
+            return append(tar, name, EntryType::Directory, mode, 0, std::io::empty());
+        };
+        let mut file = self.archive.by_index(index).map_err(unusable)?;
+        if planned.kind == Kind::Link {
+            return append_link(tar, name, path, &mut file);
+        }
+        let len = file.size();
+        let mut exact = Exact { from: &mut file, left: len, refused: None };
+        let written = append(tar, name, EntryType::Regular, mode, len, &mut exact);
+        match exact.refused {
+            Some(problem) => Err(refuse(path, problem).into()),
+            None => written,
+        }
+    }
+}
 
 /// Rewrites `zip` as a tar.
 ///
 /// # Errors
 /// [`RepackError::Refused`] says what is wrong with the zip.
 pub(crate) fn repack(zip: impl Read + Seek, tar: impl Write) -> Result<(), RepackError> {
-    let mut archive = ZipArchive::new(zip).map_err(unusable)?;
-    let plan = plan(&archive)?;
+    let mut zip = Opened::read(zip)?;
     let mut tar = tar::Builder::new(tar);
-    for (path, planned) in &plan {
-        let mode = permissions(planned.mode, planned.kind);
-        let Some(index) = planned.index.filter(|_| planned.kind != Kind::Dir) else {
-            append(&mut tar, path, EntryType::Directory, mode, 0, std::io::empty())?;
-            continue;
-        };
-        let mut file = archive.by_index(index).map_err(unusable)?;
-        let len = file.size();
-        match planned.kind {
-            Kind::Link => append_link(&mut tar, path, &mut file)?,
-            Kind::File | Kind::Dir => {
-                let mut exact = Exact { from: &mut file, left: len, refused: None };
-                let written = append(&mut tar, path, EntryType::Regular, mode, len, &mut exact);
-                if let Some(problem) = exact.refused {
-                    return Err(refuse(path, problem).into());
-                }
-                written?;
-            }
-        }
+    for (path, planned) in std::mem::take(&mut zip.plan) {
+        zip.write(&mut tar, &path, &path, &planned)?;
     }
+    finish(tar)
+}
+
+/// Ends a tar.
+pub(super) fn finish(tar: tar::Builder<impl Write>) -> Result<(), RepackError> {
     tar.into_inner().and_then(|mut tar| tar.flush()).map_err(RepackError::Write)
 }
 
-/// Decides what the tree will be, from the zip's directory alone.
-fn plan<R: Read + Seek>(archive: &ZipArchive<R>) -> Result<Plan, Refusal> {
+/// Adds a directory that no zip has.
+pub(super) fn append_dir(tar: &mut tar::Builder<impl Write>, path: &str) -> Result<(), RepackError> {
+    append(tar, path, EntryType::Directory, permissions(None, Kind::Dir), 0, std::io::empty())
+}
+
+/// Decides what the tree will be, and how long its files are together, from the zip's directory alone.
+fn plan<R: Read + Seek>(archive: &ZipArchive<R>) -> Result<(Plan, u64), Refusal> {
     if archive.is_empty() {
         return Err(Refusal::Empty);
     }
@@ -143,7 +180,7 @@ fn plan<R: Read + Seek>(archive: &ZipArchive<R>) -> Result<Plan, Refusal> {
         }
         insert(&mut plan, path, Planned { kind, mode, index: Some(index) })?;
     }
-    if plan.is_empty() { Err(Refusal::Empty) } else { Ok(plan) }
+    if plan.is_empty() { Err(Refusal::Empty) } else { Ok((plan, MAX_UNZIPPED_LEN - left)) }
 }
 
 fn kind(name: &str, mode: Option<u32>) -> Result<Kind, Refusal> {
@@ -232,6 +269,7 @@ fn append(
 
 fn append_link(
     tar: &mut tar::Builder<impl Write>,
+    name: &str,
     path: &str,
     file: &mut impl Read,
 ) -> Result<(), RepackError> {
@@ -240,7 +278,7 @@ fn append_link(
     read.map_err(|_| refuse(path, "is a link whose target cannot be read"))?;
     check_target(path, &target)?;
     let mut header = header(EntryType::Symlink, permissions(None, Kind::Link), 0);
-    tar.append_link(&mut header, path, &target).map_err(RepackError::Write)
+    tar.append_link(&mut header, name, &target).map_err(RepackError::Write)
 }
 
 /// A link stays inside when it climbs at most to the root and climbs only at its start: its own directory is a real
@@ -310,6 +348,7 @@ impl<R: Read> Read for Exact<'_, R> {
     }
 }
 
+/// Refuses an entry.
 fn refuse(path: &str, problem: &str) -> Refusal {
     // A path is the client's: cut, so that no line of a log grows without bound.
     Refusal::Unusable(format!("entry `{}` {problem}", path.escape_debug().take(200).collect::<String>()))
@@ -321,4 +360,4 @@ fn unusable(error: ZipError) -> Refusal {
 
 #[cfg(test)]
 #[path = "archive_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -8,7 +8,7 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 use super::*;
 
 /// A zip with these entries: name, Unix mode with type bits, content.
-fn zip_of(entries: &[(&str, u32, &[u8])]) -> Vec<u8> {
+pub(in crate::code) fn zip_of(entries: &[(&str, u32, &[u8])]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, mode, content) in entries {
         let options = SimpleFileOptions::default().unix_permissions(mode & 0o777);
@@ -32,7 +32,12 @@ fn tar_of(zip: &[u8]) -> Result<Vec<(String, u32, Vec<u8>)>, Refusal> {
         Err(RepackError::Refused(refusal)) => return Err(refusal),
         Err(error) => panic!("{error}"),
     }
-    let mut archive = tar::Archive::new(&tar[..]);
+    Ok(entries_of(&tar))
+}
+
+/// As [`tar_of`], of what is a tar already.
+pub(in crate::code) fn entries_of(tar: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
+    let mut archive = tar::Archive::new(tar);
     let entries = archive.entries().unwrap().map(|entry| {
         let mut entry = entry.unwrap();
         let path = entry.path().unwrap().to_string_lossy().into_owned();
@@ -43,7 +48,7 @@ fn tar_of(zip: &[u8]) -> Result<Vec<(String, u32, Vec<u8>)>, Refusal> {
         }
         (path, entry.header().mode().unwrap(), content)
     });
-    Ok(entries.collect())
+    entries.collect()
 }
 
 fn refused(zip: &[u8]) -> String {
@@ -143,7 +148,7 @@ fn one_name_cannot_be_two_things() {
 }
 
 /// Sets a field of the only central header: its signature is `PK\1\2`.
-fn patch_central(mut zip: Vec<u8>, offset: usize, bytes: &[u8]) -> Vec<u8> {
+pub(in crate::code) fn patch_central(mut zip: Vec<u8>, offset: usize, bytes: &[u8]) -> Vec<u8> {
     let at = zip.windows(4).position(|window| window == b"PK\x01\x02").unwrap() + offset;
     zip[at..at + bytes.len()].copy_from_slice(bytes);
     zip

@@ -1,4 +1,4 @@
-//! Starts the confined helpers on a zip and waits for its image.
+//! Starts the confined helpers on a zip, with those of layers beside it, and waits for the image.
 //!
 //! The agent never parses a zip: it hands the open file to a helper, and takes an image or a refusal back.
 
@@ -13,7 +13,7 @@ use tokio::{io::AsyncReadExt as _, process::Command};
 
 use super::{
     archive::Refusal,
-    confined::{EXIT_REFUSED, IMAGE},
+    confined::{EXIT_REFUSED, IMAGE, UPLOAD},
 };
 
 /// Longest time for one zip. The helpers' own limits of CPU time end them before, unless they wait for the disk.
@@ -68,40 +68,47 @@ pub(crate) enum Builder {
 }
 
 impl Builder {
-    /// Makes the image of the zip at `zip` in `dir`, a directory of its own, and returns its path.
-    pub(crate) async fn build(&self, zip: &Path, dir: &Path) -> Result<PathBuf, BuildError> {
+    /// Makes the image of what lies in `dir`, a directory of its own, and returns its path: the zip [`UPLOAD`], and so many
+    /// layers under their `layer_name`s.
+    pub(crate) async fn build(&self, dir: &Path, layers: usize) -> Result<PathBuf, BuildError> {
+        let image = dir.join(IMAGE);
         match self {
-            Self::Helper { mkfs } => helper(mkfs, zip, dir).await,
-            #[cfg(test)]
-            Self::InProcess => {
-                let image = dir.join(IMAGE);
-                let tar = std::fs::File::create(&image).unwrap();
-                match super::archive::repack(std::fs::File::open(zip).unwrap(), tar) {
-                    Ok(()) => Ok(image),
-                    Err(super::archive::RepackError::Refused(refusal)) => Err(refusal.into()),
-                    Err(error) => panic!("{error}"),
-                }
+            Self::Helper { mkfs } => {
+                let both = async {
+                    unzip(dir, layers).await?;
+                    let mut pack = command("pack-code", dir);
+                    pack.arg("--mkfs").arg(mkfs).stdin(Stdio::null());
+                    run(pack).await
+                };
+                tokio::time::timeout(TIMEOUT, both).await.map_err(|_| BuildError::Timeout)??;
+                // Durable before anything names it.
+                let built = tokio::fs::File::open(&image).await.map_err(file("open", &image))?;
+                built.sync_all().await.map_err(file("sync", &image))?;
             }
+            #[cfg(test)]
+            Self::InProcess => in_process::unzip(dir, layers, &image)?,
+        }
+        Ok(image)
+    }
+
+    /// Checks the zip [`UPLOAD`] in `dir` as [`Self::build`] does.
+    pub(crate) async fn check(&self, dir: &Path) -> Result<(), BuildError> {
+        match self {
+            Self::Helper { .. } => {
+                tokio::time::timeout(TIMEOUT, unzip(dir, 0)).await.map_err(|_| BuildError::Timeout)?
+            }
+            #[cfg(test)]
+            Self::InProcess => in_process::unzip(dir, 0, &dir.join(IMAGE)),
         }
     }
 }
 
-async fn helper(mkfs: &Path, zip: &Path, dir: &Path) -> Result<PathBuf, BuildError> {
-    let zip = std::fs::File::open(zip).map_err(file("open", zip))?;
-    let both = async {
-        let mut unzip = command("unzip-code", dir);
-        unzip.stdin(Stdio::from(zip));
-        run(unzip).await.map_err(blame_zip)?;
-        let mut pack = command("pack-code", dir);
-        pack.arg("--mkfs").arg(mkfs).stdin(Stdio::null());
-        run(pack).await
-    };
-    tokio::time::timeout(TIMEOUT, both).await.map_err(|_| BuildError::Timeout)??;
-    let image = dir.join(IMAGE);
-    // Durable before anything names it.
-    let built = tokio::fs::File::open(&image).await.map_err(file("open", &image))?;
-    built.sync_all().await.map_err(file("sync", &image))?;
-    Ok(image)
+async fn unzip(dir: &Path, layers: usize) -> Result<(), BuildError> {
+    let zip = dir.join(UPLOAD);
+    let zip = std::fs::File::open(&zip).map_err(file("open", &zip))?;
+    let mut unzip = command("unzip-code", dir);
+    unzip.arg("--layers").arg(layers.to_string()).stdin(Stdio::from(zip));
+    run(unzip).await.map_err(blame_zip)
 }
 
 /// The helper that reads the zip does nothing else: what kills it (a limit, a call that its filter refuses) is the zip.
@@ -153,4 +160,27 @@ async fn read(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> std::io::Resul
 fn file(attempted: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BuildError {
     let path = path.to_owned();
     move |source| BuildError::File { attempted, path, source }
+}
+
+#[cfg(test)]
+mod in_process {
+    use std::fs::File;
+
+    use super::*;
+    use crate::code::{
+        archive::{RepackError, repack},
+        confined::layer_name,
+        merge::merge,
+    };
+
+    /// What the helper does, without its jail.
+    pub(super) fn unzip(dir: &Path, layers: usize, tar: &Path) -> Result<(), BuildError> {
+        let (zip, tar) = (File::open(dir.join(UPLOAD)).unwrap(), File::create(tar).unwrap());
+        let opened = (0..layers).map(|index| File::open(dir.join(layer_name(index))).unwrap()).collect();
+        match if layers == 0 { repack(zip, tar) } else { merge(zip, opened, tar) } {
+            Ok(()) => Ok(()),
+            Err(RepackError::Refused(refusal)) => Err(refusal.into()),
+            Err(error) => panic!("{error}"),
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! host-agent unzip-code --dir DIR              zip on standard input ─► DIR/code.tar
+//! host-agent unzip-code --dir DIR --layers N   the same zip and N of DIR/layer-0.zip, … ─► DIR/code.tar, `code::merge`
 //! host-agent pack-code --mkfs FILE --dir DIR   DIR/code.tar ─► DIR/code.erofs, by becoming mkfs.erofs
 //! ```
 //!
@@ -21,13 +22,24 @@ use std::{
 use anyhow::Context as _;
 use jail::{Access, JailPlan, Limit, PathRule, Resource, SyscallFilter, SyscallRule, allow};
 
-use super::archive::{self, MAX_ENTRIES, MAX_UNZIPPED_LEN, RepackError};
+use super::{
+    archive::{self, MAX_ENTRIES, MAX_UNZIPPED_LEN, RepackError},
+    merge::merge,
+};
 
 /// Exit status that says: the zip is refused, standard output says why.
 pub(crate) const EXIT_REFUSED: u8 = 3;
 
 /// Name of the image in the helpers' directory.
 pub(crate) const IMAGE: &str = "code.erofs";
+
+/// Name of the zip in the helpers' directory, which the first of them has on its standard input.
+pub(crate) const UPLOAD: &str = "upload.zip";
+
+/// Name of a layer's zip in the helpers' directory.
+pub(crate) fn layer_name(index: usize) -> String {
+    format!("layer-{index}.zip")
+}
 
 /// Name of the tar in the helpers' directory.
 const TAR: &str = "code.tar";
@@ -57,8 +69,8 @@ const PACKED: &[&str] = &[];
 const LIBRARIES: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
 
 /// Is the first helper.
-pub(crate) fn unzip(dir: &Path) -> ExitCode {
-    let error = match unzip_confined(dir) {
+pub(crate) fn unzip(dir: &Path, layers: usize) -> ExitCode {
+    let error = match unzip_confined(dir, layers) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(error) => error,
     };
@@ -72,11 +84,17 @@ pub(crate) fn unzip(dir: &Path) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn unzip_confined(dir: &Path) -> anyhow::Result<()> {
+fn unzip_confined(dir: &Path, layers: usize) -> anyhow::Result<()> {
     enter(&unzip_plan(dir), &unzip_filter())?;
     let zip = std::io::stdin().as_fd().try_clone_to_owned().context("cannot read the zip")?;
-    let tar = File::create(dir.join(TAR)).context("cannot create the tar")?;
-    Ok(archive::repack(BufReader::new(File::from(zip)), BufWriter::new(tar))?)
+    let zip = BufReader::new(File::from(zip));
+    let tar = BufWriter::new(File::create(dir.join(TAR)).context("cannot create the tar")?);
+    if layers == 0 {
+        return Ok(archive::repack(zip, tar)?);
+    }
+    let open = |index| File::open(dir.join(layer_name(index))).map(BufReader::new);
+    let layers = (0..layers).map(open).collect::<Result<_, _>>().context("cannot open a layer")?;
+    Ok(merge(zip, layers, tar)?)
 }
 
 /// Is the second helper; returns only when it cannot become mkfs.erofs.
@@ -132,7 +150,7 @@ fn unzip_plan(dir: &Path) -> JailPlan {
         value: 0,
         reason: "makes no process and no thread",
     });
-    let paths = vec![PathRule { path: dir.to_owned(), access: Access::ReadWrite, reason: "tar" }];
+    let paths = vec![PathRule { path: dir.to_owned(), access: Access::ReadWrite, reason: "layers, tar" }];
     JailPlan { limits, paths, ..JailPlan::default() }
 }
 

@@ -1,13 +1,17 @@
-//! The functions' code on this node: zips as they were uploaded, and the erofs images made from them.
+//! The functions' code on this node, and layers: zips as they were uploaded, and the erofs images made from them.
 //!
 //! The zip is the truth and lies in an object store (a directory); the image is derived, published among the node's contents
-//! (`chunks`), and made again when it is missing. Both are named by the SHA-256 of the zip, so that equal uploads are kept once. A handle
-//! ([`CodeImage`]) keeps both in place: the view holds one for every function, an invocation holds one while it runs,
-//! and [`CodeStore::sweep`] deletes what has none.
+//! (`chunks`), and made again when it is missing. A zip is named by its SHA-256, so that equal uploads are kept once, and an image by
+//! those that it is made of: a function's code and its layers, which are one image (`docs/adr/0027-layers-in-the-code-image.md`). A
+//! handle ([`CodeImage`]) keeps the zips and the image of a package in place: the view holds one for every function and every version
+//! of a layer, an invocation holds one while it runs, and [`CodeStore::sweep`] deletes what has none.
 
 pub(crate) mod archive;
 mod build;
 pub(crate) mod confined;
+mod files;
+mod merge;
+mod package;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,7 +25,15 @@ use object_store::{ObjectStoreExt as _, PutPayload, local::LocalFileSystem};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, Semaphore};
 
-pub(crate) use build::{BuildError, Builder};
+pub(crate) use self::{
+    build::{BuildError, Builder},
+    package::Package,
+};
+use self::{
+    confined::{UPLOAD, layer_name},
+    files::{BuildDir, file, object, remove_images, remove_staged, sync_dir},
+    package::CODE,
+};
 
 use crate::{
     chunks::{Chunks, ChunksError},
@@ -36,6 +48,9 @@ const MAX_BUILDS: usize = 2;
 /// What making an image takes at most beside the zip: its content once as a tar, once as the image and once in chunks, each a
 /// little longer than what a zip may hold.
 const BUILD_LEN: u64 = 3 * (archive::MAX_UNZIPPED_LEN + 16 * 1024 * 1024);
+
+/// Longest zip, of which a build has a copy for each layer: what Lambda takes of one in a request.
+const MAX_ZIP_LEN: u64 = 52_428_800;
 
 /// Why code could not be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +103,8 @@ pub(crate) struct CodeStore {
     builder: Builder,
     disk: Arc<Disk>,
     slots: Semaphore,
-    /// Every handle that may be alive, by SHA-256. Held while something is deleted, so that no handle is made in between.
-    handles: Mutex<HashMap<String, Weak<CodeImage>>>,
+    /// Every handle that may be alive. Held while something is deleted, so that no handle is made in between.
+    handles: Mutex<HashMap<Package, Weak<CodeImage>>>,
 }
 
 impl CodeStore {
@@ -120,46 +135,70 @@ impl CodeStore {
         Ok(Self { zips, zip_dir, chunks, builds, builder, disk, slots, handles })
     }
 
-    /// The handle of some code. Neither zip nor image need exist.
-    pub(crate) async fn image(&self, sha256: &str) -> Arc<CodeImage> {
+    /// The handle of a package. Neither zips nor image need exist.
+    pub(crate) async fn image(&self, package: &Package) -> Arc<CodeImage> {
         let mut handles = self.handles.lock().await;
-        if let Some(handle) = handles.get(sha256).and_then(Weak::upgrade) {
+        if let Some(handle) = handles.get(package).and_then(Weak::upgrade) {
             return handle;
         }
-        let handle = Arc::new(CodeImage { label: label_of(sha256) });
-        handles.insert(sha256.into(), Arc::downgrade(&handle));
+        let handle = Arc::new(CodeImage { label: package.label() });
+        handles.insert(package.clone(), Arc::downgrade(&handle));
         handle
     }
 
-    /// Checks and stores a zip. When this succeeds zip and image are durable, and stay while the handle lives.
+    /// Checks and stores the zip of a function that has these layers, whose zips are stored. When this succeeds zip and image are
+    /// durable, and stay while the handle lives.
     ///
     /// # Errors
     /// [`BuildError::Refused`] when the zip is no function's code, [`CodeError::Disk`] when there is no room for it;
     /// every other error is the node's.
-    pub(crate) async fn ingest(&self, zip: Bytes) -> Result<(CodeRef, Arc<CodeImage>), CodeError> {
+    pub(crate) async fn ingest(
+        &self,
+        zip: Bytes,
+        layers: Vec<String>,
+    ) -> Result<(CodeRef, Arc<CodeImage>), CodeError> {
         let size = zip.len() as u64;
         let (zip, sha256) = digest(zip).await;
-        let handle = self.image(&sha256).await;
+        let package = Package { code: sha256.clone(), layers };
+        let handle = self.image(&package).await;
         let stored = self.zips.head(&object(&sha256)).await;
         if !(stored.is_ok() && self.claim(&handle.label).await) {
+            self.disk.check(BUILD_LEN + size + package.layers.len() as u64 * MAX_ZIP_LEN)?;
+            self.build(&package, &zip).await?;
+            self.store(&sha256, zip).await?;
+        }
+        Ok((CodeRef { sha256, size }, handle))
+    }
+
+    /// Checks and stores the zip of a layer, which no image is made of yet. When this succeeds it is durable, and stays while the
+    /// handle lives.
+    ///
+    /// # Errors
+    /// As [`Self::ingest`].
+    pub(crate) async fn ingest_layer(&self, zip: Bytes) -> Result<(CodeRef, Arc<CodeImage>), CodeError> {
+        let size = zip.len() as u64;
+        let (zip, sha256) = digest(zip).await;
+        let handle = self.image(&Package::alone(&sha256)).await;
+        if self.zips.head(&object(&sha256)).await.is_err() {
             self.disk.check(BUILD_LEN + size)?;
-            self.build(&sha256, &zip).await?;
-            self.zips
-                .put(&object(&sha256), PutPayload::from_bytes(zip))
-                .await
-                .map_err(|source| CodeError::Object { attempted: "store", sha256: sha256.clone(), source })?;
+            // The semaphore is never closed.
+            let _slot = self.slots.acquire().await;
+            let dir = BuildDir::create(&self.builds)?;
+            write(&dir.join(UPLOAD), &zip).await?;
+            self.builder.check(&dir).await?;
+            self.store(&sha256, zip).await?;
         }
         Ok((CodeRef { sha256, size }, handle))
     }
 
     /// Makes the image again if it is missing.
-    pub(crate) async fn restore(&self, sha256: &str) -> Result<(), CodeError> {
-        let handle = self.image(sha256).await;
+    pub(crate) async fn restore(&self, package: &Package) -> Result<(), CodeError> {
+        let handle = self.image(package).await;
         if self.claim(&handle.label).await {
             return Ok(());
         }
-        let zip = self.zip(sha256).await?;
-        self.build(sha256, &zip).await
+        let zip = self.zip(&package.code).await?;
+        self.build(package, &zip).await
     }
 
     /// The zip as it was uploaded: the store is not trusted, its bytes are compared with the name.
@@ -174,13 +213,14 @@ impl CodeStore {
     pub(crate) async fn sweep(&self) -> Result<(), CodeError> {
         let mut handles = self.handles.lock().await;
         handles.retain(|_, handle| handle.strong_count() > 0);
-        for sha256 in self.stored()?.into_iter().filter(|sha256| !handles.contains_key(sha256)) {
+        let kept: HashSet<&str> = handles.keys().flat_map(Package::zips).collect();
+        for sha256 in self.stored()?.into_iter().filter(|sha256| !kept.contains(sha256.as_str())) {
             match self.zips.delete(&object(&sha256)).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(source) => return Err(CodeError::Object { attempted: "remove", sha256, source }),
             }
         }
-        let alive: HashSet<Label> = handles.keys().map(|sha256| label_of(sha256)).collect();
+        let alive: HashSet<Label> = handles.keys().map(Package::label).collect();
         let chunks = Arc::clone(&self.chunks);
         let swept = blocking(move || {
             let labels = chunks.labels()?;
@@ -208,42 +248,28 @@ impl CodeStore {
         blocking(move || chunks.claim(&label)).await
     }
 
-    async fn build(&self, sha256: &str, zip: &Bytes) -> Result<(), CodeError> {
+    async fn store(&self, sha256: &str, zip: Bytes) -> Result<(), CodeError> {
+        let failed = |source| CodeError::Object { attempted: "store", sha256: sha256.into(), source };
+        self.zips.put(&object(sha256), PutPayload::from_bytes(zip)).await.map(drop).map_err(failed)
+    }
+
+    async fn build(&self, package: &Package, zip: &Bytes) -> Result<(), CodeError> {
         // The semaphore is never closed.
         let _slot = self.slots.acquire().await;
-        let dir = BuildDir(self.builds.join(uuid::Uuid::new_v4().to_string()));
-        std::fs::create_dir(&dir.0).map_err(file("create", &dir.0))?;
-        let upload = dir.0.join("upload.zip");
-        tokio::fs::write(&upload, zip).await.map_err(file("write", &upload))?;
-        let built = self.builder.build(&upload, &dir.0).await?;
+        let dir = BuildDir::create(&self.builds)?;
+        write(&dir.join(UPLOAD), zip).await?;
+        for (index, layer) in package.layers.iter().enumerate() {
+            write(&dir.join(layer_name(index)), &self.zip(layer).await?).await?;
+        }
+        let built = self.builder.build(&dir, package.layers.len()).await?;
         let image = std::fs::File::open(&built).map_err(file("open", &built))?;
-        let (chunks, label) = (Arc::clone(&self.chunks), label_of(sha256));
+        let (chunks, label) = (Arc::clone(&self.chunks), package.label());
         Ok(blocking(move || chunks.publish(&label, Kind::Code, ChunkSize::IMAGE, &image)).await?)
     }
 }
 
-/// What the images' labels begin with.
-const CODE: &str = "code-";
-
-/// Hexadecimal digits of the hash that are in a label: what a label has room for.
-const DIGITS: usize = 56;
-
-/// What an image is published as.
-fn label_of(sha256: &str) -> Label {
-    let digits = sha256.get(..DIGITS).unwrap_or(sha256);
-    #[expect(clippy::expect_used, reason = "a hash has hexadecimal digits only")]
-    format!("{CODE}{digits}").parse().expect("letters, digits and a hyphen")
-}
-
-/// A build's directory, removed with everything in it when the build ends, however it ends.
-struct BuildDir(PathBuf);
-
-impl Drop for BuildDir {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!("a build's directory is left until the next start: {error}");
-        }
-    }
+async fn write(path: &Path, bytes: &Bytes) -> Result<(), CodeError> {
+    tokio::fs::write(path, bytes).await.map_err(file("write", path))
 }
 
 /// The SHA-256 of a zip, computed where it holds up nobody.
@@ -262,45 +288,6 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         // Nobody aborts these tasks: what is left is a panic of the work itself.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
-}
-
-/// Removes whole images, which an older agent kept beside the zips and the snapshots. Nothing else: a directory of that name may be
-/// somebody's.
-fn remove_images(dir: &Path) -> Result<(), CodeError> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
-    for entry in entries {
-        let path = entry.map_err(file("list", dir))?.path();
-        if path.extension().is_some_and(|extension| extension == "erofs") {
-            std::fs::remove_file(&path).map_err(file("remove", &path))?;
-        }
-    }
-    // One that has something else in it stays.
-    drop(std::fs::remove_dir(dir));
-    Ok(())
-}
-
-/// Removes what the object store had staged under `NAME#NUMBER` when the agent was killed.
-fn remove_staged(dir: &Path) -> Result<(), CodeError> {
-    for entry in std::fs::read_dir(dir).map_err(file("list", dir))? {
-        let path = entry.map_err(file("list", dir))?.path();
-        if path.to_string_lossy().contains('#') {
-            std::fs::remove_file(&path).map_err(file("remove", &path))?;
-        }
-    }
-    Ok(())
-}
-
-fn sync_dir(dir: &Path) -> Result<(), CodeError> {
-    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(file("sync", dir))
-}
-
-fn object(sha256: &str) -> object_store::path::Path {
-    object_store::path::Path::from(format!("{sha256}.zip"))
-}
-
-fn file(attempted: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CodeError {
-    let path = path.to_owned();
-    move |source| CodeError::File { attempted, path, source }
 }
 
 /// Lower-case hexadecimal.

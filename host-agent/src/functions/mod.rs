@@ -14,6 +14,7 @@ pub(crate) mod aliases;
 pub(crate) mod attached;
 pub(crate) mod concurrency;
 mod keys;
+pub(crate) mod layers;
 pub(crate) mod model;
 pub(crate) mod runtimes;
 pub(crate) mod tags;
@@ -29,7 +30,8 @@ use cluster_store::{Compare, KeyRange, MAX_TXN_OPS, Op, Store, StoreError, Txn};
 pub(crate) use self::view::{Function, View, ViewError};
 use self::{
     keys::Key,
-    model::{CodeRef, FunctionConfig, FunctionId, State, UpdateStatus},
+    layers::{LayerStoreError, Layers},
+    model::{CodeRef, FunctionConfig, FunctionId, LayerRef, State, UpdateStatus},
     versions::{Finish, draft},
     view::key_of,
 };
@@ -56,12 +58,29 @@ pub(crate) enum ChangeError {
     /// Others changed the function again and again.
     #[error("the function is being changed")]
     Busy,
+    /// Its code and its layers make no image.
+    #[error(transparent)]
+    Code(#[from] CodeError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The record could not be encoded.
     #[error("the record cannot be encoded")]
     Encode(#[from] serde_json::Error),
+}
+
+/// Why a node's functions cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The functions themselves.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// Their layers.
+    #[error(transparent)]
+    Layers(#[from] LayerStoreError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Whether a creation or an update publishes a version, too.
@@ -94,6 +113,7 @@ pub(crate) struct Functions {
     view: Arc<View>,
     code: Arc<CodeStore>,
     invoker: Arc<dyn Invoker>,
+    layers: Layers,
     /// One reservation of concurrency at a time.
     reserving: tokio::sync::Mutex<()>,
 }
@@ -105,15 +125,17 @@ impl Functions {
         store: Arc<dyn Store>,
         code: Arc<CodeStore>,
         invoker: Arc<dyn Invoker>,
-    ) -> Result<Arc<Self>, ViewError> {
+    ) -> Result<Arc<Self>, OpenError> {
+        // Before anything is swept: what has a handle stays.
+        let layers = Layers::open(Arc::clone(&store), Arc::clone(&code)).await?;
         let view = View::follow(Arc::clone(&store), Arc::clone(&code)).await?;
-        let functions =
-            Arc::new(Self { store, view, code, invoker, reserving: tokio::sync::Mutex::default() });
+        let reserving = tokio::sync::Mutex::default();
+        let functions = Arc::new(Self { store, view, code, invoker, layers, reserving });
         functions.delete_orphans().await?;
         let all = functions.view.collect(|function| Some(Arc::clone(&function.config)));
         functions.invoker.keep(all.iter().map(|config| config.deployment_id.clone()).collect());
         for config in all {
-            if let Err(error) = functions.code.restore(&config.code.sha256).await {
+            if let Err(error) = functions.code.restore(&config.package()).await {
                 tracing::error!(function = config.version_arn(), "its code image cannot be made: {error}");
             }
             functions.settle(config);
@@ -132,9 +154,18 @@ impl Functions {
         &self.view
     }
 
-    /// Checks and stores an uploaded zip.
-    pub(crate) async fn ingest(&self, zip: Bytes) -> Result<(CodeRef, Arc<CodeImage>), CodeError> {
-        self.code.ingest(zip).await
+    /// The layers.
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    /// Checks and stores an uploaded zip, for a function with these layers.
+    pub(crate) async fn ingest(
+        &self,
+        zip: Bytes,
+        layers: &[LayerRef],
+    ) -> Result<(CodeRef, Arc<CodeImage>), CodeError> {
+        self.code.ingest(zip, layers.iter().map(|layer| layer.code.sha256.clone()).collect()).await
     }
 
     /// The zip of some code.
@@ -184,6 +215,12 @@ impl Functions {
             }
             let mut config = FunctionConfig::clone(&current.config);
             change(&mut config);
+            let package = config.package();
+            // Held until the view holds it.
+            let _image = self.code.image(&package).await;
+            if package != current.config.package() {
+                self.code.restore(&package).await?;
+            }
             config.deployment_id = new_id();
             config.last_update = Some(UpdateStatus::InProgress);
             config.state = State::Active;
@@ -264,7 +301,8 @@ impl Functions {
         self.commit(Txn { compares: vec![Compare::Modified(key, current.revision)], ops: vec![put] }).await
     }
 
-    fn sweep_later(self: &Arc<Self>) {
+    /// Deletes code that nothing names, a moment later.
+    pub(crate) fn sweep_later(self: &Arc<Self>) {
         let functions = Arc::clone(self);
         tokio::spawn(async move { functions.sweep().await });
     }

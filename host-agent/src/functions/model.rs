@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::code::Package;
+
 /// The version that updates change; all others are numbers and stay as they were published.
 pub(crate) const LATEST: &str = "$LATEST";
 
@@ -68,6 +70,9 @@ pub(crate) struct FunctionConfig {
     pub(crate) tags: BTreeMap<String, String>,
     /// The uploaded code.
     pub(crate) code: CodeRef,
+    /// Versions of layers, in the order in which they are merged: as they were when the function was given them.
+    #[serde(default)]
+    pub(crate) layers: Vec<LayerRef>,
     /// Changes with every write of this record, state transitions included: the client's precondition.
     pub(crate) revision_id: String,
     /// Changes exactly when a running sandbox no longer is this function: new code, new settings, deleted and made
@@ -111,6 +116,12 @@ impl FunctionConfig {
         format!("{}:{}", self.arn(), self.version)
     }
 
+    /// What the image of its code is made of.
+    pub(crate) fn package(&self) -> Package {
+        let layers = self.layers.iter().map(|layer| layer.code.sha256.clone());
+        Package { code: self.code.sha256.clone(), layers: layers.collect() }
+    }
+
     /// Digest of everything that a publication copies: equal digests are not published twice.
     pub(crate) fn content(&self) -> String {
         let Self {
@@ -120,10 +131,13 @@ impl FunctionConfig {
         let settings = (runtime, handler, role, description, memory_mib, timeout_s, ephemeral_storage_mib);
         // Strings and numbers: nothing in them can fail to be JSON.
         let text = serde_json::to_vec(&(settings, environment, tracing_mode, logging, snap_start, code));
-        let mut text = text.unwrap_or_default();
+        let mut digest = Sha256::new_with_prefix(text.unwrap_or_default());
         // Digests of records from before there was one stay what they are.
-        text.extend(dead_letter.iter().flat_map(|arn| arn.bytes()));
-        crate::code::hex(&Sha256::digest(text))
+        digest.update(dead_letter.as_deref().unwrap_or_default());
+        if !self.layers.is_empty() {
+            digest.update(serde_json::to_vec(&self.layers).unwrap_or_default());
+        }
+        crate::code::hex(&digest.finalize())
     }
 
     /// How this version comes to life.
@@ -177,6 +191,15 @@ pub(crate) struct CodeRef {
     pub(crate) sha256: String,
     /// Length of the uploaded zip in bytes.
     pub(crate) size: u64,
+}
+
+/// Names a version of a layer that a function has. It stays the function's when the version is deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LayerRef {
+    /// ARN with the version.
+    pub(crate) arn: String,
+    /// The layer's zip.
+    pub(crate) code: CodeRef,
 }
 
 /// Life cycle of a function or a version.

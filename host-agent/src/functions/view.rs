@@ -340,7 +340,7 @@ impl View {
         if key_of(&config) != Some(key) {
             return Err(unreadable(format!("holds `{}`", config.version_arn())));
         }
-        let code = self.code.image(&config.code.sha256).await;
+        let code = self.code.image(&config.package()).await;
         Ok(Record::Function(Function { code, revision, config: Arc::new(config) }))
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use guest_protocol::{
-    Credentials, InitializationType, Invoke, SEED_LEN, Seed, Start, Unique, generation_counter,
+    CodeLayout, Credentials, InitializationType, Invoke, SEED_LEN, Seed, Start, Unique, generation_counter,
 };
 
 use super::{CodeImage, Invocation, runtimes::Pair};
@@ -162,6 +162,7 @@ pub(super) fn start(
         platform_environment: platform_environment(function),
         credentials: Some(no_credentials()),
         initialization_type,
+        code: if function.layers.is_empty() { CodeLayout::Alone } else { CodeLayout::WithLayers },
     }
 }
 

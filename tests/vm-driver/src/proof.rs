@@ -14,8 +14,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use guest_protocol::{
-    Credentials, GateReport, GuestMessage, HostMessage, InitializationType, PROTOCOL_VERSION, Seed, Start,
-    Unique, generation_counter,
+    CodeLayout, Credentials, GateReport, GuestMessage, HostMessage, InitializationType, PROTOCOL_VERSION,
+    Seed, Start, Unique, generation_counter,
 };
 use serde_json::Value;
 use vmm_api::{
@@ -297,6 +297,7 @@ fn start(subject: &Subject, kernel: Kernel) -> Result<Start> {
         platform_environment: vec![("AWS_EXECUTION_ENV".into(), format!("AWS_Lambda_{}", subject.runtime))],
         credentials: Some(credentials()),
         initialization_type: InitializationType::SnapStart,
+        code: CodeLayout::Alone,
     })
 }
 

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    BodyChunk, Credentials, Fate, FreezeReport, FunctionError, GateReport, GateStep, GuestMessage,
-    HostMessage, InitializationType, InvocationReport, Invoke, LogChunk, LogSource, Outcome, ResponseHead,
-    RestoreFailure, RestoreReport, ResumeHello, Seed, Start, StepOutcome, Unique,
+    BodyChunk, CodeLayout, Credentials, Fate, FreezeReport, FunctionError, GateReport, GateStep,
+    GuestMessage, HostMessage, InitializationType, InvocationReport, Invoke, LogChunk, LogSource, Outcome,
+    ResponseHead, RestoreFailure, RestoreReport, ResumeHello, Seed, Start, StepOutcome, Unique,
 };
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -128,6 +128,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
                 platform_environment: environment,
                 credentials: None,
                 initialization_type: InitializationType::SnapStart,
+                code: CodeLayout::Alone,
             })
         },
     );

@@ -15,8 +15,8 @@ use guest_init::lifecycle::Exit;
 use guest_init::runtime_api::{self, CredentialStore};
 use guest_init::sandbox::{self, Connections};
 use guest_protocol::{
-    BodyChunk, Credentials, FrameReader, GuestMessage, HostMessage, InitializationType, InvocationReport,
-    Invoke, MAX_CHUNK_LEN, Seed, Start, Unique, encode,
+    BodyChunk, CodeLayout, Credentials, FrameReader, GuestMessage, HostMessage, InitializationType,
+    InvocationReport, Invoke, MAX_CHUNK_LEN, Seed, Start, Unique, encode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream, unix};
@@ -341,5 +341,6 @@ fn start() -> Start {
         platform_environment: vec![],
         credentials: None,
         initialization_type: InitializationType::OnDemand,
+        code: CodeLayout::Alone,
     }
 }

@@ -10,11 +10,12 @@ use regex::Regex;
 
 use super::*;
 
+mod layers;
 mod scripts;
 mod urls;
 
 /// Placeholders that stand for nothing in particular.
-const LOOSE: &[&str] = &["<code-size>", "<location>", "<partition>", "<region>"];
+const LOOSE: &[&str] = &["<code-size>", "<layer-location>", "<location>", "<partition>", "<region>"];
 
 /// The recordings; `None`, and it is said, where there are none.
 fn recordings() -> Option<PathBuf> {
@@ -180,7 +181,7 @@ impl Node {
         self.call("POST", path, body.to_string()).await
     }
 
-    async fn delete(&self, path: &str) -> Got {
+    pub(super) async fn delete(&self, path: &str) -> Got {
         self.call("DELETE", path, Body::empty()).await
     }
 }

@@ -161,6 +161,7 @@ pub(super) fn function(name: &str) -> FunctionConfig {
         dead_letter: None,
         tags: Default::default(),
         code: CodeRef { sha256: String::new(), size: 0 },
+        layers: Vec::new(),
         revision_id: "r".into(),
         deployment_id: "d1".into(),
         last_modified_ms: 0,
