@@ -4,14 +4,14 @@
 //! Wire: status, header `x-amzn-errortype`, body `{"Type": …, "message": …}`; a few errors spell the member `Message`
 //! (botocore's service model says which). Recorded answers of AWS win over the model, the model over documentation.
 
+mod invoke;
+
 use axum::{
     Json,
     http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value};
-
-use crate::invoke::{InvokeError, Throttle};
 
 /// Header that names the error.
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
@@ -339,50 +339,6 @@ impl ApiError {
     /// A signature from another time.
     pub(crate) fn signature_time(message: impl Into<String>) -> Self {
         Self::new(&INVALID_SIGNATURE, message)
-    }
-}
-
-impl From<InvokeError> for ApiError {
-    fn from(error: InvokeError) -> Self {
-        match error {
-            InvokeError::Throttled(throttle) => {
-                let (reason, message) = match throttle {
-                    Throttle::Concurrency => ("ConcurrentInvocationLimitExceeded", "Rate Exceeded."),
-                    Throttle::Reserved => {
-                        ("ReservedFunctionConcurrentInvocationLimitExceeded", "Rate Exceeded.")
-                    }
-                    Throttle::Disk => (
-                        "ConcurrentInvocationLimitExceeded",
-                        "This Tinderbox node's disk has no room for another function's ephemeral storage.",
-                    ),
-                };
-                Self { reason: Some(reason), ..Self::new(&THROTTLED, message) }
-            }
-            // Not a throttling: clients would try again, in vain.
-            InvokeError::LargerThanNode { largest_mib } => Self::new(
-                &INVALID_PARAMETER,
-                format!(
-                    "The function's MemorySize is too large for this Tinderbox node: it can run functions of up to \
-                     {largest_mib} MB."
-                ),
-            ),
-            InvokeError::InvalidRuntime(problem) => {
-                Self::new(&INVALID_RUNTIME, format!("The runtime could not be started: {problem}"))
-            }
-            InvokeError::InvalidCode(problem) => {
-                Self::new(&INVALID_ZIP, format!("The function's code could not be used: {problem}"))
-            }
-            InvokeError::Node(problem) => {
-                tracing::error!("an invocation was lost: {problem}");
-                Self::internal()
-            }
-            InvokeError::Restore(problem) => Self::snapshot_failed(problem),
-            InvokeError::RestoreTimeout => Self::new(
-                &SNAP_START_TIMEOUT,
-                "Lambda couldn't restore the snapshot within the timeout limit.",
-            ),
-            InvokeError::ShuttingDown => Self::new(&UNAVAILABLE, "The node is shutting down."),
-        }
     }
 }
 

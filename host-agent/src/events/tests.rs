@@ -169,7 +169,9 @@ async fn many_events_cost_a_window_of_memory_and_drain_in_the_order_of_their_age
     kept.keeper.write(removals).await.unwrap();
     assert_eq!(kept.ledger.schedule().totals().0, Totals::default());
     let grown = resident_kib().saturating_sub(before);
-    println!("{count} events: {before} KiB with all of them waiting, {grown} KiB more after all were drained");
+    println!(
+        "{count} events: {before} KiB with all of them waiting, {grown} KiB more after all were drained"
+    );
     assert!(grown < 64 * 1024, "{grown} KiB");
 }
 
