@@ -163,7 +163,7 @@ impl CodeStore {
         let handle = self.image(&package).await;
         let stored = self.zips.head(&object(&sha256)).await;
         if !(stored.is_ok() && self.claim(&handle.label).await) {
-            self.disk.check(BUILD_LEN + size + package.layers.len() as u64 * MAX_ZIP_LEN)?;
+            self.disk.check(build_len(&package) + size)?;
             self.build(&package, &zip).await?;
             self.store(&sha256, zip).await?;
         }
@@ -191,7 +191,19 @@ impl CodeStore {
         Ok((CodeRef { sha256, size }, handle))
     }
 
-    /// Makes the image again if it is missing.
+    /// Makes the image of zips that are stored, if there is none: of code that was uploaded with other layers.
+    ///
+    /// # Errors
+    /// As [`Self::ingest`].
+    pub(crate) async fn assemble(&self, package: &Package) -> Result<(), CodeError> {
+        let handle = self.image(package).await;
+        if !self.claim(&handle.label).await {
+            self.disk.check(build_len(package))?;
+        }
+        self.restore(package).await
+    }
+
+    /// Makes the image again if it is missing, whatever room there is: it was there.
     pub(crate) async fn restore(&self, package: &Package) -> Result<(), CodeError> {
         let handle = self.image(package).await;
         if self.claim(&handle.label).await {
@@ -270,6 +282,11 @@ impl CodeStore {
 
 async fn write(path: &Path, bytes: &Bytes) -> Result<(), CodeError> {
     tokio::fs::write(path, bytes).await.map_err(file("write", path))
+}
+
+/// What making the image of a package takes at most beside its code's zip.
+fn build_len(package: &Package) -> u64 {
+    BUILD_LEN + package.layers.len() as u64 * MAX_ZIP_LEN
 }
 
 /// The SHA-256 of a zip, computed where it holds up nobody.

@@ -167,6 +167,25 @@ async fn code_and_layers_are_one_image_and_keep_the_zips_of_all() {
 }
 
 #[tokio::test]
+async fn a_full_disk_takes_no_layer_and_gives_no_function_any() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::pretended(4 * BUILD_LEN);
+    let store =
+        CodeStore::open(dir.path(), Builder::InProcess, Arc::clone(&disk), chunks_in(dir.path())).unwrap();
+    let (layer, _kept) = store.ingest_layer(zip_of("l", "1")).await.unwrap();
+    let (code, _image) = store.ingest(zip_of("a", "1"), Vec::new()).await.unwrap();
+    disk.pretend(BUILD_LEN);
+    let package = Package { code: code.sha256, layers: vec![layer.sha256] };
+    let full = |error| matches!(error, CodeError::Disk(DiskError::Full { .. }));
+    assert!(full(store.assemble(&package).await.unwrap_err()));
+    assert!(full(store.ingest_layer(zip_of("l", "2")).await.unwrap_err()));
+    disk.pretend(4 * BUILD_LEN);
+    store.assemble(&package).await.unwrap();
+    disk.pretend(0);
+    store.assemble(&package).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_refused_layer_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -219,7 +219,7 @@ impl Functions {
             // Held until the view holds it.
             let _image = self.code.image(&package).await;
             if package != current.config.package() {
-                self.code.restore(&package).await?;
+                self.code.assemble(&package).await?;
             }
             config.deployment_id = new_id();
             config.last_update = Some(UpdateStatus::InProgress);
