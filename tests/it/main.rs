@@ -21,6 +21,7 @@ mod image;
 mod invoke;
 mod jail;
 mod kills;
+mod layers;
 mod limits;
 mod machine;
 mod network;

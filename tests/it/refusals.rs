@@ -203,9 +203,6 @@ fn what_is_not_built_yet_is_refused_and_never_pretended() {
         assert!((400..=501).contains(&error.status), "{operation}: {error:?}");
         assert!(!error.code.is_empty() && !error.message.is_empty(), "{operation}: {error:?}");
     }
-    let layered =
-        Function::python("hello").with("Layers", json!(["arn:aws:lambda:us-east-1:000000000000:layer:l:1"]));
-    assert_eq!(refuse(&client, &layered).status, 400);
     let image =
         Function::python("hello").with("PackageType", "Image").with("Code", json!({ "ImageUri": "x/y:z" }));
     assert!((400..=502).contains(&refuse(&client, &image).status));

@@ -3,11 +3,15 @@
 //! what other tests call booted is.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::functions::{Deployed, Function, Invocation};
+use crate::layers::Layer;
 use crate::node::Node;
 use crate::setting;
 
@@ -103,11 +107,36 @@ fn the_first_call_of_a_new_function_is_answered_by_a_clone_of_its_runtime() {
     let warm = green.function.answer(json!({}));
     assert_eq!(warm["unique"], green.answer()["unique"], "the second call has the sandbox of the first");
 
+    assert_finds_its_layers(&client);
+
     // A runtime that brings no process to start ahead: its guest alone is resumed.
     let rust = First::of(Function::rust(), &client);
     assert!(rust.timing.contains(BOOTED), "another runtime's snapshot is nothing to it: {}", rust.timing);
     let rust = First::cloned(|_| Function::rust(), &client);
     assert_eq!(rust.answer()["function_name"], rust.function.name.as_str());
+}
+
+/// Layers are mounted in a guest whose Python has looked for libraries and modules before.
+fn assert_finds_its_layers(client: &Client) {
+    let alone = First::of(Function::python("layered"), client);
+    assert_eq!(alone.answer()["modules"]["both"], Value::Null);
+    // Any library that the guest can load will do, by another name.
+    let read = alone.function.answer(json!({ "read": "/usr/lib/x86_64-linux-gnu/libz.so.1" }));
+    let bytes = STANDARD.decode(read.as_str().expect("base64")).expect("base64");
+    let mut library = tempfile::NamedTempFile::new().expect("a temporary file");
+    library.write_all(&bytes).expect("write the library");
+    let layer = json!([
+        { "name": "lib/libof_layer.so", "file": library.path(), "mode": 0o100_755 },
+        { "name": "python/both.py", "text": "LAYER = 'only'" },
+    ]);
+    let layer = Layer::publish(client, "runtime-snapshots", &layer);
+    let layered = First::of(Function::python("layered").with("Layers", json!([layer.arn])), client);
+    assert!(layered.timing.contains(CLONED), "{}", layered.timing);
+    let answer = layered.answer();
+    assert_eq!(answer["modules"]["both"], json!({ "layer": "only", "file": "/opt/python/both.py" }));
+    assert!(answer["library"].as_str().is_some_and(|version| version.starts_with("1.")), "{answer}");
+    assert_eq!(answer["opt"], json!(["lib", "python"]));
+    assert_eq!(answer["root"], alone.answer()["root"], "a mount of guest-init's is seen");
 }
 
 #[track_caller]
