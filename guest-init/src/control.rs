@@ -229,6 +229,8 @@ impl Assembly {
 
 #[cfg(test)]
 mod tests {
+    use guest_protocol::ResponseMode;
+
     use super::*;
 
     fn invoke(event_len: u32) -> HostMessage {
@@ -240,6 +242,7 @@ mod tests {
             client_context: None,
             cognito_identity: None,
             event_len,
+            response_mode: ResponseMode::Buffered,
         })
     }
 

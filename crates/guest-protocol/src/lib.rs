@@ -14,7 +14,7 @@
 //!     │ Log* ────────────────────────────►│
 //!     │ InitDone | InitFailed ───────────►│   the runtime asked for its first invocation, or could not
 //!     │◄────────────────── Invoke, Body*  │ ┐ at least one Body; Invoke may be sent right behind Start
-//!     │ Log*, Response, Body* ───────────►│ │ one at a time
+//!     │ Log*, Response, Body* ───────────►│ │ one at a time; Log may come between them if the response is streamed
 //!     │ Done ────────────────────────────►│ ┘ says whether the sandbox takes another
 //!     │ Ended ───────────────────────────►│   the runtime died between invocations; an Invoke that crosses this
 //!     │◄──────────────────────── Shutdown │   message was not run
@@ -54,7 +54,7 @@ pub use errors::timed_out_message;
 pub use frame::{FrameError, FrameReader, encode};
 pub use message::{
     BodyChunk, CodeLayout, Fate, FunctionError, GuestMessage, Hello, HostMessage, InitFailure, InitReport,
-    InvocationReport, Invoke, LogChunk, LogSource, Outcome, ResponseHead, Start,
+    InvocationReport, Invoke, LogChunk, LogSource, Outcome, ResponseHead, ResponseMode, Start,
 };
 
 pub use restore::{
@@ -85,6 +85,9 @@ pub const MAX_BODY_LEN: usize = 6 * 1024 * 1024;
 
 /// Longest buffered response and longest error document in bytes: the figure in Lambda's own error message.
 pub const MAX_RESPONSE_LEN: usize = MAX_BODY_LEN + 100;
+
+/// Longest streamed response in bytes: Lambda's 200 MB.
+pub const MAX_STREAM_LEN: usize = 200 * 1024 * 1024;
 
 /// Longest encoded message in bytes, length prefix excluded. The longest is an error document with its envelope,
 /// which has an error type and a request id of bounded length; a [`BodyChunk`] is far below.

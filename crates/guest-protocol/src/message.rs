@@ -139,6 +139,17 @@ pub struct Invoke {
     pub cognito_identity: Option<String>,
     /// Length of the event in bytes, at most [`crate::MAX_BODY_LEN`].
     pub event_len: u32,
+    /// How the response is wanted. A runtime that does not stream is free to answer as ever.
+    pub response_mode: ResponseMode,
+}
+
+/// When a response's body is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResponseMode {
+    /// When it is whole; at most [`crate::MAX_RESPONSE_LEN`] bytes.
+    Buffered,
+    /// As it comes; at most [`crate::MAX_STREAM_LEN`] bytes.
+    Streamed,
 }
 
 /// A piece of an event or a response.
@@ -203,6 +214,8 @@ pub struct ResponseHead {
     pub request_id: String,
     /// As the runtime sent it; `application/json` when it did not.
     pub content_type: String,
+    /// [`ResponseMode::Streamed`] only if that was asked for.
+    pub mode: ResponseMode,
 }
 
 /// How an invocation ended.

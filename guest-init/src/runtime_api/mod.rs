@@ -6,6 +6,7 @@
 mod body;
 mod credentials;
 mod reply;
+mod stream;
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use guest_protocol::{FunctionError, MAX_RESPONSE_LEN};
+use guest_protocol::{FunctionError, MAX_RESPONSE_LEN, MAX_STREAM_LEN, ResponseMode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
@@ -47,6 +48,9 @@ const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
 /// The error's document as base64, behind a response that was streamed.
 const ERROR_BODY: &str = "lambda-runtime-function-error-body";
 
+/// Says that a response is written while it is made.
+const RESPONSE_MODE: &str = "lambda-runtime-function-response-mode";
+
 /// Longest error type kept, bytes; Lambda's are below 100.
 const MAX_ERROR_TYPE_LEN: usize = 256;
 
@@ -58,8 +62,26 @@ const MAX_CONTENT_TYPE_LEN: usize = 1024;
 pub enum Call {
     /// `GET invocation/next`. Answered when there is one.
     Next(Reply<Delivery>),
-    /// Whether an answer to this invocation would be taken.
-    AdmitAnswer(String, Reply<()>),
+    /// Whether an answer to this invocation would be taken, and how a response is wanted.
+    AdmitAnswer(String, Reply<ResponseMode>),
+    /// A response begins that comes in pieces.
+    Begin {
+        /// The invocation it names.
+        request_id: String,
+        /// Content type of the response.
+        content_type: String,
+        /// Whether it is taken.
+        reply: Reply<()>,
+    },
+    /// Its next piece.
+    Piece {
+        /// The invocation it names.
+        request_id: String,
+        /// At most [`guest_protocol::MAX_CHUNK_LEN`] bytes, and some.
+        piece: Bytes,
+        /// When the next may come.
+        reply: Reply<()>,
+    },
     /// The answer; the bytes are the response's when it is one.
     Answer {
         /// The invocation it names.
@@ -68,7 +90,7 @@ pub enum Call {
         answer: Answer,
         /// Content type and document of a response.
         content_type: String,
-        /// Empty unless the answer is a response.
+        /// Empty unless the answer is a response that has not come in pieces.
         document: Bytes,
         /// Whether it was taken.
         reply: Reply<()>,
@@ -193,21 +215,20 @@ impl Api {
     }
 
     async fn response(&self, id: &str, headers: &HeaderMap, body: Incoming) -> Result<(), CallError> {
-        self.ask(|reply| Call::AdmitAnswer(id.to_owned(), reply)).await?;
+        let wanted = self.ask(|reply| Call::AdmitAnswer(id.to_owned(), reply)).await?;
         let _turn = self.bodies.acquire().await.map_err(|_| CallError::Closed)?;
+        let (request_id, content_type) = (id.to_owned(), content_type(headers));
+        let streams = headers.get(RESPONSE_MODE).is_some_and(|mode| mode == "streaming");
+        if wanted == ResponseMode::Streamed && streams {
+            let relay = stream::relay(self.calls.clone(), request_id, content_type, body);
+            return tokio::task::spawn_local(relay).await.map_err(|_| CallError::Closed)?;
+        }
         let (document, trailers) = body::read(body).await?;
         let (answer, document, taken) = match (error_behind(&trailers), document) {
             (Some(error), _) => (Answer::Error(error), Bytes::new(), Ok(())),
             (None, Document::Whole(document)) => (Answer::Response, document, Ok(())),
             (None, Document::TooLong) => (Answer::TooLarge, Bytes::new(), Err(CallError::TooLong)),
         };
-        let content_type = headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .filter(|value| value.len() <= MAX_CONTENT_TYPE_LEN)
-            .unwrap_or("application/json")
-            .to_owned();
-        let request_id = id.to_owned();
         self.ask(|reply| Call::Answer { request_id, answer, content_type, document, reply }).await?;
         taken
     }
@@ -236,10 +257,24 @@ impl Api {
     }
 
     async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, CallError> {
-        let (reply, decision) = oneshot::channel();
-        self.calls.send(call(reply)).await.map_err(|_| CallError::Closed)?;
-        Ok(decision.await.map_err(|_| CallError::Closed)??)
+        ask(&self.calls, call).await
     }
+}
+
+/// Asks the sandbox.
+async fn ask<T>(calls: &mpsc::Sender<Call>, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, CallError> {
+    let (reply, decision) = oneshot::channel();
+    calls.send(call(reply)).await.map_err(|_| CallError::Closed)?;
+    Ok(decision.await.map_err(|_| CallError::Closed)??)
+}
+
+fn content_type(headers: &HeaderMap) -> String {
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .filter(|value| value.len() <= MAX_CONTENT_TYPE_LEN)
+        .unwrap_or("application/json")
+        .to_owned()
 }
 
 /// The error that a runtime reports: its document as it is, its type from the header.
@@ -278,6 +313,8 @@ enum CallError {
     Refused(#[from] Refusal),
     #[error("Exceeded maximum allowed payload size ({MAX_RESPONSE_LEN} bytes).")]
     TooLong,
+    #[error("Exceeded maximum allowed size of a streamed response ({MAX_STREAM_LEN} bytes).")]
+    StreamTooLong,
     #[error("The request body could not be read")]
     Body(#[from] hyper::Error),
     #[error("The sandbox has ended")]

@@ -49,7 +49,9 @@ pub(super) fn refused(refusal: CallError) -> Response<Full<Bytes>> {
             (StatusCode::FORBIDDEN, "InvalidStateTransition")
         }
         CallError::Refused(Refusal::InvalidRequestId) => (StatusCode::BAD_REQUEST, "InvalidRequestID"),
-        CallError::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
+        CallError::TooLong | CallError::StreamTooLong => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge")
+        }
         CallError::Body(_) => (StatusCode::BAD_REQUEST, "InvalidRequest"),
         CallError::Closed => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
     };

@@ -5,6 +5,7 @@
 mod connections;
 mod delivery;
 mod launcher;
+mod response;
 mod resume;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -14,8 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use guest_protocol::{
-    BodyChunk, Fate, FunctionError, GuestMessage, InvocationReport, Invoke, LogChunk, LogSource,
-    MAX_CHUNK_LEN, ResponseHead, Start,
+    Fate, FunctionError, GuestMessage, InvocationReport, Invoke, LogChunk, LogSource, Start,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
@@ -66,6 +66,7 @@ pub async fn run<L: Launcher + Machine>(
         resumed_at: None,
         invocation: None,
         response: None,
+        is_streaming: false,
     };
     let version =
         platform_log::init_start(sandbox.environment.get("AWS_EXECUTION_ENV"), &sandbox.start.region);
@@ -101,6 +102,8 @@ struct Sandbox<L> {
     invocation: Option<(Invoke, Bytes, SystemTime)>,
     /// Its response, until the lifecycle has taken it.
     response: Option<(String, Bytes)>,
+    /// A response has begun that comes in pieces.
+    is_streaming: bool,
 }
 
 /// What [`Sandbox::serve`] woke up for.
@@ -195,9 +198,13 @@ impl<L: Launcher + Machine> Sandbox<L> {
                 }
             }
             Call::AdmitAnswer(request_id, reply) => {
-                let _ = reply.send(self.lifecycle.admits_answer(&request_id));
+                let _ = reply.send(self.admits_answer(&request_id));
                 Ok(())
             }
+            Call::Begin { request_id, content_type, reply } => {
+                self.begin_response(request_id, content_type, reply).await
+            }
+            Call::Piece { request_id, piece, reply } => self.piece(&request_id, &piece, reply).await,
             Call::AdmitInitError(reply) => {
                 let _ = reply.send(self.lifecycle.admits_init_error());
                 Ok(())
@@ -305,22 +312,6 @@ impl<L: Launcher + Machine> Sandbox<L> {
         }
     }
 
-    async fn send_response(&mut self) -> Result<(), SandboxError> {
-        let Some((content_type, document)) = self.response.take() else { return Ok(()) };
-        let Some((invoke, ..)) = &self.invocation else { return Ok(()) };
-        let request_id = invoke.request_id.clone();
-        self.tell(GuestMessage::Response(ResponseHead { request_id, content_type })).await?;
-        let mut rest = document;
-        loop {
-            let bytes = rest.split_to(rest.len().min(MAX_CHUNK_LEN)).to_vec();
-            let last = rest.is_empty();
-            self.tell(GuestMessage::Body(BodyChunk { bytes, last })).await?;
-            if last {
-                return Ok(());
-            }
-        }
-    }
-
     async fn finish(&mut self, mut finished: Finished) -> Result<(), SandboxError> {
         self.flush().await;
         // A function that closed its output closed more than that: what its runtime opens next takes the numbers of the
@@ -330,6 +321,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
         }
         self.invocation = None;
         self.response = None;
+        self.is_streaming = false;
         let memory = Memory { size_mib: self.start.memory_mib, ..self.launcher.memory() };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut lines =

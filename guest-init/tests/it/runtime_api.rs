@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use guest_init::lifecycle::Exit;
-use guest_protocol::{Fate, GuestMessage, Invoke, MAX_RESPONSE_LEN, Outcome};
+use guest_protocol::{
+    BodyChunk, Fate, GuestMessage, Invoke, MAX_CHUNK_LEN, MAX_RESPONSE_LEN, Outcome, ResponseMode,
+};
 
-use crate::world::{World, in_world};
+use crate::world::{Runtime, World, in_world};
 
 #[test]
 fn an_invocation_goes_there_and_back() {
@@ -102,14 +104,77 @@ fn a_handlers_error_is_passed_on_as_it_is() {
 }
 
 #[test]
-fn a_streamed_response_is_put_together() {
+fn a_streamed_response_is_put_together_where_nobody_wants_it_streamed() {
     in_world(async |mut world: World| {
         let runtime = world.running().await;
-        let answer = runtime.stream(&[b"one, ", b"two"], "").await;
+        let mut stream = runtime.stream().await;
+        stream.chunk(b"one, ").await;
+        stream.chunk(b"two").await;
+        let answer = stream.end("").await;
         assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
         let _next = runtime.get("invocation/next").await;
         let (report, seen) = world.until_done().await;
         assert_eq!((report.outcome, &seen.response[..]), (Outcome::Succeeded, &b"one, two"[..]));
+    });
+}
+
+#[test]
+fn a_response_is_sent_as_it_comes_where_that_is_wanted() {
+    in_world(async |mut world: World| {
+        let runtime = world.streaming().await;
+        let mut stream = runtime.stream().await;
+        let head = world.collect(|message| match message {
+            GuestMessage::Response(head) => Some(head.clone()),
+            _ => None,
+        });
+        let (head, _) = head.await;
+        assert_eq!((head.mode, head.content_type.as_str()), (ResponseMode::Streamed, "text/x-stream"));
+        for piece in [&b"one"[..], &[b'x'; 2 * MAX_CHUNK_LEN + 1], b"three"] {
+            stream.chunk(piece).await;
+            let mut came = Vec::new();
+            while came.len() < piece.len() {
+                let next = world.collect(|message| match message {
+                    GuestMessage::Body(BodyChunk { bytes, last: false }) => Some(bytes.clone()),
+                    _ => None,
+                });
+                came.extend(next.await.0);
+            }
+            assert!(came == piece, "before the runtime says more");
+        }
+        // Another answer would be one within this.
+        let second = runtime.post("invocation/id-1/response", b"ok").await.await;
+        assert_eq!(second.status, 403);
+        let answer = stream.end("").await;
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        let _next = runtime.get("invocation/next").await;
+        assert_eq!(world.until_done().await.0.outcome, Outcome::Succeeded);
+    });
+}
+
+#[test]
+fn a_runtime_that_does_not_stream_answers_as_ever() {
+    in_world(async |mut world: World| {
+        let runtime = world.streaming().await;
+        assert_eq!(runtime.post("invocation/id-1/response", b"whole").await.await.status, 202);
+        let _next = runtime.get("invocation/next").await;
+        let (report, seen) = world.until_done().await;
+        assert_eq!((report.outcome, &seen.response[..]), (Outcome::Succeeded, &b"whole"[..]));
+    });
+}
+
+#[test]
+fn a_streamed_response_that_breaks_off_is_the_functions_failure() {
+    in_world(async |mut world: World| {
+        let runtime = world.streaming().await;
+        let mut stream = runtime.stream().await;
+        stream.chunk(b"half").await;
+        world.until(|message| matches!(message, GuestMessage::Body(_))).await;
+        drop(stream);
+        // Until then no answer is taken, for one has begun; from then on none is, for one was given.
+        while !runtime.post("invocation/id-1/error", b"{}").await.await.says("ResponseSent") {}
+        let _next = runtime.get("invocation/next").await;
+        let Outcome::Failed(error) = world.until_done().await.0.outcome else { panic!() };
+        assert_eq!(error.error_type, "Runtime.TruncatedResponse");
     });
 }
 
@@ -119,14 +184,23 @@ fn an_error_behind_a_streamed_response_is_the_functions_failure() {
     let body = "lambda-runtime-function-error-body: eyJlcnJvck1lc3NhZ2UiOiJtaWR3YXkifQ==\r\n";
     let unknown = r#"{"errorMessage":"The response ended with an error.","errorType":"Function.Late"}"#;
     for (body, document) in [(body, r#"{"errorMessage":"midway"}"#), ("", unknown)] {
-        in_world(async |mut world: World| {
-            let runtime = world.running().await;
+        let check = async |mut world: World, runtime: Runtime| {
             let trailers = format!("lambda-runtime-function-error-type: Function.Late\r\n{body}");
-            let answer = runtime.stream(&[b"half of "], &trailers).await;
+            let mut stream = runtime.stream().await;
+            stream.chunk(b"half of ").await;
+            let answer = stream.end(&trailers).await;
             assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
             let _next = runtime.get("invocation/next").await;
             let Outcome::Failed(error) = world.until_done().await.0.outcome else { panic!() };
             assert_eq!((&*error.error_type, &*error.payload), ("Function.Late", document.as_bytes()));
+        };
+        in_world(async |mut world: World| {
+            let runtime = world.running().await;
+            check(world, runtime).await;
+        });
+        in_world(async |mut world: World| {
+            let runtime = world.streaming().await;
+            check(world, runtime).await;
         });
     }
 }

@@ -91,8 +91,7 @@ impl ApiError {
         Self { kind, message: message.into(), reason: None }
     }
 
-    /// Name on the wire, for tests.
-    #[cfg(test)]
+    /// Name on the wire.
     pub(crate) fn name(&self) -> &'static str {
         self.kind.name
     }

@@ -149,6 +149,8 @@ fn body_limit(head: &Parts) -> (usize, &'static str) {
         (MAX_EVENT_LEN, "InvokeFunction")
     } else if path.ends_with("/invoke-async") {
         (MAX_ASYNC_EVENT_LEN, "InvokeAsync")
+    } else if path.ends_with("/response-streaming-invocations") {
+        (MAX_EVENT_LEN, "InvokeWithResponseStream")
     } else if path.ends_with("/code") {
         (MAX_UPLOAD_LEN, "UpdateFunctionCode")
     } else if path.ends_with("/functions") && head.method == Method::POST {

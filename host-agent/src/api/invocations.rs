@@ -30,12 +30,12 @@ use crate::{
 const MAX_CLIENT_CONTEXT_LEN: usize = 3583;
 
 /// How much of the log an answer carries, in bytes before base64.
-const LOG_TAIL_LEN: usize = 4096;
+pub(super) const LOG_TAIL_LEN: usize = 4096;
 
 /// Longest trace header that is passed on; X-Ray's have some 100 bytes.
 pub(super) const MAX_TRACE_LEN: usize = 512;
 
-const EXECUTED_VERSION: HeaderName = HeaderName::from_static("x-amz-executed-version");
+pub(super) const EXECUTED_VERSION: HeaderName = HeaderName::from_static("x-amz-executed-version");
 const FUNCTION_ERROR: HeaderName = HeaderName::from_static("x-amz-function-error");
 const LOG_RESULT: HeaderName = HeaderName::from_static("x-amz-log-result");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -83,6 +83,7 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
         log_tail: log_type == "Tail",
         request_id: call.request_id,
         slot: None,
+        sink: None,
     };
     let answer = run(&app, &target.id, invocation).await?;
     Ok(respond(answer))
@@ -164,7 +165,7 @@ pub(super) fn serves(config: &FunctionConfig) -> Result<(), ApiError> {
 }
 
 /// The event: the body if it is JSON, an empty object if there is none.
-fn event(body: &Bytes) -> Result<Bytes, ApiError> {
+pub(super) fn event(body: &Bytes) -> Result<Bytes, ApiError> {
     if body.is_empty() {
         return Ok(Bytes::from_static(b"{}"));
     }
@@ -174,7 +175,7 @@ fn event(body: &Bytes) -> Result<Bytes, ApiError> {
 }
 
 /// The JSON text of a client context.
-fn client_context(header: &str) -> Result<String, ApiError> {
+pub(super) fn client_context(header: &str) -> Result<String, ApiError> {
     let text = BASE64_STANDARD.decode(header).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let text =
         text.filter(|text| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok());

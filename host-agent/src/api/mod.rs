@@ -31,6 +31,7 @@ mod policies;
 mod requests;
 mod responses;
 mod settings;
+mod streaming;
 mod tags;
 #[cfg(test)]
 mod tests;

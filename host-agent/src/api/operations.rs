@@ -15,7 +15,7 @@ use axum::{
 
 use super::{
     ApiError, App, aliases, code_signing, concurrency, event_invokes, functions, invocations, layer_policies,
-    layers, permissions, tags, url_configs, versions,
+    layers, permissions, streaming, tags, url_configs, versions,
 };
 
 /// An operation of AWS's service model.
@@ -92,7 +92,7 @@ operations! {
     "GetRuntimeManagementConfig" GET "/2021-07-20/functions/{FunctionName}/runtime-management-config";
     "Invoke" POST "/2015-03-31/functions/{FunctionName}/invocations" => invocations::invoke;
     "InvokeAsync" POST "/2014-11-13/functions/{FunctionName}/invoke-async" => invocations::invoke_async;
-    "InvokeWithResponseStream" POST "/2021-11-15/functions/{FunctionName}/response-streaming-invocations";
+    "InvokeWithResponseStream" POST "/2021-11-15/functions/{FunctionName}/response-streaming-invocations" => streaming::invoke;
     "ListAliases" GET "/2015-03-31/functions/{FunctionName}/aliases" => aliases::list;
     "ListCapacityProviders" GET "/2025-11-30/capacity-providers";
     "ListCodeSigningConfigs" GET "/2020-04-22/code-signing-configs" => code_signing::list;

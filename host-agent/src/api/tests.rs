@@ -52,6 +52,7 @@ mod permissions;
 mod recorded;
 mod refusals;
 mod snap_start;
+mod streaming;
 mod tags;
 mod tricks;
 mod update;
@@ -95,9 +96,19 @@ impl Invoker for Echo {
         };
         // Others are in flight until the test forgets them.
         let slot = if event["do"] == "hold" { invocation.slot.take() } else { None };
+        let sink = invocation.sink.clone();
         self.seen.lock().unwrap().push(invocation);
         let told = self.told.lock().unwrap().take();
-        let result = match told.or(event["do"].as_str()) {
+        let told = told.or(event["do"].as_str());
+        if let (Some((content_type, pieces, fails)), Some(sink)) = (told.and_then(streaming::script), sink) {
+            answer.payload = Bytes::from_static(if fails { b"midway" } else { b"" });
+            answer.function_error = fails.then_some("Unhandled");
+            return Box::pin(async move {
+                streaming::send(sink, content_type, pieces).await;
+                Ok(answer)
+            });
+        }
+        let result = match told {
             Some("hold") => {
                 return Box::pin(async move {
                     let _ = self.released.subscribe().wait_for(|released| *released).await;

@@ -24,14 +24,11 @@ use crate::functions::{
     ChangeError,
     attached::Attached,
     now_ms,
-    urls::{Cors, FunctionUrl, UrlAuth, new_url_id},
+    urls::{Cors, FunctionUrl, UrlAuth, UrlMode, new_url_id},
 };
 
 /// What a list shows at most, and what may be asked for.
 const MAX_ITEMS: i64 = 50;
-
-/// The only way in which a URL answers: when the function has ended.
-const BUFFERED: &str = "BUFFERED";
 
 /// Why nothing was changed.
 enum UrlError {
@@ -50,12 +47,13 @@ impl From<ChangeError> for UrlError {
 pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
     let asked = Asked::of(&call, Required::Yes)?;
     let target = call.target_with_url("CreateFunctionUrlConfig")?;
-    let mode = asked.settle(&app, &target)?;
+    asked.settle(&app, &target)?;
     let now = now_ms();
     let url = FunctionUrl {
         id: new_url_id().map_err(|_| ApiError::internal())?,
         auth: asked.auth.unwrap_or(UrlAuth::Signed),
-        cors: asked.cors.filter(|cors| *cors != Cors::default()),
+        mode: asked.mode.unwrap_or_default(),
+        cors: asked.cors.clone().filter(|cors| *cors != Cors::default()),
         created_ms: now,
         last_modified_ms: now,
     };
@@ -70,17 +68,18 @@ pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Re
     created.map_err(|error| refused(&target, error))?;
     let mut members = shown(&app, &target, &url, target.arn());
     members.remove("LastModifiedTime");
-    Ok((StatusCode::CREATED, Json(with_mode(members, mode))).into_response())
+    Ok((StatusCode::CREATED, Json(with_mode(members, asked.mode))).into_response())
 }
 
 /// UpdateFunctionUrlConfig: what is absent stays as it is.
 pub(super) async fn update(State(app): State<Arc<App>>, call: Call) -> Result<Json<Value>, ApiError> {
     let asked = Asked::of(&call, Required::No)?;
     let target = call.target_with_url("UpdateFunctionUrlConfig")?;
-    let mode = asked.settle(&app, &target)?;
+    asked.settle(&app, &target)?;
     let change = |attached: &mut Attached| {
         let url = attached.url.as_mut().ok_or(UrlError::None)?;
         url.auth = asked.auth.unwrap_or(url.auth);
+        url.mode = asked.mode.unwrap_or(url.mode);
         if let Some(cors) = &asked.cors {
             url.cors = Some(cors.clone()).filter(|cors| *cors != Cors::default());
         }
@@ -90,7 +89,7 @@ pub(super) async fn update(State(app): State<Arc<App>>, call: Call) -> Result<Js
     let updated = app.functions.attach(&target.id, target.version(), change).await;
     let attached = updated.map_err(|error| refused(&target, error))?;
     let url = attached.url.as_ref().ok_or_else(ApiError::internal)?;
-    Ok(Json(with_mode(shown(&app, &target, url, target.arn()), mode)))
+    Ok(Json(with_mode(shown(&app, &target, url, target.arn()), asked.mode)))
 }
 
 /// GetFunctionUrlConfig.
@@ -98,7 +97,7 @@ pub(super) async fn get(State(app): State<Arc<App>>, call: Call) -> Result<Json<
     let target = call.target_with_url("GetFunctionUrlConfig")?;
     let kept = app.functions.view().attached(&target.id, target.version());
     let url = kept.as_ref().and_then(|kept| kept.attached.url.as_ref()).ok_or_else(none)?;
-    Ok(Json(with_mode(shown(&app, &target, url, target.arn()), Some(BUFFERED))))
+    Ok(Json(with_mode(shown(&app, &target, url, target.arn()), Some(url.mode))))
 }
 
 /// DeleteFunctionUrlConfig.
@@ -134,7 +133,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, call: Call) -> Result<Json
             crate::functions::model::LATEST => target.unqualified_arn(),
             alias => target.arn_of(alias),
         };
-        with_mode(shown(&app, &target, url, arn), Some(BUFFERED))
+        with_mode(shown(&app, &target, url, arn), Some(url.mode))
     };
     Ok(Json(page.answer("FunctionUrlConfigs", marked, show)))
 }
@@ -150,7 +149,7 @@ enum Required {
 struct Asked {
     auth: Option<UrlAuth>,
     cors: Option<Cors>,
-    mode: Option<String>,
+    mode: Option<UrlMode>,
 }
 
 impl Asked {
@@ -161,17 +160,18 @@ impl Asked {
             constraints.required("authType", auth.as_ref());
         }
         constraints.one_of("authType", auth.as_deref(), &["NONE", "AWS_IAM"]);
-        constraints.one_of("invokeMode", mode.as_deref(), &["RESPONSE_STREAM", BUFFERED]);
+        constraints.one_of("invokeMode", mode.as_deref(), &["RESPONSE_STREAM", "BUFFERED"]);
         if let Some(cors) = &cors {
             constrain_cors(&mut constraints, cors);
         }
         constraints.finish()?;
         let auth = auth.map(|name| if name == "NONE" { UrlAuth::Open } else { UrlAuth::Signed });
+        let mode = mode.map(|name| if name == "BUFFERED" { UrlMode::Buffered } else { UrlMode::Streamed });
         Ok(Self { auth, cors, mode })
     }
 
-    /// Refuses what cannot be; the mode that was asked for.
-    fn settle(&self, app: &App, target: &Target) -> Result<Option<&'static str>, ApiError> {
+    /// Refuses what cannot be.
+    fn settle(&self, app: &App, target: &Target) -> Result<(), ApiError> {
         let view = app.functions.view();
         let exists = match &target.qualifier {
             Some(alias) => view.alias(&target.id, alias).is_some(),
@@ -187,11 +187,7 @@ impl Asked {
         if let Some(wrong) = lists.flatten().flatten().find(|item| HeaderValue::from_str(item).is_err()) {
             return Err(ApiError::invalid_parameter(format!("Cors: {wrong:?} cannot be in a header.")));
         }
-        match self.mode.as_deref() {
-            None => Ok(None),
-            Some(BUFFERED) => Ok(Some(BUFFERED)),
-            Some(other) => Err(ApiError::unsupported_parameter(&format!("InvokeMode {other}"))),
-        }
+        Ok(())
     }
 }
 
@@ -223,9 +219,9 @@ fn shown(app: &App, target: &Target, url: &FunctionUrl, arn: String) -> Map<Stri
 }
 
 /// AWS says the mode of what is read, and of what is written if it was asked for.
-fn with_mode(mut members: Map<String, Value>, mode: Option<&str>) -> Value {
+fn with_mode(mut members: Map<String, Value>, mode: Option<UrlMode>) -> Value {
     if let Some(mode) = mode {
-        members.insert("InvokeMode".into(), mode.into());
+        members.insert("InvokeMode".into(), mode.name().into());
     }
     Value::Object(members)
 }

@@ -200,6 +200,7 @@ async fn attempt(shared: &Shared, event: &Event, rules: Rules) -> Attempt {
         trace_id: event.trace_id.clone(),
         log_tail: false,
         slot: Some(Arc::new(slot)),
+        sink: None,
     };
     match shared.parts.invoker.invoke(invocation).await {
         Ok(answer) => Attempt::Answered(Said {

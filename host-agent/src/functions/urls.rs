@@ -16,6 +16,9 @@ pub(crate) struct FunctionUrl {
     pub(crate) id: String,
     /// Who may use it.
     pub(crate) auth: UrlAuth,
+    /// When its clients are answered.
+    #[serde(default)]
+    pub(crate) mode: UrlMode,
     /// What browsers are told, if anything.
     pub(crate) cors: Option<Cors>,
     /// Milliseconds since the Unix epoch.
@@ -41,6 +44,28 @@ impl UrlAuth {
         match self {
             Self::Open => "NONE",
             Self::Signed => "AWS_IAM",
+        }
+    }
+}
+
+/// When a URL's clients are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum UrlMode {
+    /// When the function has ended.
+    #[default]
+    #[serde(rename = "BUFFERED")]
+    Buffered,
+    /// While it answers, if it streams.
+    #[serde(rename = "RESPONSE_STREAM")]
+    Streamed,
+}
+
+impl UrlMode {
+    /// AWS's word for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Buffered => "BUFFERED",
+            Self::Streamed => "RESPONSE_STREAM",
         }
     }
 }

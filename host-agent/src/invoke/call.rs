@@ -172,6 +172,7 @@ fn finish(end: RunEnd, invocation: &Invocation, mut timing: Timing) -> Attempt {
             let request_id = &invocation.request_id;
             let (payload, function_error) = match result {
                 ReplyResult::Response(payload) => (payload, None),
+                ReplyResult::Streamed => (Vec::new(), None),
                 ReplyResult::Error(error) => (error.payload, Some(UNHANDLED)),
                 ReplyResult::TimedOut => {
                     let timeout_ms = messages::timeout_ms(&invocation.function);

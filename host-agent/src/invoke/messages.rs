@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use guest_protocol::{
-    CodeLayout, Credentials, InitializationType, Invoke, SEED_LEN, Seed, Start, Unique, generation_counter,
+    CodeLayout, Credentials, InitializationType, Invoke, ResponseMode, SEED_LEN, Seed, Start, Unique,
+    generation_counter,
 };
 
 use super::{CodeImage, Invocation, runtimes::Pair};
@@ -176,6 +177,10 @@ pub(super) fn invoke(invocation: &Invocation) -> Invoke {
         client_context: invocation.client_context.clone(),
         cognito_identity: None,
         event_len: u32::try_from(invocation.payload.len()).unwrap_or(u32::MAX),
+        response_mode: match invocation.sink {
+            Some(_) => ResponseMode::Streamed,
+            None => ResponseMode::Buffered,
+        },
     }
 }
 

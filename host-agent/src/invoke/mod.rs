@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use chunk_store::Label;
 use guest_protocol::FunctionError;
+use tokio::sync::mpsc;
 
 use crate::{
     chunks::Chunks,
@@ -18,6 +19,8 @@ use crate::{
     network::Network,
     sandbox::policy::Limits,
 };
+
+pub(crate) use crate::sandbox::guest::Part;
 
 mod call;
 pub(crate) mod concurrency;
@@ -53,6 +56,9 @@ pub(crate) struct Invocation {
     pub(crate) log_tail: bool,
     /// The right to be in flight, given back when the invocation has come to its end, whoever waits for it.
     pub(crate) slot: Option<Arc<concurrency::Slot>>,
+    /// Where the response goes while the function makes it, if somebody wants it so and the runtime streams. The function waits
+    /// while it is full; when nobody is at its other end any more, what comes is dropped.
+    pub(crate) sink: Option<mpsc::Sender<Part>>,
 }
 
 /// A code image among the node's contents.
@@ -65,7 +71,7 @@ pub(crate) struct CodeImage {
 /// What the function answered. A function that fails is an answer too.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answer {
-    /// The response, or the error document when `function_error` is set.
+    /// The response if it was not streamed, or the error document when `function_error` is set.
     pub(crate) payload: Bytes,
     /// `Unhandled` (or `Handled`) when the function failed: `X-Amz-Function-Error`.
     pub(crate) function_error: Option<&'static str>,

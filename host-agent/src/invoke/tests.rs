@@ -16,6 +16,7 @@ mod launcher;
 mod rehearsal;
 mod runtimes;
 mod snapshots;
+mod streams;
 
 use harness::{MEMORY_MIB, PYTHON, code, function, is_alive, node, node_with, number, within};
 

@@ -122,7 +122,8 @@ impl Worker {
 
     async fn run(&mut self, Run { invocation, end }: Run) -> Next {
         let began = Instant::now();
-        let running = self.sandbox.invoke(messages::invoke(&invocation), &invocation.payload);
+        let running =
+            self.sandbox.invoke(messages::invoke(&invocation), &invocation.payload, invocation.sink.as_ref());
         let result = tokio::select! {
             result = running => result,
             _ = self.forced.wait_for(|forced| *forced) => {

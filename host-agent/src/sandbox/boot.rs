@@ -21,6 +21,7 @@ use guest_protocol::{Hello, Invoke, Start};
 use jail::CpuQuota;
 use tokio::{
     net::unix::pipe,
+    sync::mpsc,
     time::{sleep, timeout},
 };
 use vmm_api::MachineConfig;
@@ -30,7 +31,7 @@ use super::{
     blanks::Blanks,
     console::{Captured, Stream},
     error::SandboxError,
-    guest::{Guest, GuestError, Init, Lost, Reply},
+    guest::{Guest, GuestError, Init, Lost, Part, Reply},
     logs::Logs,
     machine::{self, Connections},
     packet::PacketSocket,
@@ -306,13 +307,18 @@ impl Sandbox {
     }
 
     /// Runs one event. `Ok(None)`: the guest did not answer within the function's timeout and some grace.
-    pub(crate) async fn invoke(&mut self, invoke: Invoke, event: &[u8]) -> Result<Option<Reply>, Lost> {
+    pub(crate) async fn invoke(
+        &mut self,
+        invoke: Invoke,
+        event: &[u8],
+        sink: Option<&mpsc::Sender<Part>>,
+    ) -> Result<Option<Reply>, Lost> {
         let timeout_ms = Duration::from_millis(invoke.timeout_ms.into());
         // An init that is repeated has the function's timeout for itself.
         let limit = if self.init_failed { timeout_ms * 2 } else { timeout_ms } + GRACE;
         self.init_failed = false;
         let quota = self.quota.take();
-        let running = self.guest.invoke(invoke, event, &mut self.logs);
+        let running = self.guest.invoke(invoke, event, sink, &mut self.logs);
         let vmm = &self.vmm;
         let watched = async {
             let mut running = std::pin::pin!(running);

@@ -16,6 +16,7 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::mpsc,
 };
 use vmm_api::VsockConnect;
 
@@ -24,8 +25,8 @@ use super::{logs::Logs, packet::PacketSocket};
 mod reply;
 mod restore;
 
-use reply::ReplyReader;
-pub(crate) use reply::{Breach, Reply, ReplyResult};
+pub(crate) use reply::{Breach, Part, Reply, ReplyResult};
+use reply::{Progress, ReplyReader};
 pub(crate) use restore::{Restored, told};
 
 /// One read from the connection.
@@ -142,15 +143,16 @@ impl Guest {
         }
     }
 
-    /// Hands over an event and collects the answer. Reads while it writes: a guest that logs before it has read the
-    /// event must not stop either side.
+    /// Hands over an event and collects the answer; what is streamed of it goes into `sink`, and the guest waits as long as that is
+    /// full. Reads while it writes: a guest that logs before it has read the event must not stop either side.
     pub(crate) async fn invoke(
         &mut self,
         invoke: Invoke,
         event: &[u8],
+        sink: Option<&mpsc::Sender<Part>>,
         logs: &mut Logs,
     ) -> Result<Reply, Lost> {
-        let mut reply = ReplyReader::new(invoke.request_id.clone());
+        let mut reply = ReplyReader::new(invoke.request_id.clone(), invoke.response_mode);
         let mut handing_over = pin!(hand_over(&mut self.outgoing, invoke, event));
         let mut handed_over = false;
         loop {
@@ -168,12 +170,17 @@ impl Guest {
                 // It crossed the event on the wire: the guest says so by itself.
                 GuestMessage::Ended(error) => return Err(Lost::Before(GuestError::Ended(error))),
                 message => {
-                    let finished =
+                    let progress =
                         reply.accept(message).map_err(|breach| Lost::After(GuestError::Breach(breach)))?;
-                    if let Some(mut reply) = finished {
-                        // An event that was answered unread would be taken for the next one's messages.
-                        reply.reusable &= handed_over;
-                        return Ok(reply);
+                    match (progress, sink) {
+                        (Progress::Ended(mut reply), _) => {
+                            // An event that was answered unread would be taken for the next one's messages.
+                            reply.reusable &= handed_over;
+                            return Ok(reply);
+                        }
+                        // Nobody may be listening any more: an invocation runs to its end without its client.
+                        (Progress::Part(part), Some(sink)) => drop(sink.send(part).await),
+                        (Progress::Part(_) | Progress::Waiting, _) => {}
                     }
                 }
             }

@@ -5,7 +5,9 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
-use guest_protocol::{BodyChunk, FrameReader, GuestMessage, HostMessage, Invoke, LogSource, encode};
+use guest_protocol::{
+    BodyChunk, FrameReader, GuestMessage, HostMessage, Invoke, LogSource, ResponseMode, encode,
+};
 
 use crate::vm::wait;
 
@@ -65,6 +67,7 @@ impl Guest {
             client_context: None,
             cognito_identity: None,
             event_len: 2,
+            response_mode: ResponseMode::Buffered,
         }))?;
         self.send(&HostMessage::Body(BodyChunk { bytes: b"{}".to_vec(), last: true }))?;
         self.expect("a response", |message| matches!(message, GuestMessage::Response(_)).then_some(()))?;

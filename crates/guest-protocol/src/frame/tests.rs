@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     BodyChunk, CodeLayout, Credentials, Fate, FreezeReport, FunctionError, GateReport, GateStep,
     GuestMessage, HostMessage, InitializationType, InvocationReport, Invoke, LogChunk, LogSource, Outcome,
-    ResponseHead, RestoreFailure, RestoreReport, ResumeHello, Seed, Start, StepOutcome, Unique,
+    ResponseHead, ResponseMode, RestoreFailure, RestoreReport, ResumeHello, Seed, Start, StepOutcome, Unique,
 };
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -40,8 +40,9 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
             max_memory_used_mib: 7,
         })
     });
-    let head = (".*", ".*").prop_map(|(request_id, content_type)| {
-        GuestMessage::Response(ResponseHead { request_id, content_type })
+    let modes = prop_oneof![Just(ResponseMode::Buffered), Just(ResponseMode::Streamed)];
+    let head = (".*", ".*", modes).prop_map(|(request_id, content_type, mode)| {
+        GuestMessage::Response(ResponseHead { request_id, content_type, mode })
     });
     let body =
         (bytes(), any::<bool>()).prop_map(|(bytes, last)| GuestMessage::Body(BodyChunk { bytes, last }));
@@ -141,6 +142,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
             client_context: context.clone(),
             cognito_identity: context,
             event_len: n,
+            response_mode: if n % 2 == 0 { ResponseMode::Buffered } else { ResponseMode::Streamed },
         })
     });
     prop_oneof![start, invoke, Just(HostMessage::Shutdown), Just(HostMessage::Freeze), make_unique()]

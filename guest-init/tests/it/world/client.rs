@@ -26,6 +26,10 @@ impl Reply {
         self.headers[name].to_str().unwrap()
     }
 
+    pub(crate) fn says(&self, words: &str) -> bool {
+        String::from_utf8_lossy(&self.body).contains(words)
+    }
+
     pub(crate) fn error_type(&self) -> String {
         let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
         document["errorType"].as_str().unwrap().to_owned()
@@ -52,6 +56,24 @@ impl Future for Pending {
     }
 }
 
+/// A response that is being streamed. Dropping it breaks its connection.
+pub(crate) struct Stream(TcpStream);
+
+impl Stream {
+    pub(crate) async fn chunk(&mut self, bytes: &[u8]) {
+        let head = format!("{:x}\r\n", bytes.len());
+        self.0.write_all(&[head.as_bytes(), bytes, b"\r\n"].concat()).await.unwrap();
+    }
+
+    /// Ends the response with these lines behind it; what is answered.
+    pub(crate) async fn end(mut self, trailers: &str) -> String {
+        self.0.write_all(format!("0\r\n{trailers}\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        self.0.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
 impl Runtime {
     /// The API at this `host:port`.
     pub(crate) fn at(address: String) -> Self {
@@ -68,21 +90,15 @@ impl Runtime {
         self.call("POST", path, body).await
     }
 
-    /// Streams an answer to `id-1`: these chunks, and these lines behind them. What the connection then says.
-    pub(crate) async fn stream(&self, chunks: &[&[u8]], trailers: &str) -> String {
+    /// Begins to stream a response to `id-1`.
+    pub(crate) async fn stream(&self) -> Stream {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
         let head = "POST /2018-06-01/runtime/invocation/id-1/response HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
                     lambda-runtime-function-response-mode: streaming\r\ntransfer-encoding: chunked\r\n\
+                    content-type: text/x-stream\r\n\
                     trailer: lambda-runtime-function-error-type, lambda-runtime-function-error-body\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
-        for chunk in chunks {
-            stream.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).await.unwrap();
-            stream.write_all(&[chunk, &b"\r\n"[..]].concat()).await.unwrap();
-        }
-        stream.write_all(format!("0\r\n{trailers}\r\n").as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        Stream(stream)
     }
 
     /// Asks the credentials endpoint, showing this token.

@@ -16,7 +16,7 @@ use guest_init::runtime_api::{self, CredentialStore};
 use guest_init::sandbox::{self, Connections};
 use guest_protocol::{
     BodyChunk, CodeLayout, Credentials, FrameReader, GuestMessage, HostMessage, InitializationType,
-    InvocationReport, Invoke, MAX_CHUNK_LEN, Seed, Start, Unique, encode,
+    InvocationReport, Invoke, MAX_CHUNK_LEN, ResponseMode, Seed, Start, Unique, encode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream, unix};
@@ -174,6 +174,16 @@ impl World {
         runtime
     }
 
+    /// The same with an invocation whose response is wanted as it comes.
+    pub(crate) async fn streaming(&mut self) -> Runtime {
+        let runtime = self.runtime();
+        let next = runtime.get("invocation/next").await;
+        self.until_init_done().await;
+        self.invoke_with(b"{}", |invoke| Invoke { response_mode: ResponseMode::Streamed, ..invoke });
+        assert_eq!(next.await.status, 200);
+        runtime
+    }
+
     /// Sends invocation `id-1`.
     pub(crate) fn invoke(&self, event: &[u8]) {
         self.invoke_with(event, |invoke| invoke);
@@ -189,6 +199,7 @@ impl World {
             client_context: None,
             cognito_identity: None,
             event_len: u32::try_from(event.len()).unwrap(),
+            response_mode: ResponseMode::Buffered,
         });
         self.send(&HostMessage::Invoke(invoke));
         let mut pieces = event.chunks(MAX_CHUNK_LEN).peekable();

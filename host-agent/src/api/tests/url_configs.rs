@@ -137,11 +137,6 @@ async fn what_no_url_can_be_is_refused() {
         "InvalidParameterValueException",
         "Cors: \"a\\r\\nb\" cannot be in a header.",
     );
-    create(&node, PATH, &json!({ "AuthType": "NONE", "InvokeMode": "RESPONSE_STREAM" })).await.is_error(
-        400,
-        "InvalidParameterValueException",
-        "InvokeMode RESPONSE_STREAM is not supported by this Tinderbox node.",
-    );
     for wrong in [json!({ "AuthType": 1 }), with_cors(json!("x")), with_cors(json!({ "MaxAge": "x" }))] {
         assert_eq!(
             create(&node, PATH, &wrong).await.header("x-amzn-errortype"),

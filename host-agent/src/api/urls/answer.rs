@@ -62,7 +62,7 @@ struct Shape {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Said {
-    status_code: Value,
+    status_code: Option<Value>,
     headers: Option<BTreeMap<String, Value>>,
     cookies: Option<Vec<String>>,
     body: Option<Value>,
@@ -90,11 +90,20 @@ pub(in crate::api) fn of(payload: &[u8]) -> Result<Response, Malformed> {
     Ok(response)
 }
 
+/// The answer, but for its body, that a document before a streamed body says. Its status is 200 if it says none.
+pub(super) fn head(document: &[u8]) -> Result<Response, Malformed> {
+    let said: Said =
+        serde_json::from_slice(document).map_err(|problem| Malformed::Document(problem.to_string()))?;
+    let said = Said { status_code: said.status_code.or(Some(200.into())), body: None, ..said };
+    self::said(said)
+}
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 fn said(said: Said) -> Result<Response, Malformed> {
-    let wrong = || Malformed::Status(said.status_code.to_string());
-    let number = match &said.status_code {
+    let status = said.status_code.unwrap_or_default();
+    let wrong = || Malformed::Status(status.to_string());
+    let number = match &status {
         Value::Number(number) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
         Value::String(text) => text.parse().ok(),
         _ => None,

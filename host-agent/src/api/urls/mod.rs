@@ -10,7 +10,9 @@ pub(super) mod answer;
 mod cors;
 mod event;
 mod host;
+mod prelude;
 mod refusal;
+mod stream;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -35,15 +37,16 @@ use super::{
     App,
     gate::{self, Arrived, MAX_EVENT_LEN},
     invocations,
+    streaming::{self, Beginning},
 };
 use crate::{
     auth::Claim,
     functions::{
         attached::Attached,
         model::{self, FunctionId, LATEST},
-        urls::{FunctionUrl, UrlAuth},
+        urls::{FunctionUrl, UrlAuth, UrlMode},
     },
-    invoke::{Answer, Invocation},
+    invoke::Invocation,
     server::{Peer, Standing},
 };
 
@@ -64,7 +67,7 @@ pub(super) async fn serve(State(app): State<Arc<App>>, request: Request) -> Resp
     respond(&app, named, request).await
 }
 
-async fn respond(app: &App, named: Named, request: Request) -> Response {
+async fn respond(app: &Arc<App>, named: Named, request: Request) -> Response {
     let request_id = uuid::Uuid::new_v4().to_string();
     let mut response = match Found::of(app, named) {
         None => Refusal::Forbidden.into_response(),
@@ -94,7 +97,7 @@ impl Found {
         (id.region == host.region).then_some(Self { host, id, qualifier, url })
     }
 
-    async fn respond(&self, app: &App, request: Request, request_id: &str) -> Response {
+    async fn respond(&self, app: &Arc<App>, request: Request, request_id: &str) -> Response {
         let origin = request.headers().get(ORIGIN).cloned();
         let (head, body) = request.into_parts();
         if let Some(answered) = self.url.cors.as_ref().and_then(|cors| cors::preflight(&head, cors)) {
@@ -110,7 +113,7 @@ impl Found {
 
     async fn call(
         &self,
-        app: &App,
+        app: &Arc<App>,
         mut head: Parts,
         body: Body,
         request_id: &str,
@@ -143,11 +146,20 @@ impl Found {
         memory.grow(event.len()).await.map_err(Refusal::Request)?;
         let trace_id = head.headers.get(TRACE_ID).and_then(|id| id.to_str().ok());
         let trace_id = trace_id.filter(|id| id.len() <= invocations::MAX_TRACE_LEN).map(String::from);
-        let answer = self.invoke(app, event, trace_id, request_id).await?;
-        if answer.function_error.is_some() {
-            return Err(Refusal::Failed);
+        let invocation = self.invocation(app, event, trace_id, request_id)?;
+        let answer = match self.url.mode {
+            UrlMode::Buffered => Box::new(invocations::run(app, &self.id, invocation).await?),
+            UrlMode::Streamed => match streaming::begin(app, &self.id, invocation).await? {
+                Beginning::Whole(answer) => answer,
+                Beginning::Streamed(content_type, streaming) => {
+                    return stream::answer(&content_type, streaming).await;
+                }
+            },
+        };
+        match answer.function_error {
+            Some(_) => Err(Refusal::Failed),
+            None => Ok(answer::of(&answer.payload)?),
         }
-        Ok(answer::of(&answer.payload)?)
     }
 
     /// Who signed, where somebody has to; their signature is still to be verified.
@@ -160,20 +172,20 @@ impl Found {
         if claim.region == self.id.region { Ok(Some(claim)) } else { Err(Refusal::Forbidden) }
     }
 
-    async fn invoke(
+    fn invocation(
         &self,
         app: &App,
         payload: bytes::Bytes,
         trace_id: Option<String>,
         request_id: &str,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Invocation, Refusal> {
         let roll = invocations::roll().map_err(Refusal::Request)?;
         let function = app.functions.view().serving(&self.id, &self.qualifier, roll);
         let function = function.ok_or(Refusal::Forbidden)?;
         invocations::serves(&function.config).map_err(|_| Refusal::Failed)?;
         let arn = model::arn(&self.id, &app.account_id);
         let invoked_arn = if self.qualifier == LATEST { arn } else { format!("{arn}:{}", self.qualifier) };
-        let invocation = Invocation {
+        Ok(Invocation {
             function: function.config,
             code: function.code,
             invoked_arn,
@@ -183,7 +195,7 @@ impl Found {
             log_tail: false,
             request_id: request_id.into(),
             slot: None,
-        };
-        Ok(invocations::run(app, &self.id, invocation).await?)
+            sink: None,
+        })
     }
 }

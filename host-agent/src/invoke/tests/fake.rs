@@ -46,6 +46,9 @@ const SERIAL: usize = 2;
 /// Name of the pipe that a held event waits for, and a fake that pauses.
 pub(super) const GATE: &str = "gate";
 
+/// Pieces of a response that is streamed: more bytes than one that is whole may have.
+pub(super) const STREAMED: usize = 64;
+
 /// Name of the pipe that a fake which stands still writes its process id to.
 pub(super) const STOPPED: &str = "stopped";
 

@@ -291,6 +291,7 @@ impl Node {
             trace_id: None,
             log_tail: true,
             slot: None,
+            sink: None,
         }
     }
 

@@ -1,12 +1,16 @@
-//! What a guest may answer to an event, and in which order. Pure: messages in, a reply or a breach out.
+//! What a guest may answer to an event, and in which order. Pure: messages in, what they come to or a breach out.
 //!
 //! ```text
 //!  Waiting ──Response──► Body ──Body(last)──► Complete ──Done(Succeeded)──► Reply
 //!     └──────────────────┴──────────┴─────────────────Done(any failure)───► Reply, what was sent is forgotten
 //! ```
+//!
+//! A response that is streamed is given away piece by piece, and nothing of it is kept.
 
+use bytes::Bytes;
 use guest_protocol::{
-    BodyChunk, Fate, FunctionError, GuestMessage, InvocationReport, MAX_CHUNK_LEN, MAX_RESPONSE_LEN, Outcome,
+    BodyChunk, Fate, FunctionError, GuestMessage, InvocationReport, MAX_CHUNK_LEN, MAX_RESPONSE_LEN,
+    MAX_STREAM_LEN, Outcome, ResponseMode,
 };
 
 /// A rule of the protocol that a guest broke.
@@ -26,6 +30,12 @@ pub(crate) enum Breach {
     /// A response beyond [`MAX_RESPONSE_LEN`].
     #[error("a response of more than {MAX_RESPONSE_LEN} bytes")]
     ResponseTooLong,
+    /// A streamed response beyond [`MAX_STREAM_LEN`].
+    #[error("a streamed response of more than {MAX_STREAM_LEN} bytes")]
+    StreamTooLong,
+    /// A response in pieces that nobody asked for.
+    #[error("a streamed response to an event that wants it whole")]
+    Unasked,
     /// A piece that is empty without being the last, or beyond [`MAX_CHUNK_LEN`].
     #[error("a piece of {0} bytes")]
     PieceLen(usize),
@@ -55,45 +65,76 @@ pub(crate) struct Reply {
 pub(crate) enum ReplyResult {
     /// Its response.
     Response(Vec<u8>),
+    /// Its response was streamed, to the end.
+    Streamed,
     /// An error document, its own or the platform's.
     Error(FunctionError),
     /// Its time was up.
     TimedOut,
 }
 
+/// What a message comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nothing yet.
+    Waiting,
+    /// A part of a response that is streamed.
+    Part(Part),
+    /// The end.
+    Ended(Reply),
+}
+
+/// A part of a response that is streamed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// It begins; its content type.
+    Head(String),
+    /// Its next bytes, some.
+    Piece(Bytes),
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Waiting,
-    Body,
-    Complete,
+    Body(ResponseMode),
+    Complete(ResponseMode),
 }
 
 /// Collects the reply to one event.
 #[derive(Debug)]
 pub(crate) struct ReplyReader {
     request_id: String,
+    wanted: ResponseMode,
     state: State,
     body: Vec<u8>,
+    /// Bytes of a streamed response.
+    streamed: usize,
 }
 
 impl ReplyReader {
-    /// For the event with that request id.
-    pub(crate) fn new(request_id: String) -> Self {
-        Self { request_id, state: State::Waiting, body: Vec::new() }
+    /// For the event with that request id, whose response is wanted in that way.
+    pub(crate) fn new(request_id: String, wanted: ResponseMode) -> Self {
+        Self { request_id, wanted, state: State::Waiting, body: Vec::new(), streamed: 0 }
     }
 
-    /// Takes the next message; the reply when it was the last.
-    pub(crate) fn accept(&mut self, message: GuestMessage) -> Result<Option<Reply>, Breach> {
+    /// Takes the next message.
+    pub(crate) fn accept(&mut self, message: GuestMessage) -> Result<Progress, Breach> {
         match (&self.state, message) {
             (State::Waiting, GuestMessage::Response(head)) => {
                 self.of_this_request(&head.request_id, "response")?;
-                self.state = State::Body;
-                Ok(None)
+                if (head.mode, self.wanted) == (ResponseMode::Streamed, ResponseMode::Buffered) {
+                    return Err(Breach::Unasked);
+                }
+                self.state = State::Body(head.mode);
+                Ok(match head.mode {
+                    ResponseMode::Buffered => Progress::Waiting,
+                    ResponseMode::Streamed => Progress::Part(Part::Head(head.content_type)),
+                })
             }
-            (State::Body, GuestMessage::Body(chunk)) => self.append(chunk).map(|()| None),
+            (State::Body(mode), GuestMessage::Body(chunk)) => self.take(*mode, chunk),
             (_, GuestMessage::Done(report)) => {
                 self.of_this_request(&report.request_id, "report")?;
-                self.finish(report).map(Some)
+                self.finish(report).map(Progress::Ended)
             }
             (state, message) => Err(Breach::unexpected(&message, doing(state))),
         }
@@ -103,10 +144,21 @@ impl ReplyReader {
         if request_id == self.request_id { Ok(()) } else { Err(Breach::OtherRequest(what)) }
     }
 
-    fn append(&mut self, chunk: BodyChunk) -> Result<(), Breach> {
+    fn take(&mut self, mode: ResponseMode, chunk: BodyChunk) -> Result<Progress, Breach> {
         let len = chunk.bytes.len();
         if len > MAX_CHUNK_LEN || (len == 0 && !chunk.last) {
             return Err(Breach::PieceLen(len));
+        }
+        if chunk.last {
+            self.state = State::Complete(mode);
+        }
+        if mode == ResponseMode::Streamed {
+            self.streamed += len;
+            if self.streamed > MAX_STREAM_LEN {
+                return Err(Breach::StreamTooLong);
+            }
+            let piece = Bytes::from(chunk.bytes);
+            return Ok(if piece.is_empty() { Progress::Waiting } else { Progress::Part(Part::Piece(piece)) });
         }
         if self.body.len() + len > MAX_RESPONSE_LEN {
             return Err(Breach::ResponseTooLong);
@@ -116,20 +168,18 @@ impl ReplyReader {
         } else {
             self.body.extend_from_slice(&chunk.bytes);
         }
-        if chunk.last {
-            self.state = State::Complete;
-        }
-        Ok(())
+        Ok(Progress::Waiting)
     }
 
     fn finish(&mut self, report: InvocationReport) -> Result<Reply, Breach> {
         let result = match report.outcome {
-            Outcome::Succeeded if self.state == State::Complete => {
-                ReplyResult::Response(std::mem::take(&mut self.body))
-            }
-            Outcome::Succeeded => {
-                return Err(Breach::Unexpected { message: "done", state: doing(&self.state) });
-            }
+            Outcome::Succeeded => match self.state {
+                State::Complete(ResponseMode::Buffered) => {
+                    ReplyResult::Response(std::mem::take(&mut self.body))
+                }
+                State::Complete(ResponseMode::Streamed) => ReplyResult::Streamed,
+                _ => return Err(Breach::Unexpected { message: "done", state: doing(&self.state) }),
+            },
             Outcome::Failed(error) | Outcome::Exited(error) => {
                 if error.payload.len() > MAX_RESPONSE_LEN {
                     return Err(Breach::ErrorLen(error.payload.len()));
@@ -145,8 +195,8 @@ impl ReplyReader {
 fn doing(state: &State) -> &'static str {
     match state {
         State::Waiting => "no response has begun",
-        State::Body => "a response is being sent",
-        State::Complete => "a response has been sent",
+        State::Body(_) => "a response is being sent",
+        State::Complete(_) => "a response has been sent",
     }
 }
 
@@ -178,7 +228,16 @@ mod tests {
 
     fn head(id: &str) -> GuestMessage {
         let content_type = "application/json".into();
-        GuestMessage::Response(ResponseHead { request_id: id.into(), content_type })
+        GuestMessage::Response(ResponseHead {
+            request_id: id.into(),
+            content_type,
+            mode: ResponseMode::Buffered,
+        })
+    }
+
+    fn streamed() -> GuestMessage {
+        let (content_type, mode) = ("text/x".into(), ResponseMode::Streamed);
+        GuestMessage::Response(ResponseHead { request_id: "r1".into(), content_type, mode })
     }
 
     fn body(bytes: &[u8], last: bool) -> GuestMessage {
@@ -197,13 +256,33 @@ mod tests {
     }
 
     fn check(messages: impl IntoIterator<Item = GuestMessage>) -> Result<Option<ReplyResult>, Breach> {
-        let mut reader = ReplyReader::new("r1".into());
+        let mut reader = ReplyReader::new("r1".into(), ResponseMode::Buffered);
         for message in messages {
-            if let Some(reply) = reader.accept(message)? {
+            if let Progress::Ended(reply) = reader.accept(message)? {
                 return Ok(Some(reply.result));
             }
         }
         Ok(None)
+    }
+
+    #[test]
+    fn a_streamed_response_is_given_away_and_counted() {
+        let mut reader = ReplyReader::new("r1".into(), ResponseMode::Streamed);
+        assert_eq!(reader.accept(streamed()), Ok(Progress::Part(Part::Head("text/x".into()))));
+        for _ in 0..MAX_STREAM_LEN / MAX_CHUNK_LEN {
+            let part = reader.accept(body(&[1; MAX_CHUNK_LEN], false)).unwrap();
+            assert!(matches!(part, Progress::Part(Part::Piece(piece)) if piece.len() == MAX_CHUNK_LEN));
+        }
+        assert!(reader.body.is_empty());
+        let mut longer = ReplyReader { state: State::Body(ResponseMode::Streamed), ..reader };
+        assert_eq!(longer.accept(body(b"x", false)), Err(Breach::StreamTooLong));
+        let mut reader = ReplyReader::new("r1".into(), ResponseMode::Streamed);
+        reader.accept(streamed()).unwrap();
+        assert_eq!(reader.accept(body(b"", true)), Ok(Progress::Waiting));
+        let reply = Reply { result: ReplyResult::Streamed, reusable: true };
+        assert_eq!(reader.accept(done("r1", Outcome::Succeeded)), Ok(Progress::Ended(reply)));
+        // Nobody asked for this one.
+        assert_eq!(check([streamed()]), Err(Breach::Unasked));
     }
 
     #[test]
@@ -245,9 +324,10 @@ mod tests {
         fn any_order_of_messages_ends_in_a_reply_or_a_breach_and_never_holds_too_much(
             kinds in prop::collection::vec(0..6u8, 0..80)
         ) {
-            let mut reader = ReplyReader::new("r1".into());
-            for kind in kinds {
+            let mut reader = ReplyReader::new("r1".into(), ResponseMode::Streamed);
+            for &kind in &kinds {
                 let message = match kind {
+                    0 if kinds.len() % 2 == 0 => streamed(),
                     0 => head("r1"),
                     1 => body(&[1; MAX_CHUNK_LEN], false),
                     2 => body(b"", true),
@@ -257,7 +337,7 @@ mod tests {
                 };
                 let result = reader.accept(message);
                 prop_assert!(reader.body.len() <= MAX_RESPONSE_LEN);
-                if !matches!(result, Ok(None)) {
+                if matches!(result, Ok(Progress::Ended(_)) | Err(_)) {
                     break;
                 }
             }

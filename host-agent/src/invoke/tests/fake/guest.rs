@@ -14,12 +14,12 @@ use std::{
 use guest_protocol::{
     BodyChunk, Fate, FrameReader, FreezeReport, FunctionError, GateReport, GateStep, GuestMessage, Hello,
     HostMessage, InitFailure, InitReport, InitializationType, InvocationReport, Invoke, LogChunk, LogSource,
-    MAX_CHUNK_LEN, Outcome, PROTOCOL_VERSION, ResponseHead, RestoreFailure, RestoreReport, ResumeHello,
-    SEED_LEN, Start, StepOutcome, encode, generation_counter,
+    MAX_CHUNK_LEN, Outcome, PROTOCOL_VERSION, ResponseHead, ResponseMode, RestoreFailure, RestoreReport,
+    ResumeHello, SEED_LEN, Start, StepOutcome, encode, generation_counter,
 };
 use vmm_api::{DriveConfig, Layered, Request, Response, SnapshotReport, Source};
 
-use super::{BOOTED, BROKER, Fake, RUNTIME, TOLD, check_identity, files, wait_for_gate};
+use super::{BOOTED, BROKER, Fake, RUNTIME, STREAMED, TOLD, check_identity, files, wait_for_gate};
 
 /// A connected guest.
 pub(super) struct Guest {
@@ -189,7 +189,7 @@ impl Guest {
             }
         }
         assert_eq!(event.len(), invoke.event_len as usize);
-        let request_id = invoke.request_id;
+        let request_id = invoke.request_id.clone();
         match event.as_slice() {
             b"\"how\"" => self.respond(&request_id, format!("{:?}", self.fake.way.get()).as_bytes()),
             b"\"who\"" => {
@@ -226,6 +226,14 @@ impl Guest {
                 for _ in 0..64 {
                     self.body(&[b'x'; MAX_CHUNK_LEN], false);
                 }
+                self.receive_all();
+            }
+            b"\"stream\"" | b"\"stream and die\"" | b"\"stream and fail\"" => {
+                assert_eq!(invoke.response_mode, ResponseMode::Streamed);
+                self.stream(&request_id, &event);
+            }
+            b"\"stream unasked\"" => {
+                self.begin_in(&request_id, ResponseMode::Streamed);
                 self.receive_all();
             }
             b"\"unanswered\"" => self.done(&request_id, Outcome::Succeeded, Fate::Reusable),
@@ -265,9 +273,38 @@ impl Guest {
         self.done(request_id, Outcome::Succeeded, Fate::Reusable);
     }
 
+    /// More than a response that is whole may have; the last pieces are told when the gate opens.
+    fn stream(&mut self, request_id: &str, event: &[u8]) {
+        self.begin_in(request_id, ResponseMode::Streamed);
+        self.body(b"first", false);
+        wait_for_gate();
+        for _ in 0..STREAMED {
+            self.body(&[b'x'; MAX_CHUNK_LEN], false);
+        }
+        match event {
+            b"\"stream and die\"" => process::exit(13),
+            b"\"stream and fail\"" => {
+                let error = FunctionError::new("ValueError", "midway");
+                self.done(request_id, Outcome::Failed(error), Fate::Reusable);
+            }
+            _ => {
+                self.body(b"", true);
+                self.done(request_id, Outcome::Succeeded, Fate::Reusable);
+            }
+        }
+    }
+
     fn begin(&mut self, request_id: &str) {
+        self.begin_in(request_id, ResponseMode::Buffered);
+    }
+
+    fn begin_in(&mut self, request_id: &str, mode: ResponseMode) {
         let content_type = "application/json".into();
-        self.send(&GuestMessage::Response(ResponseHead { request_id: request_id.into(), content_type }));
+        self.send(&GuestMessage::Response(ResponseHead {
+            request_id: request_id.into(),
+            content_type,
+            mode,
+        }));
     }
 
     fn body(&mut self, bytes: &[u8], last: bool) {
