@@ -2,7 +2,7 @@
 
 A request is {"id", "client", "operation", "args"}, {"id", "client", "waiter", "args"} or {"id", "client", "url", "args"}; requests run concurrently and
 are answered as they end. In arguments {"__bytes__": base64} stands for bytes and {"__zip__": [entry, ...]} for the
-bytes of a zip archive; an answer's bytes come back as {"__bytes__": base64}.
+bytes of a zip archive; an answer's bytes come back as {"__bytes__": base64}, its events with the time at which each came.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import json
 import stat
 import sys
 import threading
+import time
 import urllib.parse
 import warnings
 import zipfile
@@ -25,6 +26,7 @@ import botocore.auth
 import botocore.awsrequest
 import botocore.client
 import botocore.credentials
+import botocore.eventstream
 import botocore.exceptions
 
 # More calls at once than any test makes, so that a burst of calls really is one.
@@ -103,6 +105,8 @@ def encode(value):
         return value.isoformat()
     if isinstance(value, (bytes, bytearray)):
         return {"__bytes__": base64.b64encode(value).decode()}
+    if isinstance(value, botocore.eventstream.EventStream):
+        return [{**encode(event), "at_s": time.monotonic()} for event in value]
     if hasattr(value, "read"):
         return encode(value.read())
     return value

@@ -4,10 +4,20 @@ use std::env;
 use std::error::Error;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
 
 /// Where the API is.
 pub(crate) struct RuntimeApi {
     address: String,
+}
+
+/// A response that is streamed.
+pub(crate) struct Stream<'a> {
+    pub(crate) content_type: &'a str,
+    pub(crate) pieces: Vec<&'a str>,
+    pub(crate) hold: Duration,
+    pub(crate) error: Option<&'a str>,
 }
 
 /// What `invocation/next` answers.
@@ -33,6 +43,28 @@ impl RuntimeApi {
 
     pub(crate) fn respond(&self, request_id: &str, document: &[u8]) -> io::Result<()> {
         self.call("POST", &format!("{request_id}/response"), document).map(drop)
+    }
+
+    /// Streams a response, and holds between its pieces; `error`: what its trailers say then.
+    pub(crate) fn stream(&self, request_id: &str, response: &Stream<'_>) -> io::Result<()> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        let head = format!(
+            "POST /2018-06-01/runtime/invocation/{request_id}/response HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
+             Lambda-Runtime-Function-Response-Mode: streaming\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\n\
+             Trailer: Lambda-Runtime-Function-Error-Type\r\n\r\n",
+            self.address, response.content_type
+        );
+        stream.write_all(head.as_bytes())?;
+        for (number, piece) in response.pieces.iter().enumerate() {
+            if number > 0 {
+                // Nobody unparks it.
+                thread::park_timeout(response.hold);
+            }
+            stream.write_all(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes())?;
+        }
+        let error = response.error.map(|error| format!("Lambda-Runtime-Function-Error-Type: {error}\r\n"));
+        stream.write_all(format!("0\r\n{}\r\n", error.unwrap_or_default()).as_bytes())?;
+        stream.read_to_end(&mut Vec::new()).map(drop)
     }
 
     /// Head and body of the answer. The connection's end is the body's, as long as nobody chunks it: this API does not.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use api::RuntimeApi;
+use api::{RuntimeApi, Stream};
 
 /// See `docs/uniqueness.md`.
 const GENERATION: &str = "/run/tinderbox/generation";
@@ -40,6 +40,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut answer = tell()?;
         answer["drawn_in_init"] = drawn_in_init.as_str().into();
         let asked: Value = serde_json::from_slice(&event.document)?;
+        // What a URL's client wants is in its body.
+        let asked = asked["body"].as_str().map_or(Ok(asked.clone()), serde_json::from_str)?;
+        if let Some(pieces) = asked["stream"].as_array() {
+            let response = Stream {
+                content_type: asked["content_type"].as_str().unwrap_or("text/plain"),
+                pieces: pieces.iter().filter_map(Value::as_str).collect(),
+                hold: Duration::from_secs(asked["hold_s"].as_u64().unwrap_or(0)),
+                error: asked["error"].as_str(),
+            };
+            api.stream(&event.request_id, &response)?;
+            continue;
+        }
         // Nobody unparks it: the call is held for as long as it asks.
         thread::park_timeout(Duration::from_secs(asked["hold_s"].as_u64().unwrap_or(0)));
         api.respond(&event.request_id, answer.to_string().as_bytes())?;
