@@ -117,6 +117,7 @@ fn running_rules() -> Vec<SyscallRule> {
         allow!(SYS_mremap, "the allocator grows a block"),
         allow!(SYS_madvise, "guest memory in small pages"),
         allow!(SYS_futex, "locks and channels"),
+        allow!(SYS_clock_gettime, "where the clock cannot be read without the kernel"),
         allow!(SYS_getrandom, "entropy, hash tables"),
         allow!(SYS_sched_yield, "contended channels"),
         allow!(SYS_rt_sigprocmask, "threads begin and end with signals blocked"),

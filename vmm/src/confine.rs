@@ -76,6 +76,10 @@ fn common_rules() -> Vec<SyscallRule> {
         allow!(SYS_close, "drop descriptors"),
         allow!(SYS_fcntl, arg 1 = libc::F_GETFD, "debug builds look whether a descriptor is open before they close it"),
         allow!(SYS_futex, "locks and channels between threads"),
+        allow!(
+            SYS_clock_gettime,
+            "where the clock cannot be read without the kernel: a host whose TSC is not to be trusted"
+        ),
         allow!(SYS_brk, "the allocator grows the heap"),
         allow!(SYS_mmap, arg 2 without libc::PROT_EXEC, "the allocator maps memory"),
         allow!(SYS_mprotect, arg 2 without libc::PROT_EXEC, "the allocator extends a thread's heap"),
@@ -251,6 +255,14 @@ mod tests {
         }
         for rule in all() {
             assert!(rule.reason.len() > 10, "{} needs a reason", rule.name);
+        }
+    }
+
+    /// The vDSO makes a call of it where the kernel has given the TSC up, which may be while the thread runs.
+    #[test]
+    fn every_thread_of_a_machine_may_read_the_clock_by_a_call() {
+        for filter in [vcpu_filter(Role::Boot), io_filter(Role::Boot), pager_filter()] {
+            assert!(filter.rules.iter().any(|rule| rule.name == "SYS_clock_gettime"), "{}", filter.name);
         }
     }
 

@@ -123,6 +123,10 @@ const UNPROVOKED: &[(&str, &str)] = &[
     ),
     ("abort", "a confined thread aborts when an invariant is broken, and none is known to break"),
     ("contended channels", "two threads have to meet within a few instructions"),
+    (
+        "where the clock cannot be read without the kernel",
+        "whether the vDSO reads the clock is the host's matter",
+    ),
     ("a second vCPU that waited", "two vCPUs have to meet within the read of a chunk"),
     ("the end of a thread", "the pager's thread may end with its process"),
     ("load: features that this host has more of", "the tests load on the host that saved"),
