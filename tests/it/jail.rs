@@ -182,3 +182,40 @@ fn a_killed_launcher_takes_its_sandboxes_along_and_the_next_one_serves() {
     let after = slots(Sandbox::all());
     assert!(!before.iter().any(|pid| after.contains(pid)), "{before:?} and {after:?}");
 }
+
+/// What the host's kernel reads the time from.
+const CLOCK: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+
+/// Another clock than the processor's own, until this is dropped.
+struct OtherClock(String);
+
+impl OtherClock {
+    fn set() -> Self {
+        let before = host::run(&["cat", CLOCK]).stdout.trim().to_owned();
+        let set = host::run(&["sh", "-c", &format!("echo hpet > {CLOCK}")]);
+        assert_eq!(set.code, 0, "{set:?}");
+        Self(before)
+    }
+}
+
+impl Drop for OtherClock {
+    fn drop(&mut self) {
+        // A kernel that has given the clock up by now keeps the other.
+        host::run(&["sh", "-c", &format!("echo {} > {CLOCK}", self.0)]);
+    }
+}
+
+#[test]
+fn sandboxes_live_on_when_the_kernel_gives_the_processors_clock_up() {
+    let agent = Agent::alone();
+    let function = deploy(&agent);
+    works(&function);
+    let before = function.answer(json!({}))["sandbox"].clone();
+    let clock = OtherClock::set();
+    assert_eq!(host::run(&["cat", CLOCK]).stdout.trim(), "hpet");
+    assert_eq!(function.answer(json!({}))["sandbox"], before, "it ended");
+    let another = deploy(&agent);
+    works(&another);
+    drop(clock);
+    works(&function);
+}
