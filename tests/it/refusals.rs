@@ -196,7 +196,7 @@ fn what_is_not_built_yet_is_refused_and_never_pretended() {
             json!({ "Qualifier": "1", "ProvisionedConcurrentExecutions": 1 }),
         ),
         ("put_function_recursion_config", json!({ "RecursiveLoop": "Terminate" })),
-        ("invoke", json!({ "InvocationType": "Event", "Payload": bytes(b"{}") })),
+        ("put_runtime_management_config", json!({ "UpdateRuntimeOn": "Auto" })),
     ];
     for (operation, args) in missing {
         let error = function.call(operation, args).expect_err(operation);
