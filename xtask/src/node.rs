@@ -186,6 +186,11 @@ fn agent_config(spec: &Spec, accelerator: Accelerator) -> Result<String> {
     if let Some(memory) = spec.sandbox_memory_mib {
         config.insert("memory_mib".into(), i64::from(memory).into());
     }
+    if let Some(port) = spec.port {
+        // What clients of the node's URLs see is what is forwarded, not where the agent listens.
+        let base = toml::Table::from_iter([("base".to_owned(), format!("http://localhost:{port}").into())]);
+        config.insert("function_urls".into(), base.into());
+    }
     if !spec.runtime_snapshots {
         config.insert("runtime_snapshots".into(), false.into());
     }
@@ -274,10 +279,11 @@ mod tests {
         assert_eq!(config["memory_mib"].as_integer(), Some(2048));
         assert_eq!(config["init_timeout_ms"].as_integer(), Some(60_000));
         assert!(!config.contains_key("auth") && !config.contains_key("runtime_snapshots"));
-        let spec = Spec { runtime_snapshots: false, ..spec };
+        let spec = Spec { runtime_snapshots: false, port: Some(9321), ..spec };
         let config: toml::Table = agent_config(&spec, Accelerator::Counted).unwrap().parse().unwrap();
         assert!(!config.contains_key("init_timeout_ms"));
         assert_eq!(config["runtime_snapshots"].as_bool(), Some(false));
+        assert_eq!(config["function_urls"]["base"].as_str(), Some("http://localhost:9321"));
     }
 
     #[test]
