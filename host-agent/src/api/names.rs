@@ -208,7 +208,8 @@ fn parse(name: &str) -> Parsed<'_> {
         |part: &str| part.matches('-').count() >= 2 && part.ends_with(|last: char| last.is_ascii_digit());
     let is_account = |part: &str| part.len() == 12 && part.bytes().all(|byte| byte.is_ascii_digit());
     let (mut region, mut account_id) = (None, None);
-    if parts.len() > 1 && is_region(parts[0]) {
+    // Functions are called `my-app-1`, too: only what an account or the word `function` follows is a region.
+    if parts.len() > 2 && is_region(parts[0]) && (is_account(parts[1]) || parts[1] == "function") {
         region = Some(parts.remove(0));
     }
     if parts.len() > 1 && is_account(parts[0]) {
@@ -285,6 +286,16 @@ mod tests {
         assert_eq!(check(&long, None), Ok(format!("arn:aws:lambda:us-east-1:000000000000:function:{long}")));
         let refused = resolve_new(&caller(), &long).unwrap_err();
         assert_eq!(refused.name(), "InvalidParameterValueException");
+    }
+
+    #[test]
+    fn a_function_that_is_called_like_a_region_has_qualifiers_as_others_do() {
+        for name in ["my-app-1", "us-east-1", "thumbnails-for-team-7", "function-1-2"] {
+            let arn = format!("arn:aws:lambda:us-east-1:000000000000:function:{name}");
+            assert_eq!(check(name, None), Ok(arn.clone()));
+            assert_eq!(check(&format!("{name}:live"), None), Ok(format!("{arn}:live")));
+            assert_eq!(check(&format!("{arn}:live"), None), Ok(format!("{arn}:live")));
+        }
     }
 
     #[test]
