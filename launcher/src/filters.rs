@@ -35,6 +35,7 @@ pub(crate) fn launcher() -> SyscallFilter {
         allow!(SYS_prctl, "a room: rights, core scheduling, the launcher's end"),
         allow!(SYS_clone3, "makes a process in its namespaces and its control group"),
         allow!(SYS_unshare, "the next network; a process's own view of control groups"),
+        allow!(SYS_setns, arg 1 = libc::CLONE_NEWNET, "a network that a sandbox has left"),
         allow!(SYS_accept4, "the agent connects"),
         allow!(SYS_newfstatat, "what the agent hands over is a pipe"),
         allow!(SYS_wait4, "sees to processes that have ended"),

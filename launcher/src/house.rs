@@ -10,15 +10,16 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use jail::{
-    CompiledFilter, CoreSharing, GroupError, Groups, Handed, Limit, Resource, RoomPlan, USERS, settings,
+    CompiledFilter, CoreSharing, GroupError, Groups, Handed, Limit, Resource, RoomPlan, Setting, USERS,
+    settings,
 };
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, unshare};
 use nix::unistd::pipe2;
 
 use crate::birth::{BirthError, Newborn, Program};
 use crate::describe;
+use crate::networks::{Network, Networks};
 use crate::packet::Order;
 
 /// Descriptors that a VMM may have open: devices and vCPUs take under 100, the rest are vsock connections.
@@ -36,6 +37,8 @@ pub(crate) struct Materials {
     pub(crate) userfaultfd: OwnedFd,
     pub(crate) filter: Arc<CompiledFilter>,
     pub(crate) sharing: CoreSharing,
+    /// What each may take of the disks, whatever its function pays for.
+    pub(crate) disks: Vec<Setting>,
 }
 
 /// Why there is no sandbox.
@@ -75,6 +78,7 @@ struct Tenant {
     slot: u32,
     /// Where its wait status is written.
     status: OwnedFd,
+    network: Option<Network>,
 }
 
 /// All of them.
@@ -87,31 +91,18 @@ pub(crate) struct House {
     taken: BTreeSet<u32>,
     /// Where the search for a free one begins: a user is not used again soon.
     next: u32,
-    network: Network,
-}
-
-/// The network that this process is in, and the next one is made in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Network {
-    /// Nobody else is in there.
-    Unused,
-    /// A sandbox has it.
-    Used,
+    networks: Networks,
 }
 
 impl House {
-    pub(crate) fn new(groups: Groups, materials: Materials) -> Self {
+    pub(crate) fn new(groups: Groups, materials: Materials, networks: Networks) -> Self {
         let (tenants, taken) = (BTreeMap::new(), BTreeSet::new());
-        Self { groups, materials, tenants, taken, next: 0, network: Network::Used }
+        Self { groups, materials, tenants, taken, next: 0, networks }
     }
 
-    /// Makes a network ahead of time: it is most of what a room costs.
+    /// Sees to a network ahead of time.
     pub(crate) fn prepare(&mut self) -> Result<(), HouseError> {
-        if self.network == Network::Used {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(HouseError::Network)?;
-            self.network = Network::Unused;
-        }
-        Ok(())
+        self.networks.prepare().map_err(HouseError::Network)
     }
 
     /// Starts a process in a room of its own; nothing is left of one that fails.
@@ -119,22 +110,24 @@ impl House {
         self.prepare()?;
         let slot = self.free_slot()?;
         let (status, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(HouseError::Pipe)?;
-        let group = self.groups.make(&slot.to_string(), &settings(&order.allotment))?;
+        let settings = [settings(&order.allotment), self.materials.disks.clone()].concat();
+        let group = self.groups.make(&slot.to_string(), &settings)?;
         let (end, quota) = match group.end().and_then(|end| Ok((end, group.quota()?))) {
             Ok(opened) => opened,
             Err(error) => return Err(self.groups.remove(&slot.to_string()).err().unwrap_or(error).into()),
         };
         let plan = self.plan(slot, order);
-        self.network = Network::Used;
+        let network = self.networks.take();
         let born = match Newborn::make(&plan, &self.materials.program, group.as_dir().as_fd()) {
             Ok(born) => born,
             Err(error) => {
+                network.into_iter().for_each(|network| self.networks.give_back(network));
                 self.groups.remove(&slot.to_string())?;
                 return Err(error.into());
             }
         };
         self.taken.insert(slot);
-        self.tenants.insert(born.pid.as_raw(), Tenant { slot, status: theirs });
+        self.tenants.insert(born.pid.as_raw(), Tenant { slot, status: theirs, network });
         if let Err(error) = born.grown(agent) {
             group.kill()?;
             if let Some((pid, status)) = ended(born.pid.as_raw(), 0) {
@@ -164,6 +157,8 @@ impl House {
 
     fn bury(&mut self, pid: libc::pid_t, status: libc::c_int) {
         let Some(tenant) = self.tenants.remove(&pid) else { return };
+        // It was the first process of its own, so that no other is left in there.
+        tenant.network.into_iter().for_each(|network| self.networks.give_back(network));
         if let Err(error) = self.groups.remove(&tenant.slot.to_string()) {
             // Its number stays taken: the next one's group could not be made.
             eprintln!("launcher: {}", describe(&error));

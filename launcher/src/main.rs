@@ -2,27 +2,31 @@
 //! (`jail::RoomPlan`), and ends them when the agent is gone.
 //!
 //! ```text
-//! launcher --program FILE --group DIR --controllers NAME,… --agent USER     < listening SOCK_SEQPACKET socket
+//! launcher --program FILE --group DIR --controllers NAME,… --agent USER
+//!          --disks DIR,… --disk-mib-per-s NUMBER --disk-ops-per-s NUMBER         < listening SOCK_SEQPACKET socket
 //! ```
 //!
 //! It reads requests of 16 bytes (`jail::launch`) from one connection at a time, of one user, and nothing else: no path, no
 //! configuration, nothing that a guest or a client wrote. It has one thread. What it needs is open before it listens; then it
 //! goes into an empty root and under a filter itself. What is where: `packet` reads and answers, `house` has the sandboxes,
-//! `birth` makes a process, `filters` says what may be called.
+//! `birth` makes a process, `networks` has one for it, `disks` says what it may take of a disk, `filters` what may be called.
 
 mod birth;
+mod disks;
 mod filters;
 mod house;
+mod networks;
 mod packet;
 
 use std::ffi::CString;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use jail::launch::Answer;
-use jail::{Groups, core_sharing, enter_empty_root};
+use jail::{Groups, Setting, core_sharing, enter_empty_root};
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -33,10 +37,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 
 use crate::birth::{Program, above};
+use crate::disks::DiskShare;
 use crate::house::{House, Materials};
+use crate::networks::{Networks, OWN_NAMESPACES};
 use crate::packet::{Connection, Incoming};
 
-const USAGE: &str = "usage: launcher --program FILE --group DIR --controllers NAME,… --agent USER";
+const USAGE: &str = "usage: launcher --program FILE --group DIR --controllers NAME,… --agent USER \
+                     --disks DIR,… --disk-mib-per-s NUMBER --disk-ops-per-s NUMBER";
 
 /// What the program is told of where its descriptors are; see `House::plan`.
 const ARGUMENTS: [&str; 9] =
@@ -59,46 +66,60 @@ struct Options {
     group: PathBuf,
     controllers: Vec<String>,
     agent: u32,
+    /// Directories whose disks sandboxes read and write.
+    disks: Vec<PathBuf>,
+    share: DiskShare,
 }
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Option<Self> {
         let (mut program, mut group, mut controllers, mut agent) = (None, None, None, None);
+        let (mut disks, mut mib_per_s, mut ops_per_s) = (None, None, None);
         while let Some(name) = args.next() {
             let value = args.next()?;
             match name.as_str() {
                 "--program" => program = Some(PathBuf::from(value)),
                 "--group" => group = Some(PathBuf::from(value)),
-                "--controllers" => {
-                    let names = value.split(',').filter(|name| !name.is_empty());
-                    controllers = Some(names.map(str::to_owned).collect());
-                }
+                "--controllers" => controllers = Some(listed(&value).map(str::to_owned).collect()),
                 "--agent" => agent = Some(value.parse().ok()?),
+                "--disks" => disks = Some(listed(&value).map(PathBuf::from).collect()),
+                "--disk-mib-per-s" => mib_per_s = Some(value.parse::<NonZeroU32>().ok()?.get()),
+                "--disk-ops-per-s" => ops_per_s = Some(value.parse::<NonZeroU32>().ok()?.get()),
                 _ => return None,
             }
         }
-        Some(Self { program: program?, group: group?, controllers: controllers?, agent: agent? })
+        let share = DiskShare { mib_per_s: mib_per_s?, ops_per_s: ops_per_s? };
+        let (program, group, controllers) = (program?, group?, controllers?);
+        Some(Self { program, group, controllers, agent: agent?, disks: disks?, share })
     }
+}
+
+/// What is separated by commas.
+fn listed(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').filter(|name| !name.is_empty())
 }
 
 fn run(args: impl Iterator<Item = String>) -> Result<(), String> {
     let options = Options::parse(args).ok_or(USAGE)?;
     let signals = block_signals().map_err(|error| format!("block signals: {error}"))?;
     let groups = Groups::open(&options.group, &options.controllers).map_err(|error| describe(&error))?;
-    let materials = materials(&options.program)?;
+    let disks = disks::settings(&options.disks, options.share).map_err(|error| describe(&error))?;
+    let materials = materials(&options.program, disks)?;
     let filter = filters::launcher().compile().map_err(|error| describe(&error))?;
     eprintln!(
-        "launcher: {} for user {}, cores between sandboxes: {:?}",
+        "launcher: {} for user {}, cores between sandboxes: {:?}, disks: {:?}",
         options.program.display(),
         options.agent,
-        materials.sharing
+        materials.sharing,
+        materials.disks.iter().map(|setting| &setting.value).collect::<Vec<_>>()
     );
+    let networks = Networks::new().map_err(|error| format!("open {OWN_NAMESPACES}: {error}"))?;
     confine().map_err(|error| format!("enter a room: {error}"))?;
     filter.apply().map_err(|error| describe(&error))?;
-    Server { signals, agent: options.agent, house: House::new(groups, materials) }.serve()
+    Server { signals, agent: options.agent, house: House::new(groups, materials, networks) }.serve()
 }
 
-fn materials(program: &Path) -> Result<Materials, String> {
+fn materials(program: &Path, disks: Vec<Setting>) -> Result<Materials, String> {
     let filter = filters::sandbox().compile().map_err(|error| describe(&error))?;
     let arguments = ARGUMENTS.iter().map(|word| CString::new(*word));
     Ok(Materials {
@@ -111,6 +132,7 @@ fn materials(program: &Path) -> Result<Materials, String> {
         userfaultfd: open_file("/dev/userfaultfd".as_ref(), OFlag::O_RDWR)?,
         filter: Arc::new(filter),
         sharing: core_sharing().map_err(|error| format!("ask for core scheduling: {error}"))?,
+        disks,
     })
 }
 
@@ -251,18 +273,23 @@ mod tests {
     #[test]
     fn a_command_line_says_everything_and_nothing_else() {
         let parse = |line: &str| Options::parse(line.split_whitespace().map(str::to_owned));
-        let whole = "--program /p --group /g --controllers cpu,memory --agent 970";
+        let who = "--program /p --group /g --controllers cpu,memory --agent 970";
+        let whole = format!("{who} --disks /a,/b --disk-mib-per-s 512 --disk-ops-per-s 20000");
         let options = Options {
             program: "/p".into(),
             group: "/g".into(),
             controllers: vec!["cpu".into(), "memory".into()],
             agent: 970,
+            disks: vec!["/a".into(), "/b".into()],
+            share: DiskShare { mib_per_s: 512, ops_per_s: 20_000 },
         };
-        assert_eq!(parse(whole), Some(options));
+        assert_eq!(parse(&whole), Some(options));
         for wrong in [
             "",
             "--program /p",
-            "--program /p --group /g --controllers cpu --agent root",
+            who,
+            &whole.replace("970", "root"),
+            &whole.replace("512", "0"),
             &format!("{whole} --more 1"),
         ] {
             assert_eq!(parse(wrong), None, "{wrong}");

@@ -27,7 +27,7 @@ impl Sandbox {
     fn all() -> Vec<Self> {
         let look = format!(
             "cd {SANDBOXES}; for group in */; do read pid < $group/cgroup.procs || continue; echo slot: ${{group%/}}; \
-             for file in memory.max memory.swap.max memory.oom.group cpu.max cpu.weight pids.max; do echo $file: $(cat $group/$file); done; \
+             for file in memory.max memory.swap.max memory.oom.group cpu.max cpu.weight pids.max io.max; do echo $file: $(cat $group/$file); done; \
              for name in {}; do echo ns/$name: $(readlink /proc/$pid/ns/$name); done; \
              echo root: $(ls -A /proc/$pid/root | wc -l); echo descriptors: $(readlink /proc/$pid/fd/*); \
              echo seccomp of threads: $(grep -h ^Seccomp: /proc/$pid/task/*/status | sort -u); \
@@ -105,6 +105,8 @@ fn a_sandbox_that_runs_is_nobody_and_sees_nothing() {
         let quota = if limit(&sandbox) { "160000 100000" } else { "200000 100000" };
         assert_eq!((sandbox.get("cpu.max"), sandbox.number("pids.max")), (quota, 16));
         assert!((1..100).contains(&sandbox.number("cpu.weight")));
+        let disks = sandbox.get("io.max");
+        assert!(disks.contains("rbps=536870912 wbps=536870912 riops=20000 wiops=20000"), "{disks}");
     }
     let mut networks: Vec<_> = sandboxes.iter().map(|sandbox| sandbox.get("ns/net")).collect();
     networks.sort_unstable();

@@ -50,6 +50,7 @@ impl Launcher {
             .arg(&group)
             // The tests' machine may have its controllers elsewhere; the end-to-end tests look at limits.
             .args(["--controllers", "", "--agent", &agent.to_string()])
+            .args(["--disks", "", "--disk-mib-per-s", "1", "--disk-ops-per-s", "1"])
             .stdin(Stdio::from(listening(&dir.path().join("socket"))))
             .spawn()
             .expect("start the launcher");

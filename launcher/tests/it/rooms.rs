@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::host::{Launcher, ROOT};
+use crate::host::{Launcher, ROOT, Started};
 use crate::program::STAYS;
 
 /// Number of the first user.
@@ -68,6 +68,25 @@ fn a_process_is_in_namespaces_that_nobody_else_is_in() {
         fs::read_to_string(format!("/proc/{one}/net/route")).unwrap().lines().skip(1).count(),
         0,
         "no route"
+    );
+}
+
+#[test]
+fn a_network_is_the_next_ones_when_its_process_is_gone_and_never_two_processes() {
+    let launcher = Launcher::start(ROOT, STAYS);
+    let agent = launcher.connect();
+    let network = |sandbox: &Started| link(launcher.pid(sandbox.slot), "ns/net");
+    let mut gone = agent.start().unwrap();
+    let of_gone = network(&gone);
+    gone.end();
+    gone.status().expect("its end");
+    // One is made ahead of time, before it is known that another one will be left.
+    let sandboxes = [agent.start().unwrap(), agent.start().unwrap(), agent.start().unwrap()];
+    let networks = sandboxes.each_ref().map(network);
+    assert_eq!(networks.iter().filter(|network| **network == of_gone).count(), 1, "{of_gone}: {networks:?}");
+    assert!(
+        networks[0] != networks[1] && networks[1] != networks[2] && networks[0] != networks[2],
+        "{networks:?}"
     );
 }
 

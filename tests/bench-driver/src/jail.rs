@@ -27,7 +27,9 @@ use crate::{
 
 /// Counts both.
 const GROUP: &str = "/sys/fs/cgroup/bench-jail";
-const CONTROLLERS: &str = "cpu,memory,pids";
+/// On the disk that sandboxes use.
+const STATE_DIR: &str = "/var/lib/tinderbox";
+const CONTROLLERS: &str = "cpu,io,memory,pids";
 /// That of a function of the smallest size.
 const ALLOTMENT: Allotment = Allotment { memory_mib: 296, cpu_weight: 7, cpu_percent: 200 };
 
@@ -78,6 +80,7 @@ impl Launcher {
             .arg("--program")
             .arg(&plan.vmm)
             .args(["--group", GROUP, "--controllers", CONTROLLERS, "--agent", "0"])
+            .args(["--disks", STATE_DIR, "--disk-mib-per-s", "512", "--disk-ops-per-s", "20000"])
             .stdin(Stdio::from(listener))
             .spawn()
             .context("start a launcher")?;

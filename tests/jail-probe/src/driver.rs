@@ -79,6 +79,7 @@ fn start(launcher: &Path, address: &Path) -> Result<Child> {
         .arg("--program")
         .arg(std::env::current_exe().context("find this program")?)
         .args(["--group", GROUP, "--controllers", "cpu,memory,pids", "--agent", "0"])
+        .args(["--disks", "", "--disk-mib-per-s", "1", "--disk-ops-per-s", "1"])
         .stdin(Stdio::from(listener))
         .spawn()
         .context("start the launcher")
