@@ -8,21 +8,21 @@ use guest_protocol::{
 use crate::gate;
 use crate::lifecycle::{Finished, InitStatus, Micros, Restored};
 
-/// `INIT_START …`, when the platform says which runtime this is.
+/// `INIT_START …`: with the runtime that this is, whatever the function's variables say.
 #[must_use]
-pub fn init_start(execution_env: Option<&str>, region: &str) -> String {
-    format!("INIT_START {}", runtime_version(execution_env, region))
+pub fn init_start(runtime: &str, region: &str) -> String {
+    format!("INIT_START {}", runtime_version(runtime, region))
 }
 
 /// `RESTORE_START …`.
 #[must_use]
-pub fn restore_start(execution_env: Option<&str>, region: &str) -> String {
-    format!("RESTORE_START {}", runtime_version(execution_env, region))
+pub fn restore_start(runtime: &str, region: &str) -> String {
+    format!("RESTORE_START {}", runtime_version(runtime, region))
 }
 
-fn runtime_version(execution_env: Option<&str>, region: &str) -> String {
-    // `AWS_Lambda_python3.13` → `python:3.13.v1`.
-    let runtime = execution_env.and_then(|env| env.strip_prefix("AWS_Lambda_")).unwrap_or("provided.al2023");
+fn runtime_version(runtime: &str, region: &str) -> String {
+    // `python3.13` → `python:3.13.v1`, `nodejs20.x` → `nodejs:20.v1`.
+    let runtime = runtime.strip_suffix(".x").unwrap_or(runtime);
     let version_at = runtime.find(|c: char| c.is_ascii_digit()).unwrap_or(runtime.len());
     let (name, version) = runtime.split_at(version_at);
     let runtime = if runtime.starts_with("provided") {
@@ -291,9 +291,13 @@ mod tests {
 
     #[test]
     fn init_start_names_the_runtime() {
-        assert!(init_start(Some("AWS_Lambda_python3.13"), "eu-west-1").starts_with(
+        assert!(init_start("python3.13", "eu-west-1").starts_with(
             "INIT_START Runtime Version: python:3.13.v1\tRuntime Version ARN: arn:aws:lambda:eu-west-1::runtime:"
         ));
-        assert!(init_start(None, "x").contains("Version: provided:al2023.v1\t"));
+        for (runtime, version) in
+            [("provided.al2023", "provided:al2023"), ("nodejs20.x", "nodejs:20"), ("java21", "java:21")]
+        {
+            assert!(init_start(runtime, "x").contains(&format!("Version: {version}.v1\t")), "{runtime}");
+        }
     }
 }

@@ -28,7 +28,7 @@ use events::RawEvents;
 use function_urls::RawFunctionUrls;
 use network::RawNetwork;
 
-use crate::sandbox::machine::MEMORY_PER_VCPU_MIB;
+use crate::{functions::runtimes::StandIns, sandbox::machine::MEMORY_PER_VCPU_MIB};
 
 /// Name of the systemd credential (`$CREDENTIALS_DIRECTORY/tinderbox.agent`).
 const CREDENTIAL: &str = "tinderbox.agent";
@@ -134,6 +134,8 @@ pub(crate) struct Config {
     pub(crate) idle_timeout: Duration,
     /// Whether first starts of functions resume snapshots of their runtimes.
     pub(crate) runtime_snapshots: bool,
+    /// Whether a runtime without an image is served by another one's.
+    pub(crate) runtime_stand_ins: StandIns,
     /// `mkfs.erofs` that makes code images.
     pub(crate) mkfs_erofs: PathBuf,
     /// Where chunks are kept and come from.
@@ -163,6 +165,7 @@ struct RawConfig {
     restore_timeout_ms: u64,
     idle_timeout_s: u64,
     runtime_snapshots: bool,
+    runtime_stand_ins: bool,
     mkfs_erofs: PathBuf,
     chunks: RawChunks,
     network: RawNetwork,
@@ -186,6 +189,7 @@ impl Default for RawConfig {
             restore_timeout_ms: 10_000,
             idle_timeout_s: 600,
             runtime_snapshots: true,
+            runtime_stand_ins: true,
             mkfs_erofs: "/usr/bin/mkfs.erofs".into(),
             chunks: RawChunks::default(),
             network: RawNetwork::default(),
@@ -266,6 +270,7 @@ impl RawConfig {
             restore_timeout: Duration::from_millis(self.restore_timeout_ms),
             idle_timeout: Duration::from_secs(self.idle_timeout_s),
             runtime_snapshots: self.runtime_snapshots,
+            runtime_stand_ins: if self.runtime_stand_ins { StandIns::Allowed } else { StandIns::Refused },
             mkfs_erofs: self.mkfs_erofs,
             chunks: self.chunks.check()?,
             network: self.network.check()?,
@@ -321,6 +326,8 @@ mod tests {
         assert_eq!(config.account_id, "000000000000");
         assert_eq!(config.auth, AuthMode::Required);
         assert!(config.runtime_snapshots);
+        assert_eq!(config.runtime_stand_ins, StandIns::Allowed);
+        assert_eq!(load("runtime_stand_ins = false", "").unwrap().runtime_stand_ins, StandIns::Refused);
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub struct Start {
     pub function_name: String,
     /// `$LATEST` or a version number.
     pub function_version: String,
+    /// Identifier of the runtime whose image this is. The function may have asked for another one.
+    pub runtime: String,
     /// `_HANDLER`.
     pub handler: String,
     /// Memory of the function's cgroup and `AWS_LAMBDA_FUNCTION_MEMORY_SIZE`, MiB.

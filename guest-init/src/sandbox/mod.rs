@@ -68,8 +68,7 @@ pub async fn run<L: Launcher + Machine>(
         response: None,
         is_streaming: false,
     };
-    let version =
-        platform_log::init_start(sandbox.environment.get("AWS_EXECUTION_ENV"), &sandbox.start.region);
+    let version = platform_log::init_start(&sandbox.start.runtime, &sandbox.start.region);
     sandbox.log(version).await?;
     sandbox.carry_out(actions).await?;
     sandbox.serve().await

@@ -54,8 +54,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
                 return self.tell(GuestMessage::GateFailed(report)).await;
             }
         }
-        let env = self.environment.get("AWS_EXECUTION_ENV");
-        self.log(platform_log::restore_start(env, &self.start.region)).await?;
+        self.log(platform_log::restore_start(&self.start.runtime, &self.start.region)).await?;
         let limit = Duration::from_millis(unique.restore_timeout_ms.into());
         let resume = Resume {
             at: self.micros(resumed),

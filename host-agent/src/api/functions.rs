@@ -112,8 +112,10 @@ pub(super) async fn update_configuration(
     let request: UpdateFunctionConfiguration = requests::parse(&call.body)?;
     settings::constrain_update(&request)?;
     let target = call.target("UpdateFunctionConfiguration")?;
-    find_to_change(&app, &target)?;
+    let mut changed = FunctionConfig::clone(&*find_to_change(&app, &target)?.config);
     settings::check(&request.settings, &app.account_id, &app.runtimes)?;
+    settings::apply(&request.settings, &mut changed);
+    settings::check_start(&changed)?;
     // Held until the record names them, as code is.
     let wanted = layers::wanted(&app, &call.caller, request.settings.layers.as_deref())?;
     let change = |config: &mut FunctionConfig| {

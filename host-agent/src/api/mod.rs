@@ -96,7 +96,7 @@ impl App {
         Arc::new(Self {
             account_id: config.account_id.clone(),
             authenticator: Authenticator::new(config),
-            runtimes: Runtimes::find(&config.lib_dir),
+            runtimes: Runtimes::find(&config.lib_dir, config.runtime_stand_ins),
             functions,
             invoker,
             downloads: Downloads::new(config.listen.to_string()),

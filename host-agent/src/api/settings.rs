@@ -20,6 +20,7 @@ use crate::{
         new_id, now_ms,
         runtimes::Runtimes,
     },
+    log::NOTICE,
 };
 
 /// Longest environment as JSON, in bytes.
@@ -260,13 +261,28 @@ pub(crate) fn create(
     };
     check(&request.settings, &config.account_id, runtimes)?;
     apply(&request.settings, &mut config);
+    check_start(&config)?;
     Ok(config)
+}
+
+/// Refuses snapshots of what cannot have them, as Lambda words it.
+pub(crate) fn check_start(config: &FunctionConfig) -> Result<(), ApiError> {
+    if config.wants_snapshots() && !config.can_be_snapshotted() {
+        let message = format!("{} is not supported for SnapStart enabled functions.", config.runtime);
+        return Err(ApiError::invalid_parameter(message));
+    }
+    Ok(())
 }
 
 /// Checks what the model's constraints do not: support, runtime, environment.
 pub(crate) fn check(settings: &Settings, account_id: &str, runtimes: &Runtimes) -> Result<(), ApiError> {
     if let Some(refusal) = settings.runtime.as_deref().and_then(|runtime| runtimes.refusal(runtime)) {
         return Err(ApiError::invalid_parameter(refusal));
+    }
+    if let Some(runtime) = settings.runtime.as_deref()
+        && let Some(image) = runtimes.image(runtime).filter(|image| *image != runtime)
+    {
+        tracing::info!(target: NOTICE, runtime, image, "this node has no image of a runtime: the nearest one serves");
     }
     refuse_unsupported(settings)?;
     let target = settings.dead_letter_config.as_ref().and_then(|config| config.target_arn.as_deref());

@@ -228,7 +228,7 @@ impl Node {
     async fn with(dir: tempfile::TempDir, more: &str, clock: watch::Sender<u64>) -> Self {
         let runtimes = dir.path().join("runtimes");
         std::fs::create_dir_all(&runtimes).unwrap();
-        for name in ["python3.13.pack", "provided.al2023.pack"] {
+        for name in ["nodejs20.x.pack", "python3.13.pack", "provided.al2023.pack"] {
             std::fs::write(runtimes.join(name), "").unwrap();
         }
         let file = dir.path().join("agent.toml");

@@ -142,16 +142,32 @@ impl FunctionConfig {
 
     /// How this version comes to life.
     pub(crate) fn start_kind(&self) -> StartKind {
-        let wants = |value: Option<&String>| value.is_some_and(|value| value == SNAPSHOT_LATEST);
-        if self.version != LATEST {
+        if !self.can_be_snapshotted() {
+            StartKind::Boot
+        } else if self.version != LATEST {
             if self.snap_start == PUBLISHED_VERSIONS { StartKind::Snapshot } else { StartKind::Boot }
-        } else if wants(self.tags.get(SNAPSHOT_SETTING))
-            || wants(self.environment.as_ref().and_then(|variables| variables.get(SNAPSHOT_SETTING)))
-        {
+        } else if self.wants_latest_snapshotted() {
             StartKind::SnapshotWhenReady
         } else {
             StartKind::Boot
         }
+    }
+
+    /// Whether clones of it can be made different: not those of Node.js, whose generators (`Math.random`, `crypto`) nothing
+    /// reseeds. Lambda has no SnapStart for it either.
+    pub(crate) fn can_be_snapshotted(&self) -> bool {
+        !self.runtime.starts_with("nodejs")
+    }
+
+    /// Whether any of its versions, or `$LATEST`, is to be resumed.
+    pub(crate) fn wants_snapshots(&self) -> bool {
+        self.snap_start == PUBLISHED_VERSIONS || self.wants_latest_snapshotted()
+    }
+
+    fn wants_latest_snapshotted(&self) -> bool {
+        let wants = |value: Option<&String>| value.is_some_and(|value| value == SNAPSHOT_LATEST);
+        wants(self.tags.get(SNAPSHOT_SETTING))
+            || wants(self.environment.as_ref().and_then(|variables| variables.get(SNAPSHOT_SETTING)))
     }
 }
 

@@ -94,14 +94,14 @@ pub(super) fn nobodys_spec(pair: &Pair) -> Spec {
     }
 }
 
-/// What a sandbox for the function is made from.
-pub(super) fn spec(function: &FunctionConfig, code: &CodeImage) -> Spec {
+/// What a sandbox for the function is made from; `image` is the runtime that serves it.
+pub(super) fn spec(function: &FunctionConfig, code: &CodeImage, image: &str) -> Spec {
     Spec {
         function: format!("{}:{}", function.id.name, function.version),
         memory_mib: function.memory_mib,
         ephemeral_storage_mib: function.ephemeral_storage_mib,
         owner: Some(function.id.clone()),
-        runtime: function.runtime.clone(),
+        runtime: image.into(),
         code: Some(code.label.clone()),
     }
 }
@@ -140,9 +140,10 @@ pub(super) fn unique(instance: String, wall_clock_unix_ns: u64, chance: &Chance,
     }
 }
 
-/// The function, as its guest is told.
+/// The function, as its guest is told; `image` is the runtime that serves it.
 pub(super) fn start(
     function: &FunctionConfig,
+    image: &str,
     moment: Moment,
     initialization_type: InitializationType,
 ) -> Start {
@@ -150,6 +151,7 @@ pub(super) fn start(
     Start {
         function_name: function.id.name.clone(),
         function_version: function.version.clone(),
+        runtime: image.into(),
         handler: function.handler.clone(),
         memory_mib: function.memory_mib,
         init_timeout_ms: u32::try_from(moment.init_timeout.as_millis()).unwrap_or(u32::MAX),

@@ -21,7 +21,7 @@ use super::{
     worker::{Command, Commands},
 };
 use crate::{
-    functions::model::FunctionId,
+    functions::model::{FunctionConfig, FunctionId},
     sandbox::{
         SandboxId,
         boot::Host,
@@ -95,6 +95,11 @@ fn open_runtimes(shared: &Shared) -> impl FnOnce() + Send + 'static {
 }
 
 impl Shared {
+    /// The runtime whose image serves the function. One that is gone since it was created is missed where it is opened.
+    pub(super) fn image<'a>(&'a self, function: &'a FunctionConfig) -> &'a str {
+        self.settings.images.image(&function.runtime).unwrap_or(&function.runtime)
+    }
+
     /// A node without sandboxes.
     pub(super) fn new(settings: Settings) -> anyhow::Result<Arc<Self>> {
         let Settings { lib_dir, launcher, scratch_dir, boot_timeout, disk, chunks, network, .. } = &settings;

@@ -126,10 +126,10 @@ async fn make_current(
     let owner = Owner::version(&function);
     let _turn = job.turn.lock().await;
     let content = function.content();
-    let identity = shared.making.identity(&function.runtime, Content::Function(&content)).await;
+    let identity = shared.making.identity(shared.image(&function), Content::Function(&content)).await;
     let identity = identity.map_err(|error| PrepareError::Node(error.to_string()))?;
     if shared.snapshots.find(&owner).is_some_and(|snapshot| *snapshot.identity() == identity) {
-        keep_image(&shared, &function.runtime).await;
+        keep_image(&shared, shared.image(&function)).await;
         shared.host.blanks().expect(machine::shape(function.memory_mib));
         return Ok(());
     }
@@ -141,7 +141,7 @@ async fn make_current(
         let draft = shared.snapshots.begin().map_err(|error| PrepareError::Node(describe(&error)))?;
         match make(&shared, &function, &code, &draft, identity.clone()).await {
             Ok(()) => {
-                keep_image(&shared, &function.runtime).await;
+                keep_image(&shared, shared.image(&function)).await;
                 let wanted = Arc::clone(&job);
                 let still_wanted = move || !wanted.over.load(Ordering::Relaxed);
                 let (owner, identity) = (owner.clone(), identity.clone());
@@ -223,7 +223,8 @@ async fn in_room(
     draft: &Draft,
     identity: Identity,
 ) -> Result<(), MakeError> {
-    let (mut sandbox, boot) = shared.host.boot(id, &messages::spec(function, code)).await?;
+    let (mut sandbox, boot) =
+        shared.host.boot(id, &messages::spec(function, code, shared.image(function))).await?;
     let made = {
         let work = std::pin::pin!(initialise_and_save(shared, &mut sandbox, function, draft, identity));
         start::with_slot(shared, id, work).await
@@ -254,7 +255,10 @@ async fn initialise_and_save(
 ) -> Result<vmm_api::SnapshotReport, MakeError> {
     let limit: Duration = messages::snapshot_init_timeout(function);
     let moment = start::moment(limit).map_err(SandboxError::from)?;
-    match sandbox.init(messages::start(function, moment, InitializationType::SnapStart)).await? {
+    match sandbox
+        .init(messages::start(function, shared.image(function), moment, InitializationType::SnapStart))
+        .await?
+    {
         Init::Done => {
             Ok(sandbox.save(draft, shared.snapshots.key().clone(), identity, FREEZE_TIMEOUT).await?)
         }

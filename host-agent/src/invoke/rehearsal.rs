@@ -38,7 +38,8 @@ pub(super) async fn of_version(
     code: &CodeImage,
     snapshot: Arc<Snapshot>,
 ) -> Result<(), SandboxError> {
-    let (demand, spec) = (messages::snapshot_demand(function), messages::spec(function, code));
+    let spec = messages::spec(function, code, shared.image(function));
+    let demand = messages::snapshot_demand(function);
     in_spare_room(shared, demand, &spec, snapshot, Tmp::AsSaved).await
 }
 

@@ -51,8 +51,8 @@ pub(super) struct Pair {
 
 impl Pair {
     /// What a function needs.
-    pub(super) fn of(function: &FunctionConfig) -> Self {
-        Self { runtime: function.runtime.clone(), memory_mib: function.memory_mib }
+    fn of(shared: &Shared, function: &FunctionConfig) -> Self {
+        Self { runtime: shared.image(function).into(), memory_mib: function.memory_mib }
     }
 
     fn owner(&self) -> Owner {
@@ -158,7 +158,7 @@ pub(super) async fn take_stock(node: Weak<Shared>) {
 
 /// The snapshot that a function's first sandboxes are clones of, if there is one that can be resumed here.
 pub(super) async fn find(shared: &Shared, function: &FunctionConfig) -> Option<Resumable> {
-    let pair = Pair::of(function);
+    let pair = Pair::of(shared, function);
     if !shared.runtimes.trusts(&pair) {
         return None;
     }
@@ -167,7 +167,7 @@ pub(super) async fn find(shared: &Shared, function: &FunctionConfig) -> Option<R
 
 /// A clone became a function.
 pub(super) fn worked(shared: &Shared, function: &FunctionConfig) {
-    shared.runtimes.worked(&Pair::of(function));
+    shared.runtimes.worked(&Pair::of(shared, function));
 }
 
 /// A clone did not become a function. Whose fault it is shows when the function has been booted.
@@ -181,7 +181,7 @@ pub(super) fn lost(shared: &Shared, snapshot: &Arc<Snapshot>, error: &SandboxErr
 
 /// A function that was booted works; a clone that was to become it did not.
 pub(super) fn failed(shared: &Shared, function: &FunctionConfig) {
-    let pair = Pair::of(function);
+    let pair = Pair::of(shared, function);
     if shared.runtimes.failed(&pair)
         && let Some(snapshot) = shared.snapshots.find(&pair.owner())
     {
@@ -191,7 +191,7 @@ pub(super) fn failed(shared: &Shared, function: &FunctionConfig) {
 
 /// Has the snapshot made that the start of an invocation's sandbox could do with, unless there is one that is current.
 pub(super) fn beside(shared: &Arc<Shared>, invocation: &Invocation) {
-    let pair = Pair::of(&invocation.function);
+    let pair = Pair::of(shared, &invocation.function);
     if !shared.runtimes.begin(&pair) {
         return;
     }

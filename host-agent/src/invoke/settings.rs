@@ -9,7 +9,7 @@ use crate::{
     chunks::Chunks,
     config::Config,
     disk::Disk,
-    functions::concurrency::ACCOUNT_CONCURRENCY,
+    functions::{concurrency::ACCOUNT_CONCURRENCY, runtimes::Runtimes},
     network::Network,
     sandbox::{machine, policy::Limits},
     snapshots::MAX_RUNTIME_SNAPSHOTS,
@@ -46,6 +46,8 @@ const BLANK_SHARE: u64 = 64;
 pub(super) struct Settings {
     /// Holds `vmm`, `guest/` and `runtimes/`.
     pub(super) lib_dir: PathBuf,
+    /// Images there are of runtimes, and which serves which.
+    pub(super) images: Runtimes,
     /// Where the launcher listens.
     pub(super) launcher: PathBuf,
     /// Where images of /tmp are made.
@@ -93,6 +95,7 @@ impl Settings {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             lib_dir: config.lib_dir.clone(),
+            images: Runtimes::find(&config.lib_dir, config.runtime_stand_ins),
             launcher: jail::launch::SOCKET.into(),
             scratch_dir: config.state_dir.join("scratch"),
             disk,

@@ -94,7 +94,7 @@ async fn clone(
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
     let limit = shared.settings.restore_timeout;
-    let spec = messages::spec(&invocation.function, &invocation.code);
+    let spec = messages::spec(&invocation.function, &invocation.code, shared.image(&invocation.function));
     let (mut sandbox, resumed) = match resume(shared, id, &spec, origin, Tmp::AsSaved, pending()).await {
         Ok(resumed) => resumed,
         Err(error) => {
@@ -136,7 +136,7 @@ async fn clone_runtime(
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
     let function = &invocation.function;
-    let spec = messages::spec(function, &invocation.code);
+    let spec = messages::spec(function, &invocation.code, shared.image(function));
     origin.snapshot.use_now();
     let started = match resume(shared, id, &spec, origin, Tmp::Empty, pending()).await {
         Ok((mut sandbox, resumed)) => {
@@ -194,7 +194,8 @@ async fn boot(
     timing: &mut Timing,
 ) -> Result<Sandbox, SandboxError> {
     let function = &invocation.function;
-    let (sandbox, boot) = shared.host.boot(id, &messages::spec(function, &invocation.code)).await?;
+    let spec = messages::spec(function, &invocation.code, shared.image(function));
+    let (sandbox, boot) = shared.host.boot(id, &spec).await?;
     (timing.place, timing.boot) = (Some(boot.place), Some(boot.boot));
     initialise(shared, id, sandbox, function, timing).await
 }
@@ -216,7 +217,7 @@ async fn initialise(
     };
     let began = Instant::now();
     let initialised = {
-        let start = messages::start(function, moment, InitializationType::OnDemand);
+        let start = messages::start(function, shared.image(function), moment, InitializationType::OnDemand);
         let init = std::pin::pin!(sandbox.init(start));
         with_slot(shared, id, init).await
     };
@@ -236,7 +237,7 @@ async fn fitting(
     function: &FunctionConfig,
     snapshot: Option<Arc<Snapshot>>,
 ) -> Option<Resumable> {
-    shared.making.resumable(snapshot?, &function.runtime).await
+    shared.making.resumable(snapshot?, shared.image(function)).await
 }
 
 /// Waits for user code that computes under its start slot; code that takes this long mostly waits for something, and

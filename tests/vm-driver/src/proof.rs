@@ -284,6 +284,7 @@ fn start(subject: &Subject, kernel: Kernel) -> Result<Start> {
     Ok(Start {
         function_name: "unique".into(),
         function_version: "1".into(),
+        runtime: subject.runtime.into(),
         handler: subject.handler.into(),
         memory_mib: MEMORY_MIB,
         init_timeout_ms: 130_000,

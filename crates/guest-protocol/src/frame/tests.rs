@@ -116,6 +116,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
             HostMessage::Start(Start {
                 function_name: name.clone(),
                 function_version: "$LATEST".into(),
+                runtime: "python3.13".into(),
                 handler: name,
                 memory_mib: 128,
                 init_timeout_ms: 10_000,

@@ -339,6 +339,7 @@ fn start() -> Start {
     Start {
         function_name: "f".into(),
         function_version: "$LATEST".into(),
+        runtime: "python3.13".into(),
         handler: "app.handler".into(),
         memory_mib: 128,
         init_timeout_ms: 20_000,

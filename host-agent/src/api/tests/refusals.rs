@@ -78,7 +78,7 @@ async fn what_the_service_refuses_is_refused_in_its_words() {
     let zip = |content: &str| json!(BASE64_STANDARD.encode(content));
     for (pointer, value, message) in [
         ("/Runtime", json!("java8"), "The runtime parameter of java8 is no longer supported for creating or updating AWS Lambda functions. We recommend you use a supported runtime while creating or updating functions.".to_owned()),
-        ("/Runtime", json!("cobol85"), "Value cobol85 at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: [provided.al2023, python3.13] or be a valid ARN".to_owned()),
+        ("/Runtime", json!("cobol85"), "Value cobol85 at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: [nodejs20.x, provided.al2023, python3.13] or be a valid ARN".to_owned()),
         ("/Handler", Value::Null, "Runtime and Handler are mandatory parameters for functions created with deployment packages.".to_owned()),
         ("/Environment", environment(json!({ "AWS_REGION": "x", "_HANDLER_": "y", "OK": "z" })), String::new()),
         ("/Environment", environment(json!({ "AWS_REGION": "x", "OK": "z" })), format!("{unable} contains reserved keys that are currently not supported for modification. Reserved keys used in this request: AWS_REGION")),

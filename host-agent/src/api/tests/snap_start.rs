@@ -163,3 +163,27 @@ async fn an_update_switches_it_on_and_off() {
                    must satisfy enum value set: [PublishedVersions, None]";
     wrong.is_error(400, "ValidationException", message);
 }
+
+#[tokio::test]
+async fn what_nothing_reseeds_is_not_snapshotted() {
+    let node = Node::new().await;
+    let runtime = ("/Runtime", json!("nodejs22.x"));
+    let message = "nodejs22.x is not supported for SnapStart enabled functions.";
+    let latest = json!({ "Variables": { "TINDERBOX_SNAPSTART": "latest" } });
+    for (pointer, wish) in
+        [("/SnapStart", json!({ "ApplyOn": "PublishedVersions" })), ("/Environment", latest)]
+    {
+        let refused = node.create(&with(request("f"), &[runtime.clone(), (pointer, wish)])).await;
+        refused.is_error(400, "InvalidParameterValueException", message);
+    }
+    let created = node.create(&with(request("f"), &[runtime])).await.ok(201);
+    assert_eq!(
+        created["Runtime"], "nodejs22.x",
+        "its image is another's, and that is not the client's to see"
+    );
+    node.settled("f").await;
+    let path = "/2015-03-31/functions/f/configuration";
+    let change = json!({ "SnapStart": { "ApplyOn": "PublishedVersions" } });
+    let refused = node.call("PUT", path, change.to_string()).await;
+    refused.is_error(400, "InvalidParameterValueException", message);
+}

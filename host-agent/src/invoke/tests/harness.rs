@@ -23,7 +23,10 @@ use crate::{
         tests::{chunks_in, pack_of},
     },
     disk::Disk,
-    functions::model::{CodeRef, FunctionConfig, FunctionId, LoggingConfig, PUBLISHED_VERSIONS, State},
+    functions::{
+        model::{CodeRef, FunctionConfig, FunctionId, LoggingConfig, PUBLISHED_VERSIONS, State},
+        runtimes::{Runtimes, StandIns},
+    },
     invoke::{
         Answer, CodeImage, Invocation, InvokeError, Invoker, NodeInvoker, PrepareError, node::Shared,
         settings::Settings,
@@ -115,6 +118,7 @@ pub(super) fn adopt(dir: &Path, adjust: impl FnOnce(&mut Settings)) -> Node {
 fn settings(dir: &Path) -> Settings {
     Settings {
         lib_dir: dir.join("lib"),
+        images: Runtimes::find(&dir.join("lib"), StandIns::Allowed),
         launcher: launcher::start(dir, dir.join("lib/vmm")),
         scratch_dir: dir.join("scratch"),
         disk: Disk::of(dir),
