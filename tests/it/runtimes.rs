@@ -1,9 +1,11 @@
-//! `provided.al2023` with AWS's own Rust runtime client, and code that is not a program.
+//! `provided.al2023` with AWS's own Rust runtime client, and code that is not a program; Node.js, under another version's name.
 
 use serde_json::{Value, json};
 
+use crate::client::tests_folder;
 use crate::functions::{Function, Life, in_both_lives};
 use crate::node::Node;
+use crate::urls::streamed;
 
 in_both_lives! {
     a_rust_function_answers_through_awss_own_client,
@@ -54,4 +56,39 @@ fn a_bootstrap_that_cannot_run_is_an_error_of_the_function() {
             "{invocation:?}"
         );
     }
+}
+
+#[test]
+fn a_node_function_answers_fails_and_streams() {
+    let shared = Node::shared();
+    let file = tests_folder().join("functions/node/index.mjs");
+    let zip = json!([{ "name": "index.mjs", "file": file }, { "name": "local.js", "text": "exports.is = 'found';" }]);
+    let function = Function::new("nodejs22.x", "index.handler", &zip).with("MemorySize", 256);
+    let mut function = function.deploy(&shared.node.client());
+
+    let answered = function.invoke(json!({ "from": "Node" }));
+    assert_eq!(answered.function_error, None, "{answered:?}");
+    let answer = answered.json();
+    assert_eq!(answer["event"], json!({ "from": "Node" }));
+    assert_eq!((&answer["functionName"], &answer["local"]), (&json!(function.name), &json!("found")));
+    assert!(answer["remainingMs"].as_u64().is_some_and(|left| left > 0), "{answer}");
+    assert!(answer["traceId"].as_str().is_some_and(|id| id.starts_with("Root=")), "{answer}");
+    let log = answered.log.expect("the log's tail was asked for");
+    assert!(
+        log.contains("INIT_START Runtime Version: nodejs:20.v1\t"),
+        "no other version has an image: {log}"
+    );
+    let line =
+        format!("Z\t{}\tINFO\ttold {{ from: 'Node' }}\n", answer["requestId"].as_str().unwrap_or_default());
+    assert!(log.contains(&line), "{log}");
+
+    let failed = function.invoke(json!({ "fail": "no wick" }));
+    assert_eq!(failed.error(), ("RangeError".into(), "no wick".into()));
+    assert_eq!(failed.json()["trace"][0], "RangeError: no wick");
+
+    function.update(json!({ "Handler": "index.streaming" }));
+    let (chunks, complete) = streamed(&function, &json!({ "pauseMs": 1000 }));
+    assert_eq!(chunks.iter().map(|(text, _)| text.as_str()).collect::<String>(), "first,second");
+    let apart_s = chunks.last().map_or(0.0, |(_, last)| last - chunks[0].1);
+    assert!(apart_s > 0.5, "it was sent while it was made: {chunks:?} {complete}");
 }

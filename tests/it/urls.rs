@@ -102,7 +102,7 @@ fn open_to_everybody(stranger: &Client, url: &str) {
 }
 
 /// Payloads and times of all chunks, and what the last event says.
-fn streamed(function: &Deployed, event: &Value) -> (Vec<(String, f64)>, Value) {
+pub(crate) fn streamed(function: &Deployed, event: &Value) -> (Vec<(String, f64)>, Value) {
     let args = json!({ "Payload": bytes(event.to_string().as_bytes()) });
     let answer = function.call("invoke_with_response_stream", args).expect("a stream");
     let mut events = answer["EventStream"].as_array().expect("events").clone();

@@ -62,6 +62,10 @@ pub(crate) fn assemble(
         compile(ctx, step, python, root)?;
         try_imports(ctx, step, python, root)?;
     }
+    if !spec.probe.is_empty() {
+        step.note("probing");
+        run_inside(ctx, step, root, &spec.probe).context("run the runtime's probe in its image")?;
+    }
     normalise_modes(root)?;
     for folder in &spec.files.sticky {
         fs::set_permissions(below(root, folder), Permissions::from_mode(0o1777))?;
@@ -151,13 +155,19 @@ fn compile(ctx: &Context, step: &Step, python: &Python, root: &Path) -> Result<(
 
 /// Runs the image's own interpreter in the image.
 fn try_imports(ctx: &Context, step: &Step, python: &Python, root: &Path) -> Result<()> {
-    let toolbox = Toolbox::ensure(ctx)?;
     let program =
         format!("import sys; sys.path.insert(0, '{}'); import {}", python.target, python.imports.join(", "));
-    let root_text = root.to_str().context("the cache's path is not UTF-8")?;
     // -B: leave no byte code behind.
-    let cmd = toolbox.cmd("chroot", [root_text, &python.interpreter, "-B", "-c", &program], &[root]);
-    cmd.log(ctx.cache.log("runtimes")).step(step).run().context("import the runtime's modules in its image")
+    let command = [python.interpreter.clone(), "-B".into(), "-c".into(), program];
+    run_inside(ctx, step, root, &command).context("import the runtime's modules in its image")
+}
+
+/// Runs a program of the image in the image.
+fn run_inside(ctx: &Context, step: &Step, root: &Path, command: &[String]) -> Result<()> {
+    let root_text = root.to_str().context("the cache's path is not UTF-8")?;
+    let args: Vec<&str> = [root_text].into_iter().chain(command.iter().map(String::as_str)).collect();
+    let cmd = Toolbox::ensure(ctx)?.cmd("chroot", &args, &[root]);
+    cmd.log(ctx.cache.log("runtimes")).step(step).run()
 }
 
 /// Only two kinds of file: programs and data; no set-uid, nothing that its owner alone can read.

@@ -13,6 +13,9 @@ pub(crate) struct Spec {
     /// Debian packages; their dependencies come along.
     pub(crate) packages: Vec<String>,
     pub(crate) python: Option<Python>,
+    /// A program of the image with its arguments that must end well there.
+    #[serde(default)]
+    pub(crate) probe: Vec<String>,
     pub(crate) files: Files,
 }
 
