@@ -1,5 +1,5 @@
-//! The operator's tool: `tinderbox chunks stats|verify|gc|repair`, `tinderbox egress get|set|unset`, `tinderbox events` and
-//! `tinderbox node` against a node.
+//! The operator's tool: `tinderbox keys create|list|disable|enable|delete|set-policy`, `tinderbox chunks stats|verify|gc|repair`,
+//! `tinderbox egress get|set|unset`, `tinderbox events` and `tinderbox node` against a node.
 //!
 //! A node has no shell, so everything is asked over its API, signed as every request is. What comes back is text for people, or
 //! with `--json` the node's own answer.
@@ -8,6 +8,7 @@ mod chunks;
 mod client;
 mod egress;
 mod events;
+mod keys;
 mod node;
 
 use std::process::ExitCode;
@@ -35,6 +36,9 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Access keys, and what each may do.
+    #[command(subcommand)]
+    Keys(keys::Action),
     /// What images, code and snapshots consist of.
     #[command(subcommand)]
     Chunks(chunks::Action),
@@ -53,6 +57,7 @@ enum Command {
 fn main() -> ExitCode {
     let Args { endpoint, region, json, command } = Args::parse();
     let done = Client::new(&endpoint, &region).and_then(|client| match command {
+        Command::Keys(action) => keys::run(&client, action, json),
         Command::Chunks(action) => chunks::run(&client, action, json),
         Command::Node => node::run(&client, json).map(|()| ExitCode::SUCCESS),
         Command::Egress(action) => egress::run(&client, action, json),

@@ -28,7 +28,7 @@ use events::RawEvents;
 use function_urls::RawFunctionUrls;
 use network::RawNetwork;
 
-use crate::{functions::runtimes::StandIns, sandbox::machine::MEMORY_PER_VCPU_MIB};
+use crate::{functions::runtimes::StandIns, identity::Secret, sandbox::machine::MEMORY_PER_VCPU_MIB};
 
 /// Name of the systemd credential (`$CREDENTIALS_DIRECTORY/tinderbox.agent`).
 const CREDENTIAL: &str = "tinderbox.agent";
@@ -89,20 +89,14 @@ pub(crate) enum AuthMode {
     Optional,
 }
 
-/// A key that clients sign with.
-#[derive(Clone, Deserialize)]
+/// A key that clients sign with, who may do everything.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Key {
     /// Public half.
     pub(crate) access_key_id: String,
     /// Secret half.
-    pub(crate) secret_access_key: String,
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
-    }
+    pub(crate) secret_access_key: Secret<String>,
 }
 
 /// Checked configuration.
@@ -236,7 +230,7 @@ impl RawConfig {
             return Err(value("region", format!("`{}` is not the name of a region", self.region)));
         }
         for key in &self.keys {
-            if key.access_key_id.is_empty() || key.secret_access_key.is_empty() {
+            if key.access_key_id.is_empty() || key.secret_access_key.expose().is_empty() {
                 return Err(value("keys", "a key has an empty half".into()));
             }
         }

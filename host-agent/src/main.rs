@@ -17,6 +17,7 @@ mod confine;
 mod disk;
 mod events;
 mod functions;
+mod identity;
 mod invoke;
 mod log;
 mod network;
@@ -42,6 +43,7 @@ use crate::{
     disk::Disk,
     events::{Clock, Events},
     functions::Functions,
+    identity::AccessKeys,
     network::{Network, Policies},
     node_state::NodeState,
     server::Bounds,
@@ -141,6 +143,8 @@ async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
     let builder = Builder::Helper { mkfs: config.mkfs_erofs.clone() };
     let code = CodeStore::open(&config.state_dir, builder, Arc::clone(&disk), Arc::clone(&chunks))?;
     let policies = Policies::open(Arc::clone(&store), network, Arc::clone(&invoker)).await?;
+    let access_keys = AccessKeys::open(Arc::clone(&store), chunks.roots()).await;
+    let access_keys = Arc::new(access_keys.context("cannot open the access keys")?);
     let functions = Functions::open(store, Arc::new(code), Arc::clone(&invoker)).await?;
     let concurrency = Arc::default();
     let parts = events::Parts {
@@ -153,7 +157,8 @@ async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
     };
     let events = Events::open(&config.state_dir, &config.events, parts).await?;
     let calls = (concurrency, Arc::clone(&events));
-    let app = api::App::new(&config, functions, Arc::clone(&invoker), (chunks, policies), calls, node);
+    let kept = (chunks, policies);
+    let app = api::App::new(&config, functions, Arc::clone(&invoker), kept, calls, access_keys, node);
     let listener = listen(config.listen).await?;
     let urls = match config.function_urls.listen {
         Some(own) => Some(listen(own).await?),

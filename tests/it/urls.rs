@@ -35,6 +35,17 @@ fn with_url(function: &Deployed, config: Value) -> String {
     made["FunctionUrl"].as_str().expect("it is text").to_owned()
 }
 
+/// What AWS asks for beside the type of an open URL.
+fn open(function: &Deployed) {
+    let permission = json!({
+        "StatementId": "open",
+        "Action": "lambda:InvokeFunctionUrl",
+        "Principal": "*",
+        "FunctionUrlAuthType": "NONE",
+    });
+    function.call("add_permission", permission).expect("it is granted");
+}
+
 fn document(answer: &Value) -> Value {
     serde_json::from_slice(&to_bytes(&answer["body"])).expect("the body is JSON")
 }
@@ -50,7 +61,10 @@ fn a_function_behind_a_url_answers_everybody_or_those_who_sign() {
     let function = Function::new("python3.13", "app.handler", &zip).deploy(&client);
     let cors = json!({ "AllowOrigins": ["https://a.example"], "AllowMethods": ["PUT"] });
     let url = with_url(&function, json!({ "AuthType": "NONE", "Cors": cors }));
-    open_to_everybody(&client.clone().unsigned(), &url);
+    let stranger = client.clone().unsigned();
+    assert_forbidden(&stranger.fetch(&url, json!({ "method": "GET" })));
+    open(&function);
+    open_to_everybody(&stranger, &url);
 
     function.call("update_function_url_config", json!({ "AuthType": "AWS_IAM" })).expect("it is changed");
     let post =
@@ -131,6 +145,7 @@ fn a_streamed_response_arrives_while_it_is_made() {
     assert_eq!(streamed(&function, &json!({})).0.len(), 1);
 
     let url = with_url(&function, json!({ "AuthType": "NONE", "InvokeMode": "RESPONSE_STREAM" }));
+    open(&function);
     let prelude = json!({ "statusCode": 202, "headers": { "x-a": "b" }, "cookies": ["c=d"] }).to_string();
     let asked = json!({
         "stream": [prelude, "\0\0\0\0\0\0\0\0body, ", "more"],

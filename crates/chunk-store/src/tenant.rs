@@ -77,6 +77,12 @@ impl TenantKey {
     pub fn generate() -> Result<Self, KeyError> {
         Secret::random().map(Self).map_err(KeyError::Random)
     }
+
+    /// What is derived from it for another use than manifests, which `context` names; a key of nothing else has that text.
+    #[must_use]
+    pub fn derive(&self, context: &str) -> zeroize::Zeroizing<[u8; KEY_LEN]> {
+        zeroize::Zeroizing::new(*self.0.derive(context).bytes())
+    }
 }
 
 impl RootKey {

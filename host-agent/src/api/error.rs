@@ -203,6 +203,24 @@ impl ApiError {
         Self::new(&ACCESS_DENIED, message)
     }
 
+    /// Nothing allows it.
+    pub(crate) fn access_denied(user_arn: &str, action: &str, resource: &str) -> Self {
+        let message = format!(
+            "User: {user_arn} is not authorized to perform: {action} on resource: {resource} because no identity-based \
+             policy allows the {action} action"
+        );
+        Self::new(&ACCESS_DENIED, message)
+    }
+
+    /// A policy denies it.
+    pub(crate) fn explicitly_denied(user_arn: &str, action: &str, resource: &str) -> Self {
+        let message = format!(
+            "User: {user_arn} is not authorized to perform: {action} on resource: {resource} with an explicit deny in an \
+             identity-based policy"
+        );
+        Self::new(&ACCESS_DENIED, message)
+    }
+
     /// The name is taken.
     pub(crate) fn function_exists(name: &str) -> Self {
         Self::new(&RESOURCE_CONFLICT, format!("Function already exist: {name}"))

@@ -1,5 +1,5 @@
 //! What every request passes before its operation and after it: a request id, identification, the body within its
-//! bounds, the signature, and AWS's headers on the answer.
+//! bounds, the signature, authorization, and AWS's headers on the answer.
 //!
 //! Bounds: a body is as long as its operation takes and no longer, all bodies together take [`BODY_BUDGET_KIB`], of which each
 //! has what it has sent, about, and not what it announces; and a body that does not arrive is given up. A body that is too
@@ -20,7 +20,7 @@ use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{ApiError, App, names::Caller};
+use super::{ApiError, App, authorize, names::Caller};
 use crate::server::Standing;
 
 /// Longest event: Lambda's 6 MB.
@@ -102,7 +102,9 @@ async fn admit(app: &App, request: Request, request_id: String) -> Result<(Reque
     let (limit, operation) = body_limit(&head);
     let Arrived { body, sha256, memory } = receive(&app.body_budget, body, limit, operation).await?;
     claim.verify(&sha256)?;
+    let principal = claim.principal();
     let caller = Caller { account_id: app.account_id.clone(), region: claim.region };
+    authorize::authorize(app, &principal, &caller, (&mut head, &body)).await?;
     head.extensions.insert(Admitted { caller, request_id });
     Ok((Request::from_parts(head, Body::from(body)), memory))
 }

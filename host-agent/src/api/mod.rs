@@ -2,11 +2,12 @@
 //! sandboxes.
 //!
 //! ```text
-//! request ─► gate (id, identification, bounded body, signature) ─► operation ─► functions | invoker
-//!    └─► urls, if its host is a function's URL ────────────────────────────────────────────┘
+//! request ─► gate (id, identification, bounded body, signature, authorization) ─► operation ─► functions | invoker
+//!    └─► urls, if its host is a function's URL ───────────────────────────────────────────────────────────┘
 //! ```
 
 mod aliases;
+mod authorize;
 mod call;
 mod chunks;
 mod code_signing;
@@ -20,6 +21,7 @@ mod events;
 mod functions;
 mod gate;
 mod invocations;
+mod keys;
 mod layer_names;
 mod layer_policies;
 mod layers;
@@ -46,7 +48,7 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
     middleware,
-    routing::{get, post},
+    routing::{delete, get, post, put},
 };
 use tokio::sync::Semaphore;
 
@@ -58,6 +60,7 @@ use crate::{
     config::{Config, UrlBase},
     events::Events,
     functions::{Functions, runtimes::Runtimes},
+    identity::AccessKeys,
     invoke::{Invoker, concurrency::Concurrency},
     network::Policies,
     node_state::NodeState,
@@ -67,6 +70,7 @@ use crate::{
 pub(crate) struct App {
     account_id: String,
     authenticator: Authenticator,
+    access_keys: Arc<AccessKeys>,
     runtimes: Runtimes,
     functions: Arc<Functions>,
     invoker: Arc<dyn Invoker>,
@@ -91,11 +95,13 @@ impl App {
         invoker: Arc<dyn Invoker>,
         (chunks, policies): (Arc<Chunks>, Policies),
         (concurrency, events): (Arc<Concurrency>, Arc<Events>),
+        access_keys: Arc<AccessKeys>,
         node: NodeState,
     ) -> Arc<Self> {
         Arc::new(Self {
             account_id: config.account_id.clone(),
-            authenticator: Authenticator::new(config),
+            authenticator: Authenticator::new(config, Arc::clone(&access_keys)),
+            access_keys,
             runtimes: Runtimes::find(&config.lib_dir, config.runtime_stand_ins),
             functions,
             invoker,
@@ -125,6 +131,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/tinderbox/chunks/verify", post(chunks::verify))
         .route("/tinderbox/chunks/gc", post(chunks::gc))
         .route("/tinderbox/chunks/repair", post(chunks::repair))
+        .route("/tinderbox/keys", get(keys::list).post(keys::create))
+        .route("/tinderbox/keys/{AccessKeyId}", delete(keys::delete))
+        .route("/tinderbox/keys/{AccessKeyId}/policy", put(keys::set_policy))
+        .route("/tinderbox/keys/{AccessKeyId}/state", put(keys::set_state))
         .fallback(operations::refuse)
         .method_not_allowed_fallback(operations::refuse)
         // The gate bounds bodies, by operation.

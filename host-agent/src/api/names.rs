@@ -175,6 +175,44 @@ pub(crate) fn constrain_taggable(constraints: &mut Constraints, resource: &str) 
     constraints.pattern("resource", Some(resource), &TAGGABLE);
 }
 
+/// The ARN of the function that a name of any form means, without what it says of a version; of whatever account and region it
+/// says. For deciding who may have it, before it is looked at.
+pub(crate) fn arn_of_any(caller: &Caller, name: &str, qualifier: Option<&str>) -> String {
+    let parsed = parse(name);
+    let arn = format!(
+        "arn:aws:lambda:{}:{}:function:{}",
+        parsed.region.unwrap_or(&caller.region),
+        parsed.account_id.unwrap_or(&caller.account_id),
+        parsed.name
+    );
+    match qualifier {
+        // However many zeros it has: a version is looked up by its number.
+        Some(qualifier) => match qualifier.parse::<u64>() {
+            Ok(number) => format!("{arn}:{number}"),
+            Err(_) => format!("{arn}:{qualifier}"),
+        },
+        None => arn,
+    }
+}
+
+/// The same, with the version or alias that the name or the parameter says.
+pub(crate) fn arn_with(caller: &Caller, name: &str, qualifier: Option<&str>) -> String {
+    arn_of_any(caller, name, parse(name).qualifier.or(qualifier))
+}
+
+/// The function of this account that an ARN of [`arn_with`] is of, and what of it.
+pub(crate) fn function_of(account_id: &str, arn: &str) -> Option<(FunctionId, Option<String>)> {
+    let parts: Vec<_> = arn.split(':').collect();
+    let (region, account, name, qualifier) = match parts[..] {
+        ["arn", "aws", "lambda", region, account, "function", name] => (region, account, name, None),
+        ["arn", "aws", "lambda", region, account, "function", name, qualifier] => {
+            (region, account, name, Some(qualifier.to_owned()))
+        }
+        _ => return None,
+    };
+    (account == account_id).then(|| (FunctionId { region: region.into(), name: name.into() }, qualifier))
+}
+
 fn target(
     caller: &Caller,
     action: &str,
@@ -296,6 +334,28 @@ mod tests {
             assert_eq!(check(&format!("{name}:live"), None), Ok(format!("{arn}:live")));
             assert_eq!(check(&format!("{arn}:live"), None), Ok(format!("{arn}:live")));
         }
+    }
+
+    #[test]
+    fn who_may_have_a_function_is_decided_on_what_is_looked_up() {
+        let arn = "arn:aws:lambda:us-east-1:000000000000:function:f";
+        for name in [
+            "f",
+            arn,
+            "000000000000:function:f",
+            "function:f",
+            "arn:aws-cn:lambda:us-east-1:000000000000:function:f",
+        ] {
+            assert_eq!(arn_with(&caller(), name, None), arn, "{name}");
+            assert_eq!(arn_with(&caller(), name, Some("007")), format!("{arn}:7"), "{name}");
+            assert_eq!(arn_with(&caller(), &format!("{name}:01"), None), format!("{arn}:1"), "{name}");
+            assert_eq!(arn_of_any(&caller(), &format!("{name}:live"), None), arn, "{name}");
+        }
+        let other = "arn:aws:lambda:eu-west-1:111111111111:function:f";
+        assert_eq!(arn_with(&caller(), other, None), other);
+        assert_eq!(function_of("000000000000", other), None);
+        let id = FunctionId { region: "us-east-1".into(), name: "f".into() };
+        assert_eq!(function_of("000000000000", &format!("{arn}:live")), Some((id, Some("live".into()))));
     }
 
     #[test]

@@ -165,6 +165,34 @@ pub(super) async fn refuse(request: Request) -> ApiError {
     }
 }
 
+/// The name of the operation that a request is which the router has matched to that path; `last`: the last parameter of a name. It is
+/// told as its handler tells it.
+pub(super) fn routed<'a>(
+    method: &Method,
+    path: &str,
+    last: impl Fn(&str) -> Option<&'a str>,
+) -> Option<&'static str> {
+    // The router has `GET` answer `HEAD`.
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let here = OPERATIONS.iter().filter(|operation| operation.method == method.as_str());
+    let mut here: Vec<_> = here
+        .map(|operation| (operation, operation.path.split_once('?').unwrap_or((operation.path, ""))))
+        .filter(|(_, (own, _))| *own == path)
+        .collect();
+    here.sort_by_key(|(_, (_, parameter))| parameter.is_empty());
+    let is_meant = |parameter: &str| match parameter.split_once('=') {
+        Some((name, value)) => last(name) == Some(value),
+        None => true,
+    };
+    here.iter().find(|(_, (_, parameter))| is_meant(parameter)).map(|(operation, _)| operation.name)
+}
+
+/// The names of all operations.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    OPERATIONS.iter().map(|operation| operation.name)
+}
+
 /// The operation that a request names. One that a parameter tells from another comes first.
 fn find(method: &Method, uri: &Uri) -> Option<&'static Operation> {
     let mut named: Vec<_> = OPERATIONS

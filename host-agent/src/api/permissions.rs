@@ -1,5 +1,5 @@
-//! The operations on resource policies. A node has one account, whose keys may do everything: what a policy grants to others is
-//! kept and shown, and nobody else can ask.
+//! The operations on resource policies. What they grant to clients of the node `authorize` knows; what they grant to AWS's services
+//! and to other accounts is kept and shown, and nobody of those can ask.
 
 use std::sync::Arc;
 

@@ -46,6 +46,7 @@ mod egress;
 mod event_invokes;
 mod events;
 mod invoke;
+mod keys;
 mod layers;
 mod list;
 mod permissions;
@@ -244,6 +245,7 @@ impl Node {
         let invoker = Arc::new(Echo::default());
         let store: Arc<dyn Store> = Arc::new(store);
         let policies = Policies::open(Arc::clone(&store), nowhere(), invoker.clone()).await.unwrap();
+        let access_keys = AccessKeys::open(Arc::clone(&store), chunks.roots()).await.unwrap();
         let functions = Functions::open(store, code, invoker.clone()).await.unwrap();
         let concurrency: Arc<Concurrency> = Arc::default();
         let parts = Parts {
@@ -256,7 +258,9 @@ impl Node {
         };
         let events = Events::open(dir.path(), &config.events, parts).await.unwrap();
         let calls = (concurrency, Arc::clone(&events));
-        let app = App::new(&config, functions, invoker.clone(), (chunks, policies), calls, NodeState::look());
+        let (kept, access_keys) = ((chunks, policies), Arc::new(access_keys));
+        let look = NodeState::look();
+        let app = App::new(&config, functions, invoker.clone(), kept, calls, access_keys, look);
         let body_budget = Arc::clone(&app.body_budget);
         Self { router: router(app), body_budget, invoker, events, clock, dir }
     }

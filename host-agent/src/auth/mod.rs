@@ -9,6 +9,8 @@ mod scope;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, request::Parts};
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -19,6 +21,7 @@ use crate::{
     api::ApiError,
     code::hex,
     config::{AuthMode, Config, Key, is_region},
+    identity::{AccessKeys, Principal, Secret},
 };
 
 /// How far a signature's time may be from ours.
@@ -32,9 +35,10 @@ const CONTENT_SHA256: &str = "x-amz-content-sha256";
 const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
 
 /// Judges requests.
-#[derive(Clone, Debug)]
 pub(crate) struct Authenticator {
     keys: Vec<Key>,
+    /// Those that an operator made.
+    access_keys: Arc<AccessKeys>,
     mode: AuthMode,
     region: String,
 }
@@ -50,20 +54,22 @@ pub(crate) struct Claim {
 #[derive(Debug)]
 struct Signed {
     access_key_id: String,
+    principal: Principal,
     /// Canonical request up to the payload's hash.
     head: String,
     /// What the header said about the payload.
     declared_payload: Option<String>,
     date: String,
     scope: String,
-    signing_key: [u8; 32],
+    signing_key: Secret<[u8; 32]>,
     signature: Vec<u8>,
 }
 
 impl Authenticator {
     /// For a node's configuration.
-    pub(crate) fn new(config: &Config) -> Self {
-        Self { keys: config.keys.clone(), mode: config.auth, region: config.region.clone() }
+    pub(crate) fn new(config: &Config, access_keys: Arc<AccessKeys>) -> Self {
+        let (keys, region) = (config.keys.clone(), config.region.clone());
+        Self { keys, access_keys, mode: config.auth, region }
     }
 
     /// Judges a request's head.
@@ -75,8 +81,7 @@ impl Authenticator {
         if self.mode == AuthMode::Optional {
             let credential =
                 fields.as_ref().ok().and_then(|fields| Credential::parse(&fields.credential).ok());
-            let ours =
-                credential.as_ref().is_some_and(|credential| self.key(&credential.access_key_id).is_some());
+            let ours = credential.as_ref().is_some_and(|credential| self.knows(&credential.access_key_id));
             if !ours {
                 let named = credential.map(|credential| credential.region).filter(|region| is_region(region));
                 return Ok(Claim { region: named.unwrap_or_else(|| self.region.clone()), signed: None });
@@ -99,7 +104,8 @@ impl Authenticator {
             return Err(ApiError::incomplete_signature(message));
         }
         let credential = Credential::parse(&fields.credential)?;
-        let key = self.key(&credential.access_key_id).ok_or_else(ApiError::unrecognized_client)?;
+        let (secret, principal) =
+            self.key(&credential.access_key_id).ok_or_else(ApiError::unrecognized_client)?;
         let date = fields.date(&head.headers)?;
         check_time(&date, fields.expires_s, now)?;
         credential.check(&date)?;
@@ -114,18 +120,29 @@ impl Authenticator {
         let signature = unhex(&fields.signature).ok_or_else(ApiError::wrong_signature)?;
         let signed = Signed {
             access_key_id: credential.access_key_id.clone(),
+            principal,
             head: head_text,
             declared_payload: header(&head.headers, CONTENT_SHA256).map(String::from),
             date,
             scope: credential.scope(),
-            signing_key: credential.signing_key(&key.secret_access_key),
+            signing_key: credential.signing_key(secret.expose()),
             signature,
         };
         Ok(Claim { region: credential.region, signed: Some(signed) })
     }
 
-    fn key(&self, access_key_id: &str) -> Option<&Key> {
-        self.keys.iter().find(|key| key.access_key_id == access_key_id)
+    /// A key's secret and whose it is, if it may be used.
+    fn key(&self, access_key_id: &str) -> Option<(Secret<String>, Principal)> {
+        if let Some(key) = self.keys.iter().find(|key| key.access_key_id == access_key_id) {
+            return Some((key.secret_access_key.clone(), Principal::Administrator));
+        }
+        let key = self.access_keys.usable(access_key_id)?;
+        Some((key.secret.clone(), Principal::Key(key.id.clone())))
+    }
+
+    /// Whether a key is one of ours, or was until it was made inactive.
+    fn knows(&self, access_key_id: &str) -> bool {
+        self.keys.iter().any(|key| key.access_key_id == access_key_id) || self.access_keys.has(access_key_id)
     }
 }
 
@@ -133,6 +150,11 @@ impl Claim {
     /// The key that signed; `None` if none had to.
     pub(crate) fn access_key_id(&self) -> Option<&str> {
         self.signed.as_ref().map(|signed| signed.access_key_id.as_str())
+    }
+
+    /// Who signed; where nobody has to, nobody is told apart from an administrator.
+    pub(crate) fn principal(&self) -> Principal {
+        self.signed.as_ref().map_or(Principal::Administrator, |signed| signed.principal.clone())
     }
 
     /// Verifies the signature over the head and a body with this hash.
@@ -151,7 +173,7 @@ impl Claim {
         let string_to_sign =
             format!("{ALGORITHM}\n{}\n{}\n{}", signed.date, signed.scope, hex(&Sha256::digest(request)));
         // Compares in constant time.
-        mac(&signed.signing_key)
+        mac(signed.signing_key.expose())
             .chain_update(string_to_sign)
             .verify_slice(&signed.signature)
             .map_err(|_| ApiError::wrong_signature())

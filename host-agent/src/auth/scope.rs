@@ -3,9 +3,10 @@
 
 use axum::http::{HeaderMap, header::AUTHORIZATION, request::Parts};
 use hmac::Mac as _;
+use zeroize::Zeroizing;
 
 use super::{header, mac};
-use crate::api::ApiError;
+use crate::{api::ApiError, identity::Secret};
 
 /// The only algorithm.
 pub(super) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -189,12 +190,13 @@ impl Credential {
     }
 
     /// The key that signs: HMACs of the scope's parts, one after another.
-    pub(super) fn signing_key(&self, secret: &str) -> [u8; 32] {
-        let first = format!("AWS4{secret}").into_bytes();
-        let parts = [&self.date, &self.region, &self.service, &self.terminator];
-        let key = parts.iter().fold(first, |key, part| {
-            mac(&key).chain_update(part.as_bytes()).finalize().into_bytes().to_vec()
-        });
-        key.try_into().unwrap_or_default()
+    pub(super) fn signing_key(&self, secret: &str) -> Secret<[u8; 32]> {
+        let first = Zeroizing::new(format!("AWS4{secret}"));
+        let parts = [&self.region, &self.service, &self.terminator];
+        let sign = |key: &[u8], part: &str| {
+            Zeroizing::new(mac(key).chain_update(part).finalize().into_bytes().into())
+        };
+        let begin: Zeroizing<[u8; 32]> = sign(first.as_bytes(), &self.date);
+        Secret::from(*parts.iter().fold(begin, |key, part| sign(key.as_slice(), part)))
     }
 }

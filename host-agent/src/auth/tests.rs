@@ -11,13 +11,14 @@ use axum::http::Request;
 use proptest::prelude::*;
 
 use super::*;
+use crate::identity::tests::none;
 
 const KEY: &str = "AKIDEXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
 fn authenticator(mode: AuthMode) -> Authenticator {
-    let key = Key { access_key_id: KEY.into(), secret_access_key: SECRET.into() };
-    Authenticator { keys: vec![key], mode, region: "us-east-1".into() }
+    let key = Key { access_key_id: KEY.into(), secret_access_key: SECRET.to_owned().into() };
+    Authenticator { keys: vec![key], access_keys: none(), mode, region: "us-east-1".into() }
 }
 
 fn at(date: &str) -> DateTime<Utc> {
@@ -98,7 +99,7 @@ fn good() -> Sent {
 #[test]
 fn the_signing_key_is_the_published_one() {
     let credential = Credential::parse(&format!("{KEY}/20150830/us-east-1/iam/aws4_request")).unwrap();
-    let key = hex(&credential.signing_key(SECRET));
+    let key = hex(credential.signing_key(SECRET).expose());
     assert_eq!(key, "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9");
 }
 

@@ -14,6 +14,7 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use chunk_store::{KeyError, NodeSecret, RootId, RootKey, TenantKey, WRAPPED_LEN, root_of};
@@ -48,14 +49,50 @@ pub(crate) enum KeysError {
     },
 }
 
+/// The node's root keys, by number, the newest last. One at least.
+pub(crate) struct Roots(Vec<(RootId, RootKey)>);
+
 /// The keys of a node.
 pub(super) struct Keys {
     dir: PathBuf,
-    /// By number, the newest last.
-    roots: Vec<(RootId, RootKey)>,
+    /// What wraps other keys.
+    pub(super) roots: Arc<Roots>,
     /// What salts are derived from.
     pub(super) salts: [u8; KEY_LEN],
     node: [u8; KEY_LEN],
+}
+
+impl Roots {
+    /// A key as it is kept, wrapped by the newest root key. `name` says what it is; under no other name it is unwrapped.
+    pub(crate) fn wrap(&self, key: &TenantKey, name: &str) -> Result<Vec<u8>, KeyError> {
+        self.newest().1.wrap(key, name.as_bytes())
+    }
+
+    /// The key that [`Self::wrap`] made a record of, and whether a newer root key has come since.
+    pub(crate) fn unwrap(&self, record: &[u8], name: &str) -> Result<(TenantKey, Age), KeyError> {
+        let wrapped_by = root_of(record)?;
+        let (newest, _) = self.newest();
+        let other = KeyError::OtherRoot { found: wrapped_by, ours: *newest };
+        let (_, root) = self.0.iter().find(|(id, _)| *id == wrapped_by).ok_or(other)?;
+        let age = if *newest == wrapped_by { Age::Newest } else { Age::Old };
+        Ok((root.unwrap(record, name.as_bytes())?, age))
+    }
+
+    fn newest(&self) -> &(RootId, RootKey) {
+        match self.0.last() {
+            Some(newest) => newest,
+            None => unreachable!("a file without root keys is refused"),
+        }
+    }
+}
+
+/// Which root key wrapped a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// The newest.
+    Newest,
+    /// One that another has replaced since: the record is to be wrapped again.
+    Old,
 }
 
 impl Keys {
@@ -64,7 +101,7 @@ impl Keys {
         let tenants = dir.join("tenants");
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&tenants);
         made.map_err(file(&tenants))?;
-        let roots = roots(&dir.join("root"))?;
+        let roots = Arc::new(roots(&dir.join("root"))?);
         let (node, salts) = (secret(&dir.join("node"))?, secret(&dir.join("salts"))?);
         Ok(Self { dir: dir.to_owned(), roots, salts, node })
     }
@@ -78,24 +115,20 @@ impl Keys {
     pub(super) fn tenant(&self, name: &str) -> Result<TenantKey, KeysError> {
         let failed = |source| KeysError::Tenant { tenant: name.to_owned(), source };
         let path = self.dir.join("tenants").join(name);
-        let no_root = || KeysError::Damaged(self.dir.join("root"));
-        let (newest_id, newest) = self.roots.last().ok_or_else(no_root)?;
         let Some(record) = read(&path, WRAPPED_LEN)? else {
             let key = TenantKey::generate().map_err(failed)?;
-            write(&path, &newest.wrap(&key, name.as_bytes()).map_err(failed)?)?;
+            write(&path, &self.roots.wrap(&key, name).map_err(failed)?)?;
             return Ok(key);
         };
-        let wrapped_by = root_of(&record).map_err(failed)?;
-        let (_, root) = self.roots.iter().find(|(id, _)| *id == wrapped_by).ok_or_else(no_root)?;
-        let key = root.unwrap(&record, name.as_bytes()).map_err(failed)?;
-        if *newest_id != wrapped_by {
-            write(&path, &newest.wrap(&key, name.as_bytes()).map_err(failed)?)?;
+        let (key, age) = self.roots.unwrap(&record, name).map_err(failed)?;
+        if age == Age::Old {
+            write(&path, &self.roots.wrap(&key, name).map_err(failed)?)?;
         }
         Ok(key)
     }
 }
 
-fn roots(path: &Path) -> Result<Vec<(RootId, RootKey)>, KeysError> {
+fn roots(path: &Path) -> Result<Roots, KeysError> {
     let bytes = match read(path, MAX_ROOTS * ROOT_LEN)? {
         Some(bytes) => bytes,
         None => {
@@ -114,7 +147,12 @@ fn roots(path: &Path) -> Result<Vec<(RootId, RootKey)>, KeysError> {
         let id = u32::from_le_bytes(*id);
         Some((id, RootKey::new(id, key.try_into().ok()?)))
     };
-    roots.iter().map(root).collect::<Option<_>>().ok_or_else(|| KeysError::Damaged(path.to_owned()))
+    roots
+        .iter()
+        .map(root)
+        .collect::<Option<_>>()
+        .map(Roots)
+        .ok_or_else(|| KeysError::Damaged(path.to_owned()))
 }
 
 fn secret(path: &Path) -> Result<[u8; KEY_LEN], KeysError> {

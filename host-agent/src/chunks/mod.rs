@@ -24,5 +24,6 @@ pub(crate) mod tiers;
 mod upkeep;
 
 pub(crate) use content::{Content, Handed, ReadAllError};
+pub(crate) use keys::{Age, Roots};
 pub(crate) use node::{Chunks, ChunksError};
 pub(crate) use publish::Plain;

@@ -16,7 +16,7 @@ use chunk_store::{
 
 use super::{
     content::Content,
-    keys::{Keys, KeysError},
+    keys::{Keys, KeysError, Roots},
     tiers::{Tiers, TiersError, UploadError},
 };
 use crate::{config, disk::Disk};
@@ -113,6 +113,7 @@ pub(crate) struct Chunks {
     pub(super) cache: Cache,
     pub(super) tenant: TenantKey,
     pub(super) salts: [u8; 32],
+    roots: Arc<Roots>,
     open: Mutex<Open>,
 }
 
@@ -168,7 +169,12 @@ impl Chunks {
         let store = Arc::new(Store::open(&dir.join("origin"))?);
         let cache = open_cache(&dir.join("cache"), keys.node(), cache_len)?;
         let (tenant, open) = (keys.tenant(TENANT)?, Mutex::default());
-        Ok(Self { store, tiers: None, cache, tenant, salts: keys.salts, open })
+        Ok(Self { store, tiers: None, cache, tenant, salts: keys.salts, roots: keys.roots, open })
+    }
+
+    /// What the node's keys of other things are wrapped with, too.
+    pub(crate) fn roots(&self) -> Arc<Roots> {
+        Arc::clone(&self.roots)
     }
 
     /// Where chunks come from that are not in the cache.

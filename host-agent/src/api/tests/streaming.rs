@@ -133,6 +133,7 @@ async fn answered(how: &'static str) -> (u16, Option<String>, String, Option<Vec
     let config = json!({ "AuthType": "NONE", "InvokeMode": "RESPONSE_STREAM" });
     let made = node.call("POST", "/2021-10-31/functions/f/url", config.to_string()).await.ok(201);
     assert_eq!(made["InvokeMode"], "RESPONSE_STREAM");
+    node.open("f", "").await;
     let url: axum::http::Uri = made["FunctionUrl"].as_str().unwrap().parse().unwrap();
     node.invoker.told.lock().unwrap().replace(how);
     let request = Request::builder().uri("/").header("host", url.authority().unwrap().as_str());

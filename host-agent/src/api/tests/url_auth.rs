@@ -11,20 +11,36 @@ use aws_sigv4::{
 use super::*;
 
 /// What a client signs with.
-struct Signer {
-    secret: &'static str,
-    region: &'static str,
-    service: &'static str,
-    location: SignatureLocation,
+pub(super) struct Signer<'a> {
+    pub(super) key: &'a str,
+    pub(super) secret: &'a str,
+    pub(super) region: &'static str,
+    pub(super) service: &'static str,
+    pub(super) location: SignatureLocation,
 }
 
-const GOOD: Signer =
-    Signer { secret: SECRET, region: "us-east-1", service: "lambda", location: SignatureLocation::Headers };
+pub(super) const GOOD: Signer<'static> = Signer {
+    key: KEY,
+    secret: SECRET,
+    region: "us-east-1",
+    service: "lambda",
+    location: SignatureLocation::Headers,
+};
 
-impl Signer {
+impl Signer<'_> {
     /// A request of its, signed for `host`.
     fn request(&self, host: &str, path: &str, body: &str) -> axum::http::request::Builder {
-        let identity = Credentials::new(KEY, self.secret, None, None, "test").into();
+        self.request_by("POST", host, path, body)
+    }
+
+    pub(super) fn request_by(
+        &self,
+        method: &str,
+        host: &str,
+        path: &str,
+        body: &str,
+    ) -> axum::http::request::Builder {
+        let identity = Credentials::new(self.key, self.secret, None, None, "test").into();
         let mut settings = SigningSettings::default();
         settings.signature_location = self.location;
         settings.expires_in =
@@ -40,14 +56,14 @@ impl Signer {
             .into();
         let uri = format!("http://{host}{path}");
         let body = SignableBody::Bytes(body.as_bytes());
-        let signable = SignableRequest::new("POST", &uri, [("host", host)].into_iter(), body).unwrap();
+        let signable = SignableRequest::new(method, &uri, [("host", host)].into_iter(), body).unwrap();
         let (added, query) = sign(signable, &params).unwrap().into_parts().0.into_parts();
         let mut path = path.to_owned();
         for (name, value) in query {
             let value = percent_encoding::utf8_percent_encode(&value, percent_encoding::NON_ALPHANUMERIC);
             path += &format!("{}{name}={value}", if path.contains('?') { "&" } else { "?" });
         }
-        let request = Request::builder().method("POST").uri(path).header("host", host);
+        let request = Request::builder().method(method).uri(path).header("host", host);
         added.iter().fold(request, |request, header| request.header(header.name(), header.value()))
     }
 }
@@ -102,5 +118,6 @@ async fn nobody_else_does() {
     assert!(node.invoker.seen.lock().unwrap().is_empty());
     let path = "/2021-10-31/functions/f/url";
     node.put(path, &json!({ "AuthType": "NONE" })).await.ok(200);
+    node.open("f", "").await;
     node.send(signed(&Signer { secret: "other", ..GOOD }).body("{}".into()).unwrap()).await.ok(200);
 }

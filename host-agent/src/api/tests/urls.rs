@@ -9,6 +9,7 @@ async fn node(config: Value) -> (Node, String) {
     let node = Node::new().await;
     node.function("f").await;
     let host = host(&node, CONFIG, config).await;
+    node.open("f", "").await;
     (node, host)
 }
 
@@ -19,6 +20,18 @@ async fn host(node: &Node, path: &str, config: Value) -> String {
 }
 
 impl Node {
+    /// Grants everybody what they need to call an open URL of a function, or of `?Qualifier=` what.
+    pub(super) async fn open(&self, function: &str, of: &str) {
+        let permission = json!({
+            "StatementId": "open",
+            "Action": "lambda:InvokeFunctionUrl",
+            "Principal": "*",
+            "FunctionUrlAuthType": "NONE",
+        });
+        let path = format!("/2015-03-31/functions/{function}/policy{of}");
+        self.call("POST", &path, permission.to_string()).await.ok(201);
+    }
+
     async fn at_host(&self, method: &str, host: &str, path: &str, body: impl Into<Body>) -> Got {
         let request = Request::builder().method(method).uri(path).header("host", host);
         self.send(request.header("content-type", "application/json").body(body.into()).unwrap()).await
@@ -33,7 +46,7 @@ impl Node {
 fn refused(got: &Got, status: u16, message: &str) {
     assert_eq!((got.status.as_u16(), got.json()), (status, json!({ "Message": message })));
     assert_eq!(got.header("x-amzn-requestid").map(str::len), Some(36));
-    assert_eq!(got.header("x-amzn-errortype"), None);
+    assert_eq!(got.header("x-amzn-errortype"), (status == 403).then_some("AccessDeniedException"));
 }
 
 #[tokio::test]
@@ -95,6 +108,8 @@ async fn an_alias_is_served_by_its_version_and_a_url_goes_with_what_it_belongs_t
     let alias = json!({ "Name": "live", "FunctionVersion": "1" }).to_string();
     node.call("POST", "/2015-03-31/functions/f/aliases", alias).await.ok(201);
     let live = host(&node, &format!("{CONFIG}?Qualifier=live"), json!({ "AuthType": "NONE" })).await;
+    refused(&node.at_host("GET", &live, "/", "").await, 403, "Forbidden");
+    node.open("f", "?Qualifier=live").await;
     assert_eq!(node.at_host("GET", &live, "/", "").await.status.as_u16(), 200);
     let seen = node.last_seen();
     assert_eq!((seen.function.version.as_str(), seen.invoked_arn.rsplit(':').next()), ("1", Some("live")));
@@ -104,6 +119,31 @@ async fn an_alias_is_served_by_its_version_and_a_url_goes_with_what_it_belongs_t
     assert_eq!(node.at_host("GET", &whole, "/", "").await.status.as_u16(), 200);
     node.call("DELETE", "/2015-03-31/functions/f", Body::empty()).await.ok(204);
     refused(&node.at_host("GET", &whole, "/", "").await, 403, "Forbidden");
+}
+
+#[tokio::test]
+async fn an_open_url_is_open_while_the_functions_policy_says_so() {
+    let (node, host) = node(json!({ "AuthType": "NONE" })).await;
+    node.at_host("GET", &host, "/", "").await.ok(200);
+    let policy = "/2015-03-31/functions/f/policy";
+    node.call("DELETE", &format!("{policy}/open"), Body::empty()).await.ok(204);
+    refused(&node.at_host("GET", &host, "/", "").await, 403, "Forbidden");
+    for (action, principal, auth_type) in [
+        ("lambda:InvokeFunctionUrl", "*", "AWS_IAM"),
+        ("lambda:InvokeFunctionUrl", "000000000000", "NONE"),
+        ("lambda:InvokeFunction", "*", ""),
+    ] {
+        let mut statement = json!({ "StatementId": "s", "Action": action, "Principal": principal });
+        if !auth_type.is_empty() {
+            statement["FunctionUrlAuthType"] = auth_type.into();
+        }
+        node.call("POST", policy, statement.to_string()).await.ok(201);
+        refused(&node.at_host("GET", &host, "/", "").await, 403, "Forbidden");
+        node.call("DELETE", &format!("{policy}/s"), Body::empty()).await.ok(204);
+    }
+    assert_eq!(node.invoker.seen.lock().unwrap().len(), 1);
+    node.open("f", "").await;
+    node.at_host("GET", &host, "/", "").await.ok(200);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Functions' URLs: a request whose host is a function's becomes an event, and what the function answers becomes the answer.
 //!
 //! ```text
-//! request ─► host ─► preflight? ─► signer, if it takes one ─► body ─► signature ─► event ─► invoker ─► answer ─► cors
+//! request ─► host ─► preflight? ─► signer, if it takes one ─► body ─► signature ─► may they? ─► event ─► invoker ─► answer ─► cors
 //! ```
 //!
 //! Nothing here knows a path: all of a URL's paths are its function's, and no path of the API's is reached by a URL's host.
@@ -34,7 +34,7 @@ use self::{
     refusal::Refusal,
 };
 use super::{
-    App,
+    App, authorize,
     gate::{self, Arrived, MAX_EVENT_LEN},
     invocations,
     streaming::{self, Beginning},
@@ -46,6 +46,7 @@ use crate::{
         model::{self, FunctionId, LATEST},
         urls::{FunctionUrl, UrlAuth, UrlMode},
     },
+    identity::Principal,
     invoke::Invocation,
     server::{Peer, Standing},
 };
@@ -127,6 +128,7 @@ impl Found {
         let Arrived { body, sha256, mut memory } = arrived.map_err(Refusal::Request)?;
         if let Some(claim) = &claim {
             claim.verify(&sha256).map_err(|_| Refusal::Forbidden)?;
+            self.authorize(app, Some(&claim.principal()))?;
         }
         if let Some(standing) = standing {
             standing.admit().await;
@@ -165,11 +167,24 @@ impl Found {
     /// Who signed, where somebody has to; their signature is still to be verified.
     fn claim(&self, app: &App, head: &Parts) -> Result<Option<Claim>, Refusal> {
         if self.url.auth == UrlAuth::Open {
-            return Ok(None);
+            // Before anything is read of who may not call it.
+            return self.authorize(app, None).map(|()| None);
         }
         // Whatever `auth` says of the API: who made this URL wanted signatures.
         let claim = app.authenticator.identify_signer(head, Utc::now()).map_err(|_| Refusal::Forbidden)?;
         if claim.region == self.id.region { Ok(Some(claim)) } else { Err(Refusal::Forbidden) }
+    }
+
+    /// Whether the policies let them: of who signed, and of what the URL belongs to.
+    fn authorize(&self, app: &App, principal: Option<&Principal>) -> Result<(), Refusal> {
+        let allowed = authorize::authorize_url(app, principal, &self.arn(app), self.url.auth.name());
+        allowed.map_err(|_| Refusal::Forbidden)
+    }
+
+    /// Of the function, or of the alias of it.
+    fn arn(&self, app: &App) -> String {
+        let arn = model::arn(&self.id, &app.account_id);
+        if self.qualifier == LATEST { arn } else { format!("{arn}:{}", self.qualifier) }
     }
 
     fn invocation(
@@ -183,12 +198,10 @@ impl Found {
         let function = app.functions.view().serving(&self.id, &self.qualifier, roll);
         let function = function.ok_or(Refusal::Forbidden)?;
         invocations::serves(&function.config).map_err(|_| Refusal::Failed)?;
-        let arn = model::arn(&self.id, &app.account_id);
-        let invoked_arn = if self.qualifier == LATEST { arn } else { format!("{arn}:{}", self.qualifier) };
         Ok(Invocation {
             function: function.config,
             code: function.code,
-            invoked_arn,
+            invoked_arn: self.arn(app),
             payload,
             client_context: None,
             trace_id,

@@ -3,7 +3,7 @@
 
 use axum::{
     Json,
-    http::{StatusCode, header::RETRY_AFTER},
+    http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -13,6 +13,9 @@ use crate::{
     api::{ApiError, gate::MAX_EVENT_LEN},
     invoke::InvokeError,
 };
+
+/// Header that names the error, where AWS has one: of who may not call.
+const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
 /// What a throttled client is told to wait, in seconds.
 const RETRY_AFTER_S: u32 = 1;
@@ -60,7 +63,7 @@ impl From<TooLong> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let throttled = matches!(self, Self::Throttled);
+        let (throttled, forbidden) = (matches!(self, Self::Throttled), matches!(self, Self::Forbidden));
         let (status, message) = match self {
             Self::Forbidden => (StatusCode::FORBIDDEN, "Forbidden".into()),
             Self::Failed => (StatusCode::BAD_GATEWAY, "Internal Server Error".into()),
@@ -69,6 +72,9 @@ impl IntoResponse for Refusal {
             Self::Request(error) => error.said(),
         };
         let mut response = (status, Json(json!({ "Message": message }))).into_response();
+        if forbidden {
+            response.headers_mut().insert(ERROR_TYPE, HeaderValue::from_static("AccessDeniedException"));
+        }
         if throttled {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
         }
