@@ -323,7 +323,7 @@ pub(crate) fn zip_of(folder: &str) -> Value {
     json!([{ "name": "app.py", "file": tests_folder().join("functions").join(folder).join("app.py") }])
 }
 
-fn unique_name() -> String {
+pub(crate) fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("it-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -33,6 +33,7 @@ mod refusals;
 mod restore_hooks;
 mod runtime_snapshots;
 mod runtimes;
+mod sdks;
 mod sight;
 mod snapshots;
 mod snapstart;

