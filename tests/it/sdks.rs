@@ -223,5 +223,8 @@ fn a_function_lives_and_dies_by_the_sdk_for_javascript() {
     let steps = String::from_utf8_lossy(&output.stdout).into_owned();
     let problem = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "after {steps}: {problem}");
-    assert_eq!(steps.lines().collect::<Vec<_>>(), ["create", "invoke", "stream", "publish", "change", "delete"]);
+    assert_eq!(
+        steps.lines().collect::<Vec<_>>(),
+        ["create", "invoke", "stream", "publish", "change", "delete"]
+    );
 }

@@ -1,4 +1,4 @@
-//! Create to first answer, warm invocations at concurrency 1 and 8, and what the agent spends on one.
+//! Create to first answer, warm invocations at concurrency 1 and 8, reads of a configuration, and what the agent spends on one of them.
 
 use std::{fs, time::Instant};
 
@@ -15,6 +15,8 @@ const EVENT: &str = r#"{"key":"value"}"#;
 const TIMEOUT_S: u32 = 60;
 /// Callers of the concurrent figure.
 const CALLERS: usize = 8;
+/// Reads of a configuration: none starts anything, so that they cost little.
+const READS: u32 = 300;
 
 /// Creates the function and calls it cold, some times over, then warm, and deletes it: what comes next finds no idle
 /// sandboxes.
@@ -29,17 +31,25 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
         }
     }
     let mut figures = vec![Figure::new("create_to_first_answer", "ms", first_answers)];
-    let agent = agent_pid()?;
-    let cpu_before = cpu_ns(agent)?;
-    let warm = (0..plan.warm_invokes).map(|_| invoke_us(&caller)).collect::<Result<Vec<_>>>()?;
-    let cpu_us = (cpu_ns(agent)? - cpu_before) as f64 / 1e3 / f64::from(plan.warm_invokes);
+    let (warm, cpu_us) = with_agents_cpu(plan.warm_invokes, || invoke_us(&caller))?;
     figures.push(Figure::new("warm_invoke_c1", "us", warm));
     figures.push(Figure::new("agent_cpu_per_warm_invoke", "us", vec![cpu_us]));
+    let (reads, cpu_us) = with_agents_cpu(READS, || caller.read_us(FUNCTION))?;
+    figures.push(Figure::new("read_c1", "us", reads));
+    figures.push(Figure::new("agent_cpu_per_read", "us", vec![cpu_us]));
     if plan.warm_invokes_by_eight > 0 {
         figures.push(Figure::new("warm_invoke_c8", "us", by_eight(plan)?));
     }
     caller.delete(FUNCTION)?;
     Ok(figures)
+}
+
+/// The samples of so many calls, and the agent's processor time for each, µs.
+fn with_agents_cpu(times: u32, call: impl Fn() -> Result<f64>) -> Result<(Vec<f64>, f64)> {
+    let agent = agent_pid()?;
+    let before = cpu_ns(agent)?;
+    let samples = (0..times).map(|_| call()).collect::<Result<Vec<_>>>()?;
+    Ok((samples, (cpu_ns(agent)? - before) as f64 / 1e3 / f64::from(times)))
 }
 
 fn create_and_call(plan: &Plan, caller: &Caller) -> Result<f64> {

@@ -118,6 +118,14 @@ impl Caller {
         Ok(Answer { first_byte_us, whole_us, timing, failed: header("x-amz-function-error").is_some() })
     }
 
+    /// Reads a function's configuration; µs.
+    pub(crate) fn read_us(&self, name: &str) -> Result<f64> {
+        let url = self.url(name, "configuration", None);
+        let started = Instant::now();
+        self.http.get(url).call()?.body_mut().read_to_vec().context("read the configuration")?;
+        Ok(micros(started))
+    }
+
     /// What the node says of its chunks.
     pub(crate) fn chunks(&self) -> Result<Value> {
         let text = self.http.get(format!("{}{CHUNKS}", self.endpoint)).call()?.body_mut().read_to_string()?;
