@@ -17,11 +17,13 @@ use axum::{
 };
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{ApiError, App, authorize, names::Caller};
-use crate::server::Standing;
+use crate::{
+    auth::{Payload, PayloadRead},
+    server::Standing,
+};
 
 /// Longest event: Lambda's 6 MB.
 pub(crate) const MAX_EVENT_LEN: usize = guest_protocol::MAX_BODY_LEN;
@@ -100,8 +102,9 @@ async fn admit(app: &App, request: Request, request_id: String) -> Result<(Reque
     let (mut head, body) = request.into_parts();
     let claim = app.authenticator.identify(&head, chrono::Utc::now())?;
     let (limit, operation) = body_limit(&head);
-    let Arrived { body, sha256, memory } = receive(&app.body_budget, body, limit, operation).await?;
-    claim.verify(&sha256)?;
+    let payload = claim.payload(&head.headers)?;
+    let Arrived { body, read, memory } = receive(&app.body_budget, body, payload, (limit, operation)).await?;
+    claim.verify(&read)?;
     let principal = claim.principal();
     let caller = Caller { account_id: app.account_id.clone(), region: claim.region };
     authorize::authorize(app, &principal, &caller, (&mut head, &body)).await?;
@@ -113,8 +116,8 @@ async fn admit(app: &App, request: Request, request_id: String) -> Result<(Reque
 pub(super) struct Arrived {
     /// It.
     pub(super) body: Bytes,
-    /// Its hash.
-    pub(super) sha256: [u8; 32],
+    /// What its signature is verified by.
+    pub(super) read: PayloadRead,
     /// What it has of the budget, until this is dropped.
     pub(super) memory: Memory,
 }
@@ -126,15 +129,15 @@ pub(super) struct Arrived {
 pub(super) async fn receive(
     budget: &Arc<Semaphore>,
     body: Body,
-    limit: usize,
-    operation: &str,
+    payload: Payload,
+    (limit, operation): (usize, &str),
 ) -> Result<Arrived, ApiError> {
     let announced = body.size_hint().upper().and_then(|len| usize::try_from(len).ok());
     let room = announced.unwrap_or(limit).min(limit);
     let reading = async {
         let mut memory = Memory::reserve(budget, room).await?;
-        let (body, sha256) = read(body, &mut memory, limit, operation).await?;
-        Ok(Arrived { body, sha256, memory })
+        let (body, read) = read(body, payload, &mut memory, (limit, operation)).await?;
+        Ok(Arrived { body, read, memory })
     };
     tokio::time::timeout(patience(room), reading).await.map_err(|_| ApiError::body_timeout())?
 }
@@ -205,36 +208,50 @@ async fn acquire(budget: &Arc<Semaphore>, kib: u32) -> Result<OwnedSemaphorePerm
     }
 }
 
-/// Reads a body to its end, hashing as it arrives.
+/// Reads a body to its end, and what its signature is over as it arrives.
 async fn read(
     mut body: Body,
+    mut payload: Payload,
     memory: &mut Memory,
-    limit: usize,
-    operation: &str,
-) -> Result<(Bytes, [u8; 32]), ApiError> {
+    (limit, operation): (usize, &str),
+) -> Result<(Bytes, PayloadRead), ApiError> {
     let mut bytes = BytesMut::new();
-    let mut hash = Sha256::new();
     let mut discarded = 0;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| ApiError::body_broken())?.into_data() else { continue };
-        if discarded > 0 || bytes.len() + data.len() > limit {
+        if discarded > 0 || !keep(&data, &mut payload, &mut bytes, memory, limit).await? {
             discarded += data.len();
             bytes = BytesMut::new();
             if discarded > MAX_DISCARDED_LEN {
                 break;
             }
-            continue;
         }
-        hash.update(&data);
-        if bytes.capacity() - bytes.len() < data.len() {
-            memory.grow(bytes.len() + data.len()).await?;
-            bytes.reserve(memory.len - bytes.len());
-        }
-        bytes.extend_from_slice(&data);
     }
     if discarded > 0 {
         Err(ApiError::too_large(limit, operation))
     } else {
-        Ok((bytes.freeze(), hash.finalize().into()))
+        Ok((bytes.freeze(), payload.finish()?))
     }
+}
+
+/// Adds what has arrived of a body to it; false: it is too long.
+async fn keep(
+    arrived: &[u8],
+    payload: &mut Payload,
+    bytes: &mut BytesMut,
+    memory: &mut Memory,
+    limit: usize,
+) -> Result<bool, ApiError> {
+    let mut rest = arrived;
+    while let Some(data) = payload.next(&mut rest)? {
+        if bytes.len() + data.len() > limit {
+            return Ok(false);
+        }
+        if bytes.capacity() - bytes.len() < data.len() {
+            memory.grow(bytes.len() + data.len()).await?;
+            bytes.reserve(memory.len - bytes.len());
+        }
+        bytes.extend_from_slice(data);
+    }
+    Ok(true)
 }

@@ -1,10 +1,13 @@
 //! Who sent a request: AWS Signature Version 4, in the Authorization header or in the query.
 //!
 //! In two steps, so that nobody without a key makes the node read a large body: [`Authenticator::identify`] judges
-//! everything but the signature before the body is read, [`Claim::verify`] the signature when the body's hash is known.
+//! everything but the signature before the body is read, [`Claim::verify`] the signature when the body's hash is known. Of a body
+//! in chunks ([`chunked`]) the request's signature is verified before, and each chunk's behind it.
 //! Pure but for the clock, which the caller passes in. Called by `api::gate`.
 
 mod canonical;
+mod chunked;
+mod payload;
 mod scope;
 #[cfg(test)]
 mod tests;
@@ -16,7 +19,11 @@ use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-use self::scope::{ALGORITHM, Credential, Fields};
+pub(crate) use self::payload::{Payload, PayloadRead};
+use self::{
+    chunked::{ChunkSigner, Chunked, Trailer},
+    scope::{ALGORITHM, Credential, Fields},
+};
 use crate::{
     api::ApiError,
     code::hex,
@@ -33,6 +40,13 @@ const MAX_EXPIRES_S: i64 = 604_800;
 const DATE_FORMAT: &str = "%Y%m%dT%H%M%SZ";
 const CONTENT_SHA256: &str = "x-amz-content-sha256";
 const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
+const SECURITY_TOKEN: &str = "x-amz-security-token";
+
+/// How the payloads that come in chunks begin, and the three that there are.
+const STREAMING: &str = "STREAMING-";
+const CHUNKS: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
+const CHUNKS_AND_TRAILER: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER";
+const UNSIGNED_CHUNKS_AND_TRAILER: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
 
 /// Judges requests.
 pub(crate) struct Authenticator {
@@ -106,6 +120,10 @@ impl Authenticator {
         let credential = Credential::parse(&fields.credential)?;
         let (secret, principal) =
             self.key(&credential.access_key_id).ok_or_else(ApiError::unrecognized_client)?;
+        // A node gives no temporary credentials: a token says nothing that it could know.
+        if fields.has_token || head.headers.contains_key(SECURITY_TOKEN) {
+            return Err(ApiError::unrecognized_client());
+        }
         let date = fields.date(&head.headers)?;
         check_time(&date, fields.expires_s, now)?;
         credential.check(&date)?;
@@ -157,25 +175,61 @@ impl Claim {
         self.signed.as_ref().map_or(Principal::Administrator, |signed| signed.principal.clone())
     }
 
-    /// Verifies the signature over the head and a body with this hash.
+    /// How the body is to be read. If it is in chunks, the request's signature is verified here.
+    ///
+    /// # Errors
+    /// InvalidSignatureException, and headers that do not say what they have to of chunks.
+    pub(crate) fn payload(&self, headers: &HeaderMap) -> Result<Payload, ApiError> {
+        let Some(signed) = &self.signed else { return Ok(Payload::whole()) };
+        let Some(declared) = signed.declared_payload.as_deref().filter(|text| text.starts_with(STREAMING))
+        else {
+            return Ok(Payload::whole());
+        };
+        let signer = ChunkSigner {
+            date: signed.date.clone(),
+            scope: signed.scope.clone(),
+            signing_key: signed.signing_key.clone(),
+            last: hex(&signed.signature),
+        };
+        signed.verify(declared)?;
+        let chunked = match declared {
+            CHUNKS => Chunked::new(headers, Some(signer), Trailer::None),
+            CHUNKS_AND_TRAILER => Chunked::new(headers, Some(signer), Trailer::Announced),
+            UNSIGNED_CHUNKS_AND_TRAILER => Chunked::new(headers, None, Trailer::Announced),
+            _ => {
+                return Err(ApiError::invalid_content(format!(
+                    "X-Amz-Content-Sha256 is not supported: {declared}"
+                )));
+            }
+        };
+        chunked.map(|chunked| Payload::Chunked(Box::new(chunked)))
+    }
+
+    /// Verifies the signature over the head and the body that was read.
     ///
     /// # Errors
     /// InvalidSignatureException.
-    pub(crate) fn verify(&self, body_sha256: &[u8; 32]) -> Result<(), ApiError> {
+    pub(crate) fn verify(&self, read: &PayloadRead) -> Result<(), ApiError> {
         let Some(signed) = &self.signed else { return Ok(()) };
-        let actual = hex(body_sha256);
-        let payload = match signed.declared_payload.as_deref() {
-            Some(UNSIGNED_PAYLOAD) => UNSIGNED_PAYLOAD,
-            Some(declared) if declared != actual => return Err(ApiError::wrong_signature()),
-            _ => actual.as_str(),
-        };
-        let request = format!("{}\n{payload}", signed.head);
+        let PayloadRead::Whole(sha256) = read else { return Ok(()) };
+        let actual = hex(sha256);
+        match signed.declared_payload.as_deref() {
+            Some(UNSIGNED_PAYLOAD) => signed.verify(UNSIGNED_PAYLOAD),
+            Some(declared) if declared != actual => Err(ApiError::wrong_signature()),
+            _ => signed.verify(&actual),
+        }
+    }
+}
+
+impl Signed {
+    /// Verifies the signature over the head and what it is to say of the payload. Compares in constant time.
+    fn verify(&self, payload: &str) -> Result<(), ApiError> {
+        let request = format!("{}\n{payload}", self.head);
         let string_to_sign =
-            format!("{ALGORITHM}\n{}\n{}\n{}", signed.date, signed.scope, hex(&Sha256::digest(request)));
-        // Compares in constant time.
-        mac(signed.signing_key.expose())
+            format!("{ALGORITHM}\n{}\n{}\n{}", self.date, self.scope, hex(&Sha256::digest(request)));
+        mac(self.signing_key.expose())
             .chain_update(string_to_sign)
-            .verify_slice(&signed.signature)
+            .verify_slice(&self.signature)
             .map_err(|_| ApiError::wrong_signature())
     }
 }
@@ -188,14 +242,15 @@ fn check_time(date: &str, expires_s: Option<i64>, now: DateTime<Utc>) -> Result<
     };
     let signed_at = signed_at.and_utc();
     let text = |time: DateTime<Utc>| time.format(DATE_FORMAT).to_string();
-    let until = match expires_s {
-        None => signed_at + MAX_SKEW,
-        Some(seconds) if (1..=MAX_EXPIRES_S).contains(&seconds) => signed_at + TimeDelta::seconds(seconds),
+    let life = match expires_s {
+        None => MAX_SKEW,
+        Some(seconds) if (1..=MAX_EXPIRES_S).contains(&seconds) => TimeDelta::seconds(seconds),
         Some(_) => return Err(ApiError::incomplete_signature("X-Amz-Expires must be between 1 and 604800")),
     };
-    if now > until {
-        let (now, earliest) = (text(now), text(now - MAX_SKEW));
-        let message = format!("Signature expired: {date} is now earlier than {earliest} ({now} - 5 min.)");
+    if now > signed_at + life {
+        let (now, earliest) = (text(now), text(now - life));
+        let ago = expires_s.map_or_else(|| "5 min".to_owned(), |seconds| format!("{seconds} sec"));
+        let message = format!("Signature expired: {date} is now earlier than {earliest} ({now} - {ago}.)");
         return Err(ApiError::signature_time(message));
     }
     if signed_at > now + MAX_SKEW {

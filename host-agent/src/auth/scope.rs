@@ -28,6 +28,8 @@ pub(super) struct Fields {
     pub(super) query_date: Option<String>,
     /// Life of a presigned query.
     pub(super) expires_s: Option<i64>,
+    /// Whether a presigned query has the token of a session.
+    pub(super) has_token: bool,
 }
 
 impl Fields {
@@ -101,6 +103,7 @@ impl Fields {
                 "X-Amz-SignedHeaders" => fields.signed_headers = signed_headers(&value),
                 "X-Amz-Signature" => fields.signature = value,
                 "X-Amz-Date" => fields.query_date = Some(value),
+                "X-Amz-Security-Token" => fields.has_token = true,
                 "X-Amz-Expires" => fields.expires_s = Some(value.parse().unwrap_or(0)),
                 _ => {}
             }

@@ -31,13 +31,15 @@ struct Sent {
     uri: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    /// Whether the body is what stands for a payload that comes otherwise.
+    is_precomputed: bool,
 }
 
 impl Sent {
     fn new(method: &str, path: &str, body: &[u8]) -> Self {
         let headers = vec![("host".into(), "127.0.0.1:9000".into())];
         let uri = format!("http://127.0.0.1:9000{path}");
-        Self { method: method.into(), uri, headers, body: body.into() }
+        Self { method: method.into(), uri, headers, body: body.into(), is_precomputed: false }
     }
 
     fn signed(mut self, when: DateTime<Utc>, key: &str, secret: &str, region: &str, in_query: bool) -> Self {
@@ -57,8 +59,11 @@ impl Sent {
             .unwrap()
             .into();
         let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let request =
-            SignableRequest::new(&self.method, &self.uri, headers, SignableBody::Bytes(&self.body)).unwrap();
+        let body = match std::str::from_utf8(&self.body) {
+            Ok(text) if self.is_precomputed => SignableBody::Precomputed(text.into()),
+            _ => SignableBody::Bytes(&self.body),
+        };
+        let request = SignableRequest::new(&self.method, &self.uri, headers, body).unwrap();
         let (instructions, _) = sign(request, &params).unwrap().into_parts();
         let (added, query) = instructions.into_parts();
         for header in added {
@@ -82,10 +87,26 @@ impl Sent {
     /// The region that the request is accepted for, or the error's name.
     fn judged(&self, mode: AuthMode, now: DateTime<Utc>) -> Result<String, &'static str> {
         let claim = authenticator(mode).identify(&self.parts(), now).map_err(|error| error.name())?;
-        claim.verify(&Sha256::digest(&self.body).into()).map_err(|error| error.name())?;
+        read(&claim, &self.parts().headers, &[&self.body]).map_err(|error| error.name())?;
         Ok(claim.region)
     }
 }
+
+/// Reads and verifies a body that arrives in these pieces; its decoded bytes.
+fn read(claim: &Claim, headers: &HeaderMap, pieces: &[&[u8]]) -> Result<Vec<u8>, ApiError> {
+    let mut payload = claim.payload(headers)?;
+    let mut body = Vec::new();
+    for piece in pieces {
+        let mut rest = *piece;
+        while let Some(data) = payload.next(&mut rest)? {
+            body.extend_from_slice(data);
+        }
+    }
+    claim.verify(&payload.finish()?).map(|()| body)
+}
+
+mod streaming;
+mod suite;
 
 use percent_encoding::utf8_percent_encode;
 
@@ -171,6 +192,47 @@ fn a_signature_is_good_for_five_minutes_either_way() {
         assert_eq!(judged.is_ok(), taken, "{now}");
         assert!(taken || judged == Err("InvalidSignatureException"));
     }
+    let said = |now: &str| {
+        let parts = good().parts();
+        authenticator(AuthMode::Required).identify(&parts, at(now)).unwrap_err().message().to_owned()
+    };
+    assert_eq!(
+        said("20261123T121500Z"),
+        "Signature expired: 20261123T120000Z is now earlier than 20261123T121000Z (20261123T121500Z - 5 min.)"
+    );
+    assert_eq!(
+        said("20261123T114500Z"),
+        "Signature not yet current: 20261123T120000Z is still later than 20261123T115000Z (20261123T114500Z + 5 min.)"
+    );
+}
+
+/// A node gives no temporary credentials.
+#[test]
+fn the_token_of_a_session_is_refused() {
+    for in_query in [false, true] {
+        let mut sent = Sent::new("GET", "/", b"");
+        if in_query {
+            sent.uri += "?X-Amz-Security-Token=token";
+        } else {
+            sent.headers.push((SECURITY_TOKEN.into(), "token".into()));
+        }
+        let sent = sent.signed(at(NOW), KEY, SECRET, "us-east-1", in_query);
+        assert_eq!(sent.judged(AuthMode::Required, at(NOW)), Err("UnrecognizedClientException"));
+        assert_eq!(sent.judged(AuthMode::Optional, at(NOW)), Err("UnrecognizedClientException"));
+    }
+}
+
+#[test]
+fn a_presigned_url_lives_for_a_week_at_most() {
+    let presigned = |expires: &str| {
+        let sent = Sent::new("GET", "/", b"").signed(at(NOW), KEY, SECRET, "us-east-1", true);
+        let uri = sent.uri.replace("X-Amz-Expires=900", &format!("X-Amz-Expires={expires}"));
+        Sent { uri, ..sent }.judged(AuthMode::Required, at(NOW))
+    };
+    for wrong in ["0", "-1", "604801", "x", "99999999999999999999"] {
+        assert_eq!(presigned(wrong), Err("IncompleteSignatureException"), "{wrong}");
+    }
+    assert_eq!(presigned("604800"), Err("InvalidSignatureException"), "the signature is over it");
 }
 
 #[test]

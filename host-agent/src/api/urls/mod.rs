@@ -40,7 +40,7 @@ use super::{
     streaming::{self, Beginning},
 };
 use crate::{
-    auth::Claim,
+    auth::{Claim, Payload},
     functions::{
         attached::Attached,
         model::{self, FunctionId, LATEST},
@@ -124,10 +124,15 @@ impl Found {
         let source =
             head.extensions.remove::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
         let claim = self.claim(app, &head)?;
-        let arrived = gate::receive(&app.url_budget, body, MAX_EVENT_LEN, "InvokeFunction").await;
-        let Arrived { body, sha256, mut memory } = arrived.map_err(Refusal::Request)?;
+        let payload =
+            claim.as_ref().map_or_else(|| Ok(Payload::whole()), |claim| claim.payload(&head.headers));
+        let payload = payload.map_err(|_| Refusal::Forbidden)?;
+        let bounds = (MAX_EVENT_LEN, "InvokeFunction");
+        let arrived = gate::receive(&app.url_budget, body, payload, bounds).await;
+        let Arrived { body, read, mut memory } = arrived.map_err(Refusal::Request)?;
+        read.tell(&mut head.headers);
         if let Some(claim) = &claim {
-            claim.verify(&sha256).map_err(|_| Refusal::Forbidden)?;
+            claim.verify(&read).map_err(|_| Refusal::Forbidden)?;
             self.authorize(app, Some(&claim.principal()))?;
         }
         if let Some(standing) = standing {
