@@ -1,26 +1,95 @@
 //! The lines that the platform itself writes into a function's log, byte for byte as Lambda's, because users grep and
-//! parse them. Pure.
+//! parse them: text here, JSON documents in `json`. Pure.
+
+mod json;
+
+use std::time::Duration;
 
 use guest_protocol::{
-    FunctionError, GateReport, InitFailure, Outcome, RestoreFailure, StepOutcome, timed_out_message,
+    FunctionError, GateReport, InitFailure, InitializationType, LogFormat, Outcome, RestoreFailure, Start,
+    StepOutcome, timed_out_message,
 };
 
 use crate::gate;
 use crate::lifecycle::{Finished, InitStatus, Micros, Restored};
 
+/// What the platform has to say.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// The init begins.
+    InitStart,
+    /// The init has ended, after so many µs.
+    InitDone(Micros),
+    /// The init has failed.
+    InitFailed(&'a InitFailure, InitStatus),
+    /// A clone is unique and is being restored.
+    RestoreStart,
+    /// A clone is restored, after so many µs.
+    RestoreDone(Micros),
+    /// A clone could not be restored.
+    RestoreFailed(&'a RestoreFailure),
+    /// Why an executable in `restore.d` was the end of a clone.
+    HookFailed(&'a str),
+    /// An invocation with this id begins.
+    Start(&'a str),
+    /// An invocation has ended.
+    Finished(&'a Finished, Memory),
+}
+
+impl Event<'_> {
+    /// Its lines in the log of the function that `start` names, `now` after the Unix epoch; none when the function's
+    /// settings want none.
+    #[must_use]
+    pub fn lines(&self, start: &Start, now: Duration) -> Option<String> {
+        let at = timestamp(now);
+        match start.log_format {
+            LogFormat::Text => self.text(start, &at),
+            LogFormat::Json(level) => json::lines(self, start, level, &at),
+        }
+    }
+
+    fn text(&self, start: &Start, now: &str) -> Option<String> {
+        let line = match self {
+            Self::InitStart => init_start(&start.runtime, &start.region),
+            Self::InitDone(_) if start.initialization_type == InitializationType::OnDemand => return None,
+            Self::InitDone(duration_us) => init_report_of_snapshot(*duration_us),
+            Self::InitFailed(failure, status) => init_report(failure, *status),
+            Self::RestoreStart => restore_start(&start.runtime, &start.region),
+            Self::RestoreDone(duration_us) => restore_report(*duration_us),
+            Self::RestoreFailed(failure) => restore_report_of_failure(failure),
+            // Lambda has no such executables and no such line: without it a function whose hook fails is only slow.
+            Self::HookFailed(reason) => format!("RESTORE_HOOKS Status: error\tReason: {reason}\n"),
+            Self::Start(request_id) => {
+                format!("START RequestId: {request_id} Version: {}\n", start.function_version)
+            }
+            Self::Finished(finished, memory) => {
+                cause(finished, now).unwrap_or_default() + &end_and_report(finished, *memory)
+            }
+        };
+        Some(line)
+    }
+}
+
 /// `INIT_START …`: with the runtime that this is, whatever the function's variables say.
-#[must_use]
-pub fn init_start(runtime: &str, region: &str) -> String {
+fn init_start(runtime: &str, region: &str) -> String {
     format!("INIT_START {}", runtime_version(runtime, region))
 }
 
 /// `RESTORE_START …`.
-#[must_use]
-pub fn restore_start(runtime: &str, region: &str) -> String {
+fn restore_start(runtime: &str, region: &str) -> String {
     format!("RESTORE_START {}", runtime_version(runtime, region))
 }
 
 fn runtime_version(runtime: &str, region: &str) -> String {
+    let (version, arn) = (version(runtime), version_arn(region));
+    format!("Runtime Version: {version}\tRuntime Version ARN: {arn}\n")
+}
+
+fn version_arn(region: &str) -> String {
+    format!("arn:aws:lambda:{region}::runtime:tinderbox")
+}
+
+fn version(runtime: &str) -> String {
     // `python3.13` → `python:3.13.v1`, `nodejs20.x` → `nodejs:20.v1`.
     let runtime = runtime.strip_suffix(".x").unwrap_or(runtime);
     let version_at = runtime.find(|c: char| c.is_ascii_digit()).unwrap_or(runtime.len());
@@ -30,14 +99,11 @@ fn runtime_version(runtime: &str, region: &str) -> String {
     } else {
         format!("{name}:{version}")
     };
-    format!(
-        "Runtime Version: {runtime}.v1\tRuntime Version ARN: arn:aws:lambda:{region}::runtime:tinderbox\n"
-    )
+    format!("{runtime}.v1")
 }
 
 /// `INIT_REPORT …` of a failed init.
-#[must_use]
-pub fn init_report(failure: &InitFailure, status: InitStatus) -> String {
+fn init_report(failure: &InitFailure, status: InitStatus) -> String {
     let duration = milliseconds(failure.duration_us);
     match status {
         InitStatus::Timeout => {
@@ -51,20 +117,17 @@ pub fn init_report(failure: &InitFailure, status: InitStatus) -> String {
 }
 
 /// `INIT_REPORT …` of an init that ends in a snapshot: no REPORT will tell of it.
-#[must_use]
-pub fn init_report_of_snapshot(duration_us: Micros) -> String {
+fn init_report_of_snapshot(duration_us: Micros) -> String {
     format!("INIT_REPORT Init Duration: {} ms\n", milliseconds(duration_us))
 }
 
 /// `RESTORE_REPORT …`.
-#[must_use]
-pub fn restore_report(duration_us: Micros) -> String {
+fn restore_report(duration_us: Micros) -> String {
     format!("RESTORE_REPORT Restore Duration: {} ms\n", milliseconds(duration_us))
 }
 
 /// `RESTORE_REPORT …` of a failed restore.
-#[must_use]
-pub fn restore_report_of_failure(failure: &RestoreFailure) -> String {
+fn restore_report_of_failure(failure: &RestoreFailure) -> String {
     let duration = milliseconds(failure.duration_us);
     let status = if failure.timed_out {
         "timeout".to_owned()
@@ -74,27 +137,19 @@ pub fn restore_report_of_failure(failure: &RestoreFailure) -> String {
     format!("RESTORE_REPORT Restore Duration: {duration} ms\tStatus: {status}\n")
 }
 
-/// Why an executable in `restore.d` was the end of this clone; `None` when it was something else. Lambda has no such
-/// executables and no such line: without it a function whose hook fails is only slow.
+/// Why an executable in `restore.d` was the end of this clone; `None` when it was something else.
 #[must_use]
-pub fn failed_restore_d(report: &GateReport) -> Option<String> {
+pub fn failed_restore_d(report: &GateReport) -> Option<&str> {
     report.steps.iter().find_map(|step| match &step.outcome {
         StepOutcome::Failed(reason) if step.name == gate::HOOKS => {
-            Some(format!("RESTORE_HOOKS Status: error\tReason: {reason}\n"))
+            Some(reason.as_str())
         }
         _ => None,
     })
 }
 
-/// `START …`.
-#[must_use]
-pub fn start(request_id: &str, function_version: &str) -> String {
-    format!("START RequestId: {request_id} Version: {function_version}\n")
-}
-
 /// What stands before END when the platform ended the invocation; `now` is RFC 3339 with milliseconds.
-#[must_use]
-pub fn cause(finished: &Finished, now: &str) -> Option<String> {
+fn cause(finished: &Finished, now: &str) -> Option<String> {
     let id = &finished.request_id;
     match &finished.outcome {
         Outcome::Succeeded | Outcome::Failed(_) => None,
@@ -103,21 +158,25 @@ pub fn cause(finished: &Finished, now: &str) -> Option<String> {
     }
 }
 
-/// `END …` and `REPORT …`.
-#[must_use]
-pub fn end_and_report(finished: &Finished, memory: Memory) -> String {
-    let id = &finished.request_id;
-    let timed_out = finished.outcome == Outcome::TimedOut;
-    // A function that runs out of time is billed and reported for the time that it had.
+/// What an invocation took and what of that is billed, with what came before it, µs. One that runs out of time is
+/// billed and reported for the time that it had.
+fn durations(finished: &Finished) -> (Micros, Micros) {
     let limit_us = Micros::from(finished.timeout_ms) * 1000;
-    let duration_us = if timed_out { limit_us } else { finished.duration_us };
+    let duration_us = if finished.outcome == Outcome::TimedOut { limit_us } else { finished.duration_us };
     let before_us =
         finished.init_us.unwrap_or(0) + finished.restored.map_or(0, |restored| restored.billed_us);
+    (duration_us, duration_us + before_us)
+}
+
+/// `END …` and `REPORT …`.
+fn end_and_report(finished: &Finished, memory: Memory) -> String {
+    let id = &finished.request_id;
+    let (duration_us, billed_us) = durations(finished);
     let mut line = format!(
         "END RequestId: {id}\nREPORT RequestId: {id}\tDuration: {} ms\tBilled Duration: {} ms\t\
          Memory Size: {} MB\tMax Memory Used: {} MB\t",
         milliseconds(duration_us),
-        (duration_us + before_us).div_ceil(1000),
+        billed_us.div_ceil(1000),
         memory.size_mib,
         memory.used_mib,
     );
@@ -169,8 +228,7 @@ fn error_message(error: &FunctionError) -> String {
 }
 
 /// A wall clock time as Lambda's log lines have it: `2026-01-31T23:59:59.123Z`.
-#[must_use]
-pub fn timestamp(since_unix_epoch: std::time::Duration) -> String {
+fn timestamp(since_unix_epoch: Duration) -> String {
     let seconds = since_unix_epoch.as_secs();
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_date(days);
@@ -197,8 +255,6 @@ fn civil_date(days_since_epoch: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use guest_protocol::Fate;
 
     use super::*;

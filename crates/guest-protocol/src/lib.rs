@@ -54,7 +54,8 @@ pub use errors::timed_out_message;
 pub use frame::{FrameError, FrameReader, encode};
 pub use message::{
     BodyChunk, CodeLayout, Fate, FunctionError, GuestMessage, Hello, HostMessage, InitFailure, InitReport,
-    InvocationReport, Invoke, LogChunk, LogSource, Outcome, ResponseHead, ResponseMode, Start,
+    InvocationReport, Invoke, LogChunk, LogFormat, LogSource, Outcome, ResponseHead, ResponseMode, Start,
+    SystemLogLevel,
 };
 
 pub use restore::{

@@ -113,6 +113,28 @@ pub struct Start {
     pub initialization_type: InitializationType,
     /// What the drive `code` holds.
     pub code: CodeLayout,
+    /// How the platform's own log lines look.
+    pub log_format: LogFormat,
+}
+
+/// How the platform's own log lines look, as the function's `LoggingConfig` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogFormat {
+    /// `START …`, `REPORT …`.
+    Text,
+    /// JSON documents (`platform.start`, `platform.report`), those of this level and above.
+    Json(SystemLogLevel),
+}
+
+/// Levels of the platform's log lines, the most talkative first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum SystemLogLevel {
+    /// Everything.
+    Debug,
+    /// The usual.
+    Info,
+    /// Failures alone.
+    Warn,
 }
 
 /// What is in the image of a function's code.

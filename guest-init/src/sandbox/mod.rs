@@ -68,8 +68,7 @@ pub async fn run<L: Launcher + Machine>(
         response: None,
         is_streaming: false,
     };
-    let version = platform_log::init_start(&sandbox.start.runtime, &sandbox.start.region);
-    sandbox.log(version).await?;
+    sandbox.log(platform_log::Event::InitStart).await?;
     sandbox.carry_out(actions).await?;
     sandbox.serve().await
 }
@@ -261,8 +260,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
                 Action::Kill => self.launcher.kill(),
                 Action::Deliver => self.deliver(),
                 Action::Begin { request_id } => {
-                    let line = platform_log::start(&request_id, &self.start.function_version);
-                    self.log(line).await?;
+                    self.log(platform_log::Event::Start(&request_id)).await?;
                 }
                 Action::InitDone(report) => self.init_done(report).await?,
                 Action::Freeze => self.freeze().await?,
@@ -271,7 +269,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
                 Action::RestoreFailed(failure) => self.restore_failed(failure).await?,
                 Action::InitFailed(failure, status) => {
                     self.flush().await;
-                    self.log(platform_log::init_report(&failure, status)).await?;
+                    self.log(platform_log::Event::InitFailed(&failure, status)).await?;
                     self.tell(GuestMessage::InitFailed(failure)).await?;
                 }
                 Action::SendResponse => self.send_response().await?,
@@ -322,11 +320,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
         self.response = None;
         self.is_streaming = false;
         let memory = Memory { size_mib: self.start.memory_mib, ..self.launcher.memory() };
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut lines =
-            platform_log::cause(&finished, &platform_log::timestamp(since_epoch)).unwrap_or_default();
-        lines.push_str(&platform_log::end_and_report(&finished, memory));
-        self.log(lines).await?;
+        self.log(platform_log::Event::Finished(&finished, memory)).await?;
         let report = InvocationReport {
             request_id: finished.request_id,
             outcome: finished.outcome,
@@ -348,8 +342,11 @@ impl<L: Launcher + Machine> Sandbox<L> {
         }
     }
 
-    async fn log(&self, line: String) -> Result<(), SandboxError> {
-        let chunk = LogChunk { source: LogSource::Platform, bytes: line.into_bytes() };
+    /// Says something in the function's log, if its settings let it.
+    async fn log(&self, event: platform_log::Event<'_>) -> Result<(), SandboxError> {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let Some(lines) = event.lines(&self.start, since_epoch) else { return Ok(()) };
+        let chunk = LogChunk { source: LogSource::Platform, bytes: lines.into_bytes() };
         self.tell(GuestMessage::Log(chunk)).await
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use guest_protocol::{GuestMessage, InitReport, InitializationType, RestoreFailure, RestoreReport, Unique};
+use guest_protocol::{GuestMessage, InitReport, RestoreFailure, RestoreReport, Unique};
 use tokio::time::Instant;
 
 use super::{Launcher, Sandbox, SandboxError};
@@ -47,14 +47,14 @@ impl<L: Launcher + Machine> Sandbox<L> {
         match passed.await {
             Ok(report) => self.tell(GuestMessage::Unique(report)).await?,
             Err(report) => {
-                if let Some(line) = platform_log::failed_restore_d(&report) {
-                    self.log(line).await?;
+                if let Some(reason) = platform_log::failed_restore_d(&report) {
+                    self.log(platform_log::Event::HookFailed(reason)).await?;
                 }
                 // What follows is the agent's: it destroys this guest.
                 return self.tell(GuestMessage::GateFailed(report)).await;
             }
         }
-        self.log(platform_log::restore_start(&self.start.runtime, &self.start.region)).await?;
+        self.log(platform_log::Event::RestoreStart).await?;
         let limit = Duration::from_millis(unique.restore_timeout_ms.into());
         let resume = Resume {
             at: self.micros(resumed),
@@ -87,21 +87,19 @@ impl<L: Launcher + Machine> Sandbox<L> {
 
     pub(super) async fn init_done(&mut self, report: InitReport) -> Result<(), SandboxError> {
         self.flush().await;
-        if self.start.initialization_type == InitializationType::SnapStart {
-            self.log(platform_log::init_report_of_snapshot(report.duration_us)).await?;
-        }
+        self.log(platform_log::Event::InitDone(report.duration_us)).await?;
         self.tell(GuestMessage::InitDone(report)).await
     }
 
     pub(super) async fn restore_done(&mut self, report: RestoreReport) -> Result<(), SandboxError> {
         self.flush().await;
-        self.log(platform_log::restore_report(report.duration_us)).await?;
+        self.log(platform_log::Event::RestoreDone(report.duration_us)).await?;
         self.tell(GuestMessage::RestoreDone(report)).await
     }
 
     pub(super) async fn restore_failed(&mut self, failure: RestoreFailure) -> Result<(), SandboxError> {
         self.flush().await;
-        self.log(platform_log::restore_report_of_failure(&failure)).await?;
+        self.log(platform_log::Event::RestoreFailed(&failure)).await?;
         self.tell(GuestMessage::RestoreFailed(failure)).await
     }
 

@@ -1,6 +1,6 @@
 //! Values that several tests need.
 
-use guest_protocol::{CodeLayout, InitializationType, Start};
+use guest_protocol::{CodeLayout, InitializationType, LogFormat, Start};
 
 /// A function's settings.
 pub(crate) fn start() -> Start {
@@ -22,5 +22,6 @@ pub(crate) fn start() -> Start {
         credentials: None,
         initialization_type: InitializationType::OnDemand,
         code: CodeLayout::Alone,
+        log_format: LogFormat::Text,
     }
 }

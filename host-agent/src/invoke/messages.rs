@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use guest_protocol::{
-    CodeLayout, Credentials, InitializationType, Invoke, ResponseMode, SEED_LEN, Seed, Start, Unique,
-    generation_counter,
+    CodeLayout, Credentials, InitializationType, Invoke, LogFormat, ResponseMode, SEED_LEN, Seed, Start,
+    SystemLogLevel, Unique, generation_counter,
 };
 
 use super::{CodeImage, Invocation, runtimes::Pair};
 use crate::{
-    functions::model::{FunctionConfig, FunctionId},
+    functions::model::{FunctionConfig, FunctionId, LoggingConfig},
     sandbox::{VersionKey, boot::Spec, machine, policy::Demand},
 };
 
@@ -166,7 +166,20 @@ pub(super) fn start(
         credentials: Some(no_credentials()),
         initialization_type,
         code: if function.layers.is_empty() { CodeLayout::Alone } else { CodeLayout::WithLayers },
+        log_format: log_format(&function.logging),
     }
+}
+
+/// How the platform's lines look.
+pub(super) fn log_format(logging: &LoggingConfig) -> LogFormat {
+    if logging.format != "JSON" {
+        return LogFormat::Text;
+    }
+    LogFormat::Json(match logging.system_level.as_deref() {
+        Some("DEBUG") => SystemLogLevel::Debug,
+        Some("WARN") => SystemLogLevel::Warn,
+        _ => SystemLogLevel::Info,
+    })
 }
 
 /// The event's head, as the guest is told.

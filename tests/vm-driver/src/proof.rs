@@ -14,8 +14,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use guest_protocol::{
-    CodeLayout, Credentials, GateReport, GuestMessage, HostMessage, InitializationType, PROTOCOL_VERSION,
-    Seed, Start, Unique, generation_counter,
+    CodeLayout, Credentials, GateReport, GuestMessage, HostMessage, InitializationType, LogFormat,
+    PROTOCOL_VERSION, Seed, Start, Unique, generation_counter,
 };
 use serde_json::Value;
 use vmm_api::{
@@ -299,6 +299,7 @@ fn start(subject: &Subject, kernel: Kernel) -> Result<Start> {
         credentials: Some(credentials()),
         initialization_type: InitializationType::SnapStart,
         code: CodeLayout::Alone,
+        log_format: LogFormat::Text,
     })
 }
 

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     BodyChunk, CodeLayout, Credentials, Fate, FreezeReport, FunctionError, GateReport, GateStep,
-    GuestMessage, HostMessage, InitializationType, InvocationReport, Invoke, LogChunk, LogSource, Outcome,
-    ResponseHead, ResponseMode, RestoreFailure, RestoreReport, ResumeHello, Seed, Start, StepOutcome, Unique,
+    GuestMessage, HostMessage, InitializationType, InvocationReport, Invoke, LogChunk, LogFormat, LogSource,
+    Outcome, ResponseHead, ResponseMode, RestoreFailure, RestoreReport, ResumeHello, Seed, Start, StepOutcome, Unique,
 };
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -131,6 +131,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
                 credentials: None,
                 initialization_type: InitializationType::SnapStart,
                 code: CodeLayout::Alone,
+                log_format: LogFormat::Text,
             })
         },
     );

@@ -16,7 +16,7 @@ use guest_init::runtime_api::{self, CredentialStore};
 use guest_init::sandbox::{self, Connections};
 use guest_protocol::{
     BodyChunk, CodeLayout, Credentials, FrameReader, GuestMessage, HostMessage, InitializationType,
-    InvocationReport, Invoke, MAX_CHUNK_LEN, ResponseMode, Seed, Start, Unique, encode,
+    InvocationReport, Invoke, LogFormat, MAX_CHUNK_LEN, ResponseMode, Seed, Start, Unique, encode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream, unix};
@@ -354,5 +354,6 @@ fn start() -> Start {
         credentials: None,
         initialization_type: InitializationType::OnDemand,
         code: CodeLayout::Alone,
+        log_format: LogFormat::Text,
     }
 }
