@@ -141,9 +141,7 @@ fn restore_report_of_failure(failure: &RestoreFailure) -> String {
 #[must_use]
 pub fn failed_restore_d(report: &GateReport) -> Option<&str> {
     report.steps.iter().find_map(|step| match &step.outcome {
-        StepOutcome::Failed(reason) if step.name == gate::HOOKS => {
-            Some(reason.as_str())
-        }
+        StepOutcome::Failed(reason) if step.name == gate::HOOKS => Some(reason.as_str()),
         _ => None,
     })
 }

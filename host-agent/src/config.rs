@@ -5,6 +5,7 @@
 mod chunks;
 mod events;
 mod function_urls;
+mod logs;
 mod network;
 
 use std::{
@@ -21,11 +22,13 @@ pub(crate) use chunks::PeerAddress;
 pub(crate) use chunks::{Bucket, Certificates, Chunks, Cluster};
 pub(crate) use events::Events;
 pub(crate) use function_urls::{FunctionUrls, LABEL, UrlBase};
+pub(crate) use logs::Logs;
 pub(crate) use network::Network;
 
 use chunks::RawChunks;
 use events::RawEvents;
 use function_urls::RawFunctionUrls;
+use logs::RawLogs;
 use network::RawNetwork;
 
 use crate::{functions::runtimes::StandIns, identity::Secret, sandbox::machine::MEMORY_PER_VCPU_MIB};
@@ -140,6 +143,8 @@ pub(crate) struct Config {
     pub(crate) events: Events,
     /// Where functions' URLs lead.
     pub(crate) function_urls: FunctionUrls,
+    /// Bounds of functions' logs.
+    pub(crate) logs: Logs,
 }
 
 /// What the files and flags say, unchecked.
@@ -165,6 +170,7 @@ struct RawConfig {
     network: RawNetwork,
     events: RawEvents,
     function_urls: RawFunctionUrls,
+    logs: RawLogs,
 }
 
 impl Default for RawConfig {
@@ -189,6 +195,7 @@ impl Default for RawConfig {
             network: RawNetwork::default(),
             events: RawEvents::default(),
             function_urls: RawFunctionUrls::default(),
+            logs: RawLogs::default(),
         }
     }
 }
@@ -270,6 +277,7 @@ impl RawConfig {
             network: self.network.check()?,
             events: self.events.check()?,
             function_urls: self.function_urls.check(listen)?,
+            logs: self.logs.check()?,
         })
     }
 }

@@ -20,6 +20,7 @@ mod functions;
 mod identity;
 mod invoke;
 mod log;
+mod logs;
 mod network;
 mod node_state;
 mod sandbox;
@@ -44,6 +45,7 @@ use crate::{
     events::{Clock, Events},
     functions::Functions,
     identity::AccessKeys,
+    logs::LogStore,
     network::{Network, Policies},
     node_state::NodeState,
     server::Bounds,
@@ -136,7 +138,9 @@ async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
         .await
         .context("cannot open the chunk store")?;
     let network = Arc::new(Network::start(&config.network, gateway_api::SOCKET.into()));
-    let (kept, networks) = ((Arc::clone(&disk), Arc::clone(&chunks)), Arc::clone(&network));
+    let logs = open_logs(&config, &disk).await?;
+    let (kept, networks) =
+        ((Arc::clone(&disk), Arc::clone(&chunks), Arc::clone(&logs)), Arc::clone(&network));
     let invoker = invoke::start(&config, kept, networks);
     let invoker = invoker.context("cannot start the sandbox pool")?;
     let store: Arc<dyn Store> = Arc::new(RedbStore::open(config.state_dir.join("store.redb")).await?);
@@ -157,7 +161,7 @@ async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
     };
     let events = Events::open(&config.state_dir, &config.events, parts).await?;
     let calls = (concurrency, Arc::clone(&events));
-    let kept = (chunks, policies);
+    let kept = (chunks, policies, Arc::clone(&logs));
     let app = api::App::new(&config, functions, Arc::clone(&invoker), kept, calls, access_keys, node);
     let listener = listen(config.listen).await?;
     let urls = match config.function_urls.listen {
@@ -191,10 +195,19 @@ async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
         events.stop();
         invoker.shutdown().await;
         events.drained().await;
+        logs.close().await;
     };
     let serving = server::serve(listener, api::router(Arc::clone(&app)), Bounds::NODE, stop());
     tokio::join!(signals, serving, serving_urls, drain);
     Ok(())
+}
+
+async fn open_logs(config: &Config, disk: &Arc<Disk>) -> anyhow::Result<Arc<LogStore>> {
+    let (state_dir, config::Logs { limits, rate }) = (config.state_dir.clone(), config.logs);
+    let disk = Arc::clone(disk);
+    // It reads what an agent before this one left.
+    let opened = tokio::task::spawn_blocking(move || LogStore::open(&state_dir, limits, rate, disk));
+    opened.await.context("open the logs")?.context("cannot open the logs")
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use self::actions::On;
 use super::{
-    ApiError, App, layer_names,
+    ApiError, App, layer_names, logs,
     names::{self, Caller},
     operations,
     requests::{self, DeadLetterConfig, DestinationConfig},
@@ -77,6 +77,8 @@ pub(super) async fn authorize(
     let names = Names::of(caller, head).await?;
     let asked = if route.starts_with(NODE_PATH) {
         vec![of_node(&head.method, &route, &names)]
+    } else if route == "/" {
+        vec![of_logs(caller, head, body)?]
     } else {
         let route = route.trim_end_matches('/');
         let operation = operations::routed(&head.method, route, |name| names.query(name));
@@ -148,6 +150,13 @@ fn of_node(method: &Method, route: &str, names: &Names<'_>) -> Asked {
     let name: String = std::iter::once(method.as_str()).chain(words).map(capital).collect();
     let named = names.path.get("FunctionName").map(|name| names::arn_of_any(names.caller, name, None));
     Asked { action: format!("{NODE_VENDOR}:{name}"), resource: named.unwrap_or_else(|| "*".into()) }
+}
+
+/// CloudWatch Logs' operations have their name in a header and what they are on in the body.
+fn of_logs(caller: &Caller, head: &Parts, body: &Bytes) -> Result<Asked, ApiError> {
+    let target = head.headers.get(logs::TARGET).and_then(|target| target.to_str().ok());
+    let (action, resource) = logs::action_and_resource(caller, target.unwrap_or_default(), body)?;
+    Ok(Asked { action, resource })
 }
 
 /// What an operation is, and whatever else it does by what its body names.

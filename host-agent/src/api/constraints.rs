@@ -62,6 +62,10 @@ patterns! {
     HANDLER = r"[^\s]+";
     /// Log group.
     LOG_GROUP = r"[\.\-_/#A-Za-z0-9]+";
+    /// Log group, by its name or its ARN.
+    LOG_GROUP_IDENTIFIER = r"[\w#+=/:,.@-]*";
+    /// Log stream.
+    LOG_STREAM = r"[^:*]*";
     /// Any ARN, or nothing.
     ARN_OR_NOTHING = r"(arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*)|()";
     /// A variable's name. The model asks for two characters, which clients in the field do not keep to.

@@ -5,6 +5,9 @@
 //! (botocore's service model says which). Recorded answers of AWS win over the model, the model over documentation.
 
 mod invoke;
+mod logs;
+
+pub(crate) use logs::JSON_1_1;
 
 use axum::{
     Json,
@@ -57,8 +60,10 @@ kinds! {
     INVALID_RUNTIME = "InvalidRuntimeException", BAD_GATEWAY, "Message", User;
     INVALID_SIGNATURE = "InvalidSignatureException", FORBIDDEN, "message", Unsaid;
     INVALID_ZIP = "InvalidZipFileException", BAD_GATEWAY, "Message", User;
+    LOGS_PARAMETER = "InvalidParameterException", BAD_REQUEST, "message", Unsaid;
     MISSING_TOKEN = "MissingAuthenticationTokenException", FORBIDDEN, "message", Unsaid;
     NOT_IMPLEMENTED = "NotImplementedException", NOT_IMPLEMENTED, "message", Server;
+    OPERATION_ABORTED = "OperationAbortedException", BAD_REQUEST, "message", Unsaid;
     POLICY_LENGTH = "PolicyLengthExceededException", BAD_REQUEST, "message", User;
     PRECONDITION = "PreconditionFailedException", PRECONDITION_FAILED, "message", User;
     REQUEST_TIMEOUT = "RequestTimeoutException", REQUEST_TIMEOUT, "message", Unsaid;

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{ApiError, App, authorize, names::Caller};
 use crate::{
-    auth::{Payload, PayloadRead},
+    auth::{Payload, PayloadRead, Service},
     server::Standing,
 };
 
@@ -81,6 +81,7 @@ pub(crate) async fn gate(State(app): State<Arc<App>>, mut request: Request, next
     let request_id = uuid::Uuid::new_v4().to_string();
     let id_header = HeaderValue::from_str(&request_id).ok();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let service = Service::of(&method, request.uri(), request.headers());
     let mut response = match admit(&app, request, request_id).await {
         // The memory is given back when the operation is done with the body.
         Ok((request, _memory)) => {
@@ -89,7 +90,10 @@ pub(crate) async fn gate(State(app): State<Arc<App>>, mut request: Request, next
             }
             next.run(request).await
         }
-        Err(error) => error.into_response(),
+        Err(error) => match service {
+            Service::Lambda => error.into_response(),
+            Service::Logs => error.into_json_1_1(),
+        },
     };
     if let Some(id) = id_header {
         response.headers_mut().insert(REQUEST_ID, id);

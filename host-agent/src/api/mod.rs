@@ -26,6 +26,7 @@ mod layer_names;
 mod layer_policies;
 mod layers;
 mod lists;
+mod logs;
 mod names;
 mod operations;
 mod permissions;
@@ -53,7 +54,10 @@ use axum::{
 use tokio::sync::Semaphore;
 
 use self::downloads::Downloads;
-pub(crate) use self::error::ApiError;
+pub(crate) use self::{
+    error::ApiError,
+    logs::{TARGET, TARGET_PREFIX},
+};
 use crate::{
     auth::Authenticator,
     chunks::Chunks,
@@ -62,6 +66,7 @@ use crate::{
     functions::{Functions, runtimes::Runtimes},
     identity::AccessKeys,
     invoke::{Invoker, concurrency::Concurrency},
+    logs::LogStore,
     network::Policies,
     node_state::NodeState,
 };
@@ -80,6 +85,7 @@ pub(crate) struct App {
     events: Arc<Events>,
     chunks: Arc<Chunks>,
     policies: Policies,
+    logs: Arc<LogStore>,
     /// One operation on all chunks at a time.
     upkeep: Semaphore,
     node: NodeState,
@@ -93,7 +99,7 @@ impl App {
         config: &Config,
         functions: Arc<Functions>,
         invoker: Arc<dyn Invoker>,
-        (chunks, policies): (Arc<Chunks>, Policies),
+        (chunks, policies, logs): (Arc<Chunks>, Policies, Arc<LogStore>),
         (concurrency, events): (Arc<Concurrency>, Arc<Events>),
         access_keys: Arc<AccessKeys>,
         node: NodeState,
@@ -111,6 +117,7 @@ impl App {
             events,
             chunks,
             policies,
+            logs,
             upkeep: Semaphore::new(1),
             node,
             urls: config.function_urls.base.clone(),
@@ -122,6 +129,7 @@ impl App {
 /// The whole API as one service; requests whose host is a function's URL are that function's and never the API's.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let operations = operations::routes()
+        .route("/", post(logs::serve))
         .route("/tinderbox/node", get(node))
         .route("/tinderbox/egress/{FunctionName}", get(egress::get).put(egress::put).delete(egress::delete))
         .route("/tinderbox/events", get(events::totals))

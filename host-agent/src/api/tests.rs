@@ -33,6 +33,7 @@ use crate::{
         Answer, CodeImage, Invocation, InvokeError, InvokeFuture, NODE_FAILED, PrepareError, PrepareFuture,
         Retired, Throttle,
     },
+    logs::tests::logs_in,
     network::tests::nowhere,
 };
 
@@ -49,6 +50,7 @@ mod invoke;
 mod keys;
 mod layers;
 mod list;
+mod logs;
 mod permissions;
 mod recorded;
 mod refusals;
@@ -176,6 +178,7 @@ struct Node {
     events: Arc<Events>,
     /// The events' clock; it stands still unless a test moves it.
     clock: watch::Sender<u64>,
+    logs: Arc<LogStore>,
     dir: tempfile::TempDir,
 }
 
@@ -258,18 +261,19 @@ impl Node {
         };
         let events = Events::open(dir.path(), &config.events, parts).await.unwrap();
         let calls = (concurrency, Arc::clone(&events));
-        let (kept, access_keys) = ((chunks, policies), Arc::new(access_keys));
+        let logs = logs_in(dir.path());
+        let (kept, access_keys) = ((chunks, policies, Arc::clone(&logs)), Arc::new(access_keys));
         let look = NodeState::look();
         let app = App::new(&config, functions, invoker.clone(), kept, calls, access_keys, look);
         let body_budget = Arc::clone(&app.body_budget);
-        Self { router: router(app), body_budget, invoker, events, clock, dir }
+        Self { router: router(app), body_budget, invoker, events, clock, logs, dir }
     }
 
     /// The same node after a restart, however it ended.
     async fn restarted(self) -> Self {
-        let Self { router, body_budget: _, invoker, events, clock, dir } = self;
+        let Self { router, body_budget: _, invoker, events, clock, logs, dir } = self;
         invoker.snapshots.send_modify(|made| made.extend([(STOPPING.into(), None)]));
-        drop((router, invoker, events));
+        drop((router, invoker, events, logs));
         // The view's task, settling tasks and deliveries hold the stores until they see that nobody else does.
         for name in ["store.redb", "events.redb"] {
             while redb::Database::open(dir.path().join(name)).is_err() {

@@ -19,13 +19,16 @@ use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::payload::{Payload, PayloadRead};
 use self::{
     chunked::{ChunkSigner, Chunked, Trailer},
     scope::{ALGORITHM, Credential, Fields},
 };
+pub(crate) use self::{
+    payload::{Payload, PayloadRead},
+    scope::Service,
+};
 use crate::{
-    api::ApiError,
+    api::{ApiError, TARGET},
     code::hex,
     config::{AuthMode, Config, Key, is_region},
     identity::{AccessKeys, Principal, Secret},
@@ -126,12 +129,18 @@ impl Authenticator {
         }
         let date = fields.date(&head.headers)?;
         check_time(&date, fields.expires_s, now)?;
-        credential.check(&date)?;
+        let service = Service::of(&head.method, &head.uri, &head.headers);
+        credential.check(&date, service)?;
         if !is_region(&credential.region) {
             return Err(ApiError::signature_time("Credential should be scoped to a valid region."));
         }
         if !fields.signed_headers.iter().any(|name| name == "host") {
             let message = "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.";
+            return Err(ApiError::incomplete_signature(message));
+        }
+        // What the operation is stands in a header there.
+        if service == Service::Logs && !fields.signed_headers.iter().any(|name| name == TARGET) {
+            let message = "'X-Amz-Target' must be a 'SignedHeader' in the AWS Authorization.";
             return Err(ApiError::incomplete_signature(message));
         }
         let head_text = canonical::head(head, fields)?;

@@ -1,21 +1,47 @@
 //! What a signed request says about its signature: the fields of the Authorization header or of a presigned query, and
 //! the credential with its scope.
 
-use axum::http::{HeaderMap, header::AUTHORIZATION, request::Parts};
+use axum::http::{HeaderMap, Method, Uri, header::AUTHORIZATION, request::Parts};
 use hmac::Mac as _;
 use zeroize::Zeroizing;
 
 use super::{header, mac};
-use crate::{api::ApiError, identity::Secret};
+use crate::{
+    api::{ApiError, TARGET, TARGET_PREFIX},
+    identity::Secret,
+};
 
 /// The only algorithm.
 pub(super) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 const TERMINATOR: &str = "aws4_request";
-const SERVICE: &str = "lambda";
 
 /// Most signed headers: no client signs more than a few dozen.
 const MAX_SIGNED_HEADERS: usize = 128;
+
+/// Whose request it is, and which service it has to be signed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// Everything but the following.
+    Lambda,
+    /// `POST /` with a target of CloudWatch Logs'.
+    Logs,
+}
+
+impl Service {
+    /// By a request's head.
+    pub(crate) fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
+        let is_logs = header(headers, TARGET).is_some_and(|target| target.starts_with(TARGET_PREFIX));
+        if is_logs && method == Method::POST && uri.path() == "/" { Self::Logs } else { Self::Lambda }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lambda => "lambda",
+            Self::Logs => "logs",
+        }
+    }
+}
 
 /// Fields of a signature.
 #[derive(Debug, Default)]
@@ -166,14 +192,14 @@ impl Credential {
         }
     }
 
-    /// Whether the scope is this service's and the signed time's.
-    pub(super) fn check(&self, date: &str) -> Result<(), ApiError> {
+    /// Whether the scope is the service's and the signed time's.
+    pub(super) fn check(&self, date: &str, service: Service) -> Result<(), ApiError> {
         if self.terminator != TERMINATOR {
             let message = format!("Credential should be scoped with a valid terminator: '{TERMINATOR}'.");
             return Err(ApiError::signature_time(message));
         }
-        if self.service != SERVICE {
-            let message = format!("Credential should be scoped to correct service: '{SERVICE}'.");
+        if self.service != service.name() {
+            let message = format!("Credential should be scoped to correct service: '{}'.", service.name());
             return Err(ApiError::signature_time(message));
         }
         let day = date.split('T').next().unwrap_or_default();

@@ -42,7 +42,18 @@ impl Sent {
         Self { method: method.into(), uri, headers, body: body.into(), is_precomputed: false }
     }
 
-    fn signed(mut self, when: DateTime<Utc>, key: &str, secret: &str, region: &str, in_query: bool) -> Self {
+    fn signed(self, when: DateTime<Utc>, key: &str, secret: &str, region: &str, in_query: bool) -> Self {
+        self.signed_for("lambda", when, (key, secret), region, in_query)
+    }
+
+    fn signed_for(
+        mut self,
+        service: &str,
+        when: DateTime<Utc>,
+        (key, secret): (&str, &str),
+        region: &str,
+        in_query: bool,
+    ) -> Self {
         let identity = Credentials::new(key, secret, None, None, "test").into();
         let mut settings = SigningSettings::default();
         if in_query {
@@ -52,7 +63,7 @@ impl Sent {
         let params = v4::SigningParams::builder()
             .identity(&identity)
             .region(region)
-            .name("lambda")
+            .name(service)
             .time(SystemTime::from(when))
             .settings(settings)
             .build()
@@ -151,6 +162,35 @@ fn the_canonical_request_is_the_published_one() {
 fn a_good_signature_is_taken_for_its_region() {
     assert_eq!(good().judged(AuthMode::Required, at(NOW)), Ok("eu-west-1".into()));
     assert_eq!(good().judged(AuthMode::Optional, at(NOW)), Ok("eu-west-1".into()));
+}
+
+#[test]
+fn a_request_is_for_the_service_that_it_is_signed_for() {
+    let asked = |path: &str, target: Option<&str>, service: &str| {
+        let mut sent = Sent::new("POST", path, b"{}");
+        sent.headers.extend(target.map(|target| ("x-amz-target".to_owned(), target.to_owned())));
+        let sent = sent.signed_for(service, at(NOW), (KEY, SECRET), "eu-west-1", false);
+        sent.judged(AuthMode::Required, at(NOW))
+    };
+    let target = Some("Logs_20140328.FilterLogEvents");
+    assert_eq!(asked("/", target, "logs"), Ok("eu-west-1".into()));
+    for (path, target, service) in [
+        ("/", target, "lambda"),
+        ("/", Some("Other_1.X"), "logs"),
+        ("/", None, "logs"),
+        ("/2015-03-31/functions", target, "logs"),
+    ] {
+        assert_eq!(
+            asked(path, target, service),
+            Err("InvalidSignatureException"),
+            "{path} {target:?} {service}"
+        );
+    }
+    // Somebody on the way puts the target in.
+    let mut sent =
+        Sent::new("POST", "/", b"{}").signed_for("logs", at(NOW), (KEY, SECRET), "eu-west-1", false);
+    sent.headers.push(("x-amz-target".into(), "Logs_20140328.DeleteLogGroup".into()));
+    assert_eq!(sent.judged(AuthMode::Required, at(NOW)), Err("IncompleteSignatureException"));
 }
 
 #[test]

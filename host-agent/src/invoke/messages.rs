@@ -11,6 +11,7 @@ use guest_protocol::{
 use super::{CodeImage, Invocation, runtimes::Pair};
 use crate::{
     functions::model::{FunctionConfig, FunctionId, LoggingConfig},
+    logs::{GroupName, StreamId},
     sandbox::{VersionKey, boot::Spec, machine, policy::Demand},
 };
 
@@ -43,10 +44,8 @@ pub(super) struct Moment {
     pub(super) wall_clock_unix_ns: u64,
     /// Fresh from the host's kernel.
     pub(super) entropy: [u8; 32],
-    /// `2026/11/23`, for the log stream's name.
-    pub(super) date: String,
-    /// Makes the log stream's name unique.
-    pub(super) stream_id: String,
+    /// Where the sandbox's lines go.
+    pub(super) log_stream: String,
     /// Limit of one init.
     pub(super) init_timeout: Duration,
 }
@@ -90,18 +89,21 @@ pub(super) fn nobodys_spec(pair: &Pair) -> Spec {
         ephemeral_storage_mib: PLACEHOLDER_MIB,
         owner: None,
         runtime: pair.runtime.clone(),
+        log: None,
         code: None,
     }
 }
 
-/// What a sandbox for the function is made from; `image` is the runtime that serves it.
-pub(super) fn spec(function: &FunctionConfig, code: &CodeImage, image: &str) -> Spec {
+/// What a sandbox for the function is made from, whose lines go to that stream; `image` is the runtime that serves it.
+pub(super) fn spec(function: &FunctionConfig, code: &CodeImage, image: &str, log_stream: String) -> Spec {
+    let group = GroupName { region: function.id.region.clone(), name: function.logging.group.clone() };
     Spec {
         function: format!("{}:{}", function.id.name, function.version),
         memory_mib: function.memory_mib,
         ephemeral_storage_mib: function.ephemeral_storage_mib,
         owner: Some(function.id.clone()),
         runtime: image.into(),
+        log: Some(StreamId { group, stream: log_stream, format: log_format(&function.logging) }),
         code: Some(code.label.clone()),
     }
 }
@@ -158,7 +160,7 @@ pub(super) fn start(
         timeout_ms: timeout_ms(function),
         region: function.id.region.clone(),
         log_group: function.logging.group.clone(),
-        log_stream: format!("{}/[{}]{}", moment.date, function.version, moment.stream_id),
+        log_stream: moment.log_stream,
         wall_clock_unix_ns: moment.wall_clock_unix_ns,
         entropy: moment.entropy,
         environment: environment.map(|(name, value)| (name.clone(), value.clone())).collect(),
@@ -171,7 +173,7 @@ pub(super) fn start(
 }
 
 /// How the platform's lines look.
-pub(super) fn log_format(logging: &LoggingConfig) -> LogFormat {
+fn log_format(logging: &LoggingConfig) -> LogFormat {
     if logging.format != "JSON" {
         return LogFormat::Text;
     }

@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     disk::Disk,
     functions::model::{FunctionConfig, FunctionId},
+    logs::LogStore,
     network::Network,
     sandbox::policy::Limits,
 };
@@ -246,7 +247,7 @@ pub(crate) trait Invoker: Send + Sync {
 /// When the node lacks what sandboxes need.
 pub(crate) fn start(
     config: &Config,
-    kept: (Arc<Disk>, Arc<Chunks>),
+    kept: (Arc<Disk>, Arc<Chunks>, Arc<LogStore>),
     network: Arc<Network>,
 ) -> anyhow::Result<Arc<dyn Invoker>> {
     settings::raise_open_files()?;

@@ -102,9 +102,10 @@ impl Shared {
 
     /// A node without sandboxes.
     pub(super) fn new(settings: Settings) -> anyhow::Result<Arc<Self>> {
-        let Settings { lib_dir, launcher, scratch_dir, boot_timeout, disk, chunks, network, .. } = &settings;
+        let Settings { lib_dir, launcher, scratch_dir, boot_timeout, disk, chunks, logs, network, .. } =
+            &settings;
         let amounts = (settings.blank_limit, settings.memory_mib_per_cpu);
-        let kept = (Arc::clone(disk), Arc::clone(chunks), Arc::clone(network));
+        let kept = (Arc::clone(disk), Arc::clone(chunks), Arc::clone(network), Arc::clone(logs));
         let host = Host::new((lib_dir, launcher.clone()), scratch_dir.clone(), *boot_timeout, amounts, kept)?;
         let snapshots = Arc::new(SnapshotStore::open(&settings.state_dir, Arc::clone(chunks))?);
         let identity = HostIdentity::new(lib_dir.clone(), Arc::clone(chunks));

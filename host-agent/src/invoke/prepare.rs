@@ -223,8 +223,7 @@ async fn in_room(
     draft: &Draft,
     identity: Identity,
 ) -> Result<(), MakeError> {
-    let (mut sandbox, boot) =
-        shared.host.boot(id, &messages::spec(function, code, shared.image(function))).await?;
+    let (mut sandbox, boot) = shared.host.boot(id, &start::own_spec(shared, function, code)).await?;
     let made = {
         let work = std::pin::pin!(initialise_and_save(shared, &mut sandbox, function, draft, identity));
         start::with_slot(shared, id, work).await
@@ -254,7 +253,7 @@ async fn initialise_and_save(
     identity: Identity,
 ) -> Result<vmm_api::SnapshotReport, MakeError> {
     let limit: Duration = messages::snapshot_init_timeout(function);
-    let moment = start::moment(limit).map_err(SandboxError::from)?;
+    let moment = start::moment(limit, sandbox).map_err(SandboxError::from)?;
     match sandbox
         .init(messages::start(function, shared.image(function), moment, InitializationType::SnapStart))
         .await?

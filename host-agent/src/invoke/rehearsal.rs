@@ -38,8 +38,7 @@ pub(super) async fn of_version(
     code: &CodeImage,
     snapshot: Arc<Snapshot>,
 ) -> Result<(), SandboxError> {
-    let spec = messages::spec(function, code, shared.image(function));
-    let demand = messages::snapshot_demand(function);
+    let (demand, spec) = (messages::snapshot_demand(function), start::own_spec(shared, function, code));
     in_spare_room(shared, demand, &spec, snapshot, Tmp::AsSaved).await
 }
 

@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     disk::Disk,
     functions::{concurrency::ACCOUNT_CONCURRENCY, runtimes::Runtimes},
+    logs::LogStore,
     network::Network,
     sandbox::{machine, policy::Limits},
     snapshots::MAX_RUNTIME_SNAPSHOTS,
@@ -56,6 +57,8 @@ pub(super) struct Settings {
     pub(super) disk: Arc<Disk>,
     /// What sandboxes read.
     pub(super) chunks: Arc<Chunks>,
+    /// Where their lines go.
+    pub(super) logs: Arc<LogStore>,
     /// What they have of the network.
     pub(super) network: Arc<Network>,
     /// Where snapshots and their key are kept.
@@ -82,7 +85,7 @@ impl Settings {
     /// As the configuration says, and the machine where it says nothing.
     pub(super) fn for_node(
         config: &Config,
-        (disk, chunks): (Arc<Disk>, Arc<Chunks>),
+        (disk, chunks, logs): (Arc<Disk>, Arc<Chunks>, Arc<LogStore>),
         network: Arc<Network>,
     ) -> anyhow::Result<Self> {
         let memory_mib = match config.memory_mib {
@@ -100,6 +103,7 @@ impl Settings {
             scratch_dir: config.state_dir.join("scratch"),
             disk,
             chunks,
+            logs,
             network,
             state_dir: config.state_dir.clone(),
             limits: Limits {

@@ -11,7 +11,7 @@ use guest_protocol::{InitializationType, RestoreFailure};
 use tokio::time::timeout;
 
 use super::{
-    Invocation, Timing,
+    CodeImage, Invocation, Timing,
     messages::{self, Chance},
     node::Shared,
     prepare, runtimes,
@@ -94,7 +94,7 @@ async fn clone(
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
     let limit = shared.settings.restore_timeout;
-    let spec = messages::spec(&invocation.function, &invocation.code, shared.image(&invocation.function));
+    let spec = own_spec(shared, &invocation.function, &invocation.code);
     let (mut sandbox, resumed) = match resume(shared, id, &spec, origin, Tmp::AsSaved, pending()).await {
         Ok(resumed) => resumed,
         Err(error) => {
@@ -136,7 +136,7 @@ async fn clone_runtime(
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
     let function = &invocation.function;
-    let spec = messages::spec(function, &invocation.code, shared.image(function));
+    let spec = own_spec(shared, function, &invocation.code);
     origin.snapshot.use_now();
     let started = match resume(shared, id, &spec, origin, Tmp::Empty, pending()).await {
         Ok((mut sandbox, resumed)) => {
@@ -194,8 +194,7 @@ async fn boot(
     timing: &mut Timing,
 ) -> Result<Sandbox, SandboxError> {
     let function = &invocation.function;
-    let spec = messages::spec(function, &invocation.code, shared.image(function));
-    let (sandbox, boot) = shared.host.boot(id, &spec).await?;
+    let (sandbox, boot) = shared.host.boot(id, &own_spec(shared, function, &invocation.code)).await?;
     (timing.place, timing.boot) = (Some(boot.place), Some(boot.boot));
     initialise(shared, id, sandbox, function, timing).await
 }
@@ -208,7 +207,7 @@ async fn initialise(
     function: &FunctionConfig,
     timing: &mut Timing,
 ) -> Result<Sandbox, SandboxError> {
-    let moment = match moment(shared.settings.init_timeout) {
+    let moment = match moment(shared.settings.init_timeout, &mut sandbox) {
         Ok(moment) => moment,
         Err(error) => {
             sandbox.destroy().await;
@@ -252,15 +251,21 @@ pub(super) async fn with_slot<F: Future + Unpin>(shared: &Shared, id: SandboxId,
     }
 }
 
+/// What a sandbox for the function is made from, with a log stream of its own: AWS's names tell the day, the version, and nothing else.
+pub(super) fn own_spec(shared: &Shared, function: &FunctionConfig, code: &CodeImage) -> Spec {
+    let (date, unique) = (chrono::Utc::now().format("%Y/%m/%d"), uuid::Uuid::new_v4().simple());
+    let stream = format!("{date}/[{}]{unique}", function.version);
+    messages::spec(function, code, shared.image(function), stream)
+}
+
 /// What a guest needs from the host at the moment of its start.
-pub(super) fn moment(init_timeout: Duration) -> std::io::Result<messages::Moment> {
+pub(super) fn moment(init_timeout: Duration, sandbox: &mut Sandbox) -> std::io::Result<messages::Moment> {
     let mut entropy = [0; 32];
     getrandom::fill(&mut entropy)?;
     Ok(messages::Moment {
         wall_clock_unix_ns: wall_clock_unix_ns(),
         entropy,
-        date: chrono::Utc::now().format("%Y/%m/%d").to_string(),
-        stream_id: uuid::Uuid::new_v4().simple().to_string(),
+        log_stream: sandbox.logs().stream().unwrap_or_default().to_owned(),
         init_timeout,
     })
 }

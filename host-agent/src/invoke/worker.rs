@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guest_protocol::timed_out_message;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Invocation, messages, node::Shared};
@@ -133,8 +132,8 @@ impl Worker {
         };
         let run = began.elapsed();
         if let Ok(None) = result {
-            let timeout = timed_out_message(messages::timeout_ms(&invocation.function));
-            self.sandbox.logs().platform(&format!("{} {timeout}", invocation.request_id));
+            let timeout_ms = messages::timeout_ms(&invocation.function);
+            self.sandbox.logs().timed_out(&invocation.request_id, timeout_ms);
         }
         let log_tail = self.sandbox.logs().end_invocation();
         let (answer, next) = match result {

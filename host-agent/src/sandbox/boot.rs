@@ -45,6 +45,7 @@ use crate::{
     code::blocking,
     disk::Disk,
     functions::model::FunctionId,
+    logs::{LogStore, StreamId},
     network::{Network, NetworkError, Slot},
     snapshots::{RuntimeImage, image_in},
 };
@@ -68,6 +69,7 @@ pub(crate) struct Host {
     pub(super) blanks: Arc<Blanks>,
     pub(super) chunks: Arc<Chunks>,
     pub(super) network: Arc<Network>,
+    logs: Arc<LogStore>,
     lib_dir: PathBuf,
     pub(super) boot_timeout: Duration,
     memory_mib_per_cpu: NonZeroU32,
@@ -86,6 +88,8 @@ pub(crate) struct Spec {
     pub(crate) owner: Option<FunctionId>,
     /// Names the runtime's image.
     pub(crate) runtime: String,
+    /// Where its lines go; nobody's go nowhere.
+    pub(crate) log: Option<StreamId>,
     /// The code's image; without one there is a drive that nobody is to mount.
     pub(crate) code: Option<Label>,
 }
@@ -130,7 +134,7 @@ impl Host {
         scratch_dir: PathBuf,
         boot_timeout: Duration,
         (blank_limit, memory_mib_per_cpu): (usize, NonZeroU32),
-        (disk, chunks, network): (Arc<Disk>, Arc<Chunks>, Arc<Network>),
+        (disk, chunks, network, logs): (Arc<Disk>, Arc<Chunks>, Arc<Network>, Arc<LogStore>),
     ) -> io::Result<Self> {
         let spawner = Arc::new(Spawner::new(launcher));
         Ok(Self {
@@ -138,6 +142,7 @@ impl Host {
             spawner,
             scratch: Scratch::new(scratch_dir, disk)?,
             chunks,
+            logs,
             network,
             lib_dir: lib_dir.to_owned(),
             boot_timeout,
@@ -183,7 +188,7 @@ impl Host {
             Ok((guest, hello)) => {
                 let timing = BootTiming { place: spawned - began, boot: spawned.elapsed() };
                 tracing::debug!(%id, kernel = hello.kernel_release, boot = ?timing.boot, "a guest is up");
-                let logs = Logs::new(id, spec.function.clone());
+                let logs = self.logs_of(id, spec);
                 let (init_failed, origin, _broker, _slot) = (false, None, broker, slot);
                 let sandbox = Sandbox {
                     id,
@@ -225,6 +230,12 @@ impl Host {
             Ok(Drives { runtime, code })
         })
         .await
+    }
+
+    /// The log of a sandbox.
+    pub(super) fn logs_of(&self, id: SandboxId, spec: &Spec) -> Logs {
+        let kept = spec.log.clone().map(|stream| self.logs.source(stream));
+        Logs::new(id, spec.function.clone(), kept)
     }
 
     /// A slot of the network for whose sandbox it is, if that may go anywhere.

@@ -1,12 +1,15 @@
-//! What a function and its platform print: the tail that an invoker may ask for, and bounded lines for the node's log.
+//! What a function and its platform print: the tail that an invoker may ask for, the lines that are kept (`crate::logs`), and bounded
+//! lines for the node's own log.
 //!
 //! Bytes come from the guest and are only copied, cut and escaped here, never interpreted.
 
 use std::collections::VecDeque;
 
-use guest_protocol::{LogChunk, LogSource};
+use guest_protocol::{LogChunk, LogFormat, LogSource, timed_out_message};
+use serde_json::json;
 
 use super::SandboxId;
+use crate::logs::Source;
 
 /// `X-Amz-Log-Result` carries the last 4 KB.
 pub(crate) const TAIL_LEN: usize = 4096;
@@ -114,23 +117,29 @@ pub(crate) struct Logs {
     tail: Tail,
     lines: Lines,
     platform_lines_left: usize,
+    /// Where they are kept; nobody's are not.
+    kept: Option<Source>,
 }
 
 impl Logs {
     /// The log of a function's sandbox. What init prints belongs to the first invocation.
-    pub(crate) fn new(sandbox: SandboxId, function: String) -> Self {
+    pub(crate) fn new(sandbox: SandboxId, function: String, kept: Option<Source>) -> Self {
         Self {
             sandbox,
             function,
             tail: Tail::default(),
             lines: Lines::new(MAX_FORWARDED),
             platform_lines_left: MAX_PLATFORM_LINES,
+            kept,
         }
     }
 
     /// The guest sent a piece.
     pub(crate) fn write(&mut self, chunk: &LogChunk) {
         self.tail.push(&chunk.bytes);
+        if let Some(kept) = &mut self.kept {
+            kept.write(chunk);
+        }
         let Self { sandbox, function, lines, platform_lines_left, .. } = self;
         match chunk.source {
             LogSource::Platform => {
@@ -144,8 +153,27 @@ impl Logs {
         }
     }
 
-    /// A line that the agent writes itself, because the guest no longer can.
-    pub(crate) fn platform(&mut self, line: &str) {
+    /// The stream that lines are kept in; nobody's has none.
+    pub(crate) fn stream(&self) -> Option<&str> {
+        self.kept.as_ref().map(Source::stream)
+    }
+
+    /// What the agent writes itself, because the guest no longer can: an invocation's time was up.
+    pub(crate) fn timed_out(&mut self, request_id: &str, timeout_ms: u32) {
+        match self.kept.as_ref().map(Source::format) {
+            Some(LogFormat::Json(_)) => {
+                let time = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+                let record = json!({ "requestId": request_id, "status": "timeout" });
+                let line = json!({ "time": time, "type": "platform.runtimeDone", "record": record });
+                self.platform(&line.to_string());
+            }
+            Some(LogFormat::Text) | None => {
+                self.platform(&format!("{request_id} {}", timed_out_message(timeout_ms)));
+            }
+        }
+    }
+
+    fn platform(&mut self, line: &str) {
         self.write(&LogChunk { source: LogSource::Platform, bytes: format!("{line}\n").into_bytes() });
     }
 
@@ -155,6 +183,9 @@ impl Logs {
         lines.flush(|line| forward(*sandbox, function, line));
         self.lines = Lines::new(MAX_FORWARDED);
         self.platform_lines_left = MAX_PLATFORM_LINES;
+        if let Some(kept) = &mut self.kept {
+            kept.flush();
+        }
         self.tail.take()
     }
 }
@@ -204,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_tail_belongs_to_its_invocation() {
-        let mut logs = Logs::new(SandboxId(1), "f".into());
+        let mut logs = Logs::new(SandboxId(1), "f".into(), None);
         logs.write(&LogChunk { source: LogSource::Function, bytes: b"init\n".to_vec() });
         logs.platform("START");
         assert_eq!(logs.end_invocation(), b"init\nSTART\n");

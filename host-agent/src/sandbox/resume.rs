@@ -149,7 +149,7 @@ impl Host {
             None => self.spawn(spec.memory_mib).await?,
         };
         let stderr = Captured::from(stderr, id, Stream::VmmStderr);
-        let mut logs = Logs::new(id, spec.function.clone());
+        let mut logs = self.logs_of(id, spec);
         let identity = snapshot.identity().clone();
         let config = machine::load(key.clone(), unique.generation, identity, places, learn);
         let config = LoadConfig { net, ..config };

@@ -6,7 +6,8 @@ use super::*;
 use crate::{
     BodyChunk, CodeLayout, Credentials, Fate, FreezeReport, FunctionError, GateReport, GateStep,
     GuestMessage, HostMessage, InitializationType, InvocationReport, Invoke, LogChunk, LogFormat, LogSource,
-    Outcome, ResponseHead, ResponseMode, RestoreFailure, RestoreReport, ResumeHello, Seed, Start, StepOutcome, Unique,
+    Outcome, ResponseHead, ResponseMode, RestoreFailure, RestoreReport, ResumeHello, Seed, Start,
+    StepOutcome, Unique,
 };
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {

@@ -31,6 +31,7 @@ use crate::{
         Answer, CodeImage, Invocation, InvokeError, Invoker, NodeInvoker, PrepareError, node::Shared,
         settings::Settings,
     },
+    logs::tests::logs_in,
     network,
     sandbox::{machine, policy::Limits},
     snapshots::MAX_RUNTIME_SNAPSHOTS,
@@ -123,6 +124,7 @@ fn settings(dir: &Path) -> Settings {
         scratch_dir: dir.join("scratch"),
         disk: Disk::of(dir),
         chunks: chunks_in(&dir.join("state")),
+        logs: logs_in(&dir.join("state")),
         network: network::tests::nowhere(),
         state_dir: dir.join("state"),
         limits: Limits {
