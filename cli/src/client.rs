@@ -19,6 +19,18 @@ const TIMEOUT: Duration = Duration::from_secs(3600);
 /// Longest answer: what is damaged is a list.
 const MAX_ANSWER_LEN: usize = 64 << 20;
 
+/// Header that names an operation where the path does not.
+const TARGET: &str = "x-amz-target";
+
+/// What is asked for.
+struct Asked<'a> {
+    method: &'a str,
+    path: &'a str,
+    /// What it is signed for.
+    service: &'a str,
+    target: Option<&'a str>,
+}
+
 /// Where a node is and who asks.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -48,17 +60,27 @@ impl Client {
 
     /// Asks, and returns the answer if it is a good one.
     pub(crate) fn call(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Bytes> {
+        self.ask(&Asked { method, path, service: "lambda", target: None }, body)
+    }
+
+    /// The same of an operation of CloudWatch Logs.
+    pub(crate) fn ask_logs(&self, operation: &str, body: Vec<u8>) -> Result<Bytes> {
+        let target = format!("Logs_20140328.{operation}");
+        self.ask(&Asked { method: "POST", path: "/", service: "logs", target: Some(&target) }, body)
+    }
+
+    fn ask(&self, asked: &Asked<'_>, body: Vec<u8>) -> Result<Bytes> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().context("start")?;
-        let called = runtime.block_on(async { timeout(TIMEOUT, self.exchange(method, path, body)).await });
+        let called = runtime.block_on(async { timeout(TIMEOUT, self.exchange(asked, body)).await });
         called.unwrap_or_else(|_| bail!("{} did not answer within {} s", self.authority, TIMEOUT.as_secs()))
     }
 
-    async fn exchange(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Bytes> {
+    async fn exchange(&self, asked: &Asked<'_>, body: Vec<u8>) -> Result<Bytes> {
         let stream = TcpStream::connect(&self.authority).await;
         let stream = stream.with_context(|| format!("cannot connect to {}", self.authority))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("speak HTTP")?;
         tokio::spawn(connection);
-        let answer = sender.send_request(self.request(method, path, body)?).await.context("ask the node")?;
+        let answer = sender.send_request(self.request(asked, body)?).await.context("ask the node")?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER_LEN).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!(error)).context("read the node's answer")?.to_bytes();
@@ -66,20 +88,25 @@ impl Client {
         Ok(body)
     }
 
-    fn request(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>> {
+    fn request(&self, asked: &Asked<'_>, body: Vec<u8>) -> Result<Request<Full<Bytes>>> {
+        let Asked { method, path, service, target } = *asked;
         let uri = format!("http://{}{path}", self.authority);
         let mut request = Request::builder().method(method).uri(path).header("host", &self.authority);
+        if let Some(target) = target {
+            request = request.header(TARGET, target).header("content-type", "application/x-amz-json-1.1");
+        }
         if let Some(credentials) = &self.credentials {
             let identity = credentials.clone().into();
             let params = v4::SigningParams::builder()
                 .identity(&identity)
                 .region(&self.region)
-                .name("lambda")
+                .name(service)
                 .time(std::time::SystemTime::now())
                 .settings(SigningSettings::default())
                 .build()
                 .context("sign the request")?;
-            let headers = [("host", self.authority.as_str())].into_iter();
+            let named = target.map(|target| (TARGET, target));
+            let headers = [("host", self.authority.as_str())].into_iter().chain(named);
             let signable = SignableRequest::new(method, uri, headers, SignableBody::Bytes(&body));
             let signed =
                 sign(signable.context("sign the request")?, &params.into()).context("sign the request")?;

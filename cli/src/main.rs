@@ -1,5 +1,5 @@
 //! The operator's tool: `tinderbox keys create|list|disable|enable|delete|set-policy`, `tinderbox chunks stats|verify|gc|repair`,
-//! `tinderbox egress get|set|unset`, `tinderbox events` and `tinderbox node` against a node.
+//! `tinderbox egress get|set|unset`, `tinderbox events`, `tinderbox logs` and `tinderbox node` against a node.
 //!
 //! A node has no shell, so everything is asked over its API, signed as every request is. What comes back is text for people, or
 //! with `--json` the node's own answer.
@@ -9,6 +9,7 @@ mod client;
 mod egress;
 mod events;
 mod keys;
+mod logs;
 mod node;
 
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ enum Command {
         /// Its name.
         function: Option<String>,
     },
+    /// What a function prints, and what the platform says of it.
+    Logs(logs::Wanted),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Node => node::run(&client, json).map(|()| ExitCode::SUCCESS),
         Command::Egress(action) => egress::run(&client, action, json),
         Command::Events { function } => events::run(&client, function, json).map(|()| ExitCode::SUCCESS),
+        Command::Logs(wanted) => logs::run(&client, &wanted, json).map(|()| ExitCode::SUCCESS),
     });
     match done {
         Ok(code) => code,
