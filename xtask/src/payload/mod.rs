@@ -5,6 +5,7 @@
 mod code;
 mod erofs;
 mod initrd;
+mod java;
 mod long;
 mod programs;
 mod rootfs;

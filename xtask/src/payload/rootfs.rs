@@ -1,6 +1,7 @@
 //! Puts the root folder of a runtime image together: packages' files, PyPI packages, overlays, minus what is not wanted.
 //! No maintainer script runs, so equal inputs give an equal folder. Owners do not matter here: the image has root only.
 
+use super::java;
 use super::spec::{Python, Spec, below};
 use crate::apt::{Apt, KEYRING};
 use crate::cmd::Cmd;
@@ -65,6 +66,10 @@ pub(crate) fn assemble(
     if !spec.probe.is_empty() {
         step.note("probing");
         run_inside(ctx, step, root, &spec.probe).context("run the runtime's probe in its image")?;
+    }
+    if let Some(java) = &spec.java {
+        step.note("compiling the Java runtime");
+        java::make(ctx, step, java, &runtimes.join(name), root)?;
     }
     normalise_modes(root)?;
     for folder in &spec.files.sticky {
@@ -187,7 +192,7 @@ fn normalise_modes(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     for path in sorted(from)? {
         let target = to.join(path.file_name().context("an entry has a name")?);
         if path.is_dir() {
@@ -203,7 +208,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// `pattern` as in [`super::spec::Files::remove`]. Matching nothing is fine: one list serves several package sets.
-fn remove_matching(root: &Path, pattern: &str) -> Result<()> {
+pub(super) fn remove_matching(root: &Path, pattern: &str) -> Result<()> {
     let Some(prefix) = pattern.strip_suffix('*') else {
         return remove(&below(root, pattern));
     };

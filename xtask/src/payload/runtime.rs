@@ -17,7 +17,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// The runtimes of this node, by their Lambda names.
-pub(crate) const NAMES: &[&str] = &["nodejs20.x", "provided.al2023", "python3.13"];
+pub(crate) const NAMES: &[&str] = &["java21", "nodejs20.x", "provided.al2023", "python3.13"];
 /// Raise when the way an image is made changes, or to take newer packages.
 const RECIPE: &str = "runtime 4";
 /// Raise when packs change.

@@ -16,6 +16,7 @@ pub(crate) struct Spec {
     /// A program of the image with its arguments that must end well there.
     #[serde(default)]
     pub(crate) probe: Vec<String>,
+    pub(crate) java: Option<Java>,
     pub(crate) files: Files,
 }
 
@@ -35,6 +36,20 @@ pub(crate) struct Python {
     pub(crate) compile: Vec<String>,
     /// Modules that must be importable inside the image.
     pub(crate) imports: Vec<String>,
+}
+
+/// What a program makes of a JDK, inside the image.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Java {
+    /// The JDK, one of the packages.
+    pub(crate) jdk: String,
+    /// Folders beside the description that the program finds beside each other.
+    pub(crate) folders: Vec<PathBuf>,
+    /// A file in one of them that is run as a source; told of the JDK and the folder in which `folders` are.
+    pub(crate) program: PathBuf,
+    /// Files and folders to leave out when it has run; `*` at the end stands for anything.
+    pub(crate) remove: Vec<String>,
 }
 
 /// Files that come from no package, and those that are not wanted.
@@ -67,8 +82,9 @@ impl Spec {
     fn check(&self) -> Result<()> {
         let files = &self.files;
         let python = self.python.iter().flat_map(|python| python.compile.iter().chain([&python.target]));
+        let java = self.java.iter().flat_map(|java| java.remove.iter().chain([&java.jdk]));
         let lists = [&files.directories, &files.sticky, &files.executable, &files.remove];
-        for path in lists.into_iter().flatten().chain(python) {
+        for path in lists.into_iter().flatten().chain(python).chain(java) {
             let inside = path.starts_with('/') && path.len() > 1 && !path.split('/').any(|part| part == "..");
             ensure!(inside, "{path} is no absolute path inside the image");
         }
