@@ -14,6 +14,9 @@ use crate::setting;
 /// Memory of a function unless a test says otherwise.
 pub(crate) const MEMORY_MIB: u32 = 192;
 
+/// Memory of a function in Java.
+const JAVA_MEMORY_MIB: u32 = 512;
+
 /// Timeout of a function unless a test says otherwise: an emulated machine takes tens of seconds when it is busy.
 const TIMEOUT_S: u32 = 120;
 
@@ -44,7 +47,7 @@ pub(crate) struct Deployed {
 ///   shows that the node is well;
 /// * the function's init fails in it, so that there is nothing to take a snapshot of: three of `faults`, one of `runtimes`.
 ///   What a publication says then, `snapstart` tests;
-/// * it is about one life, or tells them apart: `snapstart`, `runtime_snapshots`, `kills`, `uniqueness`, `persistence`,
+/// * it is about one life, or tells them apart: `java`, `snapstart`, `runtime_snapshots`, `kills`, `uniqueness`, `persistence`,
 ///   `invoke`'s qualifiers and phases;
 /// * its guest runs no function, and its other life is a test in `snapshots`: kernels, processors, memory and disks of
 ///   `machine`.
@@ -93,6 +96,13 @@ impl Function {
     /// The Rust function without a runtime client, which knows nothing of snapshots.
     pub(crate) fn plain() -> Self {
         Self::provided(&setting("TINDERBOX_PLAIN_RUST"))
+    }
+
+    /// The Java function, by one of its handlers, with the memory that a JVM wants.
+    pub(crate) fn java(handler: &str) -> Self {
+        let mut zip = Vec::new();
+        entries_below(&setting("TINDERBOX_JAVA_FUNCTION"), "", &mut zip);
+        Self::new("java21", handler, &zip.into()).with("MemorySize", JAVA_MEMORY_MIB)
     }
 
     fn provided(bootstrap: &Path) -> Self {
@@ -315,6 +325,19 @@ impl Invocation {
         let payload = self.json();
         let text = |name: &str| payload[name].as_str().unwrap_or_default().to_owned();
         (text("errorType"), text("errorMessage"))
+    }
+}
+
+/// Adds the zip entries of all files in a folder.
+fn entries_below(folder: &Path, prefix: &str, zip: &mut Vec<Value>) {
+    for entry in std::fs::read_dir(folder).expect("the folder is there") {
+        let entry = entry.expect("an entry");
+        let name = format!("{prefix}{}", entry.file_name().to_str().expect("names are UTF-8"));
+        if entry.path().is_dir() {
+            entries_below(&entry.path(), &format!("{name}/"), zip);
+        } else {
+            zip.push(json!({ "name": name, "file": entry.path() }));
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod host;
 mod image;
 mod invoke;
 mod jail;
+mod java;
 mod keys;
 mod kills;
 mod layers;

@@ -15,6 +15,7 @@ mod dev;
 mod fuzz;
 mod hash;
 mod image;
+mod java;
 mod kernel;
 mod lambda;
 mod lost;

@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::dev::{self, Host};
 use crate::hash::Inputs;
 use crate::image::{self, Netboot, Profile};
+use crate::java;
 use crate::kernel::GuestKernel;
 use crate::lost;
 use crate::payload::{self, Payload};
@@ -179,6 +180,7 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_PLAIN_RUST", programs.join("plain-rust")),
         ("TINDERBOX_RESTORE_HOOK", programs.join("restore-hook")),
         ("TINDERBOX_RUST_HELLO", programs.join("rust-hello")),
+        ("TINDERBOX_JAVA_FUNCTION", java::function(ctx)?),
         ("TINDERBOX_UNIQUE_RUST", programs.join("unique-rust")),
         ("TINDERBOX_VM_DRIVER", programs.join("vm-driver")),
         ("TINDERBOX_STEP_KILLER", programs.join("step-killer")),

@@ -1,8 +1,8 @@
-//! What is made by a JDK: the parts of a runtime's image that a program of the runtime's own makes ([`super::spec::Java`]). The
-//! JDK is Debian's, unpacked and not installed, and runs where it is unpacked.
+//! What is made by a JDK: the parts of a runtime's image that a program of the runtime's own makes ([`super::spec::Java`]), and
+//! the tests' function in Java. The JDK is Debian's, unpacked and not installed, and runs where it is unpacked.
 
-use super::rootfs::{copy_tree, remove_matching};
-use super::spec::{Java, below};
+use super::rootfs::{copy_tree, extract_packages, remove_matching};
+use super::spec::{Java, Spec, below};
 use crate::context::Context;
 use crate::progress::Step;
 use crate::toolbox::Toolbox;
@@ -10,30 +10,44 @@ use anyhow::{Context as _, Result};
 use std::fs;
 use std::path::Path;
 
+/// The runtime whose JDK it is.
+const RUNTIME: &str = "java21";
+
 /// Where a JDK finds what it works on in its root, for as long as it runs.
-const SCRATCH: &str = "/tinderbox";
+pub(crate) const SCRATCH: &str = "/tinderbox";
 
 /// Enters a root, with what a JVM looks at; in the mount namespace of the tool chroot's command, so that nothing of it stays.
 const ENTER: &str = r#"mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && exec chroot "$@""#;
 
 /// A JDK in its root.
-struct Jdk<'a> {
+pub(crate) struct Jdk<'a> {
     ctx: &'a Context,
     step: &'a Step,
     root: &'a Path,
     home: String,
 }
 
-impl Jdk<'_> {
+impl<'a> Jdk<'a> {
+    /// Unpacks the one that java21 is made by into the empty folder `root`.
+    pub(crate) fn extract(ctx: &'a Context, step: &'a Step, root: &'a Path) -> Result<Self> {
+        let spec = Spec::read(&ctx.path("image/runtimes").join(RUNTIME))?;
+        extract_packages(ctx, step, &spec, root)?;
+        for folder in ["/dev", "/proc", "/tmp"] {
+            fs::create_dir_all(below(root, folder)).with_context(|| format!("create {folder}"))?;
+        }
+        let home = spec.java.with_context(|| format!("{RUNTIME} has no JDK"))?.jdk;
+        Ok(Self { ctx, step, root, home })
+    }
+
     /// Copies a folder to where its programs see it as `SCRATCH/name`.
-    fn give(&self, folder: &Path, name: &Path) -> Result<()> {
+    pub(crate) fn give(&self, folder: &Path, name: &Path) -> Result<()> {
         let target = below(self.root, SCRATCH).join(name);
         fs::create_dir_all(&target).with_context(|| format!("create {}", target.display()))?;
         copy_tree(folder, &target)
     }
 
     /// Runs one of its programs; paths are those of its root.
-    fn run(&self, program: &str, args: &[&str]) -> Result<()> {
+    pub(crate) fn run(&self, program: &str, args: &[&str]) -> Result<()> {
         let root = self.root.to_str().context("the cache's path is not UTF-8")?;
         let program = format!("{}/bin/{program}", self.home);
         let args = ["-c", ENTER, "sh", root, program.as_str()].into_iter().chain(args.iter().copied());

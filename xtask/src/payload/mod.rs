@@ -18,6 +18,7 @@ use crate::kernel::GuestKernel;
 use anyhow::{Context as _, Result};
 pub(crate) use code::CodeBuilder;
 pub(crate) use erofs::check_aligned;
+pub(crate) use java::{Jdk, SCRATCH as JDK_SCRATCH};
 pub(crate) use long::ensure_pack as long_runtime_pack;
 use programs::Programs;
 pub(crate) use programs::{build_lesser_guest_init, build_static};

@@ -78,7 +78,7 @@ pub(crate) fn assemble(
     Ok(())
 }
 
-fn extract_packages(ctx: &Context, step: &Step, spec: &Spec, root: &Path) -> Result<()> {
+pub(super) fn extract_packages(ctx: &Context, step: &Step, spec: &Spec, root: &Path) -> Result<()> {
     for name in MERGED {
         fs::create_dir_all(root.join("usr").join(name))?;
         symlink(Path::new("usr").join(name), root.join(name))?;

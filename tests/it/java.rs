@@ -1,0 +1,56 @@
+//! `java21`: a function of values that fails, and clones of it. What it is, `tests/functions/java` says.
+//!
+//! One test: a JVM needs many seconds to start on an emulated machine.
+
+use serde_json::{Value, json};
+
+use crate::functions::{Function, Invocation};
+use crate::node::Node;
+
+/// A call that is held while the other begins, milliseconds: each of them gets a clone of its own.
+const HOLD_MS: u32 = 20_000;
+
+#[test]
+fn a_java_function_answers_and_fails_as_on_lambda_and_its_clones_are_unique() {
+    let shared = Node::alone();
+    let snap_start = json!({ "ApplyOn": "PublishedVersions" });
+    let function = Function::java("app.Handler").with("SnapStart", snap_start).deploy(&shared.node.client());
+
+    let booted = function.invoke(json!({ "name": "Ada", "count": 2 }));
+    let (answer, log) = (booted.json(), booted.log.as_deref().expect("the tail was asked for"));
+    assert_eq!((&answer["greeting"], &answer["count"]), (&json!("hello, Ada"), &json!(3)), "{booted:?}");
+    assert_eq!((&answer["version"], &answer["type"]), (&json!("$LATEST"), &json!("on-demand")), "{answer}");
+    assert_eq!((&answer["inTime"], &answer["hooks"]), (&json!(true), &json!([])), "{answer}");
+    assert_eq!(answer.get("nothing"), None, "null is left out: {answer}");
+    assert!(log.contains("printed for Ada\n") && log.contains("logged for "), "{log}");
+
+    let failed = function.invoke(json!({ "fail": "no wick" }));
+    assert_eq!(failed.error(), ("app.Handler$WetTinder".to_owned(), "no wick".to_owned()), "{failed:?}");
+    let (error, frame) = (failed.json(), "app.Handler.handleRequest(Handler.java:");
+    assert!(error["stackTrace"][0].as_str().is_some_and(|first| first.starts_with(frame)), "{error}");
+    assert_eq!(error["cause"]["errorType"], "java.lang.IllegalStateException", "{error}");
+
+    let version = function.publish_active();
+    let event = json!({ "name": "Bob", "holdMs": HOLD_MS });
+    let calls: Vec<_> = (0..2).map(|_| function.begin_as(&version, &event)).collect();
+    let clones: Vec<_> =
+        calls.into_iter().map(|call| Invocation::parse(&call.end().expect("invoke"))).collect();
+    clones.iter().for_each(assert_restored);
+    let (one, other) = (clones[0].json(), clones[1].json());
+    assert_eq!(one["drawnInInit"], other["drawnInInit"], "they are not clones of one snapshot");
+    for (name, drawn) in one["drawn"].as_object().expect("values by name") {
+        assert_ne!(drawn, &other["drawn"][name], "{name} gave two clones the same");
+    }
+    eprintln!("booted: {booted:?}\nrestored: {:?}", clones[0]);
+}
+
+/// The hooks have run, and nothing was left of what the JDK had drawn before.
+#[track_caller]
+fn assert_restored(clone: &Invocation) {
+    let answer = clone.json();
+    assert_eq!(answer["type"], "snap-start", "{clone:?}");
+    assert_eq!(answer["hooks"], json!(["before second", "before first", "after first", "after second"]));
+    let buffered: Vec<_> = answer["buffered"].as_array().into_iter().flatten().map(Value::as_u64).collect();
+    assert!(buffered[1] > Some(0) && buffered[2] == Some(0), "{answer}");
+    assert!(clone.log.as_deref().is_some_and(|log| log.contains("Restore Duration")), "{clone:?}");
+}
