@@ -130,9 +130,11 @@ fn decide(app: &App, key: &AccessKey, asked: &Asked, url: UrlUse) -> Result<(), 
     }
 }
 
-/// Whether the policy of the function, version or alias of that ARN grants it.
+/// Whether the policy of the function, version or alias of that ARN grants it. Nothing but actions of Lambda's: who may change such a
+/// policy is no operator of the node.
 fn granted(app: &App, to: Grantee<'_>, action: &str, arn: &str, url: UrlUse) -> bool {
-    let Some((id, qualifier)) = names::function_of(&app.account_id, arn) else { return false };
+    let function = names::function_of(&app.account_id, arn).filter(|_| action.starts_with("lambda:"));
+    let Some((id, qualifier)) = function else { return false };
     let kept = app.functions.view().attached(&id, qualifier.as_deref().unwrap_or(model::LATEST));
     let policy = kept.as_ref().and_then(|kept| kept.attached.policy.as_ref());
     policy.is_some_and(|policy| grants(policy, to, action, arn, url))

@@ -261,6 +261,11 @@ async fn a_functions_policy_grants_beside_the_keys_own_and_not_against_it() {
         "lambda:InvokeFunction",
         &format!("{F}:$LATEST"),
     );
+    // All actions are all of Lambda's.
+    let all = json!({ "StatementId": "all", "Action": "*", "Principal": "*" });
+    node.call("POST", "/2015-03-31/functions/f/policy", all.to_string()).await.ok(201);
+    key.call(&node, "GET", "/2015-03-31/functions/f", "").await.ok(200);
+    is_denied(&key.call(&node, "PUT", "/tinderbox/egress/f", "{}").await, "tinderbox:PutEgress", F);
     let deny = json!({ "Effect": "Deny", "Action": "lambda:InvokeFunction", "Resource": "f" });
     node.put(&format!("{KEYS}/{}/policy", key.id), &policy(json!([deny]))).await.ok(200);
     let got = key.call(&node, "POST", INVOKE_F, "{}").await;
