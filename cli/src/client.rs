@@ -1,6 +1,6 @@
 //! One signed request to a node, and its answer.
 
-use std::{env, time::Duration};
+use std::{env, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aws_credential_types::Credentials;
@@ -11,7 +11,14 @@ use aws_sigv4::{
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, runtime, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    runtime,
+    time::timeout,
+};
+
+use crate::tls::Tls;
 
 /// How long a node may take: it reads all that it has to verify it.
 const TIMEOUT: Duration = Duration::from_secs(3600);
@@ -35,27 +42,34 @@ struct Asked<'a> {
 #[derive(Debug)]
 pub(crate) struct Client {
     authority: String,
+    /// None: the node speaks plain HTTP.
+    tls: Option<Tls>,
     region: String,
     /// None: requests are not signed, which a node without keys takes.
     credentials: Option<Credentials>,
 }
 
 impl Client {
-    /// Of an endpoint, with the credentials of the environment.
-    pub(crate) fn new(endpoint: &str, region: &str) -> Result<Self> {
-        let rest = endpoint.strip_prefix("http://");
+    /// Of an endpoint, whose certificate `ca` vouches for if it has one, with the credentials of the environment.
+    pub(crate) fn new(endpoint: &str, ca: &Path, region: &str) -> Result<Self> {
+        let (rest, port) = match endpoint.strip_prefix("https://") {
+            Some(rest) => (Some(rest), 443),
+            None => (endpoint.strip_prefix("http://"), 80),
+        };
         let authority =
             rest.map(|rest| rest.trim_end_matches('/')).filter(|authority| !authority.contains('/'));
-        let authority = authority.with_context(|| format!("`{endpoint}` is not http://HOST:PORT"))?;
+        let authority = authority
+            .with_context(|| format!("`{endpoint}` is not http://HOST:PORT or https://HOST:PORT"))?;
+        let tls = if port == 443 { Some(Tls::new(ca, authority)?) } else { None };
         let authority =
-            if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+            if authority.contains(':') { authority.to_owned() } else { format!("{authority}:{port}") };
         let key = |name| env::var(name).ok().filter(|value| !value.is_empty());
         let credentials = match (key("AWS_ACCESS_KEY_ID"), key("AWS_SECRET_ACCESS_KEY")) {
             (Some(id), Some(secret)) => Some(Credentials::from_keys(id, secret, key("AWS_SESSION_TOKEN"))),
             (None, None) => None,
             _ => bail!("of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY one is set, the other is not"),
         };
-        Ok(Self { authority, region: region.to_owned(), credentials })
+        Ok(Self { authority, tls, region: region.to_owned(), credentials })
     }
 
     /// Asks, and returns the answer if it is a good one.
@@ -78,6 +92,16 @@ impl Client {
     async fn exchange(&self, asked: &Asked<'_>, body: Vec<u8>) -> Result<Bytes> {
         let stream = TcpStream::connect(&self.authority).await;
         let stream = stream.with_context(|| format!("cannot connect to {}", self.authority))?;
+        match &self.tls {
+            None => self.converse(stream, asked, body).await,
+            Some(tls) => self.converse(tls.connect(stream).await?, asked, body).await,
+        }
+    }
+
+    async fn converse<S>(&self, stream: S, asked: &Asked<'_>, body: Vec<u8>) -> Result<Bytes>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("speak HTTP")?;
         tokio::spawn(connection);
         let answer = sender.send_request(self.request(asked, body)?).await.context("ask the node")?;
@@ -90,7 +114,8 @@ impl Client {
 
     fn request(&self, asked: &Asked<'_>, body: Vec<u8>) -> Result<Request<Full<Bytes>>> {
         let Asked { method, path, service, target } = *asked;
-        let uri = format!("http://{}{path}", self.authority);
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let uri = format!("{scheme}://{}{path}", self.authority);
         let mut request = Request::builder().method(method).uri(path).header("host", &self.authority);
         if let Some(target) = target {
             request = request.header(TARGET, target).header("content-type", "application/x-amz-json-1.1");
@@ -134,17 +159,19 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_a_host_and_a_port() {
-        let authority = |endpoint: &str| Client::new(endpoint, "r").map(|client| client.authority).ok();
+        let new = |endpoint: &str| Client::new(endpoint, Path::new("/nowhere"), "r");
+        let authority = |endpoint: &str| new(endpoint).map(|client| client.authority).ok();
         assert_eq!(authority("http://node:9000/").as_deref(), Some("node:9000"));
         assert_eq!(authority("http://node").as_deref(), Some("node:80"));
-        for wrong in ["node:9000", "https://node", "http://node/path", ""] {
+        assert!(format!("{:#}", new("https://node").unwrap_err()).contains("/nowhere"));
+        for wrong in ["node:9000", "ftp://node", "http://node/path", ""] {
             assert_eq!(authority(wrong), None, "{wrong}");
         }
     }
 
     #[test]
     fn who_does_not_answer_is_named() {
-        let client = Client::new("http://127.0.0.1:1", "r").unwrap();
+        let client = Client::new("http://127.0.0.1:1", Path::new("/nowhere"), "r").unwrap();
         assert!(
             format!("{:#}", client.call("GET", "/", Vec::new()).unwrap_err())
                 .contains("cannot connect to 127.0.0.1:1")

@@ -11,8 +11,9 @@ mod events;
 mod keys;
 mod logs;
 mod node;
+mod tls;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -22,9 +23,12 @@ use client::Client;
 #[derive(Debug, Parser)]
 #[command(name = "tinderbox", version)]
 struct Args {
-    /// The node, as http://HOST:PORT.
+    /// The node, as http://HOST:PORT or https://HOST:PORT.
     #[arg(long, env = "AWS_ENDPOINT_URL", default_value = "http://127.0.0.1:9000", global = true)]
     endpoint: String,
+    /// PEM file of who signed an https:// node's certificate, or of that certificate itself.
+    #[arg(long, env = "AWS_CA_BUNDLE", default_value = tls::AUTHORITIES, global = true)]
+    ca: PathBuf,
     /// The region that requests are signed for.
     #[arg(long, env = "AWS_REGION", default_value = "us-east-1", global = true)]
     region: String,
@@ -58,8 +62,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Args { endpoint, region, json, command } = Args::parse();
-    let done = Client::new(&endpoint, &region).and_then(|client| match command {
+    let Args { endpoint, ca, region, json, command } = Args::parse();
+    let done = Client::new(&endpoint, &ca, &region).and_then(|client| match command {
         Command::Keys(action) => keys::run(&client, action, json),
         Command::Chunks(action) => chunks::run(&client, action, json),
         Command::Node => node::run(&client, json).map(|()| ExitCode::SUCCESS),

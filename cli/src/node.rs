@@ -20,6 +20,7 @@ struct Node {
     huge_pages: Option<String>,
     smt: Option<String>,
     vulnerabilities: BTreeMap<String, String>,
+    certificate: Option<String>,
     landlock: u32,
 }
 
@@ -47,6 +48,7 @@ fn text(node: &Node) -> String {
         ("huge pages", huge_pages),
         ("threads", &node.smt),
         ("landlock", &Some(node.landlock.to_string())),
+        ("certificate", &Some(node.certificate.clone().unwrap_or_else(|| "none: plain HTTP".to_owned()))),
     ];
     let mut text = String::new();
     for (name, value) in lines {

@@ -7,6 +7,7 @@ mod events;
 mod function_urls;
 mod logs;
 mod network;
+mod tls;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,14 +25,18 @@ pub(crate) use events::Events;
 pub(crate) use function_urls::{FunctionUrls, LABEL, UrlBase};
 pub(crate) use logs::Logs;
 pub(crate) use network::Network;
+pub(crate) use tls::{Tls, TlsSource};
 
 use chunks::RawChunks;
 use events::RawEvents;
 use function_urls::RawFunctionUrls;
 use logs::RawLogs;
 use network::RawNetwork;
+use tls::RawTls;
 
-use crate::{functions::runtimes::StandIns, identity::Secret, sandbox::machine::MEMORY_PER_VCPU_MIB};
+use crate::{
+    certificate, functions::runtimes::StandIns, identity::Secret, sandbox::machine::MEMORY_PER_VCPU_MIB,
+};
 
 /// Name of the systemd credential (`$CREDENTIALS_DIRECTORY/tinderbox.agent`).
 const CREDENTIAL: &str = "tinderbox.agent";
@@ -145,6 +150,8 @@ pub(crate) struct Config {
     pub(crate) function_urls: FunctionUrls,
     /// Bounds of functions' logs.
     pub(crate) logs: Logs,
+    /// By which certificate clients know the node; none: they come by plain HTTP.
+    pub(crate) tls: Option<Tls>,
 }
 
 /// What the files and flags say, unchecked.
@@ -171,6 +178,7 @@ struct RawConfig {
     events: RawEvents,
     function_urls: RawFunctionUrls,
     logs: RawLogs,
+    tls: Option<RawTls>,
 }
 
 impl Default for RawConfig {
@@ -196,6 +204,7 @@ impl Default for RawConfig {
             events: RawEvents::default(),
             function_urls: RawFunctionUrls::default(),
             logs: RawLogs::default(),
+            tls: None,
         }
     }
 }
@@ -220,12 +229,12 @@ impl Config {
         }
         let mut raw: RawConfig = table.try_into().map_err(|error| ConfigError::Field(Box::new(error)))?;
         raw.auth = auth.unwrap_or(raw.auth);
-        raw.check()
+        raw.check(credentials)
     }
 }
 
 impl RawConfig {
-    fn check(self) -> Result<Config, ConfigError> {
+    fn check(self, credentials: Option<&Path>) -> Result<Config, ConfigError> {
         let listen: SocketAddr = self.listen.parse().map_err(|_| ConfigError::Value {
             field: "listen",
             problem: format!("`{}` is not an address with a port, such as 127.0.0.1:9000", self.listen),
@@ -256,6 +265,13 @@ impl RawConfig {
         if self.memory_mib == Some(0) {
             return Err(value("memory_mib", "0 leaves no room for a sandbox".into()));
         }
+        let function_urls =
+            self.function_urls.check(listen, if self.tls.is_some() { "https" } else { "http" })?;
+        let own = || {
+            let below = format!("*.{LABEL}.{}.{}", self.region, function_urls.base.domain);
+            ["localhost".to_owned(), below].into_iter().chain(certificate::name_of(listen.ip())).collect()
+        };
+        let tls = self.tls.map(|tls| tls.check(own(), credentials)).transpose()?;
         Ok(Config {
             listen,
             keys: self.keys,
@@ -276,8 +292,9 @@ impl RawConfig {
             chunks: self.chunks.check()?,
             network: self.network.check()?,
             events: self.events.check()?,
-            function_urls: self.function_urls.check(listen)?,
+            function_urls,
             logs: self.logs.check()?,
+            tls,
         })
     }
 }

@@ -10,6 +10,7 @@
 
 mod api;
 mod auth;
+mod certificate;
 mod chunks;
 mod code;
 mod config;
@@ -36,8 +37,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
+    certificate::Certificate,
     chunks::Chunks,
     code::{Builder, CodeStore},
     config::{AuthMode, Config},
@@ -48,7 +51,7 @@ use crate::{
     logs::LogStore,
     network::{Network, Policies},
     node_state::NodeState,
-    server::Bounds,
+    server::{Bounds, Entrance},
 };
 
 const USAGE: &str = "usage: host-agent serve [--config FILE] [--no-auth]";
@@ -119,17 +122,21 @@ fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<()> {
     let config = Config::load(file.as_deref(), credentials.as_deref(), auth)?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot create {}", config.state_dir.display()))?;
+    // Before the agent is confined: nothing reads the files again.
+    let certificate = config.tls.as_ref().map(|tls| Certificate::load(tls, &config.state_dir));
+    let certificate = certificate.transpose().context("cannot speak TLS")?;
     let mut node = NodeState::look();
+    node.certificate = certificate.as_ref().map(|certificate| certificate.fingerprint.clone());
     node.landlock = confine::enter(&config)?.landlock;
     tracing::info!("confined by landlock {} and a filter of system calls", node.landlock);
     for (kind, state) in node.vulnerable() {
         tracing::warn!("the processor is open to {kind}: {state}");
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(run(Arc::new(config), node))
+    runtime.block_on(run(Arc::new(config), node, certificate))
 }
 
-async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
+async fn run(config: Arc<Config>, node: NodeState, certificate: Option<Certificate>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
@@ -163,13 +170,17 @@ async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
     let calls = (concurrency, Arc::clone(&events));
     let kept = (chunks, policies, Arc::clone(&logs));
     let app = api::App::new(&config, functions, Arc::clone(&invoker), kept, calls, access_keys, node);
-    let listener = listen(config.listen).await?;
+    let tls = certificate.as_ref().map(|certificate| TlsAcceptor::from(Arc::clone(&certificate.server)));
+    let entrance = listen(config.listen, tls.clone()).await?;
     let urls = match config.function_urls.listen {
-        Some(own) => Some(listen(own).await?),
+        Some(own) => Some(listen(own, tls).await?),
         None => None,
     };
-    let address = listener.local_addr().context("listening socket has no address")?;
+    let address = entrance.listener.local_addr().context("listening socket has no address")?;
     tracing::info!(target: log::NOTICE, "tinderbox: serving on {address}");
+    if let Some(certificate) = &certificate {
+        tracing::info!(target: log::NOTICE, "tinderbox: by TLS, certificate SHA-256 {}", certificate.fingerprint);
+    }
 
     // The invoker drains from the signal on, beside the servers, which end when their last request is answered: the
     // bound on the drain is the bound on all of them.
@@ -186,8 +197,8 @@ async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
         drop(stopping);
     };
     let serving_urls = async {
-        if let Some(listener) = urls {
-            server::serve(listener, api::url_router(Arc::clone(&app)), Bounds::NODE, stop()).await;
+        if let Some(entrance) = urls {
+            server::serve(entrance, api::url_router(Arc::clone(&app)), Bounds::NODE, stop()).await;
         }
     };
     let drain = async {
@@ -197,7 +208,7 @@ async fn run(config: Arc<Config>, node: NodeState) -> anyhow::Result<()> {
         events.drained().await;
         logs.close().await;
     };
-    let serving = server::serve(listener, api::router(Arc::clone(&app)), Bounds::NODE, stop());
+    let serving = server::serve(entrance, api::router(Arc::clone(&app)), Bounds::NODE, stop());
     tokio::join!(signals, serving, serving_urls, drain);
     Ok(())
 }
@@ -210,8 +221,10 @@ async fn open_logs(config: &Config, disk: &Arc<Disk>) -> anyhow::Result<Arc<LogS
     opened.await.context("open the logs")?.context("cannot open the logs")
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+async fn listen(address: SocketAddr, tls: Option<TlsAcceptor>) -> anyhow::Result<Entrance> {
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+    Ok(Entrance { listener, tls })
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub(crate) struct NodeState {
     smt: Option<String>,
     /// What the kernel does about each kind of hole in processors.
     vulnerabilities: BTreeMap<String, String>,
+    /// The SHA-256 of the certificate that clients know it by, if they come by TLS.
+    pub(crate) certificate: Option<String>,
     /// The version of landlock that confines the agent.
     pub(crate) landlock: u32,
 }
@@ -50,6 +52,7 @@ impl NodeState {
             huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled").map(|text| chosen(&text)),
             smt: read("/sys/devices/system/cpu/smt/control"),
             vulnerabilities: vulnerabilities(VULNERABILITIES.as_ref()),
+            certificate: None,
             landlock: 0,
         }
     }

@@ -57,6 +57,7 @@ def client(settings):
                 region_name=settings["region"],
                 aws_access_key_id=settings["access_key_id"],
                 aws_secret_access_key=settings["secret_access_key"],
+                verify=settings["ca"],
                 config=config,
             )
         return clients[key]

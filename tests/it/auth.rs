@@ -1,6 +1,9 @@
-//! Who may call: signatures are checked, and a node that knows no key does not listen to the network.
+//! Who may call: signatures are checked, and a node that knows no key does not listen to the network; and whom clients call: a node
+//! with a certificate.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 
@@ -80,4 +83,65 @@ fn a_node_without_keys_does_not_listen_beyond_loopback() {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{message}");
     assert!(message.contains("key") && message.contains("0.0.0.0"), "{message}");
+}
+
+/// An agent on this machine, without a node around it: it answers what takes no sandbox. Ended when dropped.
+struct Agent {
+    endpoint: String,
+    process: Child,
+}
+
+impl Agent {
+    fn start(dir: &Path, more: &str) -> Self {
+        let config = dir.join("agent.toml");
+        let key = "[[keys]]\naccess_key_id = \"test\"\nsecret_access_key = \"test\"\n";
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\nstate_dir = {:?}\nlib_dir = {dir:?}\n{more}\n{key}",
+            dir.join("state")
+        );
+        std::fs::write(&config, text).expect("write the configuration");
+        let process = Command::new(setting("TINDERBOX_PAYLOAD").join("host-agent"))
+            .args(["serve", "--config"])
+            .arg(&config)
+            .env_remove("CREDENTIALS_DIRECTORY")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start host-agent");
+        let mut agent = Self { endpoint: String::new(), process };
+        let mut said = String::new();
+        for line in BufReader::new(agent.process.stderr.take().expect("standard error is piped")).lines() {
+            let line = line.expect("the log is text");
+            if let Some((_, address)) = line.split_once("serving on ") {
+                agent.endpoint = format!("https://{}", address.trim());
+                return agent;
+            }
+            said += &line;
+        }
+        panic!("the agent did not come up: {said}");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_node_is_known_by_its_certificate() {
+    let (dir, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let agent = Agent::start(dir.path(), "[tls]");
+    let client = Client::new(&agent.endpoint);
+    let own = dir.path().join("state/tls/own.pem");
+    let listed = client.clone().trusting(&own).call("list_functions", json!({})).expect("it is trusted");
+    assert_eq!(listed["Functions"], json!([]));
+    let _stranger = Agent::start(other.path(), "[tls]");
+    let strangers = other.path().join("state/tls/own.pem");
+    let refused =
+        client.trusting(&strangers).call("list_functions", json!({})).expect_err("nobody vouches for it");
+    assert_eq!((refused.code.as_str(), refused.status), ("SSLError", 0), "{}", refused.message);
+    let plain = Client::new(&agent.endpoint.replace("https", "http")).call("list_functions", json!({}));
+    assert_eq!(plain.expect_err("this is no HTTP").status, 400);
 }

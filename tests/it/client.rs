@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -38,6 +38,8 @@ pub(crate) struct Client {
     region: String,
     signing: Signing,
     answer_timeout_s: u32,
+    /// File of who vouches for an https endpoint.
+    ca: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -58,11 +60,17 @@ impl Client {
             region: "us-east-1".into(),
             signing: Signing::Signed,
             answer_timeout_s: ANSWER_TIMEOUT_S,
+            ca: None,
         }
     }
 
     pub(crate) fn with_key(self, access_key_id: &str, secret_access_key: &str) -> Self {
         Self { access_key_id: access_key_id.into(), secret_access_key: secret_access_key.into(), ..self }
+    }
+
+    /// Takes whom the certificates in a file vouch for.
+    pub(crate) fn trusting(self, ca: &Path) -> Self {
+        Self { ca: Some(ca.to_owned()), ..self }
     }
 
     pub(crate) fn in_region(self, region: &str) -> Self {
@@ -117,6 +125,7 @@ impl Client {
             "region": self.region,
             "unsigned": self.signing == Signing::Unsigned,
             "timeout_s": self.answer_timeout_s,
+            "ca": self.ca,
         })
     }
 }

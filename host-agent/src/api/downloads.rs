@@ -27,6 +27,8 @@ const LIFE: TimeDelta = TimeDelta::minutes(10);
 pub(crate) struct Downloads {
     /// Made at start: a restart ends all URLs.
     secret: [u8; 32],
+    /// How clients come: `http` or `https`.
+    scheme: &'static str,
     /// Address for requests that came without a usable host.
     fallback: String,
 }
@@ -40,11 +42,11 @@ pub(super) struct Ticket {
 
 impl Downloads {
     /// With a fresh secret.
-    pub(crate) fn new(fallback: String) -> Self {
+    pub(crate) fn new(scheme: &'static str, fallback: String) -> Self {
         let halves = [uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes()];
         let mut secret = [0; 32];
         secret.copy_from_slice(halves.as_flattened());
-        Self { secret, fallback }
+        Self { secret, scheme, fallback }
     }
 
     /// A URL of some code, on the host that the client named.
@@ -52,7 +54,8 @@ impl Downloads {
         let host = host.filter(|host| host.parse::<Authority>().is_ok()).unwrap_or(&self.fallback);
         let expires = (now + LIFE).timestamp();
         let token = hex(&self.mac(&code.sha256, expires).finalize().into_bytes());
-        format!("http://{host}/tinderbox/code/{}.zip?expires={expires}&token={token}", code.sha256)
+        let Self { scheme, .. } = self;
+        format!("{scheme}://{host}/tinderbox/code/{}.zip?expires={expires}&token={token}", code.sha256)
     }
 
     fn is_good(&self, sha256: &str, ticket: &Ticket, now: DateTime<Utc>) -> bool {
@@ -93,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_location_is_good_for_its_code_and_its_time() {
-        let downloads = Downloads::new("127.0.0.1:9000".into());
+        let downloads = Downloads::new("http", "127.0.0.1:9000".into());
         let code = CodeRef { sha256: "ab".repeat(32), size: 1 };
         let now = Utc::now();
         let location = downloads.location(&code, Some("node.local:9000"), now);

@@ -111,7 +111,10 @@ impl App {
             runtimes: Runtimes::find(&config.lib_dir, config.runtime_stand_ins),
             functions,
             invoker,
-            downloads: Downloads::new(config.listen.to_string()),
+            downloads: Downloads::new(
+                if config.tls.is_some() { "https" } else { "http" },
+                config.listen.to_string(),
+            ),
             body_budget: Arc::new(Semaphore::new(gate::BODY_BUDGET_KIB)),
             concurrency,
             events,

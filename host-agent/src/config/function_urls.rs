@@ -61,8 +61,8 @@ pub(super) struct RawFunctionUrls {
 }
 
 impl RawFunctionUrls {
-    /// `api`: where they are served when they have no address of their own.
-    pub(super) fn check(self, api: SocketAddr) -> Result<FunctionUrls, ConfigError> {
+    /// `api`: where they are served when they have no address of their own; `scheme`: how clients come there.
+    pub(super) fn check(self, api: SocketAddr, scheme: &str) -> Result<FunctionUrls, ConfigError> {
         let Self { listen, base } = self;
         if listen.is_some_and(|own| own.port() == api.port() && own.port() != 0) {
             return Err(value("function_urls.listen", format!("{} is the API's port", api.port())));
@@ -75,7 +75,7 @@ impl RawFunctionUrls {
             })?,
             // Whoever runs on this machine reaches it by that: all of `localhost` is loopback (RFC 6761 §6.3).
             None => UrlBase {
-                scheme: "http".into(),
+                scheme: scheme.into(),
                 domain: "localhost".into(),
                 port: listen.unwrap_or(api).port(),
             },
@@ -107,7 +107,7 @@ mod tests {
 
     fn check(text: &str) -> Result<FunctionUrls, String> {
         let raw: RawFunctionUrls = toml::from_str(text).map_err(|error| error.to_string())?;
-        raw.check("127.0.0.1:9000".parse().unwrap()).map_err(|error| error.to_string())
+        raw.check("127.0.0.1:9000".parse().unwrap(), "http").map_err(|error| error.to_string())
     }
 
     #[test]

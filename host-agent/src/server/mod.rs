@@ -1,10 +1,11 @@
-//! The HTTP/1.1 server: accepts connections, bounds them in number, in memory and in patience, ends them gracefully.
+//! The HTTP/1.1 server, by TLS or not: accepts connections, bounds them in number, in memory and in patience, ends them gracefully.
 //!
 //! Knows nothing of what is served. When all places are taken, a connection that serves nothing gives way to the one that comes
 //! ([`places`]); who serves a request says with [`Standing::admit`] when it has begun.
 
 mod patient;
 mod places;
+mod secure;
 #[cfg(test)]
 mod tests;
 
@@ -30,10 +31,14 @@ use hyper::{
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
 
 use self::{patient::Patient, places::Places};
 
@@ -44,6 +49,8 @@ pub(crate) use self::places::Standing;
 pub(crate) struct Bounds {
     /// Connections at a time.
     connections: usize,
+    /// Longest time from a connection to the end of its handshake, where TLS is spoken.
+    handshake_timeout: Duration,
     /// Longest time for a request's head, counted from the end of the request before it.
     head_timeout: Duration,
     /// Longest time in which a client takes nothing of its answer.
@@ -55,6 +62,7 @@ impl Bounds {
     /// 128 MiB. Clients keep connections for a minute or so.
     pub(crate) const NODE: Self = Self {
         connections: 4096,
+        handshake_timeout: Duration::from_secs(10),
         head_timeout: Duration::from_secs(120),
         write_timeout: Duration::from_secs(60),
     };
@@ -70,9 +78,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
+/// Where clients come.
+pub(crate) struct Entrance {
+    /// At which address.
+    pub(crate) listener: TcpListener,
+    /// By TLS, if so.
+    pub(crate) tls: Option<TlsAcceptor>,
+}
+
 /// Serves until `stop`, then lets every request that has begun come to its end.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    Entrance { listener, tls }: Entrance,
     router: Router,
     bounds: Bounds,
     stop: impl Future<Output = ()>,
@@ -93,18 +109,12 @@ pub(crate) async fn serve(
             },
             () = &mut stop => break,
         };
-        let service = TowerToHyperService::new(router.clone());
-        let place = standing.clone();
-        let service = service_fn(move |request| answer(service.clone(), (peer, place.clone()), request));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(bounds.head_timeout)
-            .max_buf_size(MAX_HEAD_LEN)
-            .serve_connection(TokioIo::new(Patient::new(stream, bounds.write_timeout)), service);
-        let connection = graceful.watch(connection);
+        let (client, tls) = (Client { peer, standing, watcher: graceful.watcher() }, tls.clone());
+        let router = router.clone();
         tokio::spawn(async move {
+            let standing = client.standing.clone();
             tokio::select! {
-                ended = connection => if let Err(error) = ended {
+                ended = client.talk(stream, tls, router, bounds) => if let Err(error) = ended {
                     tracing::debug!("a connection ended: {error}");
                 },
                 () = standing.given_up() => tracing::debug!("a connection gave way to a newer one"),
@@ -113,6 +123,50 @@ pub(crate) async fn serve(
     }
     drop(listener);
     graceful.shutdown().await;
+}
+
+/// The other end of a connection.
+struct Client {
+    peer: Peer,
+    standing: Standing,
+    watcher: Watcher,
+}
+
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+impl Client {
+    async fn talk(
+        self,
+        stream: TcpStream,
+        tls: Option<TlsAcceptor>,
+        router: Router,
+        bounds: Bounds,
+    ) -> Ended {
+        match tls {
+            None => self.serve(Patient::new(stream, bounds.write_timeout), router, bounds).await,
+            Some(acceptor) => {
+                let patience = (bounds.handshake_timeout, bounds.write_timeout);
+                let stream = secure::open(stream, &acceptor, patience).await?;
+                self.serve(stream, router, bounds).await
+            }
+        }
+    }
+
+    /// Serves its requests.
+    async fn serve<S>(self, stream: S, router: Router, bounds: Bounds) -> Ended
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Self { peer, standing, watcher } = self;
+        let service = TowerToHyperService::new(router);
+        let service = service_fn(move |request| answer(service.clone(), (peer, standing.clone()), request));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(bounds.head_timeout)
+            .max_buf_size(MAX_HEAD_LEN)
+            .serve_connection(TokioIo::new(stream), service);
+        Ok(watcher.watch(connection).await?)
+    }
 }
 
 async fn accept(listener: &TcpListener, places: &Arc<Places>) -> io::Result<(TcpStream, Peer, Standing)> {

@@ -11,6 +11,8 @@ use tokio::{
 
 use super::*;
 
+mod tls;
+
 /// For tests in which nobody comes too late.
 const GENEROUS: Bounds = Bounds::NODE;
 
@@ -23,11 +25,17 @@ struct Server {
 
 impl Server {
     async fn start(router: Router, bounds: Bounds) -> Self {
+        Self::start_with(None, router, bounds).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>, router: Router, bounds: Bounds) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
-        let task = tokio::spawn(async move { serve(listener, router, bounds, stopped.notified()).await });
+        let task = tokio::spawn(async move {
+            serve(Entrance { listener, tls }, router, bounds, stopped.notified()).await
+        });
         Self { address, stop, task }
     }
 

@@ -18,7 +18,7 @@
 mod counters;
 mod origin;
 mod peers;
-mod pem;
+pub(crate) mod pem;
 #[cfg(test)]
 mod tests;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 const MAX_FILE_LEN: u64 = 1024 * 1024;
 
 /// All of a file.
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?.take(MAX_FILE_LEN + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_FILE_LEN {

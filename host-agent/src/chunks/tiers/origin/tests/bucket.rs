@@ -91,7 +91,8 @@ async fn start() -> (Arc<Service>, Origin) {
         ca: "none".into(),
     };
     let router = Router::new().fallback(answer).with_state(Arc::clone(&service));
-    tokio::spawn(crate::server::serve(listener, router, Bounds::NODE, std::future::pending()));
+    let entrance = crate::server::Entrance { listener, tls: None };
+    tokio::spawn(crate::server::serve(entrance, router, Bounds::NODE, std::future::pending()));
     (service, Origin::bucket(&settings).unwrap())
 }
 
