@@ -67,7 +67,7 @@ impl Environment {
             ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &memory),
             ("AWS_LAMBDA_FUNCTION_NAME", &start.function_name),
             ("AWS_LAMBDA_FUNCTION_VERSION", &start.function_version),
-            ("AWS_LAMBDA_INITIALIZATION_TYPE", if snap_start { "snap-start" } else { "on-demand" }),
+            ("AWS_LAMBDA_INITIALIZATION_TYPE", initialization_type(start.initialization_type)),
             ("AWS_LAMBDA_RUNTIME_API", runtime_api),
             ("AWS_REGION", &start.region),
             ("LAMBDA_RUNTIME_DIR", RUNTIME_DIR),
@@ -134,6 +134,15 @@ impl Environment {
     }
 }
 
+/// The value of `AWS_LAMBDA_INITIALIZATION_TYPE`.
+fn initialization_type(kind: InitializationType) -> &'static str {
+    match kind {
+        InitializationType::OnDemand => "on-demand",
+        InitializationType::SnapStart => "snap-start",
+        InitializationType::Provisioned => "provisioned-concurrency",
+    }
+}
+
 /// The variables that SDKs read credentials from.
 fn in_environment(credentials: &Credentials) -> [(&'static str, &str); 3] {
     [
@@ -191,6 +200,18 @@ mod tests {
         {
             check(name, None);
         }
+    }
+
+    #[test]
+    fn what_is_initialised_ahead_of_its_events_differs_in_one_variable() {
+        let mut start = start();
+        let on_demand = Environment::of(&start, "127.0.0.1:9001", None);
+        start.initialization_type = InitializationType::Provisioned;
+        let ahead = Environment::of(&start, "127.0.0.1:9001", None);
+        let differ: Vec<_> =
+            ahead.iter().filter(|(name, value)| on_demand.get(name) != Some(value)).collect();
+        assert_eq!(differ, [("AWS_LAMBDA_INITIALIZATION_TYPE", "provisioned-concurrency")]);
+        assert!(on_demand.can_become(&ahead), "a clone of the runtime may be it");
     }
 
     #[test]

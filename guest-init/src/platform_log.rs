@@ -52,7 +52,7 @@ impl Event<'_> {
         let line = match self {
             Self::InitStart => init_start(&start.runtime, &start.region),
             Self::InitDone(_) if start.initialization_type == InitializationType::OnDemand => return None,
-            Self::InitDone(duration_us) => init_report_of_snapshot(*duration_us),
+            Self::InitDone(duration_us) => init_report_ahead(*duration_us),
             Self::InitFailed(failure, status) => init_report(failure, *status),
             Self::RestoreStart => restore_start(&start.runtime, &start.region),
             Self::RestoreDone(duration_us) => restore_report(*duration_us),
@@ -116,8 +116,8 @@ fn init_report(failure: &InitFailure, status: InitStatus) -> String {
     }
 }
 
-/// `INIT_REPORT …` of an init that ends in a snapshot: no REPORT will tell of it.
-fn init_report_of_snapshot(duration_us: Micros) -> String {
+/// `INIT_REPORT …` of an init that nobody waits for: no REPORT will tell of it.
+fn init_report_ahead(duration_us: Micros) -> String {
     format!("INIT_REPORT Init Duration: {} ms\n", milliseconds(duration_us))
 }
 

@@ -67,6 +67,8 @@ pub enum InitializationType {
     /// `snap-start`: started to be snapshotted. The runtime may call `restore/next`; credentials are behind an endpoint
     /// instead of in the environment, where every clone would have the same.
     SnapStart,
+    /// `provisioned-concurrency`: started before anybody invokes it, and waits for events from then on.
+    Provisioned,
 }
 
 /// Everything that makes a resumed guest another one than its siblings, and the limits of becoming it.

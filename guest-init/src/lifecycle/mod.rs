@@ -259,7 +259,9 @@ impl Lifecycle {
         match std::mem::replace(&mut self.phase, Phase::Ready) {
             Phase::Initializing { began, waiting } => {
                 let duration_us = now.saturating_sub(began);
-                self.init_us = Some(duration_us);
+                // Nobody waited for an init ahead of time: it is told of by itself, and no invocation has it.
+                let ahead = self.plan.initialization_type == InitializationType::Provisioned;
+                self.init_us = (!ahead).then_some(duration_us);
                 let mut actions = vec![Action::InitDone(InitReport { duration_us })];
                 if let Some(call) = waiting {
                     actions.push(Action::Begin { request_id: call.request_id.clone() });

@@ -86,7 +86,7 @@ impl Lifecycle {
     fn knows_restore(&self) -> Result<(), Refusal> {
         match self.plan.initialization_type {
             InitializationType::SnapStart => Ok(()),
-            InitializationType::OnDemand => Err(Refusal::NotSnapStart),
+            InitializationType::OnDemand | InitializationType::Provisioned => Err(Refusal::NotSnapStart),
         }
     }
 }

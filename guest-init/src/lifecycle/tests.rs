@@ -292,6 +292,18 @@ fn only_what_is_to_be_snapshotted_knows_the_restore_calls() {
 }
 
 #[test]
+fn an_init_ahead_of_its_events_is_no_invocations() {
+    let mut world = World::begin_as(InitializationType::Provisioned);
+    assert_eq!(world.refuses(invoke("a")), Refusal::Busy);
+    assert_eq!(world.refuses(Event::RestoreNext), Refusal::NotSnapStart);
+    world.now = 250_000;
+    world.check(Event::Next, &[Action::InitDone(InitReport { duration_us: 250_000 })]);
+    world.check(invoke("a"), &[begin("a"), Action::Deliver]);
+    world.check(answer("a", Answer::Response), &[Action::SendResponse]);
+    assert_eq!(world.finishes(Event::Next).init_us, None);
+}
+
+#[test]
 fn a_broken_restore_call_is_answered_when_it_comes_again() {
     let mut world = restoring();
     world.check(Event::RestoreNext, &[Action::AnswerRestore]);
