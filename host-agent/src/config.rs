@@ -3,6 +3,7 @@
 //! [`RawConfig`] is what someone wrote; [`Config`] is what was checked. Read once, by `main`.
 
 mod chunks;
+mod concurrency;
 mod events;
 mod function_urls;
 mod logs;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 #[cfg(test)]
 pub(crate) use chunks::PeerAddress;
 pub(crate) use chunks::{Bucket, Certificates, Chunks, Cluster};
+pub(crate) use concurrency::Concurrency;
 pub(crate) use events::Events;
 pub(crate) use function_urls::{FunctionUrls, LABEL, UrlBase};
 pub(crate) use logs::Logs;
@@ -28,6 +30,7 @@ pub(crate) use network::Network;
 pub(crate) use tls::{Tls, TlsSource};
 
 use chunks::RawChunks;
+use concurrency::RawConcurrency;
 use events::RawEvents;
 use function_urls::RawFunctionUrls;
 use logs::RawLogs;
@@ -144,6 +147,8 @@ pub(crate) struct Config {
     pub(crate) chunks: Chunks,
     /// What functions have of the network.
     pub(crate) network: Network,
+    /// Bounds of what is in flight.
+    pub(crate) concurrency: Concurrency,
     /// Bounds of asynchronous calls.
     pub(crate) events: Events,
     /// Where functions' URLs lead.
@@ -175,6 +180,7 @@ struct RawConfig {
     mkfs_erofs: PathBuf,
     chunks: RawChunks,
     network: RawNetwork,
+    concurrency: RawConcurrency,
     events: RawEvents,
     function_urls: RawFunctionUrls,
     logs: RawLogs,
@@ -201,6 +207,7 @@ impl Default for RawConfig {
             mkfs_erofs: "/usr/bin/mkfs.erofs".into(),
             chunks: RawChunks::default(),
             network: RawNetwork::default(),
+            concurrency: RawConcurrency::default(),
             events: RawEvents::default(),
             function_urls: RawFunctionUrls::default(),
             logs: RawLogs::default(),
@@ -291,6 +298,7 @@ impl RawConfig {
             mkfs_erofs: self.mkfs_erofs,
             chunks: self.chunks.check()?,
             network: self.network.check()?,
+            concurrency: self.concurrency.check()?,
             events: self.events.check()?,
             function_urls,
             logs: self.logs.check()?,
@@ -382,6 +390,8 @@ mod tests {
             ("memory_mib_per_cpu = 0", "memory_mib_per_cpu"),
             ("auth = 'maybe'", "maybe"),
             ("runtime_snapshots = 'many'", "runtime_snapshots"),
+            ("[concurrency]\naccount = 100", "concurrency.account"),
+            ("[concurrency]\ngrowth_s = 0", "concurrency.growth_s"),
             ("[[keys]]\naccess_key_id = ''\nsecret_access_key = 's'", "keys"),
         ] {
             let error = load(file, "").unwrap_err();

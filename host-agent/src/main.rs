@@ -48,6 +48,7 @@ use crate::{
     events::{Clock, Events},
     functions::Functions,
     identity::AccessKeys,
+    invoke::concurrency::Concurrency,
     logs::LogStore,
     network::{Network, Policies},
     node_state::NodeState,
@@ -157,7 +158,7 @@ async fn run(config: Arc<Config>, node: NodeState, certificate: Option<Certifica
     let access_keys = AccessKeys::open(Arc::clone(&store), chunks.roots()).await;
     let access_keys = Arc::new(access_keys.context("cannot open the access keys")?);
     let functions = Functions::open(store, Arc::new(code), Arc::clone(&invoker)).await?;
-    let concurrency = Arc::default();
+    let concurrency = Arc::new(Concurrency::new(&config.concurrency));
     let parts = events::Parts {
         functions: Arc::clone(&functions),
         invoker: Arc::clone(&invoker),

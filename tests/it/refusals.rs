@@ -191,10 +191,6 @@ fn what_is_not_built_yet_is_refused_and_never_pretended() {
     let client = shared.node.client();
     let function = Function::python("hello").deploy(&client);
     let missing = [
-        (
-            "put_provisioned_concurrency_config",
-            json!({ "Qualifier": "1", "ProvisionedConcurrentExecutions": 1 }),
-        ),
         ("put_function_recursion_config", json!({ "RecursiveLoop": "Terminate" })),
         ("put_runtime_management_config", json!({ "UpdateRuntimeOn": "Auto" })),
     ];

@@ -79,6 +79,7 @@ fn initialization_type(start: &Start) -> &'static str {
     match start.initialization_type {
         InitializationType::OnDemand => "on-demand",
         InitializationType::SnapStart => "snap-start",
+        InitializationType::Provisioned => "provisioned-concurrency",
     }
 }
 
@@ -90,7 +91,7 @@ fn init_end(start: &Start, status: &str, error: Option<&str>, duration_us: Micro
     report.insert("metrics".into(), json!({ "durationMs": milliseconds(duration_us) }));
     let level = match (status, start.initialization_type) {
         (SUCCESS, InitializationType::OnDemand) => SystemLogLevel::Debug,
-        (SUCCESS, InitializationType::SnapStart) => SystemLogLevel::Info,
+        (SUCCESS, InitializationType::SnapStart | InitializationType::Provisioned) => SystemLogLevel::Info,
         _ => SystemLogLevel::Warn,
     };
     vec![

@@ -17,6 +17,7 @@ use super::{
     functions::{failed, find_to_change},
     lists::{MOST, Page},
     names::Target,
+    provisioned,
     requests::{self, AliasRequest},
     responses,
 };
@@ -174,6 +175,7 @@ fn refused(target: &Target, name: &str, error: AliasError) -> ApiError {
             "Invalid function version {version}. Function version {version} is already included in routing \
              configuration."
         )),
+        AliasError::Provisioned(error) => provisioned::refused(target, error),
         AliasError::Change(error) => failed(&target.unqualified_arn(), error),
     }
 }

@@ -10,6 +10,7 @@ use axum::{
 
 use super::{
     ApiError,
+    constraints::Constraints,
     gate::Admitted,
     names::{self, Caller, Target},
 };
@@ -85,6 +86,20 @@ impl Call {
     /// As [`names::resolve`].
     pub(crate) fn target(&self, action: &str) -> Result<Target, ApiError> {
         names::resolve(&self.caller, action, self.path("FunctionName"), self.query("Qualifier"))
+    }
+
+    /// The version or the alias of a function that the path and the `Qualifier` name, which is required; `constraints` are what the rest of the
+    /// request violates.
+    ///
+    /// # Errors
+    /// As [`names::resolve_provisioned`].
+    pub(crate) fn target_to_provision(
+        &self,
+        action: &str,
+        constraints: Constraints,
+    ) -> Result<Target, ApiError> {
+        let name = self.path("FunctionName");
+        names::resolve_provisioned(&self.caller, action, name, self.query("Qualifier"), constraints)
     }
 
     /// The function, or the alias of it, whose URL the path and the `Qualifier` name.

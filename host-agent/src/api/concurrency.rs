@@ -46,8 +46,13 @@ pub(super) async fn delete(State(app): State<Arc<App>>, call: Call) -> Result<St
 }
 
 async fn reserve(app: &App, target: &Target, reserved: Option<u32>) -> Result<(), ApiError> {
-    app.functions.reserve(&target.id, reserved).await.map_err(|error| match error {
-        ReserveError::TooMany => ApiError::invalid_parameter(format!(
+    let done = app.functions.reserve(&target.id, reserved, app.concurrency.account()).await;
+    done.map_err(|error| match error {
+        ReserveError::LessThanProvisioned(reserved, provisioned) => ApiError::invalid_concurrency(format!(
+            " ReservedConcurrentExecutions  {reserved} should not be lower than function's total provisioned \
+             concurrency [{provisioned}]."
+        )),
+        ReserveError::TooMany => ApiError::invalid_concurrency(format!(
             "Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution \
              below its minimum value of [{MIN_UNRESERVED}]."
         )),

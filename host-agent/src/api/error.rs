@@ -55,6 +55,7 @@ kinds! {
     ACCESS_DENIED = "AccessDeniedException", FORBIDDEN, "Message", Unsaid;
     CODE_STORAGE = "CodeStorageExceededException", BAD_REQUEST, "message", User;
     INCOMPLETE_SIGNATURE = "IncompleteSignatureException", FORBIDDEN, "message", Unsaid;
+    INVALID_CONCURRENCY = "InvalidParameterValueException", BAD_REQUEST, "message", Unsaid;
     INVALID_PARAMETER = "InvalidParameterValueException", BAD_REQUEST, "message", User;
     INVALID_REQUEST_CONTENT = "InvalidRequestContentException", BAD_REQUEST, "message", User;
     INVALID_RUNTIME = "InvalidRuntimeException", BAD_GATEWAY, "Message", User;
@@ -65,6 +66,7 @@ kinds! {
     NOT_IMPLEMENTED = "NotImplementedException", NOT_IMPLEMENTED, "message", Server;
     OPERATION_ABORTED = "OperationAbortedException", BAD_REQUEST, "message", Unsaid;
     POLICY_LENGTH = "PolicyLengthExceededException", BAD_REQUEST, "message", User;
+    NO_PROVISION = "ProvisionedConcurrencyConfigNotFoundException", NOT_FOUND, "message", User;
     PRECONDITION = "PreconditionFailedException", PRECONDITION_FAILED, "message", User;
     REQUEST_TIMEOUT = "RequestTimeoutException", REQUEST_TIMEOUT, "message", Unsaid;
     SERIALIZATION = "SerializationException", BAD_REQUEST, "message", User;
@@ -125,6 +127,11 @@ impl ApiError {
     /// A value that the service refuses.
     pub(crate) fn invalid_parameter(message: impl Into<String>) -> Self {
         Self::new(&INVALID_PARAMETER, message)
+    }
+
+    /// Concurrency that the function or the account does not have, of which AWS does not say whose fault it is.
+    pub(crate) fn invalid_concurrency(message: impl Into<String>) -> Self {
+        Self::new(&INVALID_CONCURRENCY, message)
     }
 
     /// A request that asks for nothing, in AWS's words.
@@ -234,6 +241,16 @@ impl ApiError {
     /// The alias's name is taken.
     pub(crate) fn alias_exists(arn: &str) -> Self {
         Self::new(&RESOURCE_CONFLICT, format!("Alias already exists: {arn}"))
+    }
+
+    /// The version has provisioned concurrency by another name.
+    pub(crate) fn provisioned_twice(message: &str) -> Self {
+        Self::new(&RESOURCE_CONFLICT, message)
+    }
+
+    /// Nothing is provisioned.
+    pub(crate) fn no_provision() -> Self {
+        Self::new(&NO_PROVISION, "No Provisioned Concurrency Config found for this function")
     }
 
     /// The function, or the alias, has a URL.

@@ -24,7 +24,6 @@ use super::{
 };
 use crate::functions::{
     ChangeError, Function, Publish,
-    concurrency::ACCOUNT_CONCURRENCY,
     model::{FunctionConfig, LATEST},
 };
 
@@ -198,14 +197,15 @@ pub(super) async fn account_settings(State(app): State<Arc<App>>, call: Call) ->
         let config = &function.config;
         (config.id.region == call.caller.region).then_some((config.code.size, config.version == LATEST))
     });
+    let account = app.concurrency.account();
     let layers_size = app.functions.layers().size(&call.caller.region);
     Json(json!({
         "AccountLimit": {
             "TotalCodeSize": 80_530_636_800u64,
             "CodeSizeUnzipped": 262_144_000,
             "CodeSizeZipped": 52_428_800,
-            "ConcurrentExecutions": ACCOUNT_CONCURRENCY,
-            "UnreservedConcurrentExecutions": ACCOUNT_CONCURRENCY.saturating_sub(app.functions.view().reserved()),
+            "ConcurrentExecutions": account,
+            "UnreservedConcurrentExecutions": account.saturating_sub(app.functions.view().claimed()),
         },
         "AccountUsage": {
             "TotalCodeSize": sizes.iter().map(|(size, _)| size).sum::<u64>() + layers_size,

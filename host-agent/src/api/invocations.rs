@@ -23,7 +23,7 @@ use crate::{
         Function,
         model::{self, FunctionConfig, FunctionId, StartKind},
     },
-    invoke::{Answer, Invocation, InvokeError, Timing, concurrency::Share},
+    invoke::{Answer, Invocation, InvokeError, Timing},
 };
 
 /// Longest client context, decoded, in bytes.
@@ -140,7 +140,7 @@ pub(super) async fn run(
     id: &FunctionId,
     mut invocation: Invocation,
 ) -> Result<Answer, InvokeError> {
-    let share = Share::of(app.functions.view(), id);
+    let share = app.concurrency.share(app.functions.view(), id, &invocation.function.version);
     let slot = app.concurrency.enter(id, share).map_err(InvokeError::Throttled)?;
     invocation.slot = Some(Arc::new(slot));
     app.invoker.invoke(invocation).await

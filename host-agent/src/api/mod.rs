@@ -31,6 +31,7 @@ mod names;
 mod operations;
 mod permissions;
 mod policies;
+mod provisioned;
 mod requests;
 mod responses;
 mod settings;

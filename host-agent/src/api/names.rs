@@ -121,6 +121,25 @@ pub(crate) fn resolve_with_url(
     qualified(caller, action, name, qualifier)
 }
 
+/// The version or the alias of a function whose provisioned concurrency a request for `action` is about.
+///
+/// # Errors
+/// As [`resolve`], and what was found about the request before.
+pub(crate) fn resolve_provisioned(
+    caller: &Caller,
+    action: &str,
+    name: &str,
+    qualifier: Option<&str>,
+    mut constraints: Constraints,
+) -> Result<Target, ApiError> {
+    constrain_new(&mut constraints, Some(name));
+    constraints.required("qualifier", qualifier.as_ref());
+    constraints.length("qualifier", qualifier, 1..=128);
+    constraints.pattern("qualifier", qualifier, &QUALIFIER);
+    constraints.finish()?;
+    qualified(caller, action, name, qualifier)
+}
+
 /// The function that a name means, and what of it; name and qualifier are well formed.
 fn qualified(caller: &Caller, action: &str, name: &str, qualifier: Option<&str>) -> Result<Target, ApiError> {
     let parsed = parse(name);

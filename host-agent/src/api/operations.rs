@@ -15,7 +15,7 @@ use axum::{
 
 use super::{
     ApiError, App, aliases, code_signing, concurrency, event_invokes, functions, invocations, layer_policies,
-    layers, permissions, streaming, tags, url_configs, versions,
+    layers, permissions, provisioned, streaming, tags, url_configs, versions,
 };
 
 /// An operation of AWS's service model.
@@ -65,7 +65,7 @@ operations! {
     "DeleteFunctionEventInvokeConfig" DELETE "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::delete;
     "DeleteFunctionUrlConfig" DELETE "/2021-10-31/functions/{FunctionName}/url" => url_configs::delete;
     "DeleteLayerVersion" DELETE "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}" => layers::delete;
-    "DeleteProvisionedConcurrencyConfig" DELETE "/2019-09-30/functions/{FunctionName}/provisioned-concurrency";
+    "DeleteProvisionedConcurrencyConfig" DELETE "/2019-09-30/functions/{FunctionName}/provisioned-concurrency" => provisioned::delete;
     "DeleteResourcePolicy" DELETE "/2026-07-09/resource-policy/{ResourceArn}";
     "GetAccountSettings" GET "/2016-08-19/account-settings" => functions::account_settings;
     "GetAlias" GET "/2015-03-31/functions/{FunctionName}/aliases/{Name}" => aliases::get;
@@ -87,7 +87,7 @@ operations! {
     "GetLayerVersionByArn" GET "/2018-10-31/layers?find=LayerVersion" => layers::find;
     "GetLayerVersionPolicy" GET "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy" => layer_policies::get;
     "GetPolicy" GET "/2015-03-31/functions/{FunctionName}/policy" => permissions::get;
-    "GetProvisionedConcurrencyConfig" GET "/2019-09-30/functions/{FunctionName}/provisioned-concurrency";
+    "GetProvisionedConcurrencyConfig" GET "/2019-09-30/functions/{FunctionName}/provisioned-concurrency" => provisioned::get;
     "GetResourcePolicy" GET "/2026-07-09/resource-policy/{ResourceArn}";
     "GetRuntimeManagementConfig" GET "/2021-07-20/functions/{FunctionName}/runtime-management-config";
     "Invoke" POST "/2015-03-31/functions/{FunctionName}/invocations" => invocations::invoke;
@@ -105,7 +105,7 @@ operations! {
     "ListFunctionsByCodeSigningConfig" GET "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}/functions" => code_signing::none;
     "ListLayerVersions" GET "/2018-10-31/layers/{LayerName}/versions" => layers::list_versions;
     "ListLayers" GET "/2018-10-31/layers" => layers::find;
-    "ListProvisionedConcurrencyConfigs" GET "/2019-09-30/functions/{FunctionName}/provisioned-concurrency?List=ALL";
+    "ListProvisionedConcurrencyConfigs" GET "/2019-09-30/functions/{FunctionName}/provisioned-concurrency?List=ALL" => provisioned::get;
     "ListTags" GET "/2017-03-31/tags/{Resource}" => tags::list;
     "ListVersionsByFunction" GET "/2015-03-31/functions/{FunctionName}/versions" => versions::list;
     "PauseDurableExecution" POST "/2025-12-01/durable-executions/{DurableExecutionArn}/pause";
@@ -116,7 +116,7 @@ operations! {
     "PutFunctionEventInvokeConfig" PUT "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::put;
     "PutFunctionRecursionConfig" PUT "/2024-08-31/functions/{FunctionName}/recursion-config";
     "PutFunctionScalingConfig" PUT "/2025-11-30/functions/{FunctionName}/function-scaling-config";
-    "PutProvisionedConcurrencyConfig" PUT "/2019-09-30/functions/{FunctionName}/provisioned-concurrency";
+    "PutProvisionedConcurrencyConfig" PUT "/2019-09-30/functions/{FunctionName}/provisioned-concurrency" => provisioned::put;
     "PutResourcePolicy" PUT "/2026-07-09/resource-policy/{ResourceArn}";
     "PutRuntimeManagementConfig" PUT "/2021-07-20/functions/{FunctionName}/runtime-management-config";
     "RemoveLayerVersionPermission" DELETE "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}" => layer_policies::remove;

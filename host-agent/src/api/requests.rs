@@ -87,6 +87,13 @@ pub(crate) struct PutFunctionConcurrency {
     pub(crate) reserved_concurrent_executions: Option<i64>,
 }
 
+/// PutProvisionedConcurrencyConfig.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct PutProvisionedConcurrencyConfig {
+    pub(crate) provisioned_concurrent_executions: Option<i64>,
+}
+
 /// AddPermission.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

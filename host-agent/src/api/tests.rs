@@ -31,7 +31,7 @@ use crate::{
     functions::model::{FunctionConfig, FunctionId},
     invoke::{
         Answer, CodeImage, Invocation, InvokeError, InvokeFuture, NODE_FAILED, PrepareError, PrepareFuture,
-        Retired, Throttle,
+        Provided, Provision, Retired, Throttle,
     },
     logs::tests::logs_in,
     network::tests::nowhere,
@@ -52,6 +52,7 @@ mod layers;
 mod list;
 mod logs;
 mod permissions;
+mod provisioned;
 mod recorded;
 mod refusals;
 mod snap_start;
@@ -75,6 +76,10 @@ struct Echo {
     prepared: watch::Sender<Vec<String>>,
     /// How preparing a function's versions ends, by its name: well, or with an error of that type. It waits until then.
     snapshots: watch::Sender<Snapshots>,
+    /// What it was told to keep ready, by function and version.
+    provisions: Mutex<BTreeMap<String, BTreeMap<String, u32>>>,
+    /// How that stands.
+    provided: Mutex<BTreeMap<(String, String), Provided>>,
     /// Whether invocations end whose event says `hold`.
     released: watch::Sender<bool>,
 }
@@ -151,6 +156,16 @@ impl Invoker for Echo {
             };
             made[&name].map(error).map_or(Ok(()), Err)
         })
+    }
+
+    fn provide(&self, function: &FunctionId, wanted: Vec<Provision>) {
+        let wanted = wanted.iter().map(|one| (one.function.version.clone(), one.count)).collect();
+        self.provisions.lock().unwrap().insert(function.name.clone(), wanted);
+    }
+
+    fn provided(&self, function: &FunctionConfig) -> Provided {
+        let stands = self.provided.lock().unwrap();
+        stands.get(&(function.id.name.clone(), function.version.clone())).cloned().unwrap_or_default()
     }
 
     fn retire(&self, function: &FunctionId, what: Retired<'_>) {
@@ -250,7 +265,7 @@ impl Node {
         let policies = Policies::open(Arc::clone(&store), nowhere(), invoker.clone()).await.unwrap();
         let access_keys = AccessKeys::open(Arc::clone(&store), chunks.roots()).await.unwrap();
         let functions = Functions::open(store, code, invoker.clone()).await.unwrap();
-        let concurrency: Arc<Concurrency> = Arc::default();
+        let concurrency = Arc::new(Concurrency::new(&config.concurrency));
         let parts = Parts {
             functions: Arc::clone(&functions),
             invoker: invoker.clone(),

@@ -22,7 +22,7 @@ use crate::{
         attached::EventInvoke,
         model::{self, FunctionConfig, FunctionId, LATEST, StartKind, State},
     },
-    invoke::{Invocation, InvokeError, concurrency::Share},
+    invoke::{Invocation, InvokeError},
     sandbox::describe,
 };
 
@@ -188,8 +188,9 @@ async fn attempt(shared: &Shared, event: &Event, rules: Rules) -> Attempt {
     if !takes_calls(&function.config) {
         return Attempt::Failed(InvokeError::Restore("the version has no snapshot".into()));
     }
-    let share = Share::of(view, &event.function);
-    let Ok(slot) = shared.parts.concurrency.enter(&event.function, share) else { return Attempt::Throttled };
+    let concurrency = &shared.parts.concurrency;
+    let share = concurrency.share(view, &event.function, &function.config.version);
+    let Ok(slot) = concurrency.enter(&event.function, share) else { return Attempt::Throttled };
     let invocation = Invocation {
         function: function.config,
         code: function.code,

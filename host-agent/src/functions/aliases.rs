@@ -12,6 +12,7 @@ use super::{
     keys::Key,
     model::{Alias, FunctionId, LATEST, State},
     new_id,
+    provisioned::ProvisionError,
 };
 
 /// The version that an invocation of an alias runs: `roll`, from 0.0 up to 1.0, is the caller's chance; `serves` says
@@ -58,6 +59,9 @@ pub(crate) enum AliasError {
     /// It would route a version beside itself.
     #[error("version {0} is named twice")]
     Twice(String),
+    /// It has provisioned concurrency, which what it would name cannot have.
+    #[error(transparent)]
+    Provisioned(#[from] ProvisionError),
     /// As for functions.
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -104,6 +108,8 @@ impl Functions {
         expected: Option<&str>,
         change: AliasChange,
     ) -> Result<Arc<Alias>, AliasError> {
+        // Nothing is provisioned meanwhile.
+        let _one = self.reserving.lock().await;
         for _ in 0..MAX_TRIES {
             let current = self.view.alias(id, name).ok_or(AliasError::Absent)?;
             if expected.is_some_and(|expected| expected != current.alias.revision_id) {
@@ -111,11 +117,19 @@ impl Functions {
             }
             let mut alias = Alias::clone(&current.alias);
             self.apply(id, &mut alias, change.clone())?;
+            let attached = self.view.attached(id, name);
+            let provisioned = attached.is_some_and(|kept| kept.attached.provisioned.is_some());
+            if provisioned {
+                self.check_provisioned_alias(id, &alias)?;
+            }
             let key = Key::Alias(id.clone(), name.into()).bytes();
             let put = put(&key, &alias)?;
             let mut compares = vec![Compare::Modified(key, current.revision)];
             compares.extend(self.references(id, &alias));
             if self.commit(Txn { compares, ops: vec![put] }).await? {
+                if provisioned {
+                    self.provide(id);
+                }
                 return Ok(Arc::new(alias));
             }
         }
@@ -130,6 +144,7 @@ impl Functions {
         let delete = Op::Delete(Key::Alias(id.clone(), name.into()).bytes());
         let attached = Op::Delete(Key::Attached(id.clone(), name.into()).bytes());
         self.commit(Txn { compares: Vec::new(), ops: vec![delete, attached] }).await?;
+        self.provide(id);
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 //! What belongs to `$LATEST`, a version or an alias beside what it runs: who may invoke it, how its asynchronous events are
-//! handled, and its URL. Kept in a record of its own, which a publication does not copy and which goes with what it belongs to.
+//! handled, its URL, and what is kept ready of it. Kept in a record of its own, which a publication does not copy and which goes with what it belongs to.
 //!
 //! ```text
 //! absent ──attach──► a record ──attach──► … ──what is left is nothing──► absent
@@ -15,6 +15,7 @@ use super::{
     ChangeError, Functions, MAX_TRIES,
     keys::Key,
     model::{FunctionId, LATEST},
+    provisioned::Provisioned,
     urls::FunctionUrl,
 };
 
@@ -31,12 +32,15 @@ pub(crate) struct Attached {
     pub(crate) event_invoke: Option<EventInvoke>,
     /// Its URL. Of `$LATEST` or an alias.
     pub(crate) url: Option<FunctionUrl>,
+    /// What is kept ready of it. Of a version or an alias.
+    pub(crate) provisioned: Option<Provisioned>,
 }
 
 impl Attached {
     /// Whether there is nothing left to keep.
     fn is_empty(&self) -> bool {
-        self.policy.is_none() && self.event_invoke.is_none() && self.url.is_none()
+        let Self { policy, event_invoke, url, provisioned, .. } = self;
+        policy.is_none() && event_invoke.is_none() && url.is_none() && provisioned.is_none()
     }
 }
 

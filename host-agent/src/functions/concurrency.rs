@@ -3,13 +3,10 @@
 
 use super::{
     ChangeError, Functions, MAX_TRIES,
-    model::{FunctionConfig, FunctionId},
+    model::{FunctionConfig, FunctionId, LATEST},
 };
 
-/// Invocations that may be in flight on the node: Lambda's default for an account.
-pub(crate) const ACCOUNT_CONCURRENCY: u32 = 1000;
-
-/// What of that no function may reserve: Lambda's.
+/// What of the account's concurrency no function may have as its own: Lambda's.
 pub(crate) const MIN_UNRESERVED: u32 = 100;
 
 /// Why nothing was reserved.
@@ -18,14 +15,22 @@ pub(crate) enum ReserveError {
     /// Less than [`MIN_UNRESERVED`] would be left.
     #[error("less than {MIN_UNRESERVED} would be left")]
     TooMany,
+    /// So much is less than so much, which was provisioned for its versions.
+    #[error("{0} are less than the {1} that were provisioned")]
+    LessThanProvisioned(u32, u32),
     /// As for functions.
     #[error(transparent)]
     Change(#[from] ChangeError),
 }
 
 impl Functions {
-    /// Reserves concurrency for a function, or gives back what it has reserved.
-    pub(crate) async fn reserve(&self, id: &FunctionId, reserved: Option<u32>) -> Result<(), ReserveError> {
+    /// Reserves some of the `account`'s concurrency for a function, or gives back what it has reserved.
+    pub(crate) async fn reserve(
+        &self,
+        id: &FunctionId,
+        reserved: Option<u32>,
+        account: u32,
+    ) -> Result<(), ReserveError> {
         // What two functions reserve at a time is summed up one after the other.
         let _one = self.reserving.lock().await;
         for _ in 0..MAX_TRIES {
@@ -34,10 +39,18 @@ impl Functions {
             if own == reserved {
                 return Ok(());
             }
-            let others = self.view.reserved().saturating_sub(own.unwrap_or(0));
-            let sum = others.saturating_add(reserved.unwrap_or(0));
-            if reserved.is_some() && sum > ACCOUNT_CONCURRENCY - MIN_UNRESERVED {
-                return Err(ReserveError::TooMany);
+            let claim = self.view.claim(id, LATEST);
+            let others = self.view.claimed().saturating_sub(claim.total());
+            match reserved {
+                Some(reserved) if reserved < claim.provisioned => {
+                    return Err(ReserveError::LessThanProvisioned(reserved, claim.provisioned));
+                }
+                Some(reserved)
+                    if others.saturating_add(reserved) > account.saturating_sub(MIN_UNRESERVED) =>
+                {
+                    return Err(ReserveError::TooMany);
+                }
+                _ => {}
             }
             let mut config = FunctionConfig::clone(&current.config);
             config.reserved_concurrency = reserved;

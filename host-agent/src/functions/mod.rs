@@ -16,6 +16,7 @@ pub(crate) mod concurrency;
 mod keys;
 pub(crate) mod layers;
 pub(crate) mod model;
+pub(crate) mod provisioned;
 pub(crate) mod runtimes;
 pub(crate) mod tags;
 pub(crate) mod urls;
@@ -27,13 +28,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cluster_store::{Compare, KeyRange, MAX_TXN_OPS, Op, Store, StoreError, Txn};
 
-pub(crate) use self::view::{Function, View, ViewError};
 use self::{
     keys::Key,
     layers::{LayerStoreError, Layers},
     model::{CodeRef, FunctionConfig, FunctionId, LayerRef, State, UpdateStatus},
     versions::{Finish, draft},
     view::key_of,
+};
+pub(crate) use self::{
+    provisioned::Claim,
+    view::{Function, View, ViewError},
 };
 use crate::{
     code::{CodeError, CodeStore},
@@ -116,6 +120,8 @@ pub(crate) struct Functions {
     layers: Layers,
     /// One reservation of concurrency at a time.
     reserving: tokio::sync::Mutex<()>,
+    /// The invoker is told of one function's provisions at a time.
+    providing: std::sync::Mutex<()>,
 }
 
 impl Functions {
@@ -129,8 +135,8 @@ impl Functions {
         // Before anything is swept: what has a handle stays.
         let layers = Layers::open(Arc::clone(&store), Arc::clone(&code)).await?;
         let view = View::follow(Arc::clone(&store), Arc::clone(&code)).await?;
-        let reserving = tokio::sync::Mutex::default();
-        let functions = Arc::new(Self { store, view, code, invoker, layers, reserving });
+        let (reserving, providing) = Default::default();
+        let functions = Arc::new(Self { store, view, code, invoker, layers, reserving, providing });
         functions.delete_orphans().await?;
         let all = functions.view.collect(|function| Some(Arc::clone(&function.config)));
         functions.invoker.keep(all.iter().map(|config| config.deployment_id.clone()).collect());
@@ -138,7 +144,9 @@ impl Functions {
             if let Err(error) = functions.code.restore(&config.package()).await {
                 tracing::error!(function = config.version_arn(), "its code image cannot be made: {error}");
             }
+            let latest = (config.version == model::LATEST).then(|| config.id.clone());
             functions.settle(config);
+            latest.iter().for_each(|id| functions.provide(id));
         }
         functions.sweep().await;
         Ok(functions)
@@ -274,6 +282,7 @@ impl Functions {
             return Err(ChangeError::Absent);
         }
         self.invoker.retire(id, Retired::Function);
+        self.provide(id);
         if !whole {
             self.delete_orphans().await?;
         }

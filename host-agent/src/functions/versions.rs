@@ -162,6 +162,7 @@ impl Functions {
             let attached = Op::Delete(Key::Attached(id.clone(), number.to_string()).bytes());
             if self.commit(Txn { compares, ops: vec![Op::Delete(key), attached] }).await? {
                 self.invoker.retire(id, Retired::Version(version));
+                self.provide(id);
                 self.sweep_later();
                 return Ok(());
             }

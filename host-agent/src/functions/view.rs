@@ -14,12 +14,13 @@ use tokio::{sync::watch, task::AbortHandle};
 mod tree;
 
 pub(crate) use self::tree::{Kept, key_of};
-use self::tree::{Map, Record, Tree, put, remove, reserved};
+use self::tree::{Map, Record, Tree, claimed, put, remove};
 use super::{
     aliases,
     attached::Attached,
     keys::{Key, PREFIX},
     model::{Alias, FunctionConfig, FunctionId},
+    provisioned::Claim,
 };
 use crate::{code::CodeStore, invoke::CodeImage};
 
@@ -94,8 +95,8 @@ pub(crate) struct View {
     map: RwLock<Map>,
     applied: watch::Sender<Revision>,
     code: Arc<CodeStore>,
-    /// What all functions have reserved of the account's concurrency.
-    reserved: AtomicU32,
+    /// What functions have of the account's concurrency, reserved or provisioned.
+    claimed: AtomicU32,
     /// The task that follows the store; ends with the view.
     follower: OnceLock<AbortHandle>,
 }
@@ -110,7 +111,7 @@ impl View {
             map: RwLock::default(),
             applied: watch::Sender::new(0),
             code,
-            reserved: AtomicU32::new(0),
+            claimed: AtomicU32::new(0),
             follower: OnceLock::new(),
         });
         let first = store.watch(KeyRange::prefix(PREFIX)).await?;
@@ -251,9 +252,24 @@ impl View {
             .collect()
     }
 
-    /// What all functions together have reserved of the account's concurrency.
-    pub(crate) fn reserved(&self) -> u32 {
-        self.reserved.load(Ordering::Acquire)
+    /// What functions together have of the account's concurrency, reserved or provisioned.
+    pub(crate) fn claimed(&self) -> u32 {
+        self.claimed.load(Ordering::Acquire)
+    }
+
+    /// What a function has of it, and what one of its versions has.
+    pub(crate) fn claim(&self, id: &FunctionId, version: &str) -> Claim {
+        self.read().get(id).map(|tree| tree.claim(version)).unwrap_or_default()
+    }
+
+    /// What is to be kept ready of a function's versions, and how many of each.
+    pub(crate) fn provisions(&self, id: &FunctionId) -> Vec<(Function, u32)> {
+        self.read().get(id).map(Tree::provisions).unwrap_or_default()
+    }
+
+    /// What has something provisioned that is for a version: itself, or aliases.
+    pub(crate) fn provisioned_by(&self, id: &FunctionId, version: &str) -> Vec<String> {
+        self.read().get(id).map(|tree| tree.provisioned_by(version)).unwrap_or_default()
     }
 
     /// Waits until the view has come to `revision`.
@@ -274,9 +290,9 @@ impl View {
         }
         let mut map = Map::default();
         records.into_iter().for_each(|record| put(&mut map, record));
-        let sum = map.keys().map(|id| reserved(&map, id)).sum();
+        let sum = map.keys().map(|id| claimed(&map, id)).sum();
         *self.write() = map;
-        self.reserved.store(sum, Ordering::Release);
+        self.claimed.store(sum, Ordering::Release);
         self.applied.send_replace(begun.revision);
         Ok(begun)
     }
@@ -296,20 +312,21 @@ impl View {
             for step in steps {
                 let changed = match &step {
                     Ok(Record::Function(function)) => Some(function.config.id.clone()),
+                    Ok(Record::Attached(id, _)) => Some(id.clone()),
                     Err(key) => match Key::parse(key) {
-                        Some(Key::Latest(id)) => Some(id),
+                        Some(Key::Latest(id) | Key::Attached(id, _)) => Some(id),
                         _ => None,
                     },
-                    Ok(_) => None,
+                    Ok(Record::Alias(..)) => None,
                 };
-                let before = changed.as_ref().map_or(0, |id| reserved(&map, id));
+                let before = changed.as_ref().map_or(0, |id| claimed(&map, id));
                 match step {
                     Ok(record) => put(&mut map, record),
                     Err(key) => remove(&mut map, &key),
                 }
-                let after = changed.as_ref().map_or(0, |id| reserved(&map, id));
-                let sum = self.reserved.load(Ordering::Acquire) + after - before;
-                self.reserved.store(sum, Ordering::Release);
+                let after = changed.as_ref().map_or(0, |id| claimed(&map, id));
+                let sum = self.claimed.load(Ordering::Acquire) + after - before;
+                self.claimed.store(sum, Ordering::Release);
             }
         }
         self.applied.send_replace(revision);

@@ -10,7 +10,7 @@ use super::{
     Answer, Invocation, InvokeError, Throttle, Timing, error_text, messages,
     node::{Grant, Shared},
     runtimes,
-    start::{self, StartError},
+    start::{self, Blueprint, StartError},
     worker::{self, Command, Commands, Run, RunEnd},
 };
 use crate::sandbox::{SandboxId, describe, error::SandboxError, guest::ReplyResult, way::Losses};
@@ -94,7 +94,7 @@ async fn try_once(shared: &Arc<Shared>, invocation: &Arc<Invocation>, losses: Lo
     let ended = ended.await;
     // It ran an init: with a snapshot of its runtime the next one's begins sooner.
     if timing.init.is_some() {
-        runtimes::beside(shared, invocation);
+        runtimes::beside(shared, &invocation.function);
     }
     match ended {
         Ok(end) => finish(end, invocation, timing),
@@ -112,10 +112,11 @@ async fn start(
     timing: &mut Timing,
 ) -> Result<Commands, Attempt> {
     let mut forced = shared.forced();
+    let blueprint = Blueprint::for_invocation(invocation);
     let started = tokio::select! {
         biased;
         _ = forced.wait_for(|forced| *forced) => None,
-        started = start::bring_up(shared, id, invocation, losses, timing) => Some(started),
+        started = start::bring_up(shared, id, &blueprint, losses, timing) => Some(started),
     };
     let error = match started {
         Some(Ok(sandbox)) => {

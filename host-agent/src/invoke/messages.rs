@@ -15,8 +15,8 @@ use crate::{
     sandbox::{VersionKey, boot::Spec, machine, policy::Demand},
 };
 
-/// Init and before-hooks of a function that is to be snapshotted: AWS's 130 s, or its own timeout if that is longer.
-const SNAPSHOT_INIT: Duration = Duration::from_secs(130);
+/// An init that no invocation waits for, of a function that is to be snapshotted or was provisioned: AWS's 130 s, or its own timeout if that is longer.
+const LONG_INIT: Duration = Duration::from_secs(130);
 
 /// Credentials that a function finds in its environment. The node assumes no roles, so they open nothing and say so;
 /// they are set because code that reads them, or an SDK that looks for some before it does anything else, should fail
@@ -108,9 +108,9 @@ pub(super) fn spec(function: &FunctionConfig, code: &CodeImage, image: &str, log
     }
 }
 
-/// How long the init of a function that is to be snapshotted may take.
-pub(super) fn snapshot_init_timeout(function: &FunctionConfig) -> Duration {
-    SNAPSHOT_INIT.max(Duration::from_secs(function.timeout_s.into()))
+/// How long an init may take that no invocation waits for.
+pub(super) fn long_init_timeout(function: &FunctionConfig) -> Duration {
+    LONG_INIT.max(Duration::from_secs(function.timeout_s.into()))
 }
 
 /// What is random about a clone.

@@ -21,13 +21,18 @@ use crate::{
     sandbox::policy::Limits,
 };
 
-pub(crate) use crate::sandbox::guest::Part;
+pub(crate) use crate::sandbox::{
+    guest::Part,
+    policy::{Failed, Lack},
+};
 
+mod ahead;
 mod call;
 pub(crate) mod concurrency;
 mod messages;
 mod node;
 mod prepare;
+pub(crate) mod rate;
 mod rehearsal;
 mod runtimes;
 mod settings;
@@ -210,6 +215,12 @@ pub(crate) enum Throttle {
     /// What the function has reserved.
     #[error("the function's reserved concurrency is used up")]
     Reserved,
+    /// How often a function that has reserved nothing may be called, or how fast any may grow.
+    #[error("the function is called too often, or grows too fast")]
+    Rate,
+    /// How often a function may be called that has reserved concurrency.
+    #[error("the function is called too often for what it has reserved")]
+    ReservedRate,
     /// The node's disk, which has to have room for all that a function may write to its /tmp.
     #[error("the disk has no room for another sandbox")]
     Disk,
@@ -221,6 +232,26 @@ pub(crate) type InvokeFuture<'a> = Pin<Box<dyn Future<Output = Result<Answer, In
 /// A future that borrows the invoker.
 pub(crate) type PrepareFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PrepareError>> + Send + 'a>>;
 
+/// Sandboxes of a version that are to be ready before anybody invokes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Provision {
+    /// The version.
+    pub(crate) function: Arc<FunctionConfig>,
+    /// Its code.
+    pub(crate) code: Arc<CodeImage>,
+    /// How many.
+    pub(crate) count: u32,
+}
+
+/// How that stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Provided {
+    /// How many there are, initialised, whether or not they serve.
+    pub(crate) ready: u32,
+    /// Why there are no more, when that has a reason.
+    pub(crate) lack: Option<Lack>,
+}
+
 /// Runs functions.
 pub(crate) trait Invoker: Send + Sync {
     /// Runs one invocation to its end. Dropping the future (the client went away) must not leave a sandbox behind in
@@ -230,6 +261,12 @@ pub(crate) trait Invoker: Send + Sync {
     /// Makes sure that a version can be resumed: initialises it once and snapshots it, unless there is a snapshot that
     /// is current. Dropping the future does not undo what it has begun.
     fn prepare(&self, function: Arc<FunctionConfig>, code: Arc<CodeImage>) -> PrepareFuture<'_>;
+
+    /// Keeps so many sandboxes of these versions of a function ready, and none of its others. Must not block.
+    fn provide(&self, function: &FunctionId, wanted: Vec<Provision>);
+
+    /// How what is kept ready of a version stands.
+    fn provided(&self, function: &FunctionConfig) -> Provided;
 
     /// Part of a function was updated or deleted: idle sandboxes and snapshots of it are of no use. Must not block.
     fn retire(&self, function: &FunctionId, what: Retired<'_>);
@@ -285,6 +322,14 @@ impl Invoker for NodeInvoker {
         Box::pin(async {
             prepared.await.unwrap_or_else(|error| Err(PrepareError::Node(format!("the task: {error}"))))
         })
+    }
+
+    fn provide(&self, function: &FunctionId, wanted: Vec<Provision>) {
+        self.shared.provide(function, wanted);
+    }
+
+    fn provided(&self, function: &FunctionConfig) -> Provided {
+        self.shared.provided(function)
     }
 
     fn retire(&self, function: &FunctionId, what: Retired<'_>) {

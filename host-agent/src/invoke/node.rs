@@ -14,7 +14,8 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
-    InvokeError, Retired, Throttle,
+    Failed, InvokeError, Retired, Throttle,
+    ahead::{self, Provisions},
     prepare::Making,
     runtimes::{self, Runtimes},
     settings::Settings,
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// A sandbox became idle: there may be something to expire.
     became_idle: Arc<Notify>,
+    /// Something that failed to be prepared is to be tried again some time.
+    failed: Arc<Notify>,
     /// Sandboxes and admitted requests that are not over.
     population: watch::Sender<usize>,
     /// A sandbox became idle or ended: what had no room may have some.
@@ -54,12 +57,13 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug)]
-struct State {
-    pool: Pool,
-    workers: HashMap<SandboxId, Commands>,
+pub(super) struct State {
+    pub(super) pool: Pool,
+    pub(super) workers: HashMap<SandboxId, Commands>,
     waiting: HashMap<Ticket, oneshot::Sender<Grant>>,
     last_ticket: u64,
     closing: bool,
+    pub(super) provisions: Provisions,
 }
 
 /// What an admitted request is given.
@@ -114,12 +118,14 @@ impl Shared {
         }
         let making = Making::new(identity);
         let runtimes = Runtimes::new(settings.runtime_snapshots);
+        let (provisions, orders) = Provisions::new();
         let state = State {
             pool: Pool::new(settings.limits.clone()),
             workers: HashMap::new(),
             waiting: HashMap::new(),
             last_ticket: 0,
             closing: false,
+            provisions,
         };
         let shared = Arc::new(Self {
             host,
@@ -129,6 +135,7 @@ impl Shared {
             runtimes,
             state: Mutex::new(state),
             became_idle: Arc::default(),
+            failed: Arc::default(),
             population: watch::Sender::new(0),
             eased: watch::Sender::new(()),
             force: watch::Sender::new(false),
@@ -136,7 +143,9 @@ impl Shared {
         tokio::spawn(runtimes::take_stock(Arc::downgrade(&shared)));
         tokio::task::spawn_blocking(open_runtimes(&shared));
         tokio::task::spawn_blocking(collect(&shared));
-        tokio::spawn(expire_idle(Arc::downgrade(&shared), Arc::clone(&shared.became_idle)));
+        tokio::spawn(ahead::carry_out(Arc::downgrade(&shared), orders));
+        let wakes = (Arc::clone(&shared.became_idle), Arc::clone(&shared.failed));
+        tokio::spawn(expire_idle(Arc::downgrade(&shared), wakes));
         Ok(shared)
     }
 
@@ -150,7 +159,7 @@ impl Shared {
             }
             state.last_ticket += 1;
             let ticket = Ticket(state.last_ticket);
-            let actions = state.pool.request(ticket, demand);
+            let actions = state.pool.request(ticket, demand, Instant::now());
             let actions = actions.map_err(|reason| refused(reason, &self.settings.limits))?;
             let (grant, granted) = oneshot::channel();
             state.waiting.insert(ticket, grant);
@@ -222,8 +231,14 @@ impl Shared {
     pub(super) fn stopping(&self, sandbox: SandboxId) {
         self.update(|state| {
             state.workers.remove(&sandbox);
-            state.pool.stopping(sandbox)
+            state.pool.stopping(sandbox, Instant::now())
         });
+        self.failed.notify_one();
+    }
+
+    /// Something is to be tried again some time.
+    pub(super) fn notify_failed(&self) {
+        self.failed.notify_one();
     }
 
     /// A sandbox is gone.
@@ -279,7 +294,7 @@ impl Shared {
     }
 
     /// Tells the pool what happened and carries out what it wants.
-    fn update(&self, event: impl FnOnce(&mut State) -> Vec<Action>) {
+    pub(super) fn update(&self, event: impl FnOnce(&mut State) -> Vec<Action>) {
         let mut state = self.state();
         let actions = event(&mut state);
         state.carry_out(actions);
@@ -291,7 +306,7 @@ impl Shared {
         self.population.send_if_modified(|known| std::mem::replace(known, population) != population);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // No code under the lock panics by design; if some did, the pool's sums are still the best there is.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -300,10 +315,15 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.became_idle.notify_one();
+        self.failed.notify_one();
     }
 }
 
 impl State {
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing
+    }
+
     fn carry_out(&mut self, actions: Vec<Action>) {
         let mut pending = VecDeque::from(actions);
         while let Some(action) = pending.pop_front() {
@@ -317,6 +337,16 @@ impl State {
                 Action::Start { ticket, sandbox } => {
                     if !self.grant(ticket, Some(Grant::Cold(sandbox))) {
                         pending.extend(self.pool.ended(sandbox));
+                    }
+                }
+                Action::Prepare { sandbox } => {
+                    let ordered = self.pool.key(sandbox).and_then(|key| self.provisions.order(sandbox, &key));
+                    match ordered {
+                        Some(commands) => drop(self.workers.insert(sandbox, commands)),
+                        None => {
+                            self.pool.failed(sandbox, Failed::Node, Instant::now());
+                            pending.extend(self.pool.ended(sandbox));
+                        }
                     }
                 }
                 // A worker that is gone has told the pool, or is about to.
@@ -345,11 +375,12 @@ fn refused(reason: policy::Throttle, limits: &policy::Limits) -> InvokeError {
         policy::Throttle::AccountConcurrency | policy::Throttle::NodeMemory => {
             InvokeError::Throttled(Throttle::Concurrency)
         }
+        policy::Throttle::Growth => InvokeError::Throttled(Throttle::Rate),
     }
 }
 
-/// Stops sandboxes that have been idle for too long, until the node is dropped.
-async fn expire_idle(shared: Weak<Shared>, became_idle: Arc<Notify>) {
+/// Stops sandboxes that have been idle for too long, and tries again what failed to be prepared, until the node is dropped.
+async fn expire_idle(shared: Weak<Shared>, (became_idle, failed): (Arc<Notify>, Arc<Notify>)) {
     loop {
         let next = {
             let Some(shared) = shared.upgrade() else { return };
@@ -357,8 +388,15 @@ async fn expire_idle(shared: Weak<Shared>, became_idle: Arc<Notify>) {
             shared.state().pool.next_expiry()
         };
         match next {
-            Some(at) => tokio::time::sleep_until(at.into()).await,
-            None => became_idle.notified().await,
+            // What becomes idle now expires later.
+            Some(at) => tokio::select! {
+                () = tokio::time::sleep_until(at.into()) => {}
+                () = failed.notified() => {}
+            },
+            None => tokio::select! {
+                () = became_idle.notified() => {}
+                () = failed.notified() => {}
+            },
         }
     }
 }

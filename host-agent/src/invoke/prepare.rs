@@ -20,9 +20,10 @@ use guest_protocol::InitializationType;
 use vmm_api::Identity;
 
 use super::{
-    CodeImage, Invocation, InvokeError, PrepareError, Retired, messages,
+    CodeImage, InvokeError, PrepareError, Retired, messages,
     node::{Grant, Shared},
-    rehearsal, start,
+    rehearsal,
+    start::{self, Blueprint},
 };
 use crate::{
     functions::model::{FunctionConfig, FunctionId},
@@ -166,10 +167,10 @@ async fn make_current(
     Err(PrepareError::Node(last_problem))
 }
 
-/// Has the snapshot of an invocation's version made while something else serves; not of one that is gone meanwhile.
-pub(super) fn beside(shared: &Arc<Shared>, invocation: &Invocation) {
-    let Some(job) = shared.making.enlisted(&Owner::version(&invocation.function)) else { return };
-    let (function, code) = (Arc::clone(&invocation.function), Arc::clone(&invocation.code));
+/// Has the snapshot of a version made while something else serves; not of one that is gone meanwhile.
+pub(super) fn beside(shared: &Arc<Shared>, blueprint: &Blueprint) {
+    let Some(job) = shared.making.enlisted(&Owner::version(&blueprint.function)) else { return };
+    let (function, code) = (Arc::clone(&blueprint.function), Arc::clone(&blueprint.code));
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let arn = function.version_arn();
@@ -252,7 +253,7 @@ async fn initialise_and_save(
     draft: &Draft,
     identity: Identity,
 ) -> Result<vmm_api::SnapshotReport, MakeError> {
-    let limit: Duration = messages::snapshot_init_timeout(function);
+    let limit: Duration = messages::long_init_timeout(function);
     let moment = start::moment(limit, sandbox).map_err(SandboxError::from)?;
     match sandbox
         .init(messages::start(function, shared.image(function), moment, InitializationType::SnapStart))

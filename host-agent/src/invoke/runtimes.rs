@@ -22,7 +22,7 @@ use std::{
 use tokio::sync::mpsc;
 use vmm_api::{Identity, SnapshotReport};
 
-use super::{Invocation, messages, node::Shared, prepare, rehearsal, worker::Command};
+use super::{messages, node::Shared, prepare, rehearsal, worker::Command};
 use crate::{
     disk::DiskError,
     functions::model::FunctionConfig,
@@ -189,9 +189,9 @@ pub(super) fn failed(shared: &Shared, function: &FunctionConfig) {
     }
 }
 
-/// Has the snapshot made that the start of an invocation's sandbox could do with, unless there is one that is current.
-pub(super) fn beside(shared: &Arc<Shared>, invocation: &Invocation) {
-    let pair = Pair::of(shared, &invocation.function);
+/// Has the snapshot made that the start of a function's sandbox could do with, unless there is one that is current.
+pub(super) fn beside(shared: &Arc<Shared>, function: &FunctionConfig) {
+    let pair = Pair::of(shared, function);
     if !shared.runtimes.begin(&pair) {
         return;
     }

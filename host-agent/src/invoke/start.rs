@@ -1,4 +1,4 @@
-//! Bringing up a sandbox for one invocation: cloned from its version or its runtime, or booted, up to the moment when it
+//! Bringing up a sandbox, for an invocation or to wait for one: cloned from its version or its runtime, or booted, up to the moment when it
 //! takes the event.
 
 use std::{
@@ -46,15 +46,43 @@ pub(super) enum StartError {
     Restore(RestoreFailure),
 }
 
+/// What is brought up.
+#[derive(Clone, Debug)]
+pub(super) struct Blueprint {
+    pub(super) function: Arc<FunctionConfig>,
+    pub(super) code: Arc<CodeImage>,
+    /// What its function is told of why it is initialised.
+    pub(super) initialization: InitializationType,
+}
+
+impl Blueprint {
+    /// Of the sandbox that an invocation needs.
+    pub(super) fn for_invocation(invocation: &Invocation) -> Self {
+        Self {
+            function: Arc::clone(&invocation.function),
+            code: Arc::clone(&invocation.code),
+            initialization: InitializationType::OnDemand,
+        }
+    }
+
+    /// How long its init may take: AWS gives more to one that nobody waits for.
+    fn init_timeout(&self, on_demand: Duration) -> Duration {
+        match self.initialization {
+            InitializationType::OnDemand => on_demand,
+            _ => messages::long_init_timeout(&self.function),
+        }
+    }
+}
+
 /// Brings up a sandbox. Nothing is left of one that fails.
 pub(super) async fn bring_up(
     shared: &Arc<Shared>,
     id: SandboxId,
-    invocation: &Arc<Invocation>,
+    blueprint: &Blueprint,
     losses: Losses,
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
-    let function = &invocation.function;
+    let function = &blueprint.function;
     let version = match function.start_kind() {
         StartKind::Boot => None,
         StartKind::Snapshot | StartKind::SnapshotWhenReady => {
@@ -70,13 +98,13 @@ pub(super) async fn bring_up(
     timing.way = Some(way.name());
     if missing && losses == Losses::default() {
         // It should have had one: the next invocation shall.
-        prepare::beside(shared, invocation);
+        prepare::beside(shared, blueprint);
     }
     match way {
-        Way::Clone(snapshot) => clone(shared, id, invocation, &snapshot, timing).await,
-        Way::Runtime(snapshot) => clone_runtime(shared, id, invocation, &snapshot, timing).await,
+        Way::Clone(snapshot) => clone(shared, id, blueprint, &snapshot, timing).await,
+        Way::Runtime(snapshot) => clone_runtime(shared, id, blueprint, &snapshot, timing).await,
         Way::Boot => {
-            let booted = boot(shared, id, invocation, timing).await?;
+            let booted = boot(shared, id, blueprint, timing).await?;
             if losses.runtimes > 0 {
                 // What was lost as a clone works like this: it was not the function.
                 runtimes::failed(shared, function);
@@ -89,20 +117,20 @@ pub(super) async fn bring_up(
 async fn clone(
     shared: &Arc<Shared>,
     id: SandboxId,
-    invocation: &Arc<Invocation>,
+    blueprint: &Blueprint,
     origin: &Resumable,
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
     let limit = shared.settings.restore_timeout;
-    let spec = own_spec(shared, &invocation.function, &invocation.code);
+    let spec = own_spec(shared, &blueprint.function, &blueprint.code);
     let (mut sandbox, resumed) = match resume(shared, id, &spec, origin, Tmp::AsSaved, pending()).await {
         Ok(resumed) => resumed,
         Err(error) => {
             if error.is_unusable_snapshot() {
-                let arn = invocation.function.version_arn();
+                let arn = blueprint.function.version_arn();
                 tracing::warn!(function = arn, "its snapshot is of no use and is made again");
                 shared.snapshots.discard(&origin.snapshot);
-                prepare::beside(shared, invocation);
+                prepare::beside(shared, blueprint);
             }
             return Err(StartError::Clone(error));
         }
@@ -131,19 +159,19 @@ async fn clone(
 async fn clone_runtime(
     shared: &Arc<Shared>,
     id: SandboxId,
-    invocation: &Arc<Invocation>,
+    blueprint: &Blueprint,
     origin: &Resumable,
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
-    let function = &invocation.function;
-    let spec = own_spec(shared, function, &invocation.code);
+    let function = &blueprint.function;
+    let spec = own_spec(shared, function, &blueprint.code);
     origin.snapshot.use_now();
     let started = match resume(shared, id, &spec, origin, Tmp::Empty, pending()).await {
         Ok((mut sandbox, resumed)) => {
             note(timing, resumed);
             // While it is nobody's: what one tenant's function touches is no other tenant's to feel.
             match sandbox.report_working_set().await {
-                Ok(_) => initialise(shared, id, sandbox, function, timing).await,
+                Ok(_) => initialise(shared, id, sandbox, blueprint, timing).await,
                 Err(error) => {
                     sandbox.destroy_because(&error).await;
                     Err(error)
@@ -190,13 +218,13 @@ fn note(timing: &mut Timing, resumed: ResumeTiming) {
 async fn boot(
     shared: &Arc<Shared>,
     id: SandboxId,
-    invocation: &Invocation,
+    blueprint: &Blueprint,
     timing: &mut Timing,
 ) -> Result<Sandbox, SandboxError> {
-    let function = &invocation.function;
-    let (sandbox, boot) = shared.host.boot(id, &own_spec(shared, function, &invocation.code)).await?;
+    let spec = own_spec(shared, &blueprint.function, &blueprint.code);
+    let (sandbox, boot) = shared.host.boot(id, &spec).await?;
     (timing.place, timing.boot) = (Some(boot.place), Some(boot.boot));
-    initialise(shared, id, sandbox, function, timing).await
+    initialise(shared, id, sandbox, blueprint, timing).await
 }
 
 /// Tells a guest which function it is, and waits for the end of its init.
@@ -204,10 +232,10 @@ async fn initialise(
     shared: &Shared,
     id: SandboxId,
     mut sandbox: Sandbox,
-    function: &FunctionConfig,
+    blueprint: &Blueprint,
     timing: &mut Timing,
 ) -> Result<Sandbox, SandboxError> {
-    let moment = match moment(shared.settings.init_timeout, &mut sandbox) {
+    let moment = match moment(blueprint.init_timeout(shared.settings.init_timeout), &mut sandbox) {
         Ok(moment) => moment,
         Err(error) => {
             sandbox.destroy().await;
@@ -216,7 +244,8 @@ async fn initialise(
     };
     let began = Instant::now();
     let initialised = {
-        let start = messages::start(function, shared.image(function), moment, InitializationType::OnDemand);
+        let function = &blueprint.function;
+        let start = messages::start(function, shared.image(function), moment, blueprint.initialization);
         let init = std::pin::pin!(sandbox.init(start));
         with_slot(shared, id, init).await
     };

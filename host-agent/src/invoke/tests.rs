@@ -7,12 +7,14 @@ use tokio::task::JoinSet;
 use super::{settings::Settings, *};
 use crate::sandbox::machine;
 
+mod ahead;
 mod blanks;
 mod deleted;
 mod fake;
 mod harness;
 mod killed;
 mod launcher;
+mod load;
 mod rehearsal;
 mod runtimes;
 mod snapshots;

@@ -362,6 +362,11 @@ impl Sandbox {
         }
     }
 
+    /// Whether its function could not be initialised: it is again, at its first event.
+    pub(crate) fn has_failed_init(&self) -> bool {
+        self.init_failed
+    }
+
     /// Its log.
     pub(crate) fn logs(&mut self) -> &mut Logs {
         &mut self.logs

@@ -8,89 +8,42 @@
 //! it is never longer than the node's memory, and starts go on at a bounded rate ([`Limits::max_starting`]).
 //!
 //! What can be made at any time (a runtime's snapshot) is made in a *spare* sandbox: of room that nobody asks for, and the
-//! first to go when somebody does.
+//! first to go when somebody does. What was provisioned (`provisions`) is made ahead of its requests, and never goes for others.
 //!
 //! ```text
 //!  request ─► queued ─► Starting ─► Busy ◄──► Idle ─► Stopping ─► (gone)
-//!                          └──────────┴─────────────────▲   memory is free when the process is reaped, not before
-//!  spare ───────────────────────────────────────────────┘
+//!                          └──────────┴────────┼────────▲   memory is free when the process is reaped, not before
+//!  spare ──────────────────────────────────────┼────────┤
+//!  provide ─► promised ─► Preparing ───────────┴────────┘
 //! ```
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{SandboxId, VersionKey};
-use crate::{functions::model::FunctionId, invoke::Retired};
+use crate::{
+    functions::model::FunctionId,
+    invoke::{Retired, rate::Bucket},
+};
 
+mod provisions;
 mod tally;
+mod terms;
 #[cfg(test)]
 mod tests;
 
+use provisions::Provision;
+#[cfg(test)]
+use provisions::Provisioned;
+pub(crate) use provisions::{Failed, Lack};
 use tally::{State, Tally};
+pub(crate) use terms::{Action, Demand, Limits, Throttle, Ticket};
 
-/// Names one request for a sandbox; the caller numbers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Ticket(pub(crate) u64);
-
-/// What the node and the account allow.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    /// Memory for sandboxes, MiB.
-    pub(crate) memory_mib: u64,
-    /// Sandboxes that may start at the same time.
-    pub(crate) max_starting: usize,
-    /// Requests in flight for the whole account; Lambda's default is 1,000.
-    pub(crate) account_concurrency: usize,
-    /// How long an unused sandbox is kept.
-    pub(crate) idle_timeout: Duration,
-}
-
-/// What a request needs.
-#[derive(Clone, Debug)]
-pub(crate) struct Demand {
-    /// The version to run.
-    pub(crate) key: Arc<VersionKey>,
-    /// Memory that a new sandbox would take from the node, MiB.
-    pub(crate) charge_mib: u64,
-}
-
-/// Why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Throttle {
-    /// The account's requests in flight are at their limit.
-    AccountConcurrency,
-    /// The node's memory is taken by sandboxes that are in use.
-    NodeMemory,
-    /// Not even an empty node would have the memory: trying again is of no use.
-    LargerThanNode,
-}
-
-/// What the caller has to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Hand the warm sandbox to the request.
-    Run {
-        /// Who gets it.
-        ticket: Ticket,
-        /// What it gets.
-        sandbox: SandboxId,
-    },
-    /// Start a sandbox for the request, then report [`Pool::started`] or [`Pool::stopping`].
-    Start {
-        /// Who gets it.
-        ticket: Ticket,
-        /// The name of the new sandbox.
-        sandbox: SandboxId,
-    },
-    /// Destroy an unused sandbox, then report [`Pool::ended`].
-    Stop {
-        /// Which.
-        sandbox: SandboxId,
-    },
-}
+/// Functions whose growth is remembered before those are looked for that need not be.
+const MAX_GROWING: usize = 1024;
 
 /// Whether a sandbox may be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,11 +52,24 @@ enum Tenure {
     Retired,
 }
 
+/// Whom a sandbox was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    /// For a request, or to be a spare.
+    OnDemand,
+    /// For a version that has some provisioned.
+    Ahead {
+        /// Whether it has run an event.
+        served: bool,
+    },
+}
+
 #[derive(Debug)]
 struct Entry {
     demand: Demand,
     state: State,
     tenure: Tenure,
+    made: Made,
 }
 
 #[derive(Debug)]
@@ -120,7 +86,15 @@ pub(crate) struct Pool {
     entries: HashMap<SandboxId, Entry>,
     /// Idle sandboxes by version, the most recently used last. No empty stacks.
     idle: HashMap<Arc<VersionKey>, Vec<SandboxId>>,
+    /// As `idle`, of those that were made ahead: nothing else is, and nothing ends them for others.
+    ready: HashMap<Arc<VersionKey>, Vec<SandboxId>>,
     queue: VecDeque<Queued>,
+    /// What is to be kept ready, by version.
+    provisions: HashMap<Arc<VersionKey>, Provision>,
+    /// Versions whose next sandbox has its memory promised and may not start yet.
+    promised: VecDeque<Arc<VersionKey>>,
+    /// Of functions that have grown of late.
+    growth: HashMap<FunctionId, Bucket>,
     last_id: u64,
     tally: Tally,
 }
@@ -132,18 +106,29 @@ impl Pool {
             limits,
             entries: HashMap::new(),
             idle: HashMap::new(),
+            ready: HashMap::new(),
             queue: VecDeque::new(),
+            provisions: HashMap::new(),
+            promised: VecDeque::new(),
+            growth: HashMap::new(),
             last_id: 0,
             tally: Tally::default(),
         }
     }
 
     /// A request arrives. `Ok` without a `Run` or `Start` for `ticket` means that one follows from a later call.
-    pub(crate) fn request(&mut self, ticket: Ticket, demand: Demand) -> Result<Vec<Action>, Throttle> {
+    pub(crate) fn request(
+        &mut self,
+        ticket: Ticket,
+        demand: Demand,
+        now: Instant,
+    ) -> Result<Vec<Action>, Throttle> {
         if self.tally.serving + self.queue.len() >= self.limits.account_concurrency {
             return Err(Throttle::AccountConcurrency);
         }
-        if let Some(sandbox) = self.idle.get(&demand.key).and_then(|stack| stack.last().copied()) {
+        let stacks = [&self.ready, &self.idle];
+        let warm = stacks.into_iter().find_map(|stacks| stacks.get(&demand.key)?.last().copied());
+        if let Some(sandbox) = warm {
             self.enter(sandbox, State::Busy);
             return Ok(vec![Action::Run { ticket, sandbox }]);
         }
@@ -151,6 +136,9 @@ impl Pool {
             return Err(Throttle::LargerThanNode);
         }
         let victims = self.victims(demand.charge_mib).ok_or(Throttle::NodeMemory)?;
+        if !self.grows(&demand.key.function, now) {
+            return Err(Throttle::Growth);
+        }
         let mut actions = self.stop_all(victims);
         self.tally.queued_mib += demand.charge_mib;
         self.queue.push_back(Queued { ticket, demand, tenure: Tenure::Current });
@@ -165,12 +153,13 @@ impl Pool {
         let Tally { live_mib, stopping_mib, queued_mib, .. } = self.tally;
         let taken_mib = live_mib + stopping_mib + queued_mib;
         let fits = taken_mib + demand.charge_mib <= self.limits.memory_mib;
-        (fits && !self.is_busy()).then(|| self.add(demand, State::Spare, Tenure::Current))
+        (fits && !self.is_busy()).then(|| self.add(demand, State::Spare, Tenure::Current, Made::OnDemand))
     }
 
     /// Whether what [`Self::spare`] does not find is taken for a while only: by starts, or by another spare.
     pub(crate) fn is_busy(&self) -> bool {
-        let starts = !self.queue.is_empty() || self.tally.serving >= self.limits.max_starting;
+        let waits = !self.queue.is_empty() || !self.promised.is_empty();
+        let starts = waits || self.tally.serving >= self.limits.max_starting;
         starts || self.spares().next().is_some()
     }
 
@@ -188,6 +177,9 @@ impl Pool {
         if self.state_is(sandbox, |state| matches!(state, State::Starting { .. })) {
             self.enter(sandbox, State::Starting { holds_slot: false });
         }
+        if self.state_is(sandbox, |state| matches!(state, State::Preparing { .. })) {
+            self.enter(sandbox, State::Preparing { holds_slot: false });
+        }
         self.dispatched()
     }
 
@@ -197,22 +189,31 @@ impl Pool {
         if entry.state != State::Busy {
             return Vec::new();
         }
-        if entry.tenure == Tenure::Retired {
+        if entry.tenure == Tenure::Retired || self.is_surplus(entry) {
             return self.stop_all(vec![sandbox]);
         }
+        self.offer(sandbox, now)
+    }
+
+    /// Gives a sandbox to whoever waits for one of its version to start, or has it wait.
+    fn offer(&mut self, sandbox: SandboxId, now: Instant) -> Vec<Action> {
+        let Some(entry) = self.entries.get(&sandbox) else { return Vec::new() };
         let waiting = self.queue.iter().position(|queued| queued.demand.key == entry.demand.key);
         if let Some(queued) = waiting.and_then(|position| self.queue.remove(position)) {
             self.tally.queued_mib -= queued.demand.charge_mib;
+            self.enter(sandbox, State::Busy);
             let mut actions = vec![Action::Run { ticket: queued.ticket, sandbox }];
             self.dispatch(&mut actions);
             return actions;
         }
         self.enter(sandbox, State::Idle { since: now });
-        Vec::new()
+        // One that is idle may make room for what was provisioned.
+        if self.is_short() { self.dispatched() } else { Vec::new() }
     }
 
     /// The sandbox died, failed to start or is no longer to be trusted; the caller destroys it.
-    pub(crate) fn stopping(&mut self, sandbox: SandboxId) -> Vec<Action> {
+    pub(crate) fn stopping(&mut self, sandbox: SandboxId, now: Instant) -> Vec<Action> {
+        self.lost(sandbox, now);
         self.enter(sandbox, State::Stopping);
         self.dispatched()
     }
@@ -228,26 +229,35 @@ impl Pool {
 
     /// Something of the function changed or is gone: what exists of that serves no new request.
     pub(crate) fn retire(&mut self, function: &FunctionId, what: Retired<'_>) -> Vec<Action> {
-        self.retire_where(|key| {
+        let matches = |key: &VersionKey| {
             key.function == *function
                 && match what {
                     Retired::Function | Retired::Sandboxes => true,
                     Retired::Version(version) => key.version == version,
                     Retired::Deployment(replaced) => key.deployment_id == replaced,
                 }
-        })
+        };
+        if what != Retired::Sandboxes {
+            self.forget(matches);
+        }
+        self.retire_where(matches)
     }
 
     /// The node is going down: as [`Self::retire`], for every function.
     pub(crate) fn retire_all(&mut self) -> Vec<Action> {
+        self.forget(|_| true);
         self.retire_where(|_| true)
     }
 
-    /// Stops what has been idle for [`Limits::idle_timeout`].
+    /// Stops what has been idle for [`Limits::idle_timeout`], and tries again what has failed to be prepared.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Action> {
         let timeout = self.limits.idle_timeout;
         let old = self.idle_by_age().filter(|(since, _)| *since + timeout <= now).map(|(_, id)| id).collect();
-        self.stop_all(old)
+        let mut actions = self.stop_all(old);
+        if self.let_go(now) {
+            self.dispatch(&mut actions);
+        }
+        actions
     }
 
     /// Stops everything that serves nobody: something else than memory has run out.
@@ -258,7 +268,7 @@ impl Pool {
 
     /// When [`Self::expire`] will next have something to do.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.idle_by_age().map(|(since, _)| since + self.limits.idle_timeout).min()
+        self.idle_by_age().map(|(since, _)| since + self.limits.idle_timeout).chain(self.held()).min()
     }
 
     /// Sandboxes that are not gone yet, and requests that wait for theirs to start.
@@ -273,7 +283,7 @@ impl Pool {
         let mut unused = Vec::new();
         for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| matches(&entry.demand.key)) {
             entry.tenure = Tenure::Retired;
-            if matches!(entry.state, State::Idle { .. } | State::Spare) {
+            if matches!(entry.state, State::Idle { .. } | State::Spare | State::Preparing { .. }) {
                 unused.push(*id);
             }
         }
@@ -298,6 +308,14 @@ impl Pool {
             }
         }
         None
+    }
+
+    /// Whether the function may have another sandbox now.
+    fn grows(&mut self, function: &FunctionId, now: Instant) -> bool {
+        if self.growth.len() >= MAX_GROWING {
+            self.growth.retain(|_, bucket| !bucket.is_full(now));
+        }
+        self.growth.entry(function.clone()).or_default().take(self.limits.growth, now)
     }
 
     /// A scan, but only when room is short.
@@ -326,7 +344,7 @@ impl Pool {
         actions
     }
 
-    /// Starts what is queued, in order, while a slot and memory that is really free allow it.
+    /// Starts what is queued, in order, while a slot and memory that is really free allow it; then what is provisioned.
     fn dispatch(&mut self, actions: &mut Vec<Action>) {
         while let Some(next) = self.queue.front() {
             let resident = self.tally.live_mib + self.tally.stopping_mib;
@@ -336,16 +354,17 @@ impl Pool {
             }
             let Some(Queued { ticket, demand, tenure }) = self.queue.pop_front() else { return };
             self.tally.queued_mib -= demand.charge_mib;
-            let sandbox = self.add(demand, State::Starting { holds_slot: true }, tenure);
+            let sandbox = self.add(demand, State::Starting { holds_slot: true }, tenure, Made::OnDemand);
             actions.push(Action::Start { ticket, sandbox });
         }
+        self.prepare(actions);
     }
 
-    fn add(&mut self, demand: Demand, state: State, tenure: Tenure) -> SandboxId {
+    fn add(&mut self, demand: Demand, state: State, tenure: Tenure, made: Made) -> SandboxId {
         self.last_id += 1;
         let sandbox = SandboxId(self.last_id);
         self.tally.add(state, demand.charge_mib);
-        self.entries.insert(sandbox, Entry { demand, state, tenure });
+        self.entries.insert(sandbox, Entry { demand, state, tenure, made });
         sandbox
     }
 
@@ -359,16 +378,23 @@ impl Pool {
         let before = std::mem::replace(&mut entry.state, state);
         self.tally.remove(before, entry.demand.charge_mib);
         self.tally.add(state, entry.demand.charge_mib);
+        let stacks = match &mut entry.made {
+            Made::OnDemand => &mut self.idle,
+            Made::Ahead { served } => {
+                *served |= state == State::Busy;
+                &mut self.ready
+            }
+        };
         if matches!(before, State::Idle { .. })
-            && let Some(stack) = self.idle.get_mut(&entry.demand.key)
+            && let Some(stack) = stacks.get_mut(&entry.demand.key)
         {
             stack.retain(|id| *id != sandbox);
             if stack.is_empty() {
-                self.idle.remove(&entry.demand.key);
+                stacks.remove(&entry.demand.key);
             }
         }
         if matches!(state, State::Idle { .. }) {
-            self.idle.entry(Arc::clone(&entry.demand.key)).or_default().push(sandbox);
+            stacks.entry(Arc::clone(&entry.demand.key)).or_default().push(sandbox);
         }
     }
 }

@@ -14,6 +14,10 @@ impl From<InvokeError> for ApiError {
                     Throttle::Reserved => {
                         ("ReservedFunctionConcurrentInvocationLimitExceeded", "Rate Exceeded.")
                     }
+                    Throttle::Rate => ("FunctionInvocationRateLimitExceeded", "Rate Exceeded."),
+                    Throttle::ReservedRate => {
+                        ("ReservedFunctionInvocationRateLimitExceeded", "Rate Exceeded.")
+                    }
                     Throttle::Disk => (
                         "ConcurrentInvocationLimitExceeded",
                         "This Tinderbox node's disk has no room for another function's ephemeral storage.",

@@ -11,6 +11,7 @@ use regex::Regex;
 use super::*;
 
 mod layers;
+mod provisioned;
 mod scripts;
 mod urls;
 
@@ -108,7 +109,7 @@ impl Recorded {
         if expected == "date" || expected == "datetime" {
             return !got.is_empty();
         }
-        let placeholder = Regex::new("<[a-z0-9-]+(:[0-9]+)?>").unwrap();
+        let placeholder = Regex::new("<[a-z0-9_-]+(:[0-9]+)?>").unwrap();
         let mut pattern = String::from("(?s)^");
         let mut names = Vec::new();
         let mut end = 0;

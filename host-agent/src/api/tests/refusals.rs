@@ -140,8 +140,8 @@ async fn bodies_that_are_no_requests_are_serialization_errors() {
 #[tokio::test]
 async fn what_is_not_served_is_told_apart() {
     let node = Node::new().await;
-    let missing = node.call("GET", "/2019-09-30/functions/f/provisioned-concurrency", "{}").await;
-    let message = "GetProvisionedConcurrencyConfig is not supported on this node.";
+    let missing = node.call("GET", "/2025-11-30/capacity-providers", "{}").await;
+    let message = "ListCapacityProviders is not supported on this node.";
     missing.is_error(501, "NotImplementedException", message);
     for (method, path) in
         [("GET", "/2015-03-31/nosuchthing"), ("PATCH", "/2015-03-31/functions/"), ("GET", "/")]

@@ -14,7 +14,8 @@ use super::{
     super::{
         attached::Attached,
         keys::Key,
-        model::{FunctionId, LATEST, State},
+        model::{Alias, FunctionId, LATEST, State},
+        provisioned::{self, Claim},
     },
     Function, Named,
 };
@@ -47,6 +48,48 @@ impl Tree {
 
     pub(super) fn serves(&self, version: &str) -> bool {
         self.version(version).is_some_and(|function| function.config.state == State::Active)
+    }
+
+    /// What it has of the account's concurrency, and what one of its versions has.
+    pub(super) fn claim(&self, version: &str) -> Claim {
+        let mut claim = Claim { reserved: self.latest.config.reserved_concurrency, ..Claim::default() };
+        for (qualifier, requested) in self.provisioned() {
+            claim.provisioned += requested;
+            claim.of_version += self.shares(qualifier, requested).get(version).copied().unwrap_or(0);
+        }
+        claim
+    }
+
+    /// What is to be kept ready, by version.
+    pub(super) fn provisions(&self) -> Vec<(Function, u32)> {
+        let shares = self.provisioned().flat_map(|(qualifier, requested)| self.shares(qualifier, requested));
+        shares.filter_map(|(version, count)| Some((self.version(&version)?.clone(), count))).collect()
+    }
+
+    /// What has something provisioned that is for a version.
+    pub(super) fn provisioned_by(&self, version: &str) -> Vec<String> {
+        let names = |qualifier: &str| match self.aliases.get(qualifier) {
+            Some(named) => {
+                let Alias { version: first, second, .. } = &*named.alias;
+                first == version || second.as_ref().is_some_and(|(second, _)| second == version)
+            }
+            None => qualifier == version,
+        };
+        let by = self.provisioned().map(|(qualifier, _)| qualifier).filter(|qualifier| names(qualifier));
+        by.map(String::from).collect()
+    }
+
+    /// What is provisioned, by version or alias.
+    fn provisioned(&self) -> impl Iterator<Item = (&str, u32)> {
+        let all = self.attached.iter();
+        all.filter_map(|(qualifier, kept)| Some((qualifier.as_str(), kept.attached.provisioned?.requested)))
+    }
+
+    fn shares(&self, qualifier: &str, requested: u32) -> BTreeMap<String, u32> {
+        match self.aliases.get(qualifier) {
+            Some(named) => provisioned::shares(&named.alias, requested),
+            None => BTreeMap::from([(qualifier.to_owned(), requested)]),
+        }
     }
 }
 
@@ -174,7 +217,7 @@ pub(super) fn remove(map: &mut Map, key: &[u8]) {
     }
 }
 
-/// What a function has reserved of the account's concurrency.
-pub(super) fn reserved(map: &Map, id: &FunctionId) -> u32 {
-    map.get(id).and_then(|tree| tree.latest.config.reserved_concurrency).unwrap_or(0)
+/// What a function has of the account's concurrency.
+pub(super) fn claimed(map: &Map, id: &FunctionId) -> u32 {
+    map.get(id).map_or(0, |tree| tree.claim(LATEST).total())
 }

@@ -29,7 +29,7 @@ use crate::{
     },
     invoke::{
         Answer, CodeImage, Invocation, InvokeError, Invoker, NodeInvoker, PrepareError, node::Shared,
-        settings::Settings,
+        rate::Rate, settings::Settings,
     },
     logs::tests::logs_in,
     network,
@@ -132,6 +132,7 @@ fn settings(dir: &Path) -> Settings {
             max_starting: 2,
             account_concurrency: 1000,
             idle_timeout: PATIENCE,
+            growth: Rate::per_second(1000),
         },
         boot_timeout: PATIENCE,
         init_timeout: PATIENCE,

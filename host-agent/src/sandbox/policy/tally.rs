@@ -8,6 +8,10 @@ pub(super) enum State {
     Starting {
         holds_slot: bool,
     },
+    /// As `Starting`, for nobody yet: it is to wait, ready.
+    Preparing {
+        holds_slot: bool,
+    },
     Busy,
     Idle {
         since: Instant,
@@ -20,11 +24,11 @@ pub(super) enum State {
 /// Sums over `entries`, kept so that a warm request costs no scan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    /// Memory of sandboxes that are starting, busy, idle or spare.
+    /// Memory of sandboxes that are neither gone nor going.
     pub(super) live_mib: u64,
     /// Memory of sandboxes that are going away.
     pub(super) stopping_mib: u64,
-    /// Memory promised to queued requests.
+    /// Memory promised to queued requests, and to what is to be prepared.
     pub(super) queued_mib: u64,
     /// Sandboxes that count against `max_starting`.
     pub(super) slots: usize,
@@ -39,7 +43,7 @@ impl Tally {
             State::Stopping => self.stopping_mib += mib,
             _ => self.live_mib += mib,
         }
-        self.slots += usize::from(matches!(state, State::Starting { holds_slot: true }));
+        self.slots += usize::from(holds_slot(state));
         self.serving += usize::from(matches!(state, State::Starting { .. } | State::Busy));
     }
 
@@ -49,7 +53,11 @@ impl Tally {
             State::Stopping => self.stopping_mib -= mib,
             _ => self.live_mib -= mib,
         }
-        self.slots -= usize::from(matches!(state, State::Starting { holds_slot: true }));
+        self.slots -= usize::from(holds_slot(state));
         self.serving -= usize::from(matches!(state, State::Starting { .. } | State::Busy));
     }
+}
+
+fn holds_slot(state: State) -> bool {
+    matches!(state, State::Starting { holds_slot: true } | State::Preparing { holds_slot: true })
 }

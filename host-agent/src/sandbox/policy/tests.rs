@@ -1,17 +1,27 @@
 //! Properties of the pool over random histories, and the rules as examples.
 
+mod provisions;
 mod world;
 
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::*;
+use crate::invoke::rate::Rate;
 use world::World;
 
 const MEMORY_MIB: u64 = 1000;
 const IDLE: Duration = Duration::from_secs(60);
 
 fn limits() -> Limits {
-    Limits { memory_mib: MEMORY_MIB, max_starting: 2, account_concurrency: 12, idle_timeout: IDLE }
+    Limits {
+        memory_mib: MEMORY_MIB,
+        max_starting: 2,
+        account_concurrency: 12,
+        idle_timeout: IDLE,
+        growth: Rate::per_second(1000),
+    }
 }
 
 fn demand(function: u8, charge_mib: u64) -> Demand {
@@ -32,6 +42,9 @@ enum Step {
     Lost(prop::sample::Index),
     Ended(prop::sample::Index),
     Spare { charge_mib: u64 },
+    Provide { function: u8, count: usize },
+    Prepared(prop::sample::Index),
+    Failed(prop::sample::Index),
     Retire { function: u8 },
     Pass { seconds: u64 },
 }
@@ -46,6 +59,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => index().prop_map(Step::Lost),
         2 => index().prop_map(Step::Ended),
         1 => (100..300u64).prop_map(|charge_mib| Step::Spare { charge_mib }),
+        1 => (0..4u8, 0..5usize).prop_map(|(function, count)| Step::Provide { function, count }),
+        2 => index().prop_map(Step::Prepared),
+        1 => index().prop_map(Step::Failed),
         1 => (0..4u8).prop_map(|function| Step::Retire { function }),
         1 => (0..90u64).prop_map(|seconds| Step::Pass { seconds }),
     ];
@@ -75,8 +91,15 @@ fn play(world: &mut World, step: &Step) {
         }
         Step::Ended(at) if !world.stopping.is_empty() => world.ended(at.index(world.stopping.len())),
         Step::Spare { charge_mib } => drop(world.spare(*charge_mib)),
+        Step::Provide { function, count } => {
+            let charge_mib = 150 + 50 * u64::from(*function);
+            world.provide(&demand(*function, charge_mib), *count);
+        }
+        Step::Prepared(at) if !world.preparing.is_empty() => world.prepared(at.index(world.preparing.len())),
+        Step::Failed(at) if !world.preparing.is_empty() => world.failed(at.index(world.preparing.len())),
         Step::Retire { function } => {
             let name = id(*function);
+            world.wanted.retain(|key, _| key.function != name);
             let actions = world.pool.retire(&name, Retired::Function);
             world.apply(&actions);
             assert!(!world.idle.iter().any(|id| world.keys[id].function == name));
@@ -86,6 +109,9 @@ fn play(world: &mut World, step: &Step) {
         Step::Pass { seconds } => {
             world.now += Duration::from_secs(*seconds);
             let actions = world.pool.expire(world.now);
+            if !actions.iter().any(|action| matches!(action, Action::Prepare { .. })) {
+                world.check_kept(&actions);
+            }
             world.apply(&actions);
             assert!(world.pool.next_expiry().is_none_or(|at| at > world.now));
         }
@@ -103,6 +129,7 @@ proptest! {
             play(&mut world, step);
         }
         world.settle();
+        world.check_provided();
         let idle: u64 = world.idle.iter().map(|id| world.charges[id]).sum();
         let expected = Tally { live_mib: idle, ..Tally::default() };
         prop_assert_eq!(world.pool.tally, expected);
@@ -110,7 +137,7 @@ proptest! {
         world.apply(&actions);
         world.settle();
         prop_assert_eq!(world.pool.population(), 0);
-        prop_assert!(world.pool.idle.is_empty());
+        prop_assert!(world.pool.idle.is_empty() && world.pool.ready.is_empty());
     }
 }
 

@@ -16,6 +16,10 @@ pub(super) struct World {
     pub(super) busy: Vec<SandboxId>,
     pub(super) idle: Vec<SandboxId>,
     pub(super) spare: Vec<SandboxId>,
+    pub(super) preparing: Vec<SandboxId>,
+    /// Those that were made ahead, whatever they do now.
+    pub(super) ahead: HashSet<SandboxId>,
+    pub(super) wanted: HashMap<Arc<VersionKey>, usize>,
     pub(super) stopping: Vec<SandboxId>,
     pub(super) retired: HashSet<SandboxId>,
     pub(super) waiting: HashMap<Ticket, Demand>,
@@ -34,6 +38,9 @@ impl World {
             busy: Vec::new(),
             idle: Vec::new(),
             spare: Vec::new(),
+            preparing: Vec::new(),
+            ahead: HashSet::new(),
+            wanted: HashMap::new(),
             stopping: Vec::new(),
             retired: HashSet::new(),
             waiting: HashMap::new(),
@@ -44,19 +51,23 @@ impl World {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         let warm: Vec<_> = self.idle.iter().filter(|id| self.keys[id] == demand.key).copied().collect();
-        let in_use: u64 = self.starting.iter().chain(&self.busy).map(|id| self.charges[id]).sum::<u64>()
-            + self.waiting.values().map(|queued| queued.charge_mib).sum::<u64>();
+        let ready: Vec<_> = warm.iter().filter(|id| self.ahead.contains(id)).copied().collect();
+        let kept = self.idle.iter().filter(|id| self.ahead.contains(id));
+        let in_use = self.starting.iter().chain(&self.busy).chain(&self.preparing).chain(kept);
+        let in_use = in_use.map(|id| self.charges[id]).sum::<u64>() + self.pool.tally.queued_mib;
         let in_flight = self.starting.len() + self.busy.len() + self.waiting.len();
-        let verdict = self.pool.request(ticket, demand.clone());
+        let verdict = self.pool.request(ticket, demand.clone(), self.now);
         match &verdict {
             Err(Throttle::AccountConcurrency) => assert!(in_flight >= self.pool.limits.account_concurrency),
+            Err(Throttle::Growth) => panic!("nothing here grows that fast"),
             Err(Throttle::LargerThanNode) => assert!(demand.charge_mib > MEMORY_MIB),
             Err(Throttle::NodeMemory) => {
                 assert!(warm.is_empty() && in_use + demand.charge_mib > MEMORY_MIB, "refused with room");
             }
             Ok(actions) => {
                 assert!(in_flight < self.pool.limits.account_concurrency);
-                if let Some(last) = warm.last() {
+                self.check_kept(actions);
+                if let Some(last) = ready.last().or(warm.last()) {
                     assert_eq!(actions[..], [Action::Run { ticket, sandbox: *last }], "not LIFO");
                 }
                 self.waiting.insert(ticket, demand.clone());
@@ -84,12 +95,24 @@ impl World {
                     self.starting.push(sandbox);
                     self.slots.insert(sandbox);
                 }
+                Action::Prepare { sandbox } => {
+                    let key = self.pool.key(sandbox).unwrap();
+                    assert!(self.keys.insert(sandbox, Arc::clone(&key)).is_none(), "names are used once");
+                    self.charges.insert(sandbox, self.pool.entries[&sandbox].demand.charge_mib);
+                    self.preparing.push(sandbox);
+                    self.slots.insert(sandbox);
+                    self.ahead.insert(sandbox);
+                    assert!(self.waiting.is_empty(), "who waits comes first");
+                }
                 Action::Stop { sandbox } => {
-                    let count = |world: &Self| world.idle.len() + world.busy.len() + world.spare.len();
+                    let count = |world: &Self| {
+                        world.idle.len() + world.busy.len() + world.spare.len() + world.preparing.len()
+                    };
                     let was = count(self);
-                    for list in [&mut self.idle, &mut self.busy, &mut self.spare] {
+                    for list in [&mut self.idle, &mut self.busy, &mut self.spare, &mut self.preparing] {
                         list.retain(|id| *id != sandbox);
                     }
+                    self.slots.remove(&sandbox);
                     assert_eq!(was, count(self) + 1, "stops what is unused, once");
                     self.stopping.push(sandbox);
                 }
@@ -100,7 +123,7 @@ impl World {
 
     pub(super) fn check_bounds(&self) {
         let live = self.starting.iter().chain(&self.busy).chain(&self.idle).chain(&self.spare);
-        let all = live.chain(&self.stopping);
+        let all = live.chain(&self.stopping).chain(&self.preparing);
         assert!(all.map(|id| self.charges[id]).sum::<u64>() <= MEMORY_MIB, "more memory than there is");
         assert!(self.slots.len() <= self.pool.limits.max_starting, "too many starts at once");
     }
@@ -116,11 +139,53 @@ impl World {
     pub(super) fn released(&mut self, index: usize) {
         let sandbox = self.busy[index];
         let actions = self.pool.released(sandbox, self.now);
-        if actions.is_empty() {
-            self.busy.remove(index);
-            self.idle.push(sandbox);
-        }
+        self.busy.remove(index);
+        self.idle.push(sandbox);
         self.apply(&actions);
+    }
+
+    /// Nothing that was made ahead ends for others.
+    pub(super) fn check_kept(&self, actions: &[Action]) {
+        for action in actions {
+            assert!(
+                !matches!(action, Action::Stop { sandbox } if self.ahead.contains(sandbox)),
+                "{action:?}"
+            );
+        }
+    }
+
+    pub(super) fn provide(&mut self, wanted: &Demand, count: usize) {
+        self.wanted.retain(|key, _| key.function != wanted.key.function);
+        self.wanted.insert(Arc::clone(&wanted.key), count);
+        let actions = self.pool.provide(&wanted.key.function, vec![(wanted.clone(), count)]);
+        self.apply(&actions);
+    }
+
+    pub(super) fn prepared(&mut self, index: usize) {
+        let sandbox = self.preparing.remove(index);
+        self.slots.remove(&sandbox);
+        self.idle.push(sandbox);
+        let actions = self.pool.prepared(sandbox, self.now);
+        self.apply(&actions);
+    }
+
+    pub(super) fn failed(&mut self, index: usize) {
+        let sandbox = self.preparing.remove(index);
+        self.slots.remove(&sandbox);
+        self.pool.failed(sandbox, Failed::Function, self.now);
+        let actions = self.pool.ended(sandbox);
+        self.apply(&actions);
+    }
+
+    /// There are never more than are wanted, and fewer only for a reason; when nothing is in flight.
+    pub(super) fn check_provided(&self) {
+        for (key, wanted) in &self.wanted {
+            let ready =
+                self.idle.iter().filter(|id| self.ahead.contains(id) && self.keys[id] == *key).count();
+            let provisioned = self.pool.provisioned(key);
+            assert_eq!(provisioned.ready, ready);
+            assert!(ready <= *wanted && (ready == *wanted || provisioned.lack.is_some()), "{provisioned:?}");
+        }
     }
 
     pub(super) fn spare(&mut self, charge_mib: u64) -> Option<SandboxId> {
@@ -143,7 +208,7 @@ impl World {
         }
         self.slots.remove(&sandbox);
         self.stopping.push(sandbox);
-        let actions = self.pool.stopping(sandbox);
+        let actions = self.pool.stopping(sandbox, self.now);
         self.apply(&actions);
     }
 
@@ -158,6 +223,7 @@ impl World {
         while !(self.starting.is_empty()
             && self.busy.is_empty()
             && self.spare.is_empty()
+            && self.preparing.is_empty()
             && self.stopping.is_empty())
         {
             self.stopping.append(&mut self.spare);
@@ -166,6 +232,9 @@ impl World {
             }
             while !self.starting.is_empty() {
                 self.started(0);
+            }
+            while !self.preparing.is_empty() {
+                self.prepared(0);
             }
             if !self.busy.is_empty() {
                 self.released(0);
