@@ -36,6 +36,8 @@ pub(super) struct Provision {
     wanted: usize,
     /// How many of them have their memory promised, and may not start yet.
     promised: usize,
+    /// There were more than that in use when it was last said how many.
+    over: bool,
     /// In a row.
     failures: u32,
     held_until: Option<Instant>,
@@ -81,6 +83,7 @@ impl Pool {
                 demand,
                 wanted: 0,
                 promised: 0,
+                over: false,
                 failures: 0,
                 held_until: None,
                 lack: None,
@@ -144,7 +147,7 @@ impl Pool {
     pub(super) fn lost(&mut self, sandbox: SandboxId, now: Instant) {
         let Some(entry) = self.entries.get(&sandbox) else { return };
         match (entry.made, entry.state) {
-            (Made::Ahead { served: false }, State::Idle { .. }) => {
+            (Made::Ahead { served: false }, State::Idle { .. } | State::Preparing { .. }) => {
                 self.hold(&Arc::clone(&entry.demand.key), Failed::Function, now);
             }
             (Made::Ahead { served: true }, _) => {
@@ -182,11 +185,14 @@ impl Pool {
         self.provisions.values().any(|provision| short(provision.lack))
     }
 
-    /// Whether there are more of a sandbox's version than are to be kept.
+    /// Whether there are more of a sandbox's version than are to be kept. No scan, unless there once were.
     pub(super) fn is_surplus(&self, entry: &Entry) -> bool {
         let key = &entry.demand.key;
-        let wanted = self.provisions.get(key).map_or(0, |provision| provision.wanted);
-        matches!(entry.made, Made::Ahead { .. }) && self.ahead(key).count() > wanted
+        let over = match self.provisions.get(key) {
+            Some(provision) => provision.over && self.ahead(key).count() > provision.wanted,
+            None => true,
+        };
+        matches!(entry.made, Made::Ahead { .. }) && over
     }
 
     /// Nothing is kept ready of these any more; the sandboxes that there are go by other ways.
@@ -272,6 +278,9 @@ impl Pool {
             .collect();
         // What is not ready yet goes first.
         unused.sort_unstable();
+        if let Some(provision) = self.provisions.get_mut(key) {
+            provision.over = surplus > unused.len();
+        }
         let unused = unused.into_iter().take(surplus).map(|(_, id)| id).collect();
         actions.extend(self.stop_all(unused));
     }

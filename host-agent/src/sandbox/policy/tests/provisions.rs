@@ -106,6 +106,20 @@ fn one_that_ends_is_replaced_and_one_that_never_served_not_at_once() {
 }
 
 #[test]
+fn one_that_is_lost_as_it_comes_up_is_not_made_again_at_once() {
+    let mut world = World::new(limits());
+    world.provide(&demand(0, 200), 1);
+    let sandbox = world.preparing[0];
+    assert_eq!(world.pool.stopping(sandbox, world.now), []);
+    // Whoever brought it up did not know.
+    assert_eq!(world.pool.prepared(sandbox, world.now), [Action::Stop { sandbox }]);
+    assert_eq!(world.pool.ended(sandbox), []);
+    let failed = Provisioned { ready: 0, lack: Some(Lack::Failed(Failed::Function)) };
+    assert_eq!(world.pool.provisioned(&demand(0, 200).key), failed);
+    assert_eq!(world.pool.expire(world.now + Duration::from_secs(1)).len(), 1);
+}
+
+#[test]
 fn fewer_are_fewer_at_once_but_for_those_that_serve() {
     let mut world = ready(4);
     for _ in 0..2 {
