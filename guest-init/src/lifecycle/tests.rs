@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod ahead;
+
 const INIT_LIMIT: Micros = 10_000_000;
 
 fn plan(initialization_type: InitializationType) -> Plan {
@@ -289,18 +291,6 @@ fn only_what_is_to_be_snapshotted_knows_the_restore_calls() {
     world.refuses(Event::Freeze);
     world.refuses(Event::Unique(resume(0)));
     assert_eq!(world.refuses(invoke("a")), Refusal::Busy, "an init that ends in a snapshot takes none");
-}
-
-#[test]
-fn an_init_ahead_of_its_events_is_no_invocations() {
-    let mut world = World::begin_as(InitializationType::Provisioned);
-    assert_eq!(world.refuses(invoke("a")), Refusal::Busy);
-    assert_eq!(world.refuses(Event::RestoreNext), Refusal::NotSnapStart);
-    world.now = 250_000;
-    world.check(Event::Next, &[Action::InitDone(InitReport { duration_us: 250_000 })]);
-    world.check(invoke("a"), &[begin("a"), Action::Deliver]);
-    world.check(answer("a", Answer::Response), &[Action::SendResponse]);
-    assert_eq!(world.finishes(Event::Next).init_us, None);
 }
 
 #[test]
