@@ -30,6 +30,7 @@ mod network;
 mod node;
 mod persistence;
 mod proof;
+mod provisioned;
 mod refusals;
 mod restore_hooks;
 mod runtime_snapshots;
