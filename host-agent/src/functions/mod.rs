@@ -144,10 +144,12 @@ impl Functions {
             if let Err(error) = functions.code.restore(&config.package()).await {
                 tracing::error!(function = config.version_arn(), "its code image cannot be made: {error}");
             }
-            let latest = (config.version == model::LATEST).then(|| config.id.clone());
             functions.settle(config);
-            latest.iter().for_each(|id| functions.provide(id));
         }
+        // When all have their images.
+        let latest = |function: &Function| function.config.version == model::LATEST;
+        let ids = functions.view.collect(|function| latest(function).then(|| function.config.id.clone()));
+        ids.iter().for_each(|id| functions.provide(id));
         functions.sweep().await;
         Ok(functions)
     }
