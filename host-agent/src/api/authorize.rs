@@ -89,7 +89,8 @@ pub(super) async fn authorize(
     asked.iter().try_for_each(|asked| decide(app, &key, asked, UrlUse::None))
 }
 
-/// Lets a call of a URL pass: of one that is open, or by who signed it.
+/// Lets a call of a URL pass: of one that is open, or by who signed it, and says who that is as IAM names them. An administrator is
+/// the account.
 ///
 /// # Errors
 /// As [`authorize`].
@@ -98,15 +99,16 @@ pub(super) fn authorize_url(
     principal: Option<&Principal>,
     arn: &str,
     auth_type: &'static str,
-) -> Result<(), ApiError> {
+) -> Result<Option<String>, ApiError> {
     let (action, url) = ("lambda:InvokeFunctionUrl", UrlUse::Of(auth_type));
     match principal {
-        Some(Principal::Administrator) => Ok(()),
+        Some(Principal::Administrator) => Ok(Some(format!("arn:aws:iam::{}:root", app.account_id))),
         Some(Principal::Key(id)) => {
             let key = app.access_keys.usable(id).ok_or_else(ApiError::unrecognized_client)?;
-            decide(app, &key, &Asked { action: action.into(), resource: arn.into() }, url)
+            decide(app, &key, &Asked { action: action.into(), resource: arn.into() }, url)?;
+            Ok(Some(key.user_arn(&app.account_id)))
         }
-        None if granted(app, Grantee::Anybody, action, arn, url) => Ok(()),
+        None if granted(app, Grantee::Anybody, action, arn, url) => Ok(None),
         None => Err(ApiError::access_denied("anonymous", action, arn)),
     }
 }

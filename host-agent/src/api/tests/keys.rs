@@ -291,5 +291,7 @@ async fn a_url_for_who_signs_is_for_those_who_may() {
     assert_eq!(call().await.status.as_u16(), 403, "an open URL's permission is for open URLs");
     let policy = policy(json!([allow("lambda:InvokeFunctionUrl", "f")]));
     node.put(&format!("{KEYS}/{}/policy", key.id), &policy).await.ok(200);
-    call().await.ok(200);
+    let event = call().await.ok(200);
+    let said = &event["requestContext"]["authorizer"]["iam"]["userArn"];
+    assert_eq!(said, "arn:aws:iam::000000000000:user/ann");
 }

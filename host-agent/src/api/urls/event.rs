@@ -43,8 +43,19 @@ pub(super) struct Context<'a> {
     pub(super) request_id: &'a str,
     /// When it came.
     pub(super) at: DateTime<Utc>,
-    /// Who signed it: account and key.
-    pub(super) signer: Option<(&'a str, &'a str)>,
+    /// Who signed it.
+    pub(super) signer: Option<Signer<'a>>,
+}
+
+/// Who signed a request.
+#[derive(Clone, Copy)]
+pub(super) struct Signer<'a> {
+    /// The account.
+    pub(super) account: &'a str,
+    /// The key.
+    pub(super) key: &'a str,
+    /// Whose the key is.
+    pub(super) arn: &'a str,
 }
 
 /// The event is longer than events are.
@@ -171,7 +182,7 @@ fn parameters(query: &str) -> BTreeMap<String, String> {
 fn request_context(head: &Parts, context: &Context<'_>) -> Value {
     let agent = head.headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let mut members = json!({
-        "accountId": context.signer.map_or("anonymous", |(account, _)| account),
+        "accountId": context.signer.map_or("anonymous", |signer| signer.account),
         "apiId": context.id,
         "domainName": context.domain,
         "domainPrefix": context.id,
@@ -188,7 +199,7 @@ fn request_context(head: &Parts, context: &Context<'_>) -> Value {
         "time": context.at.format("%d/%b/%Y:%H:%M:%S %z").to_string(),
         "timeEpoch": context.at.timestamp_millis(),
     });
-    if let Some((account, key)) = context.signer {
+    if let Some(Signer { account, key, arn }) = context.signer {
         members["authorizer"] = json!({
             "iam": {
                 "accessKey": key,
@@ -196,7 +207,7 @@ fn request_context(head: &Parts, context: &Context<'_>) -> Value {
                 "callerId": account,
                 "cognitoIdentity": null,
                 "principalOrgId": null,
-                "userArn": format!("arn:aws:iam::{account}:root"),
+                "userArn": arn,
                 "userId": account,
             }
         });

@@ -29,7 +29,7 @@ use axum::{
 use chrono::Utc;
 
 use self::{
-    event::Context,
+    event::{Context, Signer},
     host::{Named, UrlHost},
     refusal::Refusal,
 };
@@ -131,14 +131,16 @@ impl Found {
         let arrived = gate::receive(&app.url_budget, body, payload, bounds).await;
         let Arrived { body, read, mut memory } = arrived.map_err(Refusal::Request)?;
         read.tell(&mut head.headers);
+        let mut arn = None;
         if let Some(claim) = &claim {
             claim.verify(&read).map_err(|_| Refusal::Forbidden)?;
-            self.authorize(app, Some(&claim.principal()))?;
+            arn = self.authorize(app, Some(&claim.principal()))?;
         }
         if let Some(standing) = standing {
             standing.admit().await;
         }
-        let signer = claim.as_ref().and_then(Claim::access_key_id);
+        let key = claim.as_ref().and_then(Claim::access_key_id);
+        let signer = key.zip(arn.as_deref());
         let context = Context {
             id: &self.host.id,
             domain: app.urls.host_of(&self.host.id, &self.host.region),
@@ -146,7 +148,7 @@ impl Found {
             source,
             request_id,
             at: Utc::now(),
-            signer: signer.map(|key| (app.account_id.as_str(), key)),
+            signer: signer.map(|(key, arn)| Signer { account: &app.account_id, key, arn }),
         };
         let event = event::of(&head, &body, &context)?;
         drop(body);
@@ -173,15 +175,15 @@ impl Found {
     fn claim(&self, app: &App, head: &Parts) -> Result<Option<Claim>, Refusal> {
         if self.url.auth == UrlAuth::Open {
             // Before anything is read of who may not call it.
-            return self.authorize(app, None).map(|()| None);
+            return self.authorize(app, None).map(|_anybody| None);
         }
         // Whatever `auth` says of the API: who made this URL wanted signatures.
         let claim = app.authenticator.identify_signer(head, Utc::now()).map_err(|_| Refusal::Forbidden)?;
         if claim.region == self.id.region { Ok(Some(claim)) } else { Err(Refusal::Forbidden) }
     }
 
-    /// Whether the policies let them: of who signed, and of what the URL belongs to.
-    fn authorize(&self, app: &App, principal: Option<&Principal>) -> Result<(), Refusal> {
+    /// Whether the policies let them, of who signed and of what the URL belongs to; and who that is.
+    fn authorize(&self, app: &App, principal: Option<&Principal>) -> Result<Option<String>, Refusal> {
         let allowed = authorize::authorize_url(app, principal, &self.arn(app), self.url.auth.name());
         allowed.map_err(|_| Refusal::Forbidden)
     }

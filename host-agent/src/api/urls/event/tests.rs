@@ -12,7 +12,7 @@ fn base() -> UrlBase {
 fn made(
     request: axum::http::request::Builder,
     body: &[u8],
-    signer: Option<(&str, &str)>,
+    signer: Option<Signer<'_>>,
 ) -> Result<Value, TooLong> {
     let base = base();
     let context = Context {
@@ -105,11 +105,13 @@ fn what_is_not_there_is_not_said() {
 
 #[test]
 fn who_signed_is_said() {
-    let event = made(Request::builder().uri("/"), b"", Some(("000000000000", "AKID"))).unwrap();
+    let arn = "arn:aws:iam::000000000000:user/ann";
+    let signer = Signer { account: "000000000000", key: "AKID", arn };
+    let event = made(Request::builder().uri("/"), b"", Some(signer)).unwrap();
     let context = &event["requestContext"];
     assert_eq!(context["accountId"], "000000000000");
     assert_eq!(context["authorizer"]["iam"]["accessKey"], "AKID");
-    assert_eq!(context["authorizer"]["iam"]["userArn"], "arn:aws:iam::000000000000:root");
+    assert_eq!(context["authorizer"]["iam"]["userArn"], arn);
 }
 
 #[test]
