@@ -9,8 +9,8 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use guest_protocol::{
-    BodyChunk, FrameError, FrameReader, GuestMessage, HostMessage, Invoke, MAX_BODY_LEN, Start, Unique,
-    encode,
+    BodyChunk, FrameError, FrameReader, GuestMessage, HostMessage, Invoke, MAX_BODY_LEN, ShutdownReason,
+    Start, Unique, encode,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -38,8 +38,8 @@ pub enum Request {
     Freeze,
     /// Become unique.
     MakeUnique(Box<Unique>),
-    /// Power off.
-    Shutdown,
+    /// End.
+    Shutdown(ShutdownReason),
 }
 
 /// Why the connection ended.
@@ -195,7 +195,7 @@ struct Assembly {
 impl Assembly {
     fn take(&mut self, message: HostMessage) -> Result<Option<Request>, ControlError> {
         match message {
-            HostMessage::Shutdown => Ok(Some(Request::Shutdown)),
+            HostMessage::Shutdown(reason) => Ok(Some(Request::Shutdown(reason))),
             HostMessage::Body(chunk) => self.append(chunk),
             _ if self.current.is_some() => Err(ControlError::OutOfTurn("a message inside an event")),
             HostMessage::Start(start) => Ok(Some(Request::Start(Box::new(start)))),

@@ -44,6 +44,17 @@ const READ_ONCE: &[&str] = &[
     "SSL_",
 ];
 
+/// Variables that extensions do not see (Lambda's documentation, "Extensions API").
+const RUNTIMES_OWN: &[&str] = &[
+    "AWS_EXECUTION_ENV",
+    LOG_GROUP,
+    LOG_STREAM,
+    "AWS_XRAY_CONTEXT_MISSING",
+    "LAMBDA_RUNTIME_DIR",
+    "LAMBDA_TASK_ROOT",
+    "_HANDLER",
+];
+
 const LOG_GROUP: &str = "AWS_LAMBDA_LOG_GROUP_NAME";
 const LOG_STREAM: &str = "AWS_LAMBDA_LOG_STREAM_NAME";
 
@@ -90,6 +101,13 @@ impl Environment {
         }
         variables.extend(reserved.into_iter().map(owned));
         Self(variables)
+    }
+
+    /// What an extension sees of it: nothing of what is the runtime's own.
+    #[must_use]
+    pub fn for_extension(&self) -> Self {
+        let seen = self.0.iter().filter(|(name, _)| !RUNTIMES_OWN.contains(&name.as_str()));
+        Self(seen.map(|(name, value)| (name.clone(), value.clone())).collect())
     }
 
     /// Of a runtime that is started before any function is known.

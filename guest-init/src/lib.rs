@@ -10,6 +10,7 @@ pub mod control;
 pub mod describe;
 pub mod dial;
 pub mod environment;
+pub mod extensions;
 pub mod gate;
 pub mod lifecycle;
 pub mod netlink;

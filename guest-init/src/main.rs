@@ -129,7 +129,7 @@ async fn identified(
                 unassigned::snapshotted(launcher, connections).await?;
                 unique = true;
             }
-            Some(Ok(Request::Shutdown)) => return Ok(None),
+            Some(Ok(Request::Shutdown(_))) => return Ok(None),
             Some(Ok(_)) => return Err(ControlError::OutOfTurn("something else before Start").into()),
             Some(Err(error)) => return Err(error.into()),
             None => return Err(SandboxError::AgentGone.into()),

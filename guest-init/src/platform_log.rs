@@ -10,6 +10,7 @@ use guest_protocol::{
     StepOutcome, timed_out_message,
 };
 
+use crate::extensions::Extensions;
 use crate::gate;
 use crate::lifecycle::{Finished, InitStatus, Micros, Restored};
 
@@ -18,6 +19,8 @@ use crate::lifecycle::{Finished, InitStatus, Micros, Restored};
 pub enum Event<'a> {
     /// The init begins.
     InitStart,
+    /// The extensions that there are when the init ends.
+    Extensions(&'a Extensions),
     /// The init has ended, after so many µs.
     InitDone(Micros),
     /// The init has failed.
@@ -51,6 +54,13 @@ impl Event<'_> {
     fn text(&self, start: &Start, now: &str) -> Option<String> {
         let line = match self {
             Self::InitStart => init_start(&start.runtime, &start.region),
+            Self::Extensions(book) => {
+                let line = |(name, state, events): (&str, &str, Vec<&str>)| {
+                    format!("EXTENSION\tName: {name}\tState: {state}\tEvents: [{}]\n", events.join(", "))
+                };
+                let lines: String = book.states().map(line).collect();
+                return (!lines.is_empty()).then_some(lines);
+            }
             Self::InitDone(_) if start.initialization_type == InitializationType::OnDemand => return None,
             Self::InitDone(duration_us) => init_report_ahead(*duration_us),
             Self::InitFailed(failure, status) => init_report(failure, *status),

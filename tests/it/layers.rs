@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, tests_folder};
 use crate::functions::{Function, Life, in_both_lives};
 use crate::node::Node;
 use crate::setting;
@@ -90,4 +90,30 @@ fn a_function_has_its_layers_over_each_other(life: Life) {
     let function = Function::new("provided.al2023", "any", &code).with("Layers", layers(&[&bootstrap]));
     let invocation = function.deploy_in(life, &client).invoke(json!({}));
     assert_eq!(invocation.function_error, None, "{invocation:?}");
+}
+
+#[test]
+fn an_extension_of_a_layer_is_told_of_each_invocation() {
+    let client = Node::shared().node.client();
+    let program = tests_folder().join("functions/extended/agent.py");
+    let layer = Layer::publish(
+        &client,
+        "extension",
+        &json!([{ "name": "extensions/agent", "file": program, "mode": 0o100_755 }]),
+    );
+    let function = Function::python("hello").with("Layers", json!([layer.arn])).deploy(&client);
+    for ready in [true, false] {
+        let invocation = function.invoke(json!({}));
+        assert_eq!(invocation.function_error, None, "{invocation:?}");
+        let log = invocation.log.expect("the log's tail was asked for");
+        let found = |text: &str| log.find(text).unwrap_or_else(|| panic!("{text:?} in {log}"));
+        let id = log.split_once("START RequestId: ").and_then(|(_, rest)| rest.split(' ').next());
+        let line = format!("agent of {} is told INVOKE {}\n", function.name, id.unwrap_or_default());
+        assert!(
+            found(&line) < found("END RequestId: "),
+            "an invocation lasts until its extensions are done: {log}"
+        );
+        let report = "EXTENSION\tName: agent\tState: Ready\tEvents: [INVOKE, SHUTDOWN]\n";
+        assert_eq!(log.contains(report), ready, "once, at the end of the init: {log}");
+    }
 }

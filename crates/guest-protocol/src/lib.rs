@@ -18,6 +18,7 @@
 //!     │ Done ────────────────────────────►│ ┘ says whether the sandbox takes another
 //!     │ Ended ───────────────────────────►│   the runtime died between invocations; an Invoke that crosses this
 //!     │◄──────────────────────── Shutdown │   message was not run
+//!     │ Log*, ShutDown ──────────────────►│   the extensions have ended, or their time has: the agent destroys the machine
 //! ```
 //!
 //! After [`GuestMessage::InitFailed`] the agent may still send one Invoke: init is then repeated under the function's
@@ -54,8 +55,8 @@ pub use errors::timed_out_message;
 pub use frame::{FrameError, FrameReader, encode};
 pub use message::{
     BodyChunk, CodeLayout, Fate, FunctionError, GuestMessage, Hello, HostMessage, InitFailure, InitReport,
-    InvocationReport, Invoke, LogChunk, LogFormat, LogSource, Outcome, ResponseHead, ResponseMode, Start,
-    SystemLogLevel,
+    InvocationReport, Invoke, LogChunk, LogFormat, LogSource, Outcome, ResponseHead, ResponseMode,
+    ShutdownNeeds, ShutdownReason, Start, SystemLogLevel,
 };
 
 pub use restore::{

@@ -1,5 +1,7 @@
 //! The messages. Plain data; times in microseconds or milliseconds as the field's name says.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -16,8 +18,8 @@ pub enum HostMessage {
     Invoke(Invoke),
     /// The next bytes of the event.
     Body(BodyChunk),
-    /// End the function's processes and power off.
-    Shutdown,
+    /// Let the function's processes end as [`ShutdownNeeds`] says, and answer [`GuestMessage::ShutDown`]. Before Start: power off.
+    Shutdown(ShutdownReason),
     /// Let the function stand still for a snapshot: after [`GuestMessage::InitDone`] with no invocation under way, or
     /// instead of the Start that follows the resume (a runtime's snapshot).
     Freeze,
@@ -47,6 +49,8 @@ pub enum GuestMessage {
     /// The runtime's process ended while no invocation ran. The sandbox takes none any more; one that crosses this
     /// message on the wire has not been run and may be given to another sandbox.
     Ended(FunctionError),
+    /// Answer to [`HostMessage::Shutdown`], and the last message: what the function's processes wrote precedes it.
+    ShutDown,
     /// Answer to [`HostMessage::Freeze`]: nothing of the function's runs, and nothing follows on this connection. The
     /// guest keeps it open, because its breaking is how the guest learns of a resume: so must the agent until the
     /// machine is paused.
@@ -210,6 +214,43 @@ pub struct LogChunk {
 pub struct InitReport {
     /// From starting the runtime's process to its first `invocation/next`, µs.
     pub duration_us: u64,
+    /// What the sandbox needs at its end.
+    pub shutdown: ShutdownNeeds,
+}
+
+/// Why a sandbox ends, as its extensions are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShutdownReason {
+    /// It is not needed any more.
+    Spindown,
+    /// An invocation took too long.
+    Timeout,
+    /// An invocation or the runtime failed.
+    Failure,
+}
+
+/// What a sandbox that has been initialised needs at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShutdownNeeds {
+    /// Nobody is told.
+    #[default]
+    None,
+    /// The runtime, which has extensions inside, is sent a signal.
+    Internal,
+    /// The runtime is, and then the external extensions are told.
+    External,
+}
+
+impl ShutdownNeeds {
+    /// How long it may take: Lambda's limits.
+    #[must_use]
+    pub const fn budget(self) -> Duration {
+        match self {
+            Self::None => Duration::ZERO,
+            Self::Internal => Duration::from_millis(500),
+            Self::External => Duration::from_millis(2000),
+        }
+    }
 }
 
 /// A failed init.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use crate::FunctionError;
+use crate::{FunctionError, ShutdownNeeds};
 
 /// Bytes of entropy that a resumed guest is given: twice what the kernel's generator takes for a full reseed.
 pub const SEED_LEN: usize = 64;
@@ -162,6 +162,8 @@ pub struct GateReport {
 pub struct RestoreReport {
     /// `Restore Duration`: [`Unique::elapsed_us`] and the guest's own time, µs.
     pub duration_us: u64,
+    /// What the sandbox needs at its end.
+    pub shutdown: ShutdownNeeds,
 }
 
 /// Why a restore did not come to its end. The function's processes are gone.

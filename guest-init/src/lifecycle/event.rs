@@ -1,8 +1,6 @@
 //! What the state machine takes and what it gives: plain values.
 
-use guest_protocol::{
-    Fate, FunctionError, InitFailure, InitReport, InitializationType, Outcome, RestoreFailure, RestoreReport,
-};
+use guest_protocol::{Fate, FunctionError, InitFailure, InitializationType, Outcome, RestoreFailure};
 
 use super::Exit;
 
@@ -42,6 +40,8 @@ pub enum Event {
     Unique(Resume),
     /// The runtime's process ended and everything that it started with it.
     Exited(Exit),
+    /// An extension failed or exited, and its error is the function's.
+    ExtensionFailed(FunctionError),
     /// The moment that [`super::Lifecycle::deadline`] named has come.
     Deadline,
 }
@@ -92,7 +92,10 @@ pub enum Action {
         request_id: String,
     },
     /// Tell the agent that init is done.
-    InitDone(InitReport),
+    InitDone {
+        /// From the start of the runtime's process.
+        duration_us: Micros,
+    },
     /// Tell the agent that init failed, and why in one word.
     InitFailed(InitFailure, InitStatus),
     /// Let the function stand still and tell the agent.
@@ -100,7 +103,10 @@ pub enum Action {
     /// Answer the runtime's `restore/next`.
     AnswerRestore,
     /// Tell the agent that the runtime is restored.
-    RestoreDone(RestoreReport),
+    RestoreDone {
+        /// From the load of the snapshot.
+        duration_us: Micros,
+    },
     /// Tell the agent that it could not be restored.
     RestoreFailed(RestoreFailure),
     /// Send the response's document.

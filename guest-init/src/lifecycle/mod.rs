@@ -33,7 +33,7 @@ mod restore;
 #[cfg(test)]
 mod tests;
 
-use guest_protocol::{Fate, InitFailure, InitReport, InitializationType, Outcome};
+use guest_protocol::{Fate, InitFailure, InitializationType, Outcome};
 
 pub use event::{Action, Answer, Event, Finished, InitStatus, Micros, Plan, Refusal, Restored, Resume};
 pub use exit::Exit;
@@ -141,6 +141,22 @@ impl Lifecycle {
         matches!(self.phase, Phase::Ended)
     }
 
+    /// Whether the runtime's next call ends an init or an invocation, for which extensions are waited for.
+    #[must_use]
+    pub fn awaits_next(&self) -> bool {
+        let awaits = matches!(
+            self.phase,
+            Phase::Initializing { .. } | Phase::InitializingAgain(_) | Phase::Answered { .. }
+        );
+        awaits && self.process == Process::Alive
+    }
+
+    /// Whether the runtime is being initialised.
+    #[must_use]
+    pub fn is_initializing(&self) -> bool {
+        matches!(self.phase, Phase::Initializing { .. } | Phase::InitializingAgain(_))
+    }
+
     /// Whether the function stands still.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
@@ -213,6 +229,11 @@ impl Lifecycle {
                     _ => Ok(vec![]),
                 }
             }
+            Event::ExtensionFailed(error) => {
+                let mut actions = self.kill();
+                actions.extend(self.fail(now, Failure::Reported(error)));
+                Ok(actions)
+            }
             Event::Deadline => {
                 if self.deadline().is_none_or(|deadline| now < deadline) {
                     return Ok(vec![]);
@@ -262,7 +283,7 @@ impl Lifecycle {
                 // Nobody waited for an init ahead of time: it is told of by itself, and no invocation has it.
                 let ahead = self.plan.initialization_type == InitializationType::Provisioned;
                 self.init_us = (!ahead).then_some(duration_us);
-                let mut actions = vec![Action::InitDone(InitReport { duration_us })];
+                let mut actions = vec![Action::InitDone { duration_us }];
                 if let Some(call) = waiting {
                     actions.push(Action::Begin { request_id: call.request_id.clone() });
                     actions.push(Action::Deliver);

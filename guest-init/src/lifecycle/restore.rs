@@ -1,8 +1,6 @@
 //! The part of the state machine around a snapshot.
 
-use guest_protocol::{
-    FunctionError, InitReport, InitializationType, RestoreFailure, RestoreReport, timed_out_message,
-};
+use guest_protocol::{FunctionError, InitializationType, RestoreFailure, timed_out_message};
 
 use super::{Action, Failure, Lifecycle, Micros, Phase, Process, Refusal, Restored, Resume, Waits};
 
@@ -26,7 +24,7 @@ impl Lifecycle {
             Phase::Initializing { began, .. } => {
                 let duration_us = now.saturating_sub(*began);
                 self.phase = Phase::Parked;
-                Ok(vec![Action::InitDone(InitReport { duration_us })])
+                Ok(vec![Action::InitDone { duration_us }])
             }
             // The connection of the first call broke, or its answer was lost.
             Phase::Parked | Phase::Frozen(Waits::RestoreNext) => Ok(vec![]),
@@ -80,7 +78,7 @@ impl Lifecycle {
     pub(super) fn restore_done(&mut self, now: Micros, resume: Resume, thawed: Micros) -> Action {
         let total_us = duration(now, resume);
         self.restored = Some(Restored { total_us, billed_us: now.saturating_sub(thawed) });
-        Action::RestoreDone(RestoreReport { duration_us: total_us })
+        Action::RestoreDone { duration_us: total_us }
     }
 
     fn knows_restore(&self) -> Result<(), Refusal> {

@@ -1,6 +1,6 @@
 //! The state machine as its user sees it: a few lives told in full, then properties over random ones.
 
-use guest_protocol::{FunctionError, RestoreReport};
+use guest_protocol::FunctionError;
 use proptest::prelude::*;
 
 use super::*;
@@ -33,7 +33,7 @@ impl World {
     fn ready() -> Self {
         let mut world = Self::begin();
         world.now = 250_000;
-        world.check(Event::Next, &[Action::InitDone(InitReport { duration_us: 250_000 })]);
+        world.check(Event::Next, &[Action::InitDone { duration_us: 250_000 }]);
         world
     }
 
@@ -183,7 +183,7 @@ fn an_early_invocation_waits_for_init_on_init_time() {
     let mut world = World::begin();
     world.check(invoke("a"), &[]);
     world.now = 4_000_000;
-    let init = Action::InitDone(InitReport { duration_us: 4_000_000 });
+    let init = Action::InitDone { duration_us: 4_000_000 };
     world.check(Event::Next, &[init, begin("a"), Action::Deliver]);
     assert_eq!(world.lifecycle.deadline(), Some(7_000_000));
 }
@@ -221,7 +221,7 @@ fn resume(at: Micros) -> Resume {
 fn restoring() -> World {
     let mut world = World::begin_as(InitializationType::SnapStart);
     world.now = 500_000;
-    world.check(Event::RestoreNext, &[Action::InitDone(InitReport { duration_us: 500_000 })]);
+    world.check(Event::RestoreNext, &[Action::InitDone { duration_us: 500_000 }]);
     world.check(Event::Freeze, &[Action::Freeze]);
     world.now = 1_000_000;
     world.check(Event::Unique(resume(990_000)), &[Action::AnswerRestore]);
@@ -232,8 +232,8 @@ fn restoring() -> World {
 fn a_restored_runtime_runs_its_hooks_and_is_then_ready() {
     let mut world = restoring();
     world.now = 1_200_000;
-    let done = RestoreReport { duration_us: 210_000 + 3_000 };
-    world.check(Event::Next, &[Action::RestoreDone(done)]);
+    let done = Action::RestoreDone { duration_us: 210_000 + 3_000 };
+    world.check(Event::Next, &[done]);
     world.check(invoke("a"), &[begin("a"), Action::Deliver]);
     world.check(answer("a", Answer::Response), &[Action::SendResponse]);
     let first = world.finishes(Event::Next);
@@ -247,12 +247,12 @@ fn a_restored_runtime_runs_its_hooks_and_is_then_ready() {
 #[test]
 fn a_runtime_without_the_protocol_is_snapshotted_at_its_first_next() {
     let mut world = World::begin_as(InitializationType::SnapStart);
-    world.check(Event::Next, &[Action::InitDone(InitReport { duration_us: 0 })]);
+    world.check(Event::Next, &[Action::InitDone { duration_us: 0 }]);
     world.check(Event::Freeze, &[Action::Freeze]);
     assert_eq!(world.refuses(invoke("a")), Refusal::Busy);
     world.now = 50_000;
-    let done = RestoreReport { duration_us: 10_000 + 3_000 };
-    world.check(Event::Unique(resume(40_000)), &[Action::RestoreDone(done)]);
+    let done = Action::RestoreDone { duration_us: 10_000 + 3_000 };
+    world.check(Event::Unique(resume(40_000)), &[done]);
     world.check(invoke("a"), &[begin("a"), Action::Deliver]);
 }
 
@@ -298,7 +298,7 @@ fn a_broken_restore_call_is_answered_when_it_comes_again() {
     let mut world = restoring();
     world.check(Event::RestoreNext, &[Action::AnswerRestore]);
     let mut world = World::begin_as(InitializationType::SnapStart);
-    world.check(Event::RestoreNext, &[Action::InitDone(InitReport { duration_us: 0 })]);
+    world.check(Event::RestoreNext, &[Action::InitDone { duration_us: 0 }]);
     world.check(Event::RestoreNext, &[]);
 }
 
@@ -343,7 +343,7 @@ proptest! {
                         processes += 1;
                         prop_assert!(!ended, "nothing starts after the end");
                     }
-                    Action::InitDone(_) | Action::InitFailed(..) => inits += 1,
+                    Action::InitDone { .. } | Action::InitFailed(..) => inits += 1,
                     Action::SendResponse => responses += 1,
                     Action::Finish(finished) => {
                         open = open.checked_sub(1).expect("only what was taken is finished");
@@ -360,7 +360,7 @@ proptest! {
                     Action::AnswerRestore => {
                         prop_assert!(snap_start && processes == 1 && !lifecycle.is_frozen());
                     }
-                    Action::RestoreDone(_) => prop_assert!(!lifecycle.is_frozen() && open == 0),
+                    Action::RestoreDone { .. } => prop_assert!(!lifecycle.is_frozen() && open == 0),
                     Action::RestoreFailed(_) => ended = true,
                 }
             }

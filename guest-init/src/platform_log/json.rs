@@ -28,6 +28,13 @@ pub(super) fn lines(event: &Event<'_>, start: &Start, level: SystemLogLevel, now
 fn documents(event: &Event<'_>, start: &Start) -> Vec<Document> {
     match event {
         Event::InitStart => vec![(SystemLogLevel::Info, "platform.initStart", init_start(start))],
+        Event::Extensions(book) => {
+            let document = |(name, state, events): (&str, &str, Vec<&str>)| {
+                let record = json!({ "name": name, "state": state, "events": events });
+                (SystemLogLevel::Info, "platform.extension", record)
+            };
+            book.states().map(document).collect()
+        }
         Event::InitDone(duration_us) => init_end(start, SUCCESS, None, *duration_us),
         Event::InitFailed(failure, status) => {
             let (status, error) = match status {

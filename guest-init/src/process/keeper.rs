@@ -8,7 +8,9 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicI32, Ordering};
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execve, fork, write};
 use seccompiler::BpfProgram;
@@ -63,6 +65,7 @@ impl Keeper {
                 exit_now();
             }
             Ok(ForkResult::Parent { child }) => {
+                pass_on_signals(child);
                 let Self { status, output, null, cgroup_procs, orders, .. } = self;
                 drop((output, null, cgroup_procs, orders));
                 tell(&status, Record::Ended(reap_until(child)));
@@ -140,6 +143,32 @@ pub(super) fn fork_into(namespaces: libc::c_int) -> io::Result<Option<(Pid, Owne
         }
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// The runtime, for the handler below.
+static RUNTIME: AtomicI32 = AtomicI32::new(0);
+
+/// PID 1 of a namespace hears a signal from outside only if it handles it: the runtime is meant.
+fn pass_on_signals(runtime: Pid) {
+    RUNTIME.store(runtime.as_raw(), Ordering::Relaxed);
+    // SAFETY: the handler only reads an atomic and calls `kill`, which is async-signal-safe (signal-safety(7)).
+    let _ = unsafe { signal(Signal::SIGTERM, SigHandler::Handler(pass_on)) };
+}
+
+extern "C" fn pass_on(number: libc::c_int) {
+    let runtime = RUNTIME.load(Ordering::Relaxed);
+    if runtime > 0 {
+        // SAFETY: kill takes numbers. The runtime is this process's child and is reaped by it alone, after which it ends.
+        unsafe { libc::kill(runtime, number) };
+    }
+}
+
+/// Sends a signal to a keeper, which may be gone.
+pub(super) fn signal_keeper(keeper: &OwnedFd, signal: Signal) {
+    let number = signal as libc::c_int;
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: pidfd_send_signal takes numbers and a pointer that may be null (pidfd_send_signal(2)).
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, keeper.as_raw_fd(), number, none, 0) };
 }
 
 fn tell(status: &OwnedFd, record: Record) {

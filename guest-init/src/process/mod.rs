@@ -23,6 +23,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, fchown, pipe2};
 use tokio::io::Interest;
@@ -33,6 +34,7 @@ use crate::boot::mounts::SHOWN;
 use crate::boot::vmclock::VmClock;
 use crate::cgroup::Cgroup;
 use crate::environment::Environment;
+use crate::extensions::MAX_EXTENSIONS;
 use crate::gate::{GenerationPage, Hook, HookError, IdentityError, IdentityFiles};
 use crate::lifecycle::Exit;
 use crate::platform_log::Memory;
@@ -49,6 +51,9 @@ pub const FUNCTION_GID: u32 = 990;
 
 /// Where a runtime's program may be, best first: the image's own, the function's, a layer's.
 const BOOTSTRAPS: &[&str] = &["/var/runtime/bootstrap", "/var/task/bootstrap", "/opt/bootstrap"];
+
+/// Where layers' external extensions are.
+const EXTENSIONS: &str = "/opt/extensions";
 
 /// The bootstraps that Lambda names when there is none.
 const CUSTOMER_BOOTSTRAPS: &str = "/var/task/bootstrap /opt/bootstrap";
@@ -112,6 +117,18 @@ impl GuestLauncher {
         environment: &Environment,
         orders: Option<OwnedFd>,
     ) -> io::Result<Launched> {
+        let (launched, keeper) = self.start_kept(program, environment, orders)?;
+        self.keeper = Some(keeper);
+        Ok(launched)
+    }
+
+    /// Starts a program under a keeper of its own: what the function sees of it, and a pidfd of the keeper.
+    fn start_kept(
+        &self,
+        program: &str,
+        environment: &Environment,
+        orders: Option<OwnedFd>,
+    ) -> io::Result<(Launched, OwnedFd)> {
         let (output, output_writer) = pipe2(OFlag::O_CLOEXEC)?;
         // So that the function can open /dev/stdout and /dev/stderr.
         fchown(&output_writer, Some(Uid::from_raw(FUNCTION_UID)), Some(Gid::from_raw(FUNCTION_GID)))?;
@@ -128,11 +145,11 @@ impl GuestLauncher {
             filter: confine::socket_filter()?,
         };
         let (pid, pidfd) = keeper.start()?;
-        self.keeper = Some(pidfd.try_clone()?);
+        let kept = pidfd.try_clone()?;
         let pidfd = watched(pidfd, Interest::READABLE)?;
         let (tell, exit) = oneshot::channel();
         tokio::task::spawn_local(watch(pid, pidfd, status, program.to_owned(), tell));
-        Ok(Launched { exit, output })
+        Ok((Launched { exit, output }, kept))
     }
 }
 
@@ -159,6 +176,40 @@ impl Launcher for GuestLauncher {
         }
         self.start(program, environment, None)
             .map_err(|source| LaunchError::Fork { program: program.to_owned(), source })
+    }
+
+    fn extensions(&self) -> Vec<String> {
+        let folder = self.root.join(EXTENSIONS.trim_start_matches('/'));
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        // Not followed, as a bootstrap is not.
+        let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()));
+        let mut names: Vec<_> = files.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        // One more than there may be tells that they are too many.
+        names.truncate(MAX_EXTENSIONS + 1);
+        names
+    }
+
+    fn launch_extension(&mut self, name: &str, environment: &Environment) -> Result<Launched, LaunchError> {
+        let program = format!("{EXTENSIONS}/{name}");
+        match self.start_kept(&program, environment, None) {
+            // Its keeper ends with it.
+            Ok((launched, _keeper)) => Ok(launched),
+            Err(source) => Err(LaunchError::Fork { program, source }),
+        }
+    }
+
+    fn terminate_runtime(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            keeper::signal_keeper(keeper, Signal::SIGTERM);
+        }
+    }
+
+    fn kill_runtime(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            // The kernel ends everything in its namespace.
+            keeper::signal_keeper(keeper, Signal::SIGKILL);
+        }
     }
 
     fn kill(&mut self) {

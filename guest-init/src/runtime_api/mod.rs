@@ -5,6 +5,7 @@
 
 mod body;
 mod credentials;
+mod extensions;
 mod reply;
 mod stream;
 
@@ -29,6 +30,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::lifecycle::{Answer, Refusal};
 use body::Document;
 pub use credentials::{CredentialStore, PATH as CREDENTIALS_PATH, TOKEN_LEN};
+pub use extensions::{ExtensionCall, Registered};
 
 /// Where the runtime finds it in a guest.
 pub const ADDRESS: &str = "127.0.0.1:9001";
@@ -105,6 +107,8 @@ pub enum Call {
     AdmitRestoreError(Reply<()>),
     /// `POST restore/error`.
     RestoreError(FunctionError, Reply<()>),
+    /// One of an extension's.
+    Extension(ExtensionCall),
 }
 
 /// Where the sandbox puts its decision.
@@ -185,6 +189,9 @@ impl<'a> Route<'a> {
 impl Api {
     async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
+        if let Some(route) = extensions::Route::parse(&head.method, head.uri.path()) {
+            return extensions::route(&self.calls, route, &head.headers, body).await;
+        }
         let Some(route) = Route::parse(&head.method, head.uri.path()) else { return reply::not_found() };
         let outcome = match route {
             Route::Next => {

@@ -58,7 +58,8 @@ pub(super) fn refused(refusal: CallError) -> Response<Full<Bytes>> {
     error(status, error_type, &refusal.to_string())
 }
 
-fn error(status: StatusCode, error_type: &str, message: &str) -> Response<Full<Bytes>> {
+/// A document that says what is wrong.
+pub(super) fn error(status: StatusCode, error_type: &str, message: &str) -> Response<Full<Bytes>> {
     let document = serde_json::json!({ "errorMessage": message, "errorType": error_type });
     json(status, document.to_string())
 }

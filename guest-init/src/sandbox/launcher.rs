@@ -9,13 +9,28 @@ use crate::environment::Environment;
 use crate::lifecycle::Exit;
 use crate::platform_log::Memory;
 
-/// Starts and ends the function's processes; one runtime at a time.
+/// Starts and ends the function's processes: one runtime at a time, and its extensions.
 pub trait Launcher {
     /// Starts the runtime.
     ///
     /// # Errors
     /// [`LaunchError`], whose text becomes the message of `Runtime.InvalidEntrypoint`.
     fn launch(&mut self, environment: &Environment) -> Result<Launched, LaunchError>;
+
+    /// Names of the external extensions, in the order in which they are started.
+    fn extensions(&self) -> Vec<String>;
+
+    /// Starts one of them.
+    ///
+    /// # Errors
+    /// [`LaunchError`].
+    fn launch_extension(&mut self, name: &str, environment: &Environment) -> Result<Launched, LaunchError>;
+
+    /// Asks the runtime's process to end.
+    fn terminate_runtime(&mut self);
+
+    /// Ends the runtime and all that it started, and no extension.
+    fn kill_runtime(&mut self);
 
     /// Ends all processes of the function at once; [`Launched::exit`] tells when they are gone.
     fn kill(&mut self);

@@ -4,6 +4,7 @@
 
 mod connections;
 mod delivery;
+mod extensions;
 mod launcher;
 mod response;
 mod resume;
@@ -30,6 +31,7 @@ use crate::platform_log::{self, Memory};
 use crate::runtime_api::{Call, Delivery, Reply, TOKEN_LEN};
 pub(crate) use connections::is_broken;
 pub use connections::{Connections, SandboxError};
+use extensions::{Companions, told};
 pub use launcher::{LaunchError, Launched, Launcher};
 
 /// Runs the function that `start` names until the agent sends Shutdown or goes.
@@ -67,6 +69,7 @@ pub async fn run<L: Launcher + Machine>(
         invocation: None,
         response: None,
         is_streaming: false,
+        companions: Companions::default(),
     };
     sandbox.log(platform_log::Event::InitStart).await?;
     sandbox.carry_out(actions).await?;
@@ -102,6 +105,7 @@ struct Sandbox<L> {
     response: Option<(String, Bytes)>,
     /// A response has begun that comes in pieces.
     is_streaming: bool,
+    companions: Companions,
 }
 
 /// What [`Sandbox::serve`] woke up for.
@@ -109,6 +113,7 @@ enum Wake {
     Request(Option<Result<Request, ControlError>>),
     Call(Call),
     Exited(Exit),
+    ExtensionExited(String, Exit),
     Deadline,
 }
 
@@ -120,10 +125,16 @@ impl<L: Launcher + Machine> Sandbox<L> {
                     self.resumed().await?;
                 }
                 Wake::Request(None) => return Err(SandboxError::AgentGone),
-                Wake::Request(Some(Ok(Request::Shutdown))) => return Ok(()),
+                Wake::Request(Some(Ok(Request::Shutdown(reason)))) => {
+                    self.shut_down(reason).await?;
+                    self.tell(GuestMessage::ShutDown).await?;
+                    // The agent destroys this guest; until then nothing happens in it.
+                    return pending().await;
+                }
                 Wake::Request(Some(request)) => self.request(request?).await?,
                 Wake::Call(call) => self.call(call).await?,
                 Wake::Exited(exit) => self.exited(exit).await?,
+                Wake::ExtensionExited(name, exit) => self.extension_exited(&name, exit).await?,
                 Wake::Deadline => {
                     self.happened(Event::Deadline).await?;
                 }
@@ -152,6 +163,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
             request = self.connections.requests.recv() => Wake::Request(request),
             Some(call) = self.connections.calls.recv() => Wake::Call(call),
             exit = exit => Wake::Exited(exit),
+            (name, exit) = self.companions.exited() => Wake::ExtensionExited(name, exit),
             () = timer => Wake::Deadline,
         }
     }
@@ -169,6 +181,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
                     Err(refusal) => return Err(refusal.into()),
                 };
                 self.invocation = Some((invoke, event, SystemTime::now()));
+                self.companions.untold = true;
                 self.carry_out(actions).await
             }
             Request::Start(_) => Err(ControlError::OutOfTurn("a second Start").into()),
@@ -176,12 +189,16 @@ impl<L: Launcher + Machine> Sandbox<L> {
             Request::Freeze if self.lifecycle.is_ended() => Ok(()),
             Request::Freeze => self.happened(Event::Freeze).await,
             Request::MakeUnique(unique) => self.make_unique(*unique).await,
-            Request::Shutdown => Ok(()),
+            Request::Shutdown(_) => Ok(()),
         }
     }
 
     async fn call(&mut self, call: Call) -> Result<(), SandboxError> {
         match call {
+            Call::Next(reply) if self.holds(Event::Next) => {
+                self.waiter = Some(reply);
+                Ok(())
+            }
             Call::Next(reply) => {
                 // The newest connection is the one that lives: a runtime that gave up polling polls again.
                 let older = self.waiter.replace(reply);
@@ -221,12 +238,14 @@ impl<L: Launcher + Machine> Sandbox<L> {
                 Ok(())
             }
             Call::RestoreError(error, reply) => self.decide(Event::RestoreError(error), reply).await,
+            Call::Extension(call) => self.extension_call(call).await,
         }
     }
 
     async fn exited(&mut self, exit: Exit) -> Result<(), SandboxError> {
         self.waiter = None;
         self.restore_waiter = None;
+        self.companions.held = None;
         self.flush().await;
         self.runtime = None;
         self.happened(Event::Exited(exit)).await
@@ -257,15 +276,15 @@ impl<L: Launcher + Machine> Sandbox<L> {
         for action in actions {
             match action {
                 Action::Launch => self.launch()?,
-                Action::Kill => self.launcher.kill(),
+                Action::Kill => self.kill(),
                 Action::Deliver => self.deliver(),
                 Action::Begin { request_id } => {
                     self.log(platform_log::Event::Start(&request_id)).await?;
                 }
-                Action::InitDone(report) => self.init_done(report).await?,
+                Action::InitDone { duration_us } => self.init_done(duration_us).await?,
                 Action::Freeze => self.freeze().await?,
                 Action::AnswerRestore => self.answer_restore(),
-                Action::RestoreDone(report) => self.restore_done(report).await?,
+                Action::RestoreDone { duration_us } => self.restore_done(duration_us).await?,
                 Action::RestoreFailed(failure) => self.restore_failed(failure).await?,
                 Action::InitFailed(failure, status) => {
                     self.flush().await;
@@ -280,14 +299,12 @@ impl<L: Launcher + Machine> Sandbox<L> {
         Ok(())
     }
 
-    fn launch(&mut self) -> Result<(), SandboxError> {
+    fn launch_runtime(&mut self) -> Result<(), SandboxError> {
         let (exit, output) = match self.launcher.launch(&self.environment) {
             Ok(Launched { exit, output }) => (exit, Output::pump(output, self.connections.agent.clone())?),
             Err(error) => {
                 // Seen as an exit by the next turn of the loop.
-                let (tell, exit) = oneshot::channel();
-                let _ = tell.send(Exit::NotStarted(error.to_string()));
-                (exit, Output::none())
+                (told(Exit::NotStarted(error.to_string())), Output::none())
             }
         };
         self.runtime = Some(Runtime { exit, output, output_was_open: true });
@@ -299,6 +316,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
         if let Some(runtime) = &mut self.runtime {
             runtime.output_was_open = runtime.output.is_open();
         }
+        self.tell_extensions();
         let Some((invoke, event, accepted)) = &self.invocation else { return };
         let delivery = Delivery { headers: delivery::headers(invoke, *accepted), event: event.clone() };
         let delivered = self.waiter.take().is_some_and(|waiter| waiter.send(Ok(delivery)).is_ok());
@@ -340,6 +358,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
         if let Some(runtime) = &self.runtime {
             runtime.output.flush().await;
         }
+        self.companions.flush().await;
     }
 
     /// Says something in the function's log, if its settings let it.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use guest_protocol::{GuestMessage, InitReport, RestoreFailure, RestoreReport, Unique};
+use guest_protocol::{GuestMessage, InitReport, InitializationType, RestoreFailure, RestoreReport, Unique};
 use tokio::time::Instant;
 
 use super::{Launcher, Sandbox, SandboxError};
@@ -66,6 +66,10 @@ impl<L: Launcher + Machine> Sandbox<L> {
 
     /// The runtime asks to be snapshotted: it is answered after a resume.
     pub(super) async fn restore_next(&mut self, reply: Reply<()>) -> Result<(), SandboxError> {
+        if self.start.initialization_type == InitializationType::SnapStart && self.holds(Event::RestoreNext) {
+            self.restore_waiter = Some(reply);
+            return Ok(());
+        }
         let older = self.restore_waiter.replace(reply);
         match self.happened(Event::RestoreNext).await {
             Err(SandboxError::Refused(refusal)) => {
@@ -85,16 +89,19 @@ impl<L: Launcher + Machine> Sandbox<L> {
         }
     }
 
-    pub(super) async fn init_done(&mut self, report: InitReport) -> Result<(), SandboxError> {
+    pub(super) async fn init_done(&mut self, duration_us: Micros) -> Result<(), SandboxError> {
         self.flush().await;
-        self.log(platform_log::Event::InitDone(report.duration_us)).await?;
-        self.tell(GuestMessage::InitDone(report)).await
+        self.log(platform_log::Event::Extensions(&self.companions.book)).await?;
+        self.log(platform_log::Event::InitDone(duration_us)).await?;
+        let shutdown = self.companions.book.shutdown_needs();
+        self.tell(GuestMessage::InitDone(InitReport { duration_us, shutdown })).await
     }
 
-    pub(super) async fn restore_done(&mut self, report: RestoreReport) -> Result<(), SandboxError> {
+    pub(super) async fn restore_done(&mut self, duration_us: Micros) -> Result<(), SandboxError> {
         self.flush().await;
-        self.log(platform_log::Event::RestoreDone(report.duration_us)).await?;
-        self.tell(GuestMessage::RestoreDone(report)).await
+        self.log(platform_log::Event::RestoreDone(duration_us)).await?;
+        let shutdown = self.companions.book.shutdown_needs();
+        self.tell(GuestMessage::RestoreDone(RestoreReport { duration_us, shutdown })).await
     }
 
     pub(super) async fn restore_failed(&mut self, failure: RestoreFailure) -> Result<(), SandboxError> {

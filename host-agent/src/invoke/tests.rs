@@ -11,6 +11,7 @@ mod ahead;
 mod blanks;
 mod deleted;
 mod fake;
+mod farewells;
 mod harness;
 mod killed;
 mod launcher;

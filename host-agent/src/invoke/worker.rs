@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use guest_protocol::ShutdownReason;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Invocation, messages, node::Shared};
@@ -57,13 +58,25 @@ pub(super) type Commands = mpsc::Sender<Command>;
 /// Whether a sandbox goes on after an event.
 enum Next {
     Wait,
-    Destroy(Option<SandboxError>),
+    Destroy(End),
+}
+
+/// How a sandbox ends.
+enum End {
+    /// Its extensions are told why.
+    Told(ShutdownReason),
+    /// At once: the node has no time for it, or the guest does not listen.
+    AtOnce,
+    /// It was lost.
+    Lost(SandboxError),
 }
 
 /// What happens to a sandbox that has no event.
 enum Event {
     /// By the pool; `None`: it is time to end.
     Told(Option<Command>),
+    /// There is no time left.
+    Forced,
     /// By the guest or its machine.
     Unusable(SandboxError),
 }
@@ -85,36 +98,46 @@ pub(super) fn start(id: SandboxId, sandbox: Sandbox, shared: &Arc<Shared>) -> Co
 
 impl Worker {
     async fn work(mut self, mut inbox: mpsc::Receiver<Command>) {
-        let reason = loop {
+        let last = loop {
             let event = tokio::select! {
                 biased;
-                _ = self.forced.wait_for(|forced| *forced) => Event::Told(None),
+                _ = self.forced.wait_for(|forced| *forced) => Event::Forced,
                 command = inbox.recv() => Event::Told(command),
                 error = self.sandbox.idle() => Event::Unusable(error),
             };
             match event {
                 Event::Told(Some(Command::Run(run))) => match self.run(run).await {
                     Next::Wait => {}
-                    Next::Destroy(error) => break error,
+                    Next::Destroy(end) => break end,
                 },
-                Event::Told(Some(Command::Stop) | None) => break None,
-                Event::Unusable(error) => break Some(error),
+                Event::Told(Some(Command::Stop) | None) => break End::Told(ShutdownReason::Spindown),
+                Event::Forced => break End::AtOnce,
+                Event::Unusable(error) => break End::Lost(error),
             }
         };
-        let Self { id, shared, sandbox, .. } = self;
+        let Self { id, shared, mut sandbox, mut forced } = self;
         shared.stopping(id);
         // An event that was handed over meanwhile goes back before the time it takes to end a process.
         inbox.close();
         while let Some(command) = inbox.recv().await {
             if let Command::Run(Run { end, .. }) = command {
-                let problem =
-                    reason.as_ref().map_or_else(|| "its sandbox was stopped".into(), |error| describe(error));
+                let problem = match &last {
+                    End::Lost(error) => describe(error),
+                    End::Told(_) | End::AtOnce => "its sandbox was stopped".into(),
+                };
                 drop(end.send(RunEnd::Undelivered(problem)));
             }
         }
-        match reason {
-            Some(error) => sandbox.destroy_because(&error).await,
-            None => sandbox.destroy().await,
+        match last {
+            End::Lost(error) => sandbox.destroy_because(&error).await,
+            End::AtOnce => sandbox.destroy().await,
+            End::Told(reason) => {
+                tokio::select! {
+                    () = sandbox.shut_down(reason) => {}
+                    _ = forced.wait_for(|forced| *forced) => {}
+                }
+                sandbox.destroy().await;
+            }
         }
         shared.ended(id);
     }
@@ -127,7 +150,7 @@ impl Worker {
             result = running => result,
             _ = self.forced.wait_for(|forced| *forced) => {
                 drop(end.send(RunEnd::ShutDown));
-                return Next::Destroy(None);
+                return Next::Destroy(End::AtOnce);
             }
         };
         let run = began.elapsed();
@@ -138,17 +161,23 @@ impl Worker {
         let log_tail = self.sandbox.logs().end_invocation();
         let (answer, next) = match result {
             Ok(Some(reply)) => {
-                let next = if reply.reusable { Next::Wait } else { Next::Destroy(None) };
+                let next = match &reply.result {
+                    _ if reply.reusable => Next::Wait,
+                    ReplyResult::TimedOut => Next::Destroy(End::Told(ShutdownReason::Timeout)),
+                    _ => Next::Destroy(End::Told(ShutdownReason::Failure)),
+                };
                 (RunEnd::Replied { result: reply.result, log_tail, run }, next)
             }
             Ok(None) => {
                 tracing::warn!(id = %self.id, request = invocation.request_id, "a guest did not end a late event");
-                (RunEnd::Replied { result: ReplyResult::TimedOut, log_tail, run }, Next::Destroy(None))
+                (RunEnd::Replied { result: ReplyResult::TimedOut, log_tail, run }, Next::Destroy(End::AtOnce))
             }
             Err(Lost::Before(error)) => {
-                (RunEnd::Undelivered(describe(&error)), Next::Destroy(Some(error.into())))
+                (RunEnd::Undelivered(describe(&error)), Next::Destroy(End::Lost(error.into())))
             }
-            Err(Lost::After(error)) => (RunEnd::Lost { log_tail, run }, Next::Destroy(Some(error.into()))),
+            Err(Lost::After(error)) => {
+                (RunEnd::Lost { log_tail, run }, Next::Destroy(End::Lost(error.into())))
+            }
         };
         match next {
             Next::Wait => self.shared.released(self.id),
@@ -161,7 +190,7 @@ impl Worker {
                 Ok(_) => Next::Wait,
                 Err(error) => {
                     self.shared.stopping(self.id);
-                    Next::Destroy(Some(error))
+                    Next::Destroy(End::Lost(error))
                 }
             },
             destroy @ Next::Destroy(_) => destroy,

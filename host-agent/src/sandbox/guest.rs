@@ -8,7 +8,7 @@ use std::{io, os::unix::net::UnixStream as StdStream, pin::pin};
 
 use guest_protocol::{
     BodyChunk, CONTROL_PORT, FrameError, FrameReader, FunctionError, GuestMessage, Hello, HostMessage,
-    Invoke, MAX_CHUNK_LEN, PROTOCOL_VERSION, Start, encode,
+    Invoke, MAX_CHUNK_LEN, PROTOCOL_VERSION, ShutdownNeeds, Start, encode,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,6 +24,7 @@ use super::{logs::Logs, packet::PacketSocket};
 
 mod reply;
 mod restore;
+mod shutdown;
 
 pub(crate) use reply::{Breach, Part, Reply, ReplyResult};
 use reply::{Progress, ReplyReader};
@@ -100,6 +101,8 @@ pub(crate) enum Lost {
 pub(crate) struct Guest {
     incoming: Incoming,
     outgoing: OwnedWriteHalf,
+    /// As it said when it was initialised or restored.
+    shutdown_needs: ShutdownNeeds,
 }
 
 #[derive(Debug)]
@@ -127,7 +130,7 @@ impl Guest {
         broker.refuse_packets()?;
         let incoming =
             Incoming { stream: incoming, frames: FrameReader::default(), buffer: vec![0; READ_LEN] };
-        Ok(Self { incoming, outgoing })
+        Ok(Self { incoming, outgoing, shutdown_needs: ShutdownNeeds::None })
     }
 
     /// Tells the guest which function it is and waits for the end of its init.
@@ -136,7 +139,10 @@ impl Guest {
         loop {
             match self.incoming.next().await? {
                 GuestMessage::Log(chunk) => logs.write(&chunk),
-                GuestMessage::InitDone(_) => return Ok(Init::Done),
+                GuestMessage::InitDone(report) => {
+                    self.shutdown_needs = report.shutdown;
+                    return Ok(Init::Done);
+                }
                 GuestMessage::InitFailed(failure) => return Ok(Init::Failed(failure.error)),
                 other => return Err(Breach::unexpected(&other, "init").into()),
             }

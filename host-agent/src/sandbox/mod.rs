@@ -26,6 +26,7 @@ pub(crate) mod packet;
 pub(crate) mod policy;
 pub(crate) mod resume;
 pub(crate) mod scratch;
+pub(crate) mod shutdown;
 pub(crate) mod spawn;
 pub(crate) mod vmm;
 pub(crate) mod way;

@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     BodyChunk, CodeLayout, Credentials, Fate, FreezeReport, FunctionError, GateReport, GateStep,
     GuestMessage, HostMessage, InitializationType, InvocationReport, Invoke, LogChunk, LogFormat, LogSource,
-    Outcome, ResponseHead, ResponseMode, RestoreFailure, RestoreReport, ResumeHello, Seed, Start,
-    StepOutcome, Unique,
+    Outcome, ResponseHead, ResponseMode, RestoreFailure, RestoreReport, ResumeHello, Seed, ShutdownNeeds,
+    ShutdownReason, Start, StepOutcome, Unique,
 };
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -76,7 +76,10 @@ fn restore_message() -> impl Strategy<Value = GuestMessage> {
         resumed,
         report().prop_map(GuestMessage::Unique),
         report().prop_map(GuestMessage::GateFailed),
-        any::<u64>().prop_map(|duration_us| GuestMessage::RestoreDone(RestoreReport { duration_us })),
+        any::<u64>().prop_map(|duration_us| GuestMessage::RestoreDone(RestoreReport {
+            duration_us,
+            shutdown: ShutdownNeeds::External
+        })),
         failed,
     ]
 }
@@ -148,7 +151,13 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
             response_mode: if n % 2 == 0 { ResponseMode::Buffered } else { ResponseMode::Streamed },
         })
     });
-    prop_oneof![start, invoke, Just(HostMessage::Shutdown), Just(HostMessage::Freeze), make_unique()]
+    prop_oneof![
+        start,
+        invoke,
+        Just(HostMessage::Shutdown(ShutdownReason::Timeout)),
+        Just(HostMessage::Freeze),
+        make_unique()
+    ]
 }
 
 /// Pushes `bytes` in pieces of the given lengths (repeated) and collects what comes out.
@@ -229,7 +238,7 @@ fn too_long_is_refused_by_both_sides() {
 
 #[test]
 fn bytes_behind_a_message_are_refused() {
-    let mut frame = encode(&HostMessage::Shutdown).unwrap();
+    let mut frame = encode(&HostMessage::Shutdown(ShutdownReason::Spindown)).unwrap();
     frame[0] += 1;
     frame.push(0);
     let mut reader = FrameReader::default();

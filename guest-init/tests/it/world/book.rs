@@ -1,6 +1,7 @@
 //! The launcher and the machine of a sandbox under test: a book of what was done to them.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -18,6 +19,12 @@ use tokio::sync::{oneshot, watch};
 pub(super) struct Books {
     pub(super) launched: watch::Sender<usize>,
     pub(super) kills: usize,
+    /// How often the runtime alone was asked to end, or ended.
+    pub(super) ends_of_runtime: usize,
+    /// Names of the external extensions.
+    pub(super) extensions: Vec<&'static str>,
+    /// Ends of their processes, by name.
+    pub(super) extension_exits: HashMap<String, oneshot::Sender<Exit>>,
     /// What was done to the machine, in order.
     pub(super) machine: Vec<String>,
     /// The step that is to fail.
@@ -40,6 +47,30 @@ impl Launcher for Bookkeeper {
         books.output = Some(writer.into());
         books.launched.send_modify(|count| *count += 1);
         Ok(Launched { exit, output: output.into() })
+    }
+
+    fn extensions(&self) -> Vec<String> {
+        self.0.borrow().extensions.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    fn launch_extension(&mut self, name: &str, _: &Environment) -> Result<Launched, LaunchError> {
+        let (output, _writer) = std::io::pipe().unwrap();
+        let (tell, exit) = oneshot::channel();
+        self.0.borrow_mut().extension_exits.insert(name.to_owned(), tell);
+        Ok(Launched { exit, output: output.into() })
+    }
+
+    fn terminate_runtime(&mut self) {
+        self.kill_runtime();
+    }
+
+    fn kill_runtime(&mut self) {
+        let mut books = self.0.borrow_mut();
+        books.ends_of_runtime += 1;
+        books.output = None;
+        if let Some(exit) = books.exit.take() {
+            exit.send(Exit::Signal(libc::SIGTERM)).unwrap();
+        }
     }
 
     fn kill(&mut self) {

@@ -30,9 +30,12 @@ impl Reply {
         String::from_utf8_lossy(&self.body).contains(words)
     }
 
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
     pub(crate) fn error_type(&self) -> String {
-        let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
-        document["errorType"].as_str().unwrap().to_owned()
+        self.json()["errorType"].as_str().unwrap().to_owned()
     }
 }
 
@@ -106,6 +109,11 @@ impl Runtime {
         self.request("GET", "/2021-04-23/credentials", token, b"").await.await
     }
 
+    /// An extension's call; `named` is its name or its identifier.
+    pub(crate) async fn extension(&self, method: &str, path: &str, named: &str, body: &[u8]) -> Pending {
+        self.request(method, &format!("/2020-01-01/extension/{path}"), named, body).await
+    }
+
     async fn call(&self, method: &str, path: &str, body: &[u8]) -> Pending {
         self.request(method, &format!("/2018-06-01/runtime/{path}"), "", body).await
     }
@@ -119,6 +127,8 @@ impl Runtime {
             .uri(uri)
             .header("authorization", token)
             .header("host", &self.address)
+            .header("lambda-extension-name", token)
+            .header("lambda-extension-identifier", token)
             .header("lambda-runtime-function-error-type", "Function.Test")
             .body(Full::new(Bytes::copy_from_slice(body)))
             .unwrap();

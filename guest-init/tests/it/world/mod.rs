@@ -6,6 +6,7 @@ mod book;
 mod client;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::rc::Rc;
 use std::time::Duration;
@@ -54,10 +55,19 @@ fn snap_start() -> Start {
     }
 }
 
+/// The same for a function with these external extensions, in which no runtime has been started yet.
+pub(crate) fn in_world_with(extensions: &[&'static str], test: impl AsyncFnOnce(World)) {
+    in_full_world(start(), extensions.to_vec(), test);
+}
+
 fn in_world_of(start: Start, test: impl AsyncFnOnce(World)) {
+    in_full_world(start, Vec::new(), test);
+}
+
+fn in_full_world(start: Start, extensions: Vec<&'static str>, test: impl AsyncFnOnce(World)) {
     let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let test = async {
-        let world = World::new(start).await;
+        let world = World::new(start, extensions).await;
         test(world).await;
     };
     let test = async { tokio::time::timeout(PATIENCE, test).await.expect("the test is stuck") };
@@ -86,7 +96,8 @@ pub(crate) struct Seen {
 }
 
 impl World {
-    async fn new(start: Start) -> Self {
+    async fn new(start: Start, extensions: Vec<&'static str>) -> Self {
+        let precedes = !extensions.is_empty();
         let (agent, guest) = UnixStream::pair().unwrap();
         let (from_agent, to_agent) = guest.into_split();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -117,6 +128,9 @@ impl World {
         let books = Books {
             launched,
             kills: 0,
+            ends_of_runtime: 0,
+            extensions,
+            extension_exits: HashMap::new(),
             machine: vec![],
             fails: None,
             environment: None,
@@ -129,7 +143,9 @@ impl World {
         let runtime = Runtime::at(address);
         let frames = FrameReader::default();
         let mut world = Self { incoming, frames, outgoing, books, launched: watch, dialled, runtime };
-        world.until_launched(1).await;
+        if !precedes {
+            world.until_launched(1).await;
+        }
         world
     }
 
@@ -287,6 +303,22 @@ impl World {
         let mut books = self.books.borrow_mut();
         books.output = None;
         books.exit.take().unwrap().send(exit).unwrap();
+    }
+
+    /// Ends the process of an extension.
+    pub(crate) fn extension_exits(&self, name: &str, exit: Exit) {
+        let process = self.books.borrow_mut().extension_exits.remove(name);
+        process.unwrap().send(exit).unwrap();
+    }
+
+    /// How often the runtime's end was asked for, and no extension's.
+    pub(crate) fn ends_of_runtime(&self) -> usize {
+        self.books.borrow().ends_of_runtime
+    }
+
+    /// How often the runtime was started.
+    pub(crate) fn launches(&self) -> usize {
+        *self.launched.borrow()
     }
 
     /// How often the function's processes were killed.

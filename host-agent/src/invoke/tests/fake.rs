@@ -39,6 +39,9 @@ static TOLD: AtomicBool = AtomicBool::new(true);
 /// Pages that every clone says it had to wait for.
 const FAULTED: [u32; 3] = [7, 0, 3];
 
+/// Name of the file that says why a fake with extensions was told to end.
+pub(super) const FAREWELL: &str = "farewell";
+
 /// Where descriptors are.
 const BROKER: usize = 1;
 const SERIAL: usize = 2;
@@ -234,6 +237,11 @@ impl Fake {
                 }));
             }
         });
+    }
+
+    /// Leaves a word for the test.
+    fn note(&self, name: &str, text: &str) {
+        fs::write(Path::new(&env::var(DIR).unwrap()).join(name), text).unwrap();
     }
 
     /// Whether to misbehave so: always, or the first time only. One that is to stop here says so, and stands still until

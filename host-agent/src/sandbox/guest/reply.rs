@@ -210,6 +210,7 @@ fn name(message: &GuestMessage) -> &'static str {
         GuestMessage::Body(_) => "body",
         GuestMessage::Done(_) => "done",
         GuestMessage::Ended(_) => "ended",
+        GuestMessage::ShutDown => "shut down",
         GuestMessage::Frozen(_) => "frozen",
         GuestMessage::Resumed(_) => "resumed",
         GuestMessage::Unique(_) => "unique",

@@ -86,7 +86,10 @@ impl Guest {
         loop {
             match self.incoming.next().await? {
                 GuestMessage::Log(chunk) => logs.write(&chunk),
-                GuestMessage::RestoreDone(report) => return Ok(Restored::Done(report)),
+                GuestMessage::RestoreDone(report) => {
+                    self.shutdown_needs = report.shutdown;
+                    return Ok(Restored::Done(report));
+                }
                 GuestMessage::RestoreFailed(failure) => return Ok(Restored::Failed(failure)),
                 other => return Err(Breach::unexpected(&other, "restoring").into()),
             }

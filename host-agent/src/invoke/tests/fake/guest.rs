@@ -15,11 +15,11 @@ use guest_protocol::{
     BodyChunk, Fate, FrameReader, FreezeReport, FunctionError, GateReport, GateStep, GuestMessage, Hello,
     HostMessage, InitFailure, InitReport, InitializationType, InvocationReport, Invoke, LogChunk, LogSource,
     MAX_CHUNK_LEN, Outcome, PROTOCOL_VERSION, ResponseHead, ResponseMode, RestoreFailure, RestoreReport,
-    ResumeHello, SEED_LEN, Start, StepOutcome, encode, generation_counter,
+    ResumeHello, SEED_LEN, ShutdownNeeds, Start, StepOutcome, encode, generation_counter,
 };
 use vmm_api::{DriveConfig, Layered, Request, Response, SnapshotReport, Source};
 
-use super::{BOOTED, BROKER, Fake, RUNTIME, STREAMED, TOLD, check_identity, files, wait_for_gate};
+use super::{BOOTED, BROKER, FAREWELL, Fake, RUNTIME, STREAMED, TOLD, check_identity, files, wait_for_gate};
 
 /// A connected guest.
 pub(super) struct Guest {
@@ -79,7 +79,12 @@ impl Guest {
             let error = FunctionError::new(kind, message);
             self.send(&GuestMessage::InitFailed(InitFailure { error, duration_us: 1 }));
         } else {
-            self.send(&GuestMessage::InitDone(InitReport { duration_us: 1 }));
+            let shutdown = if self.fake.mode.starts_with("extended") {
+                ShutdownNeeds::External
+            } else {
+                ShutdownNeeds::None
+            };
+            self.send(&GuestMessage::InitDone(InitReport { duration_us: 1, shutdown }));
         }
         if snap_start {
             assert_eq!(self.receive(), HostMessage::Freeze);
@@ -92,6 +97,12 @@ impl Guest {
         loop {
             match self.receive() {
                 HostMessage::Invoke(invoke) => self.invoke(invoke),
+                HostMessage::Shutdown(reason) => {
+                    self.fake.note(FAREWELL, &format!("{reason:?}"));
+                    if !self.fake.is("extended, deaf") {
+                        self.send(&GuestMessage::ShutDown);
+                    }
+                }
                 other => panic!("{other:?} while idle"),
             }
         }
@@ -173,7 +184,10 @@ impl Guest {
             }
         }
         self.log(b"restored\n");
-        self.send(&GuestMessage::RestoreDone(RestoreReport { duration_us: 1 }));
+        self.send(&GuestMessage::RestoreDone(RestoreReport {
+            duration_us: 1,
+            shutdown: ShutdownNeeds::None,
+        }));
         self.serve();
     }
 

@@ -1,0 +1,27 @@
+//! The end of a sandbox that is not needed any more: its extensions are told, within a time that the guest has no say in.
+
+use guest_protocol::{ShutdownNeeds, ShutdownReason};
+use tokio::time::timeout;
+
+use super::{
+    boot::{GRACE, Sandbox},
+    describe,
+};
+
+impl Sandbox {
+    /// Lets extensions end first, if there are any, within their time and some grace.
+    pub(crate) async fn shut_down(&mut self, reason: ShutdownReason) {
+        let needs = self.guest.shutdown_needs();
+        if needs == ShutdownNeeds::None {
+            return;
+        }
+        let limit = needs.budget() + GRACE;
+        match timeout(limit, self.guest.shut_down(reason, &mut self.logs)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::info!(id = %self.id, error = describe(&error), "no orderly end")
+            }
+            Err(_) => tracing::info!(id = %self.id, "a guest did not end in its time"),
+        }
+    }
+}
