@@ -143,7 +143,7 @@ impl Groups {
         Ok(View::of(group, oldest_ms(self.retention_days(group), now_ms)))
     }
 
-    /// The groups of a region whose names begin with `prefix` and contain `part`, by name, those behind `after`.
+    /// The groups of a region whose names are to be kept, by name, those behind `after`.
     pub(super) fn list(&self, region: &str, keep: impl Fn(&str) -> bool, after: &str) -> Vec<GroupInfo> {
         let of_region = self.groups.iter().filter(|(id, _)| id.region == region && id.name.as_str() > after);
         let kept = of_region.filter(|(id, _)| keep(&id.name));

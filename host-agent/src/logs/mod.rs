@@ -57,8 +57,8 @@ const MAX_QUESTIONS: usize = 2;
 /// How long a question waits for what was printed before it to be written.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the end waits for that.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the end waits for that: with the invoker's drain and what it reaps within the unit's `TimeoutStopSec`.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Shares of groups nobody writes to any more are forgotten when there are this many.
 const MAX_SHARES: usize = 4096;

@@ -188,7 +188,7 @@ pub(super) fn backwards(view: &View, query: &Query, before: Position) -> io::Res
             break;
         }
         answered += len;
-        here.extend(std::mem::replace(&mut all, VecDeque::new()));
+        here.append(&mut all);
         all = here;
         if page.next.is_some() || all.len() >= query.limit {
             break;

@@ -33,6 +33,9 @@ const MAX_WAITING: usize = 2 * 1024 * 1024;
 /// Bytes of all groups that do.
 const MAX_WAITING_IN_ALL: usize = 16 * 1024 * 1024;
 
+/// What is kept of a line, with room for the words that say how much more it was.
+const MAX_LINE_LEN: usize = MAX_MESSAGE_LEN - 64;
+
 /// Where a sandbox's lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StreamId {
@@ -173,9 +176,14 @@ impl Batch {
         self.ends.push(self.text.len());
     }
 
-    /// What it counts for while it waits.
+    /// What it has of the memory while it waits.
     pub(super) fn cost(&self) -> usize {
-        self.text.len() + self.ends.len() * LINE_COST as usize
+        self.text.len() + self.ends.len() * size_of::<usize>()
+    }
+
+    /// What it takes of the disk, about.
+    pub(super) fn kept_len(&self) -> u64 {
+        self.text.len() as u64 + self.ends.len() as u64 * LINE_COST
     }
 
     /// Its lines.
@@ -279,9 +287,6 @@ impl Source {
         }
     }
 }
-
-/// What is kept of a line, with room for the words that say how much more it was.
-const MAX_LINE_LEN: usize = MAX_MESSAGE_LEN - 64;
 
 impl Drop for Source {
     fn drop(&mut self) {

@@ -126,7 +126,7 @@ impl Writer {
         while let Some(job) = next.take() {
             match job {
                 Job::Lines(batch) => {
-                    len += batch.text.len();
+                    len += batch.cost();
                     batches.push(batch);
                 }
                 Job::Settle(flush, done) => {
@@ -166,8 +166,7 @@ impl Writer {
     }
 
     fn append(&mut self, group: &GroupName, batches: &[&Batch]) -> Result<(), LogsError> {
-        let len: usize = batches.iter().map(|batch| batch.cost()).sum();
-        self.make_room(len as u64)?;
+        self.make_room(batches.iter().map(|batch| batch.kept_len()).sum())?;
         let lines = batches.iter().flat_map(|batch| {
             let (stream, at_ms) = (batch.stream.id.stream.as_str(), batch.at_ms);
             batch.lines().map(move |message| Line { stream, at_ms, message })
