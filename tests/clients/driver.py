@@ -1,6 +1,7 @@
 """boto3 on behalf of tests/it: one JSON request a line on standard input, one JSON answer a line on standard output.
 
-A request is {"id", "client", "operation", "args"}, {"id", "client", "waiter", "args"} or {"id", "client", "url", "args"}; requests run concurrently and
+A request is {"id", "client", "operation", "args"}, {"id", "client", "waiter", "args"}, {"id", "client", "paginator",
+"args"} or {"id", "client", "url", "args"}; requests run concurrently and
 are answered as they end. In arguments {"__bytes__": base64} stands for bytes and {"__zip__": [entry, ...]} for the
 bytes of a zip archive; an answer's bytes come back as {"__bytes__": base64}, its events with the time at which each came.
 """
@@ -52,7 +53,7 @@ def client(settings):
                 parameter_validation=False,
             )
             clients[key] = boto3.session.Session().client(
-                "lambda",
+                settings["service"],
                 endpoint_url=settings["endpoint"],
                 region_name=settings["region"],
                 aws_access_key_id=settings["access_key_id"],
@@ -137,6 +138,8 @@ def answer(request):
             return {"ok": fetch(request["url"], request["client"], **decode(request["args"]))}
         made = client(request["client"])
         args = decode(request["args"])
+        if "paginator" in request:
+            return {"ok": encode(made.get_paginator(request["paginator"]).paginate(**args).build_full_result())}
         if "waiter" in request:
             made.get_waiter(request["waiter"]).wait(WaiterConfig={"Delay": 1, "MaxAttempts": 120}, **args)
             return {"ok": None}

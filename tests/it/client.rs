@@ -40,6 +40,7 @@ pub(crate) struct Client {
     answer_timeout_s: u32,
     /// File of who vouches for an https endpoint.
     ca: Option<PathBuf>,
+    service: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -61,6 +62,7 @@ impl Client {
             signing: Signing::Signed,
             answer_timeout_s: ANSWER_TIMEOUT_S,
             ca: None,
+            service: "lambda",
         }
     }
 
@@ -75,6 +77,11 @@ impl Client {
 
     pub(crate) fn in_region(self, region: &str) -> Self {
         Self { region: region.into(), ..self }
+    }
+
+    /// Of CloudWatch Logs.
+    pub(crate) fn of_logs(self) -> Self {
+        Self { service: "logs", ..self }
     }
 
     pub(crate) fn unsigned(self) -> Self {
@@ -105,6 +112,12 @@ impl Client {
         Call(self.driver.ask(json!({ "operation": operation, "client": self.settings(), "args": args })))
     }
 
+    /// All pages of an operation as one answer.
+    pub(crate) fn pages(&self, operation: &str, args: Value) -> Result<Value, ApiError> {
+        let asked = json!({ "paginator": operation, "client": self.settings(), "args": args });
+        Call(self.driver.ask(asked)).end()
+    }
+
     /// One of boto3's waiters.
     pub(crate) fn wait(&self, waiter: &str, args: Value) -> Result<(), ApiError> {
         let answer = self.driver.ask(json!({ "waiter": waiter, "client": self.settings(), "args": args }));
@@ -126,6 +139,7 @@ impl Client {
             "unsigned": self.signing == Signing::Unsigned,
             "timeout_s": self.answer_timeout_s,
             "ca": self.ca,
+            "service": self.service,
         })
     }
 }

@@ -25,6 +25,7 @@ mod keys;
 mod kills;
 mod layers;
 mod limits;
+mod logs;
 mod machine;
 mod network;
 mod node;
