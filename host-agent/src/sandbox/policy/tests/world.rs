@@ -226,7 +226,11 @@ impl World {
             && self.preparing.is_empty()
             && self.stopping.is_empty())
         {
-            self.stopping.append(&mut self.spare);
+            // A spare's work ends by itself, and the pool learns of that when its memory is free.
+            while let Some(spare) = self.spare.pop() {
+                self.stopping.insert(0, spare);
+                self.ended(0);
+            }
             while !self.stopping.is_empty() {
                 self.ended(0);
             }
