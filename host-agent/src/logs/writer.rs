@@ -1,4 +1,4 @@
-//! The thread that alone writes lines. What came while it wrote is written together, a write for each group.
+//! The thread that alone writes lines. What came within a few milliseconds is written together, a write for each group.
 //!
 //! Lines are in the kernel's hands when they are written, which a killed agent does not undo; they are flushed every few seconds, for
 //! a power cut.
@@ -27,6 +27,13 @@ pub(super) const MAX_WAITING: usize = 8192;
 
 /// Bytes that are written together, about.
 const MAX_TOGETHER: usize = 1024 * 1024;
+
+/// How long the thread lets lines come together once there are some. An invocation prints several, one after the other, and waking up
+/// costs more than writing: without it the agent spends a quarter more on a call.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// Bytes that wait with which it does not: what prints that fast would fill its share meanwhile.
+const MAX_GATHERED: usize = 128 * 1024;
 
 /// Longest time that a line is not flushed.
 const FLUSH_AFTER: Duration = Duration::from_secs(5);
@@ -105,7 +112,10 @@ impl Writer {
         loop {
             let wait = if self.is_dirty { FLUSH_AFTER } else { EXPIRE_EVERY };
             match self.jobs.recv_timeout(wait) {
-                Ok(job) => self.take(job),
+                Ok(job) => {
+                    self.gather(&job);
+                    self.take(job);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -118,6 +128,13 @@ impl Writer {
             }
         }
         self.flush();
+    }
+
+    /// Waits for more, unless somebody waits for what there is.
+    fn gather(&self, first: &Job) {
+        if matches!(first, Job::Lines(_)) && self.waiting.load(Ordering::Relaxed) < MAX_GATHERED {
+            thread::sleep(GATHER);
+        }
     }
 
     /// Takes what waits, in its order.
