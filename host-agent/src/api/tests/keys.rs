@@ -110,6 +110,30 @@ async fn a_key_that_may_invoke_one_function_may_do_nothing_else() {
 }
 
 #[tokio::test]
+async fn logs_are_for_who_may_read_that_group() {
+    let node = Node::new().await;
+    let group = |name: &str| format!("arn:aws:logs:us-east-1:000000000000:log-group:/aws/lambda/{name}:*");
+    let key = Held::make(&node, allow("logs:Filter*", &group("f"))).await;
+    let asks = async |operation: &str, body: &str| {
+        let signer = Signer { key: &key.id, secret: &key.secret, service: "logs", ..GOOD };
+        let target = format!("Logs_20140328.{operation}");
+        let request = signer.request_with("POST", (HOST, "/"), body, &[("x-amz-target", &target)]);
+        let got = node.send(request.body(body.to_owned().into()).unwrap()).await;
+        (got.status.as_u16(), got.json()["__type"].as_str().map(str::to_owned))
+    };
+    // In that protocol a refusal is a 400.
+    let denied = (400, Some("AccessDeniedException".to_owned()));
+    let of = |name: &str| json!({ "logGroupName": format!("/aws/lambda/{name}") }).to_string();
+    // It may look, and there is none yet.
+    assert_eq!(asks("FilterLogEvents", &of("f")).await, (400, Some("ResourceNotFoundException".to_owned())));
+    assert_eq!(asks("FilterLogEvents", &of("g")).await, denied);
+    let other = json!({ "logGroupIdentifier": group("g").trim_end_matches(":*") }).to_string();
+    assert_eq!(asks("FilterLogEvents", &other).await, denied);
+    assert_eq!(asks("DescribeLogGroups", "{}").await, denied);
+    assert_eq!(asks("DeleteLogGroup", &of("f")).await, denied);
+}
+
+#[tokio::test]
 async fn a_denial_wins_however_a_version_is_written() {
     let node = Node::new().await;
     node.function("f").await;

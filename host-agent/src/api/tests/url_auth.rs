@@ -40,6 +40,17 @@ impl Signer<'_> {
         path: &str,
         body: &str,
     ) -> axum::http::request::Builder {
+        self.request_with(method, (host, path), body, &[])
+    }
+
+    /// The same with headers, which are signed.
+    pub(super) fn request_with(
+        &self,
+        method: &str,
+        (host, path): (&str, &str),
+        body: &str,
+        headers: &[(&'static str, &str)],
+    ) -> axum::http::request::Builder {
         let identity = Credentials::new(self.key, self.secret, None, None, "test").into();
         let mut settings = SigningSettings::default();
         settings.signature_location = self.location;
@@ -56,7 +67,8 @@ impl Signer<'_> {
             .into();
         let uri = format!("http://{host}{path}");
         let body = SignableBody::Bytes(body.as_bytes());
-        let signable = SignableRequest::new(method, &uri, [("host", host)].into_iter(), body).unwrap();
+        let signed = headers.iter().copied().chain([("host", host)]);
+        let signable = SignableRequest::new(method, &uri, signed, body).unwrap();
         let (added, query) = sign(signable, &params).unwrap().into_parts().0.into_parts();
         let mut path = path.to_owned();
         for (name, value) in query {
@@ -64,6 +76,7 @@ impl Signer<'_> {
             path += &format!("{}{name}={value}", if path.contains('?') { "&" } else { "?" });
         }
         let request = Request::builder().method(method).uri(path).header("host", host);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         added.iter().fold(request, |request, header| request.header(header.name(), header.value()))
     }
 }
