@@ -218,8 +218,8 @@ impl Agent {
         for _ in 0..LOOKS {
             left = Self::look().files.difference(&self.before).cloned().collect();
             // The image of its runtime is kept until the agent starts without a snapshot of it, and with it chunks; what this node
-            // has at hand of chunks is bounded.
-            let kept = ["chunks/cache/", "chunks/origin/chunks/", "chunks/origin/roots/runtime-"];
+            // has at hand of chunks is bounded. What a function has printed outlives it, as on Lambda.
+            let kept = ["chunks/cache/", "chunks/origin/chunks/", "chunks/origin/roots/runtime-", "logs/"];
             left.retain(|file| *file != template() && !kept.iter().any(|kept| file.starts_with(kept)));
             if left.is_empty() {
                 return;
