@@ -86,7 +86,14 @@ fn a_node_function_answers_fails_and_streams() {
     assert_eq!(failed.error(), ("RangeError".into(), "no wick".into()));
     assert_eq!(failed.json()["trace"][0], "RangeError: no wick");
 
-    function.update(json!({ "Handler": "index.streaming" }));
+    let long = "N".repeat(600_000);
+    for (odd, error_type) in [("bare", "handled"), ("silent", "handled"), ("long", long.as_str())] {
+        assert_eq!(function.invoke(json!({ "odd": odd })).error().0, error_type);
+    }
+    let log = function.invoke(json!({})).log.expect("the log's tail was asked for");
+    assert!(!log.contains("INIT_START"), "no odd error ends the process: {log}");
+
+    function.update(json!({ "Handler": "index.streaming", "LoggingConfig": { "LogFormat": "JSON" } }));
     let (chunks, complete) = streamed(&function, &json!({ "pauseMs": 1000 }));
     assert_eq!(chunks.iter().map(|(text, _)| text.as_str()).collect::<String>(), "first,second");
     let apart_s = chunks.last().map_or(0.0, |(_, last)| last - chunks[0].1);

@@ -19,7 +19,9 @@ class Client {
 
   /// The next event with its headers; waits until there is one.
   async next() {
-    const { headers, body } = await this.call('GET', '/invocation/next', {}, undefined);
+    const { status, headers, body } = await this.call('GET', '/invocation/next', {}, undefined);
+    // An event that is still open: whatever became of its answer, this is no other event.
+    if (status !== 200) throw new Error(`The Runtime API answers ${status}: ${body}`);
     return { headers, event: body };
   }
 

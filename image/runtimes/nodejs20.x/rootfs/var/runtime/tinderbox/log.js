@@ -51,13 +51,17 @@ function asJson(level, values) {
     }
   }
   const error = values.length > 1 ? values.find(isError) : undefined;
-  return JSON.stringify({ ...head, message: format(...values), ...(error && shown('', error)) });
+  return JSON.stringify({ ...head, message: format(...values), ...(error && told(error)) });
 }
 
+/// An error that is the message, with what else it carries.
 function shown(_name, value) {
-  if (!isError(value)) return value;
+  return isError(value) ? { ...value, ...told(value) } : value;
+}
+
+/// An error beside a message, which is no place for whatever else it carries: that may be no JSON.
+function told(value) {
   return {
-    ...value,
     errorType: value.constructor?.name ?? 'UnknownError',
     errorMessage: value.message,
     stackTrace: typeof value.stack === 'string' ? value.stack.split('\n') : [],
