@@ -7,7 +7,7 @@ use clap::Subcommand;
 use hyper::body::Bytes;
 use serde::Deserialize;
 
-use crate::client::Client;
+use crate::{client::Client, print};
 
 /// Exit status of a check that found something.
 const FOUND: u8 = 1;
@@ -124,9 +124,9 @@ pub(crate) fn run(client: &Client, action: Action, json: bool) -> Result<ExitCod
     let answer = client.call(method, path, Vec::new())?;
     let (text, found) = report(action, &answer)?;
     if json {
-        println!("{}", String::from_utf8_lossy(&answer));
+        print(&format!("{}\n", String::from_utf8_lossy(&answer)))?;
     } else {
-        print!("{text}");
+        print(&text)?;
     }
     Ok(if found { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
 }

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::client::Client;
+use crate::{client::Client, print};
 
 /// What is asked.
 #[derive(Clone, Debug, Subcommand)]
@@ -65,7 +65,7 @@ pub(crate) fn run(client: &Client, action: Action, json: bool) -> Result<ExitCod
     };
     let answer = client.call(method, &format!("/tinderbox/egress/{}", segment(&function)), body)?;
     let text = report(&answer)?;
-    println!("{}", if json { String::from_utf8_lossy(&answer).into_owned() } else { text });
+    print(&format!("{}\n", if json { String::from_utf8_lossy(&answer).into_owned() } else { text }))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use hyper::body::Bytes;
 use serde::Deserialize;
 
-use crate::{client::Client, egress::segment};
+use crate::{client::Client, egress::segment, print};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -48,8 +48,7 @@ pub(crate) fn run(client: &Client, function: Option<String>, json: bool) -> Resu
     };
     let answer = client.call("GET", &path, Vec::new())?;
     let text = report(&answer)?;
-    println!("{}", if json { String::from_utf8_lossy(&answer).into_owned() } else { text });
-    Ok(())
+    print(&format!("{}\n", if json { String::from_utf8_lossy(&answer).into_owned() } else { text }))
 }
 
 fn totals(answer: &Bytes) -> Result<String> {

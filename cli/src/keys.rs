@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{client::Client, egress::segment};
+use crate::{client::Client, egress::segment, print};
 
 const PATH: &str = "/tinderbox/keys";
 
@@ -90,7 +90,7 @@ pub(crate) fn run(client: &Client, action: Action, json: bool) -> Result<ExitCod
     };
     let answer = client.call(method, &path, body.into_bytes())?;
     let text = report(&answer)?;
-    println!("{}", if json { String::from_utf8_lossy(&answer).into_owned() } else { text });
+    print(&format!("{}\n", if json { String::from_utf8_lossy(&answer).into_owned() } else { text }))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    io::{self, Write as _},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -11,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{client::Client, egress::segment};
+use crate::{client::Client, egress::segment, print};
 
 /// How often a log that is followed is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -64,7 +63,12 @@ pub(crate) fn run(client: &Client, wanted: &Wanted, json: bool) -> Result<()> {
             let page = page(client, &group, (from, token.as_deref()), &wanted.filter)?;
             for event in page.events {
                 if seen.insert(event.event_id.clone(), event.timestamp).is_none() {
-                    print(&event, json)?;
+                    let line = if json {
+                        serde_json::to_string(&event).context("write an event")?
+                    } else {
+                        text(&event)
+                    };
+                    print(&format!("{line}\n"))?;
                 }
             }
             token = page.next_token;
@@ -102,11 +106,6 @@ fn page(client: &Client, group: &str, (from, token): (u64, Option<&str>), filter
     }
     let answer = client.ask_logs("FilterLogEvents", body.to_string().into_bytes())?;
     serde_json::from_slice(&answer).context("understand the node's answer")
-}
-
-fn print(event: &Event, json: bool) -> Result<()> {
-    let line = if json { serde_json::to_string(event).context("write an event")? } else { text(event) };
-    writeln!(io::stdout().lock(), "{line}").context("print a line")
 }
 
 /// `2026-11-26T12:00:00.000Z [$LATEST]0123abcd a line`: a stream's name without its day, and as much of the rest as tells it from others.

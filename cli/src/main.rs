@@ -13,8 +13,13 @@ mod logs;
 mod node;
 mod tls;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use client::Client;
@@ -59,6 +64,15 @@ enum Command {
     },
     /// What a function prints, and what the platform says of it.
     Logs(logs::Wanted),
+}
+
+/// Prints an answer. Who reads it may have seen enough, as `head` has: then nothing is left to do.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        printed => printed.context("print the answer"),
+    }
 }
 
 fn main() -> ExitCode {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use crate::client::Client;
+use crate::{client::Client, print};
 
 const PATH: &str = "/tinderbox/node";
 
@@ -28,11 +28,10 @@ struct Node {
 pub(crate) fn run(client: &Client, json: bool) -> Result<()> {
     let answer = client.call("GET", PATH, Vec::new())?;
     if json {
-        println!("{}", String::from_utf8_lossy(&answer));
+        print(&format!("{}\n", String::from_utf8_lossy(&answer)))
     } else {
-        print!("{}", text(&serde_json::from_slice(&answer).context("understand the node's answer")?));
+        print(&text(&serde_json::from_slice(&answer).context("understand the node's answer")?))
     }
-    Ok(())
 }
 
 fn text(node: &Node) -> String {
