@@ -23,7 +23,7 @@ use super::{
     ApiError, App, layer_names, logs,
     names::{self, Caller},
     operations,
-    requests::{self, DeadLetterConfig, DestinationConfig},
+    requests::{self, DeadLetterConfig, DestinationConfig, LoggingConfig},
 };
 use crate::{
     functions::{layers::LayerId, model},
@@ -50,6 +50,7 @@ struct Mentioned {
     tags: Option<BTreeMap<String, String>>,
     dead_letter_config: Option<DeadLetterConfig>,
     destination_config: Option<DestinationConfig>,
+    logging_config: Option<LoggingConfig>,
 }
 
 /// A request's path and query, as its operation will read them.
@@ -232,7 +233,7 @@ impl<'a> Names<'a> {
     }
 
     /// What a function's settings have the node do for it later: who may not do a thing cannot have it done. AWS asks for the
-    /// first two as well; it sees to destinations by the function's role, and a node has no roles.
+    /// first two as well; it sees to destinations and logs by the function's role, and a node has no roles.
     fn beside(&self, resource: &str, mentioned: &Mentioned) -> Result<Vec<Asked>, ApiError> {
         let mut asked = Vec::new();
         for arn in mentioned.layers.iter().flatten() {
@@ -242,6 +243,13 @@ impl<'a> Names<'a> {
         }
         if mentioned.tags.as_ref().is_some_and(|tags| !tags.is_empty()) {
             asked.push(Asked { action: "lambda:TagResource".into(), resource: resource.into() });
+        }
+        // Its own group is the function's without asking: nobody else's has that name.
+        let own = resource.rsplit_once(":function:").map(|(_, name)| format!("/aws/lambda/{name}"));
+        let group = mentioned.logging_config.as_ref().and_then(|config| config.log_group.as_deref());
+        if let Some(group) = group.filter(|group| Some(*group) != own.as_deref()) {
+            let resource = logs::group_resource(self.caller, group);
+            asked.push(Asked { action: "logs:PutLogEvents".into(), resource });
         }
         let destinations = mentioned.destination_config.as_ref();
         let on_success = destinations.and_then(|config| config.on_success.as_ref()?.destination.as_deref());

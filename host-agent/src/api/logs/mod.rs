@@ -67,6 +67,29 @@ pub(super) async fn serve(State(app): State<Arc<App>>, call: Call) -> Response {
     }
 }
 
+/// On what an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum On {
+    /// All groups.
+    Account,
+    /// The group that the body names.
+    Group,
+    /// The stream that it names of a group.
+    Stream,
+}
+
+/// Each operation, and on what it is: what else a body names the operation does not read, and a policy is not asked about.
+const OPERATIONS: [(&str, On); 8] = [
+    ("DescribeLogGroups", On::Account),
+    ("DescribeLogStreams", On::Group),
+    ("FilterLogEvents", On::Group),
+    ("GetLogEvents", On::Stream),
+    ("PutRetentionPolicy", On::Group),
+    ("DeleteRetentionPolicy", On::Group),
+    ("DeleteLogGroup", On::Group),
+    ("DeleteLogStream", On::Stream),
+];
+
 /// Members that name what an operation is on.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -86,17 +109,24 @@ pub(super) fn action_and_resource(
     body: &[u8],
 ) -> Result<(String, String), ApiError> {
     let operation = target.strip_prefix(TARGET_PREFIX).ok_or_else(ApiError::unknown_operation)?;
+    let on = OPERATIONS.iter().find(|(name, _)| *name == operation).map_or(On::Account, |(_, on)| *on);
     let Mentioned { log_group_name, log_group_identifier, log_stream_name } = parse(body)?;
     let prefix = group_arn(caller, "");
-    let resource = match log_group_name.or(log_group_identifier) {
-        None => "*".to_owned(),
-        Some(named) => {
-            let name = named.strip_prefix(&prefix).unwrap_or(&named);
-            let below = log_stream_name.map_or_else(|| "*".into(), |stream| format!("log-stream:{stream}"));
-            format!("{prefix}{name}:{below}")
+    let named = log_group_name.or(log_group_identifier);
+    let name = named.as_deref().map(|named| named.strip_prefix(&prefix).unwrap_or(named));
+    let resource = match (on, name) {
+        (On::Account, _) | (_, None) => "*".to_owned(),
+        (On::Group, Some(name)) => group_resource(caller, name),
+        (On::Stream, Some(name)) => {
+            format!("{prefix}{name}:log-stream:{}", log_stream_name.unwrap_or_default())
         }
     };
     Ok((format!("logs:{operation}"), resource))
+}
+
+/// A group, as policies name it with all that is in it.
+pub(super) fn group_resource(caller: &Caller, name: &str) -> String {
+    format!("{}:*", group_arn(caller, name))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -245,15 +275,16 @@ mod tests {
             action_and_resource(&caller, &target, body.as_bytes()).map_err(|error| error.name().to_owned())
         };
         let group = "arn:aws:logs:us-east-1:000000000000:log-group:/aws/lambda/f";
+        let of_stream = r#"{"logGroupName":"/aws/lambda/f","logStreamName":"s"}"#;
         for (operation, body, resource) in [
             ("DescribeLogGroups", "", "*".to_owned()),
             ("FilterLogEvents", r#"{"logGroupName":"/aws/lambda/f"}"#, format!("{group}:*")),
             ("FilterLogEvents", &format!(r#"{{"logGroupIdentifier":"{group}"}}"#), format!("{group}:*")),
-            (
-                "GetLogEvents",
-                r#"{"logGroupName":"/aws/lambda/f","logStreamName":"s"}"#,
-                format!("{group}:log-stream:s"),
-            ),
+            ("GetLogEvents", of_stream, format!("{group}:log-stream:s")),
+            // What it does not read it is not on.
+            ("DescribeLogGroups", of_stream, "*".to_owned()),
+            ("FilterLogEvents", of_stream, format!("{group}:*")),
+            ("DeleteLogGroup", of_stream, format!("{group}:*")),
         ] {
             assert_eq!(asked(operation, body), Ok((format!("logs:{operation}"), resource)), "{body}");
         }

@@ -30,6 +30,15 @@ impl Held {
         let request = signer.request_by(method, HOST, path, body);
         node.send(request.body(body.to_owned().into()).unwrap()).await
     }
+
+    /// Status and error of an operation on logs.
+    async fn asks_logs(&self, node: &Node, operation: &str, body: &str) -> (u16, Option<String>) {
+        let signer = Signer { key: &self.id, secret: &self.secret, service: "logs", ..GOOD };
+        let target = format!("Logs_20140328.{operation}");
+        let request = signer.request_with("POST", (HOST, "/"), body, &[("x-amz-target", &target)]);
+        let got = node.send(request.body(body.to_owned().into()).unwrap()).await;
+        (got.status.as_u16(), got.json()["__type"].as_str().map(str::to_owned))
+    }
 }
 
 fn policy(statements: Value) -> Value {
@@ -114,13 +123,7 @@ async fn logs_are_for_who_may_read_that_group() {
     let node = Node::new().await;
     let group = |name: &str| format!("arn:aws:logs:us-east-1:000000000000:log-group:/aws/lambda/{name}:*");
     let key = Held::make(&node, allow("logs:Filter*", &group("f"))).await;
-    let asks = async |operation: &str, body: &str| {
-        let signer = Signer { key: &key.id, secret: &key.secret, service: "logs", ..GOOD };
-        let target = format!("Logs_20140328.{operation}");
-        let request = signer.request_with("POST", (HOST, "/"), body, &[("x-amz-target", &target)]);
-        let got = node.send(request.body(body.to_owned().into()).unwrap()).await;
-        (got.status.as_u16(), got.json()["__type"].as_str().map(str::to_owned))
-    };
+    let asks = async |operation: &str, body: &str| key.asks_logs(&node, operation, body).await;
     // In that protocol a refusal is a 400.
     let denied = (400, Some("AccessDeniedException".to_owned()));
     let of = |name: &str| json!({ "logGroupName": format!("/aws/lambda/{name}") }).to_string();
@@ -131,6 +134,9 @@ async fn logs_are_for_who_may_read_that_group() {
     assert_eq!(asks("FilterLogEvents", &other).await, denied);
     assert_eq!(asks("DescribeLogGroups", "{}").await, denied);
     assert_eq!(asks("DeleteLogGroup", &of("f")).await, denied);
+    // Nor what it may with members that the operation does not read.
+    let key = Held::make(&node, allow("logs:*", &group("f"))).await;
+    assert_eq!(key.asks_logs(&node, "DescribeLogGroups", &of("f")).await, denied);
 }
 
 #[tokio::test]
@@ -187,6 +193,10 @@ async fn who_may_not_do_a_thing_may_not_have_it_done() {
     let to_queue = json!({ "DeadLetterConfig": { "TargetArn": queue } }).to_string();
     let path = "/2015-03-31/functions/f/configuration";
     is_denied(&key.call(&node, "PUT", path, &to_queue).await, "sqs:SendMessage", queue);
+    let group =
+        |name: &str| json!({ "LoggingConfig": { "LogGroup": format!("/aws/lambda/{name}") } }).to_string();
+    let of_g = "arn:aws:logs:us-east-1:000000000000:log-group:/aws/lambda/g:*";
+    is_denied(&key.call(&node, "PUT", path, &group("g")).await, "logs:PutLogEvents", of_g);
     let layered = json!({ "Layers": [layer.replace(":1", ":01")] }).to_string();
     is_denied(&key.call(&node, "PUT", path, &layered).await, "lambda:GetLayerVersion", layer);
     let mut new = request("f2");
@@ -194,7 +204,7 @@ async fn who_may_not_do_a_thing_may_not_have_it_done() {
     let got = key.call(&node, "POST", "/2015-03-31/functions", &new.to_string()).await;
     is_denied(&got, "lambda:GetLayerVersion", layer);
     key.call(&node, "POST", "/2015-03-31/functions", &request("f2").to_string()).await.ok(201);
-    key.call(&node, "PUT", path, &json!({ "Description": "d" }).to_string()).await.ok(200);
+    key.call(&node, "PUT", path, &group("f")).await.ok(200);
 }
 
 #[tokio::test]
