@@ -192,6 +192,8 @@ impl Group {
 
     fn begin(&mut self) -> io::Result<&mut Active> {
         let path = self.segment(self.next);
+        // Of a segment that an agent was about to remove when it ended: its number may come again, and its table is not this one's.
+        remove(&self.index(self.next))?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         file.write_all_at(&MAGIC, 0)?;
         let (number, table) = (self.next, Table::new());

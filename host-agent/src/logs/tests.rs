@@ -220,6 +220,22 @@ fn what_is_deleted_is_not_shown_again_and_may_come_anew() {
     assert_eq!(bare.read("g"), ["a3"]);
 }
 
+/// An agent was killed between the removal of a segment and that of its table, and the number comes again.
+#[test]
+fn a_table_without_its_segment_hides_no_line_of_the_next_one() {
+    let mut bare = Bare::new(limits(MIB, MIB));
+    bare.print("g", "s", NOW - 40 * DAY_MS, &["old"]);
+    let index = bare.last_segment().with_extension("index");
+    bare.groups.delete_stream(&group("g"), "other").unwrap();
+    let left = fs::read(&index).unwrap();
+    bare.groups.expire(NOW);
+    fs::write(&index, left).unwrap();
+    let reopened = || Groups::open(bare.dir.path().join("logs"), limits(MIB, MIB)).unwrap();
+    let line = Line { stream: "s", at_ms: NOW, message: b"new" };
+    reopened().append(&group("g"), &[line], NOW).unwrap();
+    assert_eq!(messages(&reopened(), "g", NOW), ["new"]);
+}
+
 #[test]
 fn a_stream_that_goes_through_segments_is_one_stream() {
     let mut bare = Bare::new(limits(MIB, 16 * 512));
