@@ -14,6 +14,7 @@ mod groups;
 mod pattern;
 mod query;
 mod segment;
+mod share;
 mod source;
 mod table;
 #[cfg(test)]
@@ -45,7 +46,8 @@ pub(crate) use self::{
 };
 use self::{
     groups::Groups,
-    source::{Share, Stream},
+    share::Share,
+    source::Stream,
     view::View,
     writer::{Flush, Job, MAX_WAITING, Shelf, Writer, time_ms},
 };

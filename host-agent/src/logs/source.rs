@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::SyncSender,
     },
@@ -15,17 +15,13 @@ use std::{
 use guest_protocol::{LogChunk, LogFormat, LogSource};
 use serde_json::json;
 
-use super::{group::GroupName, segment::MAX_MESSAGE_LEN, writer::Job};
+use super::{
+    group::GroupName,
+    segment::MAX_MESSAGE_LEN,
+    share::{LINE_COST, Share},
+    writer::Job,
+};
 use crate::functions::now_ms;
-
-/// What a line costs beside its bytes: its record, and what is done for it.
-const LINE_COST: u64 = 64;
-
-/// Seconds of its rate that a group that was silent may print at once.
-const BURST_S: u64 = 4;
-
-/// What the platform's lines may take beyond a group's rate: they are few and short, and tell what became of an invocation.
-const RESERVE: i64 = 64 * 1024;
 
 /// Bytes of a group that wait for the writer.
 const MAX_WAITING: usize = 2 * 1024 * 1024;
@@ -47,21 +43,6 @@ pub(crate) struct StreamId {
     pub(crate) format: LogFormat,
 }
 
-/// What all sandboxes of a group have together.
-#[derive(Debug)]
-pub(super) struct Share {
-    pub(super) waiting: AtomicUsize,
-    bucket: Mutex<Bucket>,
-}
-
-/// Bytes that may be printed: they come back with time.
-#[derive(Debug)]
-struct Bucket {
-    rate: u64,
-    left: i64,
-    at: Instant,
-}
-
 /// One sandbox's stream.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -72,6 +53,13 @@ pub(super) struct Stream {
     lost_bytes: AtomicU64,
 }
 
+/// What was dropped.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lost {
+    lines: u64,
+    bytes: u64,
+}
+
 /// Lines of a stream that came together.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -80,6 +68,8 @@ pub(super) struct Batch {
     pub(super) text: Vec<u8>,
     /// Where each line ends.
     pub(super) ends: Vec<usize>,
+    /// What is lost with it: its lines, and in place of the one that says what was dropped before, that.
+    lost: Lost,
 }
 
 /// A sandbox's end of the log.
@@ -94,65 +84,27 @@ pub(crate) struct Source {
     cut: u64,
 }
 
-impl Share {
-    /// With bytes a second.
-    pub(super) fn new(rate: u64) -> Self {
-        let left = i64::try_from(rate * BURST_S).unwrap_or(i64::MAX);
-        Self { waiting: AtomicUsize::new(0), bucket: Mutex::new(Bucket { rate, left, at: Instant::now() }) }
-    }
-
-    fn admits(&self, source: LogSource, len: usize, now: Instant) -> bool {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        bucket.take(source, len as u64 + LINE_COST, now)
-    }
-}
-
-impl Bucket {
-    fn take(&mut self, source: LogSource, cost: u64, now: Instant) -> bool {
-        let passed_us = u64::try_from(now.saturating_duration_since(self.at).as_micros()).unwrap_or(u64::MAX);
-        let back = i64::try_from(self.rate.saturating_mul(passed_us) / 1_000_000).unwrap_or(i64::MAX);
-        if back > 0 {
-            let most = i64::try_from(self.rate * BURST_S).unwrap_or(i64::MAX);
-            (self.left, self.at) = (self.left.saturating_add(back).min(most), now);
-        }
-        let cost = i64::try_from(cost).unwrap_or(i64::MAX);
-        let least = match source {
-            LogSource::Function => 0,
-            LogSource::Platform => -RESERVE,
-        };
-        // A line may be longer than what a slow group is given at once: it waits until that is full.
-        let enough = self.left - cost >= least || (self.left > 0 && cost > self.left && self.is_full());
-        if enough {
-            self.left -= cost;
-        }
-        enough
-    }
-
-    fn is_full(&self) -> bool {
-        self.left >= i64::try_from(self.rate * BURST_S).unwrap_or(i64::MAX)
-    }
-}
-
 impl Stream {
     pub(super) fn new(id: StreamId, share: Arc<Share>) -> Self {
         Self { id, share, lost_lines: AtomicU64::new(0), lost_bytes: AtomicU64::new(0) }
     }
 
     /// Counts what is dropped.
-    pub(super) fn lose(&self, lines: usize, bytes: usize) {
-        self.lost_lines.fetch_add(lines as u64, Ordering::Relaxed);
-        self.lost_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    fn lose(&self, Lost { lines, bytes }: Lost) {
+        self.lost_lines.fetch_add(lines, Ordering::Relaxed);
+        self.lost_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// What says how much was dropped, if something was.
-    fn notice(&self) -> Option<String> {
+    /// How much was dropped, and what says so, if something was.
+    fn notice(&self) -> Option<(Lost, String)> {
         let lines = self.lost_lines.swap(0, Ordering::Relaxed);
         let bytes = self.lost_bytes.swap(0, Ordering::Relaxed);
         if lines == 0 {
             return None;
         }
+        let lost = Lost { lines, bytes };
         let reason = "the function prints more than its log group may take, or the node has no room";
-        Some(match self.id.format {
+        let said = match self.id.format {
             LogFormat::Text => {
                 format!("LOGS_DROPPED Lines: {lines}\tBytes: {bytes}\tReason: {reason}\n")
             }
@@ -161,19 +113,38 @@ impl Stream {
                 let record = json!({ "droppedRecords": lines, "droppedBytes": bytes, "reason": reason });
                 format!("{}\n", json!({ "time": time, "type": "platform.logsDropped", "record": record }))
             }
-        })
+        };
+        Some((lost, said))
     }
 }
 
 impl Batch {
     fn new(stream: &Arc<Stream>) -> Self {
         let at_ms = u64::try_from(now_ms()).unwrap_or(0);
-        Self { stream: Arc::clone(stream), at_ms, text: Vec::new(), ends: Vec::new() }
+        Self { stream: Arc::clone(stream), at_ms, text: Vec::new(), ends: Vec::new(), lost: Lost::default() }
     }
 
     fn push(&mut self, line: &[u8]) {
+        self.add(line, Lost { lines: 1, bytes: line.len() as u64 });
+    }
+
+    /// Says what was dropped before, if something was.
+    fn tell(&mut self) {
+        if let Some((lost, said)) = self.stream.notice() {
+            self.add(said.as_bytes(), lost);
+        }
+    }
+
+    fn add(&mut self, line: &[u8], Lost { lines, bytes }: Lost) {
         self.text.extend_from_slice(line);
         self.ends.push(self.text.len());
+        self.lost.lines += lines;
+        self.lost.bytes += bytes;
+    }
+
+    /// Counts it as dropped.
+    pub(super) fn lose(&self) {
+        self.stream.lose(self.lost);
     }
 
     /// What it has of the memory while it waits.
@@ -243,7 +214,7 @@ impl Source {
         let mut batch = Batch::new(&self.stream);
         self.finish(&mut batch, Instant::now());
         if batch.ends.is_empty() {
-            self.stream.notice().iter().for_each(|notice| batch.push(notice.as_bytes()));
+            batch.tell();
         }
         self.send(batch);
     }
@@ -262,10 +233,10 @@ impl Source {
     fn keep(&self, batch: &mut Batch, source: LogSource, line: &[u8], now: Instant) {
         let line = &line[..line.len().min(MAX_MESSAGE_LEN)];
         if !self.stream.share.admits(source, line.len(), now) {
-            return self.stream.lose(1, line.len());
+            return self.stream.lose(Lost { lines: 1, bytes: line.len() as u64 });
         }
         if batch.ends.is_empty() {
-            self.stream.notice().iter().for_each(|notice| batch.push(notice.as_bytes()));
+            batch.tell();
         }
         batch.push(line);
     }
@@ -277,13 +248,13 @@ impl Source {
         let (cost, share) = (batch.cost(), &self.stream.share);
         let of_group = share.waiting.fetch_add(cost, Ordering::Relaxed) + cost;
         let of_all = self.waiting.fetch_add(cost, Ordering::Relaxed) + cost;
-        let (lines, bytes) = (batch.ends.len(), batch.text.len());
+        let lost = batch.lost;
         // A batch is bounded by what a guest says at once.
         let fits = of_group <= MAX_WAITING && of_all <= MAX_WAITING_IN_ALL;
         if !fits || self.writer.try_send(Job::Lines(batch)).is_err() {
             share.waiting.fetch_sub(cost, Ordering::Relaxed);
             self.waiting.fetch_sub(cost, Ordering::Relaxed);
-            self.stream.lose(lines, bytes);
+            self.stream.lose(lost);
         }
     }
 }
@@ -296,9 +267,9 @@ impl Drop for Source {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, time::Duration};
+    use std::sync::mpsc;
 
-    use super::*;
+    use super::{super::share::BURST_S, *};
 
     fn source(rate: u64, format: LogFormat) -> (Source, mpsc::Receiver<Job>) {
         let (writer, jobs) = mpsc::sync_channel(256);
@@ -364,7 +335,7 @@ mod tests {
     #[test]
     fn what_was_dropped_is_said_in_the_streams_format() {
         let (mut source, jobs) = source(1000, LogFormat::Json(guest_protocol::SystemLogLevel::Info));
-        source.stream.lose(3, 300);
+        source.stream.lose(Lost { lines: 3, bytes: 300 });
         source.flush();
         let said: serde_json::Value = serde_json::from_str(&sent(&jobs)[0]).unwrap();
         assert_eq!(
@@ -373,21 +344,5 @@ mod tests {
         );
         source.flush();
         assert!(sent(&jobs).is_empty());
-    }
-
-    #[test]
-    fn a_bucket_fills_with_time_and_the_platform_may_overdraw_it() {
-        let begin = Instant::now();
-        let mut bucket = Bucket { rate: 1000, left: 4000, at: begin };
-        assert!(bucket.take(LogSource::Function, 4000, begin));
-        assert!(!bucket.take(LogSource::Function, 1, begin));
-        assert!(bucket.take(LogSource::Platform, 1000, begin));
-        assert!(!bucket.take(LogSource::Platform, RESERVE as u64, begin));
-        assert!(!bucket.take(LogSource::Function, 1, begin + Duration::from_secs(1)));
-        assert!(bucket.take(LogSource::Function, 1000, begin + Duration::from_secs(2)));
-        assert!(
-            bucket.take(LogSource::Function, 5000, begin + Duration::from_secs(60)),
-            "one that is longer"
-        );
     }
 }

@@ -170,9 +170,7 @@ impl Writer {
         for (group, batches) in by_group {
             if let Err(error) = self.append(group, &batches) {
                 self.complain(group, &error);
-                for batch in batches {
-                    batch.stream.lose(batch.ends.len(), batch.text.len());
-                }
+                batches.iter().for_each(|batch| batch.lose());
             }
         }
         for batch in batches {
