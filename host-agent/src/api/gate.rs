@@ -5,6 +5,9 @@
 //! has what it has sent, about, and not what it announces; and a body that does not arrive is given up. A body that is too
 //! long is read on and thrown away for a while, because a client that is still sending does not read the answer. A connection
 //! whose request is not through here gives way to newer ones.
+//!
+//! What is through and may change something is carried out whether or not its client waits for the answer: no operation ends
+//! between what it has written and what follows from that.
 
 use std::{sync::Arc, time::Duration};
 
@@ -83,12 +86,11 @@ pub(crate) async fn gate(State(app): State<Arc<App>>, mut request: Request, next
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let service = Service::of(&method, request.uri(), request.headers());
     let mut response = match admit(&app, request, request_id).await {
-        // The memory is given back when the operation is done with the body.
-        Ok((request, _memory)) => {
+        Ok((request, memory)) => {
             if let Some(standing) = standing {
                 standing.admit().await;
             }
-            next.run(request).await
+            if method.is_safe() { next.run(request).await } else { to_its_end(request, memory, next).await }
         }
         Err(error) => match service {
             Service::Lambda => error.into_response(),
@@ -100,6 +102,20 @@ pub(crate) async fn gate(State(app): State<Arc<App>>, mut request: Request, next
     }
     tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
     response
+}
+
+/// Has an operation carried out by a task of its own, for the server drops what it does for a client that goes away. The memory is
+/// given back when the operation is done with the body.
+async fn to_its_end(request: Request, memory: Memory, next: Next) -> Response {
+    let operation = tokio::spawn(async move {
+        let response = next.run(request).await;
+        drop(memory);
+        response
+    });
+    operation.await.unwrap_or_else(|error| {
+        tracing::error!("an operation's task: {error}");
+        ApiError::internal().into_response()
+    })
 }
 
 async fn admit(app: &App, request: Request, request_id: String) -> Result<(Request, Memory), ApiError> {

@@ -43,6 +43,7 @@ mod chunks;
 mod concurrency;
 mod constraints;
 mod create;
+mod departures;
 mod egress;
 mod event_invokes;
 mod events;
@@ -189,6 +190,7 @@ impl Invoker for Echo {
 struct Node {
     router: Router,
     body_budget: Arc<Semaphore>,
+    url_budget: Arc<Semaphore>,
     invoker: Arc<Echo>,
     events: Arc<Events>,
     /// The events' clock; it stands still unless a test moves it.
@@ -280,13 +282,13 @@ impl Node {
         let (kept, access_keys) = ((chunks, policies, Arc::clone(&logs)), Arc::new(access_keys));
         let look = NodeState::look();
         let app = App::new(&config, functions, invoker.clone(), kept, calls, access_keys, look);
-        let body_budget = Arc::clone(&app.body_budget);
-        Self { router: router(app), body_budget, invoker, events, clock, logs, dir }
+        let (body_budget, url_budget) = (Arc::clone(&app.body_budget), Arc::clone(&app.url_budget));
+        Self { router: router(app), body_budget, url_budget, invoker, events, clock, logs, dir }
     }
 
     /// The same node after a restart, however it ended.
     async fn restarted(self) -> Self {
-        let Self { router, body_budget: _, invoker, events, clock, logs, dir } = self;
+        let Self { router, invoker, events, clock, logs, dir, .. } = self;
         invoker.snapshots.send_modify(|made| made.extend([(STOPPING.into(), None)]));
         drop((router, invoker, events, logs));
         // The view's task, settling tasks and deliveries hold the stores until they see that nobody else does.

@@ -72,7 +72,15 @@ async fn respond(app: &Arc<App>, named: Named, request: Request) -> Response {
     let request_id = uuid::Uuid::new_v4().to_string();
     let mut response = match Found::of(app, named) {
         None => Refusal::Forbidden.into_response(),
-        Some(found) => found.respond(app, request, &request_id).await,
+        Some(found) => {
+            // A task of its own: the body's memory is counted for as long as the call has it, whether or not its client is there.
+            let (app, id) = (Arc::clone(app), request_id.clone());
+            let call = tokio::spawn(async move { found.respond(&app, request, &id).await });
+            call.await.unwrap_or_else(|error| {
+                tracing::error!("the task of a URL's call: {error}");
+                Refusal::Failed.into_response()
+            })
+        }
     };
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
