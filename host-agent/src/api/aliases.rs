@@ -16,7 +16,7 @@ use super::{
     constraints::{ALIAS_CHARACTERS, Constraints, VERSION, VERSION_NUMBER},
     functions::{failed, find_to_change},
     lists::{MOST, Page},
-    names::Target,
+    names::{Target, canonical},
     provisioned,
     requests::{self, AliasRequest},
     responses,
@@ -62,6 +62,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, call: Call) -> Result<Json
     constraints.length("functionVersion", version, 1..=1024);
     constraints.pattern("functionVersion", version, &VERSION);
     constraints.finish()?;
+    let version = version.map(canonical);
     let target = call.function("ListAliases")?;
     find_to_change(&app, &target)?;
     let aliases = app.functions.view().aliases(&target.id);
@@ -71,7 +72,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, call: Call) -> Result<Json
         let names = |wanted: &str| {
             alias.version == wanted || alias.second.as_ref().is_some_and(|(second, _)| second == wanted)
         };
-        version.is_none_or(names)
+        version.as_deref().is_none_or(names)
     });
     let marked = asked.map(|alias| (alias.name.clone(), alias));
     Ok(Json(page.answer("Aliases", marked, |alias| responses::alias(alias, target.arn_of(&alias.name)))))
@@ -152,7 +153,7 @@ fn change(request: AliasRequest) -> Result<AliasChange, ApiError> {
         None => None,
         Some(weights) => Some(only(weights)?),
     };
-    Ok(AliasChange { version, description, second })
+    Ok(AliasChange { version: version.as_deref().map(canonical), description, second })
 }
 
 fn only(weights: BTreeMap<String, f64>) -> Result<Option<(String, f64)>, ApiError> {
@@ -160,7 +161,7 @@ fn only(weights: BTreeMap<String, f64>) -> Result<Option<(String, f64)>, ApiErro
         let message = "Number of items in AdditionalVersionWeights cannot be greater than 1";
         return Err(ApiError::invalid_parameter(message));
     }
-    Ok(weights.into_iter().next())
+    Ok(weights.into_iter().next().map(|(version, weight)| (canonical(&version), weight)))
 }
 
 fn refused(target: &Target, name: &str, error: AliasError) -> ApiError {

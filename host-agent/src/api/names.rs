@@ -205,13 +205,14 @@ pub(crate) fn arn_of_any(caller: &Caller, name: &str, qualifier: Option<&str>) -
         parsed.name
     );
     match qualifier {
-        // However many zeros it has: a version is looked up by its number.
-        Some(qualifier) => match qualifier.parse::<u64>() {
-            Ok(number) => format!("{arn}:{number}"),
-            Err(_) => format!("{arn}:{qualifier}"),
-        },
+        Some(qualifier) => format!("{arn}:{}", canonical(qualifier)),
         None => arn,
     }
+}
+
+/// A version's number without its zeros: it is looked up by that, and what is attached to it has one place.
+pub(crate) fn canonical(qualifier: &str) -> String {
+    qualifier.parse::<u64>().map_or_else(|_| qualifier.to_owned(), |number| number.to_string())
 }
 
 /// The same, with the version or alias that the name or the parameter says.
@@ -239,7 +240,7 @@ fn target(
     qualifier: Option<&str>,
 ) -> Result<Target, ApiError> {
     let id = FunctionId { region: caller.region.clone(), name: parsed.name.to_owned() };
-    let qualifier = parsed.qualifier.or(qualifier).map(String::from);
+    let qualifier = parsed.qualifier.or(qualifier).map(canonical);
     let target = Target { id, qualifier, account_id: caller.account_id.clone() };
     if let Some(account_id) = parsed.account_id
         && account_id != caller.account_id
@@ -314,6 +315,9 @@ mod tests {
             assert_eq!(check(&format!("{name}:$LATEST"), None), Ok(format!("{arn}:$LATEST")), "{name}");
         }
         assert_eq!(check("f:7", Some("7")), Ok(format!("{arn}:7")));
+        for (name, qualifier) in [("f", Some("007")), ("f:07", None)] {
+            assert_eq!(check(name, qualifier), Ok(format!("{arn}:7")), "{name} {qualifier:?}");
+        }
         assert_eq!(
             check("arn:aws:lambda:function", None),
             Ok("arn:aws:lambda:us-east-1:000000000000:function:function".into())

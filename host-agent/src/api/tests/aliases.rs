@@ -212,3 +212,20 @@ async fn a_version_that_an_alias_names_stays() {
     node.call("DELETE", LIVE, Body::empty()).await.ok(204);
     delete().await.ok(204);
 }
+
+#[tokio::test]
+async fn a_version_is_one_however_its_number_is_written() {
+    let node = Node::with_versions(2).await;
+    let routing = json!({ "AdditionalVersionWeights": { "02": 0.0 } });
+    let body = json!({ "Name": "live", "FunctionVersion": "001", "RoutingConfig": routing });
+    assert_eq!(node.alias(&body).await.ok(201)["FunctionVersion"], "1");
+    assert_eq!(
+        node.get(&format!("{ALIASES}?FunctionVersion=02")).await.ok(200)["Aliases"][0]["Name"],
+        "live"
+    );
+    let message = "Unable to delete version because the following aliases reference it: [live]";
+    for version in ["1", "01", "2", "002"] {
+        let got = node.call("DELETE", &format!("/2015-03-31/functions/f?Qualifier={version}"), "").await;
+        got.is_error(409, "ResourceConflictException", message);
+    }
+}
