@@ -104,7 +104,13 @@ impl Client {
     {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("speak HTTP")?;
         tokio::spawn(connection);
-        let answer = sender.send_request(self.request(asked, body)?).await.context("ask the node")?;
+        let answer = sender.send_request(self.request(asked, body)?).await;
+        let answer = answer.map_err(|error| {
+            let strange = error.is_parse() && self.tls.is_none();
+            let attempted =
+                if strange { "what answers speaks no HTTP; is it https://?" } else { "ask the node" };
+            anyhow::Error::new(error).context(attempted)
+        })?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER_LEN).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!(error)).context("read the node's answer")?.to_bytes();

@@ -59,6 +59,6 @@ impl Tls {
     /// A node's end of a connection that is known to be its.
     pub(crate) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
         let connected = TlsConnector::from(Arc::clone(&self.config)).connect(self.name.clone(), stream).await;
-        connected.context("speak TLS; is --ca the node's authority, or its certificate?")
+        connected.context("speak TLS; does the node, and is --ca its authority or its certificate?")
     }
 }

@@ -6,8 +6,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Where a node listens that answers one request, whatever it is.
-fn node_that_answers(body: &'static str) -> String {
+/// Where something listens that answers one request, whatever it is.
+fn node_that_answers(answer: impl Into<Vec<u8>>) -> String {
+    let answer = answer.into();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -18,19 +19,32 @@ fn node_that_answers(body: &'static str) -> String {
             stream.read_exact(&mut byte).unwrap();
             head.extend(byte);
         }
-        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        stream.write_all(&answer).unwrap();
     });
     format!("http://{address}")
+}
+
+/// Asks for events; how that ends, and what is said of it.
+fn ask(endpoint: &str, output: impl Into<Stdio>) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tinderbox"));
+    command.args(["--endpoint", endpoint, "events"]);
+    command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    let ended = command.stdout(output).stderr(Stdio::piped()).output().unwrap();
+    (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
 }
 
 #[test]
 fn who_reads_may_have_seen_enough() {
     let totals = r#"{"Events":3,"Bytes":1,"MaxEvents":10,"MaxBytes":2}"#;
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{totals}", totals.len());
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tinderbox"));
-    command.args(["--endpoint", &node_that_answers(totals), "events"]);
-    command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
-    let ended = command.stdout(writer).stderr(Stdio::piped()).output().unwrap();
-    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
+    assert_eq!(ask(&node_that_answers(answer), writer), (Some(0), String::new()));
+}
+
+#[test]
+fn a_node_that_speaks_tls_is_told_from_one_that_does_not() {
+    // An alert: what was sent is no handshake.
+    let (status, said) = ask(&node_that_answers([0x15, 3, 3, 0, 2, 2, 10]), Stdio::null());
+    assert!(status == Some(2) && said.contains("is it https://?"), "{status:?}: {said}");
 }
