@@ -17,14 +17,16 @@ async function run(taskRoot) {
   const client = new Client(process.env.AWS_LAMBDA_RUNTIME_API);
   log.patch(console);
   stream.offer(globalThis);
-  // Of the event that is being worked on; none is before the first.
-  let current;
+  // How an error is told that nobody catches: the init's, then each event's. Between events it is nobody's: told in the next one's
+  // turn, behind the call that waits for that, it would end this process with that event.
+  const nobody = async () => {};
+  let tell = (error) => client.initError(error);
   let ending = false;
   const end = async (error, said, status) => {
     if (ending) return;
     ending = true;
     log.failed(said, error);
-    await (current ? client.error(current, error) : client.initError(error));
+    await tell(error);
     process.exit(status);
   };
   process.on('uncaughtException', (error) => end(error, 'Uncaught Exception', STATUS_OF.uncaughtException));
@@ -40,9 +42,11 @@ async function run(taskRoot) {
     await end(error, 'Uncaught Exception', STATUS_OF.uncaughtException);
   }
   for (;;) {
+    tell = nobody;
     const { headers, event } = await client.next();
-    current = headers['lambda-runtime-aws-request-id'];
-    log.requestIs(current);
+    const id = headers['lambda-runtime-aws-request-id'];
+    tell = (error) => client.error(id, error);
+    log.requestIs(id);
     trace(headers['lambda-runtime-trace-id']);
     await invoke.once(client, handler, new Context(headers), event);
   }
