@@ -18,7 +18,12 @@ function requestIs(id) {
 
 /// Writes an error that the function did not handle.
 function failed(said, error) {
-  console.error(said, isJson() && isError(error) ? error : describe(error));
+  try {
+    console.error(said, isJson() && isError(error) ? error : describe(error));
+  } catch {
+    // It throws when it is looked at.
+    console.error(said, describe(error));
+  }
 }
 
 /// Has the console's methods write as the function's configuration says.
