@@ -20,7 +20,7 @@ use super::{
 use crate::{code::hex, sandbox::describe};
 
 /// Groups of a node, at most: each is a folder.
-const MAX_GROUPS: usize = 1024;
+pub(super) const MAX_GROUPS: usize = 1024;
 
 /// Streams whose entries are in memory, at most, of all segments that grow: some 200 bytes each.
 const MAX_STREAMS: usize = 65_536;
@@ -88,7 +88,7 @@ impl Groups {
     ) -> Result<(), LogsError> {
         if !self.groups.contains_key(id) {
             if self.groups.len() >= MAX_GROUPS {
-                return Err(LogsError::TooManyGroups);
+                self.forget_empty()?;
             }
             let group = Group::create(self.dir.join(folder(id)), id.clone(), now_ms)?;
             File::open(&self.dir)?.sync_all()?;
@@ -100,6 +100,15 @@ impl Groups {
             while group.cost() > self.limits.group && group.drop_oldest()? {}
         }
         self.keep_within_bounds()
+    }
+
+    /// Makes room for a group: one goes all of whose lines are gone and of which nobody has said anything. Names of functions come
+    /// and go.
+    fn forget_empty(&mut self) -> Result<(), LogsError> {
+        let is_empty = |group: &&Group| group.cost() == 0 && group.kept.retention_days.is_none();
+        let oldest = self.groups.values().filter(is_empty).min_by_key(|group| group.kept.created_ms);
+        let id = oldest.map(|group| group.kept.id.clone()).ok_or(LogsError::TooManyGroups)?;
+        self.delete(&id)
     }
 
     fn keep_within_bounds(&mut self) -> Result<(), LogsError> {

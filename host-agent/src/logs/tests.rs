@@ -237,6 +237,25 @@ fn a_table_without_its_segment_hides_no_line_of_the_next_one() {
 }
 
 #[test]
+fn a_new_group_takes_the_place_of_one_that_has_nothing_left() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..groups::MAX_GROUPS {
+        let folder = dir.path().join(number.to_string());
+        fs::create_dir(&folder).unwrap();
+        let days = if number == 0 { Some(7) } else { None };
+        let record = serde_json::json!({ "region": "us-east-1", "name": number.to_string(), "created_ms": number, "retention_days": days });
+        fs::write(folder.join("group.json"), record.to_string()).unwrap();
+    }
+    let mut groups = Groups::open(dir.path().to_owned(), limits(64 * MIB, MIB)).unwrap();
+    let line = Line { stream: "s", at_ms: NOW, message: b"x" };
+    groups.append(&group("1"), &[line], NOW).unwrap();
+    groups.append(&group("new"), &[line], NOW).unwrap();
+    assert_eq!(messages(&groups, "new", NOW), ["x"]);
+    let there = |name: &str| groups.view(&group(name), NOW).is_ok();
+    assert_eq!(["0", "1", "2", "3"].map(there), [true, true, false, true]);
+}
+
+#[test]
 fn a_stream_that_goes_through_segments_is_one_stream() {
     let mut bare = Bare::new(limits(MIB, 16 * 512));
     for number in 0..12 {
