@@ -19,16 +19,15 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     version::{TLS12, TLS13},
 };
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{
-    chunks::tiers::pem,
     code::hex,
     config::{Tls, TlsSource},
+    pem::{self, PemError},
 };
 
 /// What is spoken inside.
@@ -37,14 +36,9 @@ const ALPN: &[&[u8]] = &[b"http/1.1"];
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CertificateError {
-    /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    /// A file gives nothing.
+    #[error("the certificate is not there")]
+    Pem(#[from] PemError),
     /// The node's own cannot be kept.
     #[error("cannot keep the node's certificate in {}", path.display())]
     Keep {
@@ -52,14 +46,6 @@ pub(crate) enum CertificateError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
-    },
-    /// A file holds something else.
-    #[error("{} holds no {what} in PEM", path.display())]
-    Pem {
-        /// Which.
-        path: PathBuf,
-        /// What it should hold.
-        what: &'static str,
     },
     /// The node's own cannot be made.
     #[error("cannot make a certificate")]
@@ -93,12 +79,7 @@ impl Certificate {
                 (&own, &own)
             }
         };
-        let chain = CertificateDer::pem_slice_iter(&read(certificate)?).collect::<Result<Vec<_>, _>>();
-        let chain = chain.ok().filter(|chain| !chain.is_empty());
-        let chain =
-            chain.ok_or_else(|| CertificateError::Pem { path: certificate.clone(), what: "certificate" })?;
-        let secret = PrivateKeyDer::from_pem_slice(&read(key)?);
-        let secret = secret.map_err(|_| CertificateError::Pem { path: key.clone(), what: "key" })?;
+        let (chain, secret) = (pem::certificates(certificate)?, pem::key(key)?);
         let fingerprint = chain.first().map(|first| hex(&Sha256::digest(first))).unwrap_or_default();
         let mut server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])?
@@ -107,11 +88,6 @@ impl Certificate {
         server.alpn_protocols = ALPN.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Self { server: Arc::new(server), fingerprint })
     }
-}
-
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
-    let failed = |source| CertificateError::Read { path: path.to_owned(), source };
-    pem::read(path).map(Zeroizing::new).map_err(failed)
 }
 
 /// Makes a certificate that signs itself, beside its place, and moves it there when it is on the disk.
@@ -177,9 +153,17 @@ pub(crate) mod tests {
         assert_eq!(load(&good, &good).unwrap(), own(dir.path()).fingerprint);
         let (empty, absent) = (dir.path().join("empty"), dir.path().join("absent"));
         fs::write(&empty, "").unwrap();
-        assert!(matches!(load(&empty, &good), Err(CertificateError::Pem { what: "certificate", .. })));
-        assert!(matches!(load(&good, &empty), Err(CertificateError::Pem { what: "key", .. })));
-        assert!(matches!(load(&absent, &good), Err(CertificateError::Read { path, .. }) if path == absent));
+        assert!(matches!(
+            load(&empty, &good),
+            Err(CertificateError::Pem(PemError::Absent { what: "certificate", .. }))
+        ));
+        assert!(matches!(
+            load(&good, &empty),
+            Err(CertificateError::Pem(PemError::Absent { what: "key", .. }))
+        ));
+        assert!(
+            matches!(load(&absent, &good), Err(CertificateError::Pem(PemError::Read { path, .. })) if path == absent)
+        );
         let other = tempfile::tempdir().unwrap();
         own(other.path());
         let other = other.path().join("tls/own.pem");

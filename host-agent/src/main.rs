@@ -24,6 +24,8 @@ mod log;
 mod logs;
 mod network;
 mod node_state;
+mod pem;
+mod s3;
 mod sandbox;
 mod server;
 mod snapshots;

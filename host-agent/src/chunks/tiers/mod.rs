@@ -18,7 +18,6 @@
 mod counters;
 mod origin;
 mod peers;
-pub(crate) mod pem;
 #[cfg(test)]
 mod tests;
 
@@ -30,10 +29,11 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use crate::config;
+use crate::s3::S3Error;
 use crate::sandbox::describe;
 pub(crate) use counters::TierStats;
 pub(crate) use origin::UploadError;
-use origin::{ATTEMPTS, Origin, OriginError, S3Error, pause};
+use origin::{ATTEMPTS, Origin, OriginError, pause};
 use peers::{Peers, PeersError};
 
 /// Why a chunk is not to be had.

@@ -12,7 +12,6 @@
 //! The layout is that of `docs/chunk-format.md`, `chunks/xx/NAME` and `roots/LABEL`, in a directory and in a bucket alike.
 
 mod hedging;
-mod s3;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -32,9 +31,10 @@ use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt as _, local::Lo
 use tokio::time::{Instant, sleep, timeout};
 
 use super::counters::OriginCounters;
+use crate::config::Bucket;
+use crate::s3::{self, S3Error};
 use hedging::Hedging;
 
-pub(crate) use s3::S3Error;
 pub(crate) use upload::UploadError;
 
 /// Requests for one chunk, but for second ones. A service that fails three times in a row over [`ATTEMPT_TIMEOUT`] and more is down.
@@ -95,6 +95,15 @@ impl Origin {
     pub(crate) fn directory(root: &FilePath) -> Result<Self, object_store::Error> {
         let store = Arc::new(LocalFileSystem::new_with_prefix(root)?);
         Ok(Self { folder: Some(root.to_owned()), ..Self::of(store, Path::default()) })
+    }
+
+    /// In a bucket. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The certificates are not there, or the settings contradict themselves.
+    pub(crate) fn bucket(settings: &Bucket) -> Result<Self, S3Error> {
+        let (store, prefix) = s3::client(settings, PUT_TIMEOUT)?;
+        Ok(Self::of(store, prefix))
     }
 
     fn of(store: Arc<dyn ObjectStore>, prefix: Path) -> Self {

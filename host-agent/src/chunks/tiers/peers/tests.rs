@@ -8,6 +8,7 @@ use super::erasure::{SHARDS, split};
 use super::*;
 use crate::chunks::tiers::counters::PeerStats;
 use crate::config::Certificates;
+use crate::pem::PemError;
 
 /// Longer than any test.
 pub(in crate::chunks::tiers) const PATIENT: Duration = Duration::from_secs(60);
@@ -287,6 +288,10 @@ fn files_that_are_no_certificates_are_named() {
     let path = |name: &str| dir.path().join(name);
     std::fs::write(path("nothing"), "nothing").unwrap();
     let load = |ca: &str| Tls::load(&Certificates { ca: path(ca), certificate: path("c"), key: path("k") });
-    assert!(matches!(load("none"), Err(TlsError::Read { path: which, .. }) if which == path("none")));
-    assert!(matches!(load("nothing"), Err(TlsError::Pem { path: which, .. }) if which == path("nothing")));
+    assert!(
+        matches!(load("none"), Err(TlsError::Pem(PemError::Read { path: which, .. })) if which == path("none"))
+    );
+    assert!(
+        matches!(load("nothing"), Err(TlsError::Pem(PemError::Absent { path: which, .. })) if which == path("nothing"))
+    );
 }

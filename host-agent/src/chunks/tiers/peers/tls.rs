@@ -2,17 +2,13 @@
 //!
 //! TLS 1.3 alone, by rustls on aws-lc-rs. Files are read once: new ones count from the agent's next start.
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::aws_lc_rs, version::TLS13};
 
-use crate::chunks::tiers::pem;
 use crate::config::Certificates;
+use crate::pem::{self, PemError};
 
 /// HTTP/2, and nothing else.
 const ALPN: &[u8] = b"h2";
@@ -20,22 +16,9 @@ const ALPN: &[u8] = b"h2";
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    /// A file is not there.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file holds something else.
-    #[error("{} holds no {what} in PEM", path.display())]
-    Pem {
-        /// Which.
-        path: PathBuf,
-        /// What it should hold.
-        what: &'static str,
-    },
+    /// A file gives nothing.
+    #[error("the certificates for peers are not there")]
+    Pem(#[from] PemError),
     /// Key, certificate and authority do not fit each other.
     #[error("the certificates for peers cannot be used")]
     Rustls(#[from] rustls::Error),
@@ -58,12 +41,12 @@ impl Tls {
     /// One is not there, is something else, or they do not fit each other.
     pub(crate) fn load(files: &Certificates) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
-        for authority in certificates(&files.ca)? {
+        for authority in pem::certificates(&files.ca)? {
             roots.add(authority)?;
         }
         let roots = Arc::new(roots);
-        let chain = certificates(&files.certificate)?;
-        let key = key(&files.key)?;
+        let chain = pem::certificates(&files.certificate)?;
+        let key = pem::key(&files.key)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])?
@@ -78,20 +61,4 @@ impl Tls {
         server.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Self { client: Arc::new(client), server: Arc::new(server) })
     }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let content = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
-    let found = found.ok().filter(|found| !found.is_empty());
-    found.ok_or_else(|| TlsError::Pem { path: path.to_owned(), what: "certificate" })
-}
-
-fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let content = read(path)?;
-    PrivateKeyDer::from_pem_slice(&content).map_err(|_| TlsError::Pem { path: path.to_owned(), what: "key" })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    pem::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
