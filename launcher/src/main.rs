@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use jail::launch::Answer;
-use jail::{Groups, Setting, core_sharing, enter_empty_root};
+use jail::{Groups, Setting, core_sharing, drop_bounding_set, enter_empty_root};
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -120,7 +120,7 @@ fn run(args: impl Iterator<Item = String>) -> Result<(), String> {
 }
 
 fn materials(program: &Path, disks: Vec<Setting>) -> Result<Materials, String> {
-    let filter = filters::sandbox().compile().map_err(|error| describe(&error))?;
+    let filter = filters::sandbox().compile_upon(&filters::launcher()).map_err(|error| describe(&error))?;
     let arguments = ARGUMENTS.iter().map(|word| CString::new(*word));
     Ok(Materials {
         program: Program {
@@ -149,11 +149,12 @@ fn block_signals() -> Result<SignalFd, nix::errno::Errno> {
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
-/// What is open is all that there is from now on.
+/// What is open is all that there is from now on. Nothing is executed here, so the bounding set bounds what is inherited.
 fn confine() -> Result<(), nix::errno::Errno> {
     prctl::set_dumpable(false)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     prctl::set_no_new_privs()?;
+    drop_bounding_set()?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     enter_empty_root()
 }

@@ -30,6 +30,6 @@ pub use paths::{Access, PathRule, PortAccess, PortRule};
 pub use plan::{Entered, JailError, JailPlan, Limit, Resource, Step};
 pub use room::{
     Capability, CoreSharing, FIRST_USER, Handed, NAMESPACES, RoomError, RoomPlan, RoomStep, USERS,
-    core_sharing, enter_empty_root, keep_capability,
+    core_sharing, drop_bounding_set, enter_empty_root, keep_capability,
 };
 pub use syscalls::{ArgTest, CompiledFilter, FilterError, SyscallFilter, SyscallRule, Verdict};

@@ -24,11 +24,23 @@ use crate::syscalls::ArgTest;
 pub(crate) type Alternatives = Vec<Vec<ArgTest>>;
 
 /// What is known of a call that has rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     /// It is allowed under these conditions.
     Allowed(Alternatives),
     /// It answers that there is no such call.
     Absent,
+    /// It ends the process.
+    Refused,
+}
+
+/// What happens to calls of which nothing is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// They end the process.
+    Refused,
+    /// Another filter ends the process, so it does not matter what this one says: whatever makes it short.
+    RefusedElsewhere,
 }
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -78,42 +90,66 @@ struct Range<'a> {
     verdict: Verdict<'a>,
 }
 
+/// What is left to say of `own` where `below`, which allows all of it, is asked as well. Of what is not in it, nothing.
+pub(crate) fn difference(own: &BTreeMap<u32, Known>, below: &BTreeMap<u32, Known>) -> BTreeMap<u32, Known> {
+    let left = below.iter().map(|(number, below)| match own.get(number) {
+        Some(known) if known == below => (*number, Known::Allowed(Vec::new())),
+        Some(known) => (*number, known.clone()),
+        None => (*number, Known::Refused),
+    });
+    left.collect()
+}
+
 /// # Errors
 /// Too many rules; several hundred are not.
-pub(crate) fn assemble(calls: &BTreeMap<u32, Known>) -> Result<BpfProgram, TooLong> {
+pub(crate) fn assemble(calls: &BTreeMap<u32, Known>, others: Unknown) -> Result<BpfProgram, TooLong> {
     let mut code = Code(vec![
         Instruction::Load(ARCHITECTURE),
         Instruction::Jump { code: IF_EQUAL, value: OUR_ARCHITECTURE, yes: Target::At(2), no: Target::Kill },
         Instruction::Load(NUMBER),
     ]);
     // Without any rule there is one range and no instruction for it: what follows then is KILL.
-    code.search(&ranges(calls));
+    code.search(&ranges(calls, others));
     code.finish()
 }
 
-fn ranges(calls: &BTreeMap<u32, Known>) -> Vec<Range<'_>> {
-    let mut ranges: Vec<Range<'_>> = Vec::new();
+fn ranges(calls: &BTreeMap<u32, Known>, others: Unknown) -> Vec<Range<'_>> {
+    let mut ranges = Vec::new();
     let mut next = 0;
     for (number, known) in calls {
-        if *number > next {
-            ranges.push(Range { start: next, verdict: Verdict::Kill });
-        }
         let verdict = match known {
             Known::Allowed(alternatives) if alternatives.is_empty() => Verdict::Allow,
             Known::Allowed(alternatives) => Verdict::Test(alternatives),
             Known::Absent => Verdict::Absent,
+            Known::Refused => Verdict::Kill,
         };
-        let goes_on = matches!(
-            (&verdict, ranges.last()),
-            (Verdict::Allow, Some(Range { verdict: Verdict::Allow, .. }))
-        );
-        if !goes_on {
-            ranges.push(Range { start: *number, verdict });
-        }
+        let start = match (others, &verdict) {
+            (Unknown::Refused, _) => {
+                if *number > next {
+                    append(&mut ranges, next, Verdict::Kill);
+                }
+                *number
+            }
+            // Where it makes no difference they are refused here, too.
+            (Unknown::RefusedElsewhere, Verdict::Kill) => next,
+            (Unknown::RefusedElsewhere, _) => *number,
+        };
+        append(&mut ranges, start, verdict);
         next = number.saturating_add(1);
     }
-    ranges.push(Range { start: next, verdict: Verdict::Kill });
+    append(&mut ranges, next, Verdict::Kill);
     ranges
+}
+
+/// A range more, unless the last one goes on.
+fn append<'a>(ranges: &mut Vec<Range<'a>>, start: u32, verdict: Verdict<'a>) {
+    let last = ranges.last().map(|range| &range.verdict);
+    if !matches!(
+        (last, &verdict),
+        (Some(Verdict::Allow), Verdict::Allow) | (Some(Verdict::Kill), Verdict::Kill)
+    ) {
+        ranges.push(Range { start, verdict });
+    }
 }
 
 struct Code(Vec<Instruction>);
@@ -286,7 +322,8 @@ mod tests {
             numbers.filter_map(|number| Some((number, sample(number)?))).collect()
         };
         for calls in [some(0..500), some(0..1), some(16..17), some(9..18), BTreeMap::new()] {
-            let (ours, theirs) = (assemble(&allowed(&calls)).expect("short"), oracle(&calls));
+            let (ours, theirs) =
+                (assemble(&allowed(&calls), Unknown::Refused).expect("short"), oracle(&calls));
             for number in (0..600).chain([0x4000_0000, 0x4000_0001, u32::MAX]) {
                 for pattern in 0..6u64.pow(4) {
                     let pick =
@@ -306,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_filter_without_rules_allows_nothing() {
-        let program = assemble(&BTreeMap::new()).expect("short");
+        let program = assemble(&BTreeMap::new(), Unknown::Refused).expect("short");
         let call = Call { number: 0, architecture: OUR_ARCHITECTURE, arguments: [0; 6] };
         assert_eq!(run(&program, &call), libc::SECCOMP_RET_KILL_PROCESS);
     }
@@ -314,18 +351,79 @@ mod tests {
     #[test]
     fn a_filter_that_jumps_cannot_span_is_refused() {
         let calls = (0..400).map(|number| (number * 2, Known::Allowed(vec![]))).collect();
-        assert_eq!(assemble(&calls), Err(TooLong));
+        assert_eq!(assemble(&calls, Unknown::Refused), Err(TooLong));
     }
 
     #[test]
     fn an_absent_call_answers_so_and_its_neighbours_do_not() {
         let calls = [(7, Known::Allowed(vec![])), (8, Known::Absent), (10, Known::Absent)].into();
-        let program = assemble(&calls).expect("short");
+        let program = assemble(&calls, Unknown::Refused).expect("short");
         let verdict =
             |number| run(&program, &Call { number, architecture: OUR_ARCHITECTURE, arguments: [0; 6] });
         let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
         let killed = libc::SECCOMP_RET_KILL_PROCESS;
         let expected = [killed, libc::SECCOMP_RET_ALLOW, absent, killed, absent, killed];
         assert_eq!([6, 7, 8, 9, 10, 11].map(verdict), expected);
+    }
+
+    #[test]
+    fn what_is_refused_elsewhere_takes_no_room_and_is_refused_here_where_that_is_as_short() {
+        let known = |number: u32| match number {
+            20 | 40..=45 | 60 => Known::Refused,
+            _ => Known::Allowed(vec![]),
+        };
+        let calls = (10..80).step_by(5).map(|number| (number, known(number))).collect();
+        let program = assemble(&calls, Unknown::RefusedElsewhere).expect("short");
+        let allowed = |number| {
+            let call = Call { number, architecture: OUR_ARCHITECTURE, arguments: [0; 6] };
+            run(&program, &call) == libc::SECCOMP_RET_ALLOW
+        };
+        let refused: Vec<_> = (0..90).filter(|number| !allowed(*number)).collect();
+        let expected: Vec<_> = [16..=24, 36..=49, 56..=64, 76..=89].into_iter().flatten().collect();
+        assert_eq!(refused, expected);
+        // Architecture, number, a jump for each border, three verdicts.
+        assert_eq!(program.len(), 3 + 7 + 3);
+    }
+
+    /// For each call the stricter of two verdicts, as the kernel has it: it ends the process, or it is not there, or it is made.
+    #[test]
+    fn a_difference_and_what_is_below_it_say_what_the_whole_says() {
+        let any = || Known::Allowed(vec![]);
+        let of = |known: fn(u32) -> Option<Known>| -> BTreeMap<u32, Known> {
+            (0..470).filter_map(|number| Some((number, known(number)?))).collect()
+        };
+        let below = of(|number| match number {
+            435 | 440 => Some(Known::Absent),
+            _ => sample(number).map(Known::Allowed),
+        });
+        let whole = of(|number| match number {
+            2 | 14 | 17 | 201..=230 | 440 => None,
+            0 => Some(Known::Allowed(vec![vec![ArgTest::Equals { index: 0, value: 4 }]])),
+            12 => Some(Known::Absent),
+            435 => Some(Known::Absent),
+            _ => sample(number).map(Known::Allowed),
+        });
+        assert_eq!(difference(&whole, &whole).into_values().find(|known| *known != any()), None);
+        let short = |calls: &_, others| assemble(calls, others).expect("short");
+        let left = short(&difference(&whole, &below), Unknown::RefusedElsewhere);
+        let (below, whole) = (short(&below, Unknown::Refused), short(&whole, Unknown::Refused));
+        assert!(left.len() < whole.len() / 2, "{} and {}", left.len(), whole.len());
+        let strictness = |verdict| match verdict {
+            libc::SECCOMP_RET_KILL_PROCESS => 2,
+            libc::SECCOMP_RET_ALLOW => 0,
+            _ => 1,
+        };
+        for number in (0..600).chain([0x4000_0000, u32::MAX]) {
+            for pattern in 0..4_usize.pow(4) {
+                let pick = |place: u32| [0, 4, 7, 9][pattern / 4_usize.pow(place) % 4];
+                let arguments = [pick(0), pick(1), pick(2), 0, 0, pick(3)];
+                for architecture in [OUR_ARCHITECTURE, 0x4000_0003] {
+                    let call = Call { number, architecture, arguments };
+                    let both = [&left, &below].map(|program| strictness(run(program, &call)));
+                    let expected = strictness(run(&whole, &call));
+                    assert_eq!(both.into_iter().max(), Some(expected), "call {number} {arguments:x?}");
+                }
+            }
+        }
     }
 }

@@ -27,7 +27,7 @@ use crate::plan::Limit;
 use crate::syscalls::{CompiledFilter, FilterError};
 
 pub use mounts::enter_empty_root;
-pub use rights::{Capability, core_sharing, keep_capability};
+pub use rights::{Capability, core_sharing, drop_bounding_set, keep_capability};
 
 /// First of the users that sandboxes are: of a range that neither Debian nor systemd gives to anybody (systemd's
 /// `UIDS-GIDS`). Groups have the same numbers.

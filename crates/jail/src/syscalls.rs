@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use seccompiler::BpfProgram;
 
-use crate::program::{self, Known};
+use crate::program::{self, Known, Unknown};
 
 /// What one thread may call.
 #[derive(Clone, Debug)]
@@ -93,6 +93,16 @@ pub enum FilterError {
         /// The call's name.
         call: &'static str,
     },
+    /// What is in force already refuses what this one would allow.
+    #[error("filter {filter} allows {call}, which {inherited} below it does not, or not always")]
+    Narrower {
+        /// The filter's name.
+        filter: &'static str,
+        /// The other one's.
+        inherited: &'static str,
+        /// The call's name.
+        call: &'static str,
+    },
     /// Too many rules for one BPF program's jumps.
     #[error("filter {filter} has too many rules")]
     TooLong {
@@ -175,6 +185,38 @@ impl SyscallFilter {
     /// # Errors
     /// A call allowed both with and without conditions; a malformed condition; too many rules.
     pub fn compile(&self) -> Result<CompiledFilter, FilterError> {
+        self.assemble(&self.table()?, Unknown::Refused)
+    }
+
+    /// Compiles for threads on which `inherited` is in force, which is compiled and applied elsewhere. The kernel asks both and takes
+    /// the stricter answer, so both together allow exactly what this one says, while what is compiled is the difference: what
+    /// a filter costs when it is applied grows with the square of its length where the kernel blinds constants.
+    ///
+    /// # Errors
+    /// Those of [`compile`](Self::compile), of either; `inherited` refuses something that this one allows.
+    pub fn compile_upon(&self, inherited: &Self) -> Result<CompiledFilter, FilterError> {
+        let (own, theirs) = (self.table()?, inherited.table()?);
+        let any = Known::Allowed(Vec::new());
+        for rule in &self.rules {
+            let number = rule.number as u32;
+            let below = theirs.get(&number);
+            if below != Some(&any) && below != own.get(&number) {
+                let (filter, call) = (self.name, rule.name);
+                return Err(FilterError::Narrower { filter, inherited: inherited.name, call });
+            }
+        }
+        self.assemble(&program::difference(&own, &theirs), Unknown::RefusedElsewhere)
+    }
+
+    fn assemble(&self, table: &BTreeMap<u32, Known>, others: Unknown) -> Result<CompiledFilter, FilterError> {
+        let filter = self.name;
+        let program =
+            program::assemble(table, others).map_err(|program::TooLong| FilterError::TooLong { filter })?;
+        Ok(CompiledFilter { name: filter, program })
+    }
+
+    /// What is known of each call.
+    fn table(&self) -> Result<BTreeMap<u32, Known>, FilterError> {
         let filter = self.name;
         let mut table: BTreeMap<u32, Known> = BTreeMap::new();
         for rule in &self.rules {
@@ -199,9 +241,7 @@ impl SyscallFilter {
                 _ => return Err(FilterError::Redundant { filter, call }),
             }
         }
-        let program =
-            program::assemble(&table).map_err(|program::TooLong| FilterError::TooLong { filter })?;
-        Ok(CompiledFilter { name: filter, program })
+        Ok(table)
     }
 }
 
@@ -265,5 +305,26 @@ mod tests {
             allow!(SYS_mmap, arg 2 without libc::PROT_EXEC, "heap"),
         ];
         SyscallFilter { name: "test", rules }.compile().expect("compiles");
+    }
+
+    #[test]
+    fn what_is_below_a_filter_allows_what_it_allows() {
+        let filter = |name, rules| SyscallFilter { name, rules };
+        let low = filter(
+            "low",
+            vec![allow!(SYS_read, "any"), allow!(SYS_ioctl, arg 1 = 7, "one"), absent!(SYS_clone3, "none")],
+        );
+        let same = |rule: &SyscallRule| filter("high", vec![rule.clone()]).compile_upon(&low).map(drop);
+        low.rules.iter().for_each(|rule| same(rule).expect("as below"));
+        same(&allow!(SYS_read, arg 0 = 1, "fewer")).expect("a part");
+        for wider in [
+            allow!(SYS_write, "not below"),
+            allow!(SYS_ioctl, "more"),
+            allow!(SYS_ioctl, arg 1 = 8, "another"),
+            allow!(SYS_clone3, "not there below"),
+        ] {
+            let result = same(&wider);
+            assert!(matches!(result, Err(FilterError::Narrower { .. })), "{result:?}");
+        }
     }
 }

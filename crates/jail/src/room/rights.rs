@@ -74,16 +74,24 @@ pub(super) fn schedule_apart() -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-pub(super) fn drop_bounding_set() -> Result<(), Errno> {
+/// No capability can be had by `execve`, by this process or by one that it makes. What is dropped already is only looked at: a drop is
+/// a new set of credentials.
+///
+/// # Errors
+/// The kernel's: the caller has `CAP_SETPCAP`, unless all are dropped.
+pub fn drop_bounding_set() -> Result<(), Errno> {
     for capability in 0..CAPABILITIES {
-        // SAFETY: PR_CAPBSET_DROP takes a number.
-        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0_u64, 0_u64, 0_u64) };
-        match Errno::result(result) {
+        // SAFETY: PR_CAPBSET_READ takes a number.
+        match Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0_u64, 0_u64, 0_u64) }) {
+            Ok(0) => continue,
             Ok(_) => {}
             // Beyond the last one that the kernel knows.
             Err(Errno::EINVAL) if capability > 0 => break,
             Err(error) => return Err(error),
         }
+        // SAFETY: PR_CAPBSET_DROP takes a number.
+        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0_u64, 0_u64, 0_u64) };
+        Errno::result(result)?;
     }
     Ok(())
 }
