@@ -97,6 +97,15 @@ pub(crate) enum Part {
     Restarted,
     /// Chunks, without a node.
     Chunks,
+    /// An agent with many functions, without a node.
+    Api,
+}
+
+impl Part {
+    /// Whether it is measured on this machine.
+    pub(super) fn needs_no_node(self) -> bool {
+        matches!(self, Part::Chunks | Part::Api)
+    }
 }
 
 /// How much of it.

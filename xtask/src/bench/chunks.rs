@@ -47,6 +47,11 @@ fn drive(ctx: &Context, dir: &Path) -> Result<Vec<Samples>> {
     ensure!(ran.status.success(), "the driver failed: {}", String::from_utf8_lossy(&ran.stderr).trim_end());
     step.done();
     let said = String::from_utf8(ran.stdout).context("the driver's output")?;
+    driven(&said)
+}
+
+/// The figures among what a driver on this machine has said.
+pub(super) fn driven(said: &str) -> Result<Vec<Samples>> {
     let lines = said.lines().filter_map(|line| line.strip_prefix(FIGURE));
     lines.map(|json| serde_json::from_str(json).context("read a figure of the driver")).collect()
 }

@@ -5,6 +5,7 @@
 //! nanosecond for host kernel, VMM and guest alike; the latter repeats on any machine and is compared with the figures
 //! recorded in the repository.
 
+mod api;
 mod appliance;
 mod chunks;
 mod dedup;
@@ -119,13 +120,16 @@ fn accelerator(mode: Mode, ctx: &Context) -> Result<Accelerator> {
 
 fn measure(ctx: &Context, accelerator: Accelerator, parts: &[Part], crowds: bool) -> Result<Vec<Figure>> {
     let mut samples = Vec::new();
-    let on_node: Vec<Part> = parts.iter().copied().filter(|part| *part != Part::Chunks).collect();
+    let on_node: Vec<Part> = parts.iter().copied().filter(|part| !part.needs_no_node()).collect();
     if !on_node.is_empty() {
         samples.extend(appliance::measure(ctx, accelerator, Extent { parts: &on_node, crowds })?);
         samples.extend(appliance::sizes(ctx)?);
     }
     if parts.contains(&Part::Chunks) {
         samples.extend(chunks::measure(ctx)?);
+    }
+    if parts.contains(&Part::Api) {
+        samples.extend(api::measure(ctx)?);
     }
     Ok(figures::figures(&samples))
 }

@@ -19,6 +19,7 @@ const LIBRARIES: &[&str] = &[
 
 /// Every crate of ours and what of ours it may depend on, in any section of its manifest.
 const EDGES: &[(&str, &[&str])] = &[
+    ("api-bench", LIBRARIES),
     ("bench-driver", LIBRARIES),
     ("chunk-bench", LIBRARIES),
     ("chunk-store", &[]),
