@@ -13,6 +13,20 @@ struct Totals {
     bytes: u64,
     max_events: u64,
     max_bytes: u64,
+    destinations: Vec<Destination>,
+}
+
+/// A bucket or a webhook that the node's configuration names.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Destination {
+    destination: String,
+    queued: u64,
+    oldest_age_in_seconds: Option<u64>,
+    delivered: u64,
+    failed: u64,
+    lost: u64,
+    problem: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,10 +67,21 @@ pub(crate) fn run(client: &Client, function: Option<String>, json: bool) -> Resu
 
 fn totals(answer: &Bytes) -> Result<String> {
     let totals: Totals = serde_json::from_slice(answer).context("understand the node's answer")?;
-    let Totals { events, bytes, max_events, max_bytes } = totals;
+    let Totals { events, bytes, max_events, max_bytes, destinations } = totals;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let (bytes, max_bytes) = (mib(bytes), mib(max_bytes));
-    Ok(format!("{events} events of {max_events}, {bytes:.1} MiB of {max_bytes:.1}"))
+    let mut text = format!("{events} events of {max_events}, {bytes:.1} MiB of {max_bytes:.1}");
+    for one in destinations {
+        let Destination { destination, queued, oldest_age_in_seconds, delivered, failed, lost, problem } =
+            one;
+        let age = oldest_age_in_seconds.map(|age| format!(", the first for {age} s")).unwrap_or_default();
+        // What a server said may be in it.
+        let problem = problem.map(|problem| format!(": {}", problem.escape_debug())).unwrap_or_default();
+        text += &format!(
+            "\n  {destination} {queued} wait{age}, {delivered} delivered, {failed} attempts failed, {lost} lost{problem}"
+        );
+    }
+    Ok(text)
 }
 
 fn standing(answer: &Bytes) -> Result<String> {
@@ -84,9 +109,15 @@ mod tests {
 
     #[test]
     fn how_events_stand_is_said_in_a_few_lines() {
-        let totals =
-            totals(&Bytes::from_static(br#"{"Events":3,"Bytes":1048576,"MaxEvents":10,"MaxBytes":2097152}"#));
-        assert_eq!(totals.unwrap(), "3 events of 10, 1.0 MiB of 2.0");
+        let answer = br#"{"Events":3,"Bytes":1048576,"MaxEvents":10,"MaxBytes":2097152,"Destinations":[
+            {"Destination":"a","Queued":2,"InFlight":0,"OldestAgeInSeconds":7,"Delivered":1,"Failed":3,"Lost":0,"Problem":"no\u001b"},
+            {"Destination":"b","Queued":0,"InFlight":0,"OldestAgeInSeconds":null,"Delivered":5,"Failed":0,"Lost":1,"Problem":null}]}"#;
+        assert_eq!(
+            totals(&Bytes::from_static(answer)).unwrap(),
+            "3 events of 10, 1.0 MiB of 2.0\n  \
+             a 2 wait, the first for 7 s, 1 delivered, 3 attempts failed, 0 lost: no\\u{1b}\n  \
+             b 0 wait, 5 delivered, 0 attempts failed, 1 lost"
+        );
         let answer = br#"{"Queued":2,"InFlight":1,"OldestAgeInSeconds":7,"Delivered":5,"Retried":4,"Throttled":3,"Dropped":2,
             "Dead":1,"DeadEvents":[{"RequestId":"r","FunctionArn":"a","Condition":"RetriesExhausted","DiedAt":"t",
             "InvokeCount":3,"ErrorType":"E","ErrorMessage":"no\u001b[2J"}]}"#;

@@ -4,6 +4,7 @@
 
 mod chunks;
 mod concurrency;
+mod destinations;
 mod events;
 mod function_urls;
 mod logs;
@@ -11,25 +12,28 @@ mod network;
 mod tls;
 
 use std::{
+    borrow::Cow,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use axum::http::{Uri, uri::Scheme};
 use serde::Deserialize;
 
 #[cfg(test)]
 pub(crate) use chunks::PeerAddress;
 pub(crate) use chunks::{Bucket, Certificates, Chunks, Cluster};
 pub(crate) use concurrency::Concurrency;
+pub(crate) use destinations::{Destination, DestinationPlace, Webhook};
 pub(crate) use events::Events;
 pub(crate) use function_urls::{FunctionUrls, LABEL, UrlBase};
 pub(crate) use logs::Logs;
 pub(crate) use network::Network;
 pub(crate) use tls::{Tls, TlsSource};
 
-use chunks::RawChunks;
+use chunks::{RawChunks, is_bucket};
 use concurrency::RawConcurrency;
 use events::RawEvents;
 use function_urls::RawFunctionUrls;
@@ -43,6 +47,10 @@ use crate::{
 
 /// Name of the systemd credential (`$CREDENTIALS_DIRECTORY/tinderbox.agent`).
 const CREDENTIAL: &str = "tinderbox.agent";
+
+/// Of URLs that name none.
+const HTTPS_PORT: u16 = 443;
+const HTTP_PORT: u16 = 80;
 
 /// Longest configuration file that is read, in bytes; ours have a few hundred.
 const MAX_FILE_LEN: u64 = 1024 * 1024;
@@ -76,7 +84,7 @@ pub(crate) enum ConfigError {
     #[error("configuration field `{field}`: {problem}")]
     Value {
         /// Name of the field.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What is wrong and what was expected.
         problem: String,
     },
@@ -243,7 +251,7 @@ impl Config {
 impl RawConfig {
     fn check(self, credentials: Option<&Path>) -> Result<Config, ConfigError> {
         let listen: SocketAddr = self.listen.parse().map_err(|_| ConfigError::Value {
-            field: "listen",
+            field: "listen".into(),
             problem: format!("`{}` is not an address with a port, such as 127.0.0.1:9000", self.listen),
         })?;
         if self.account_id.len() != 12 || !self.account_id.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -307,6 +315,11 @@ impl RawConfig {
     }
 }
 
+/// Where a URL leads to: its port, or that of its scheme.
+pub(crate) fn port_of(url: &Uri) -> u16 {
+    url.port_u16().unwrap_or(if url.scheme() == Some(&Scheme::HTTP) { HTTP_PORT } else { HTTPS_PORT })
+}
+
 /// Whether `name` looks like a region: the request's credential scope or the configuration brought it.
 pub(crate) fn is_region(name: &str) -> bool {
     (1..=32).contains(&name.len())
@@ -320,8 +333,8 @@ fn is_loopback(ip: IpAddr) -> bool {
     }
 }
 
-fn value(field: &'static str, problem: String) -> ConfigError {
-    ConfigError::Value { field, problem }
+fn value(field: impl Into<Cow<'static, str>>, problem: String) -> ConfigError {
+    ConfigError::Value { field: field.into(), problem }
 }
 
 fn read_table(path: &Path) -> Result<toml::Table, ConfigError> {

@@ -7,13 +7,16 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use axum::http::Uri;
 use jail::{
     Access, Entered, JailPlan, Limit, PathRule, PortAccess, PortRule, Resource, SyscallFilter, SyscallRule,
     absent, allow, libc,
 };
 
-use crate::{code::confined, config::Config, sandbox::scratch};
+use crate::{
+    code::confined,
+    config::{self, Config, DestinationPlace},
+    sandbox::scratch,
+};
 
 /// Every namespace that a process can be made with.
 const NAMESPACES: libc::c_int = libc::CLONE_NEWNS
@@ -26,10 +29,6 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWNS
 
 /// Where names are asked for, when an answer is too long for a datagram.
 const DNS_PORT: u16 = 53;
-
-/// Of an origin that names none.
-const HTTPS_PORT: u16 = 443;
-const HTTP_PORT: u16 = 80;
 
 /// Confines the calling thread, which is the only one, and what it makes from now on.
 ///
@@ -73,6 +72,12 @@ fn paths(config: &Config) -> anyhow::Result<Vec<PathRule>> {
     let resolver = resolver.as_deref().and_then(Path::parent).filter(|dir| !dir.starts_with("/etc"));
     rules.extend(resolver.map(|dir| rule(dir, Access::Read, "who resolves names")));
     rules.extend(certificates(config).map(|path| rule(path, Access::Read, "who peers and the origin are")));
+    let directories = config.events.destinations.iter().filter_map(|one| match &one.place {
+        DestinationPlace::Directory(path) => Some(path),
+        DestinationPlace::Bucket(_) | DestinationPlace::Webhook(_) => None,
+    });
+    rules
+        .extend(directories.map(|path| rule(path, Access::ReadWrite, "what events' destinations are given")));
     rules.retain(|rule| rule.path.exists());
     Ok(rules)
 }
@@ -94,18 +99,24 @@ fn ports(config: &Config) -> Vec<PortRule> {
         rules.extend(peers.map(|peer| rule(peer.address.port(), PortAccess::Connect, "peers")));
     }
     if let Some(bucket) = &config.chunks.origin {
-        let port = bucket.endpoint.as_deref().map_or(HTTPS_PORT, port_of);
-        rules.push(rule(port, PortAccess::Connect, "the origin of chunks"));
+        rules.push(rule(port_of(bucket.endpoint.as_deref()), PortAccess::Connect, "the origin of chunks"));
         rules.push(rule(DNS_PORT, PortAccess::Connect, "the origin's name"));
+    }
+    for destination in &config.events.destinations {
+        let port = match &destination.place {
+            DestinationPlace::Directory(_) => continue,
+            DestinationPlace::Bucket(bucket) => port_of(bucket.endpoint.as_deref()),
+            DestinationPlace::Webhook(webhook) => config::port_of(&webhook.url),
+        };
+        rules.push(rule(port, PortAccess::Connect, "a destination of events"));
+        rules.push(rule(DNS_PORT, PortAccess::Connect, "a destination's name"));
     }
     rules
 }
 
-/// The port of `https://HOST[:PORT]`, which was checked.
-fn port_of(endpoint: &str) -> u16 {
-    let uri: Uri = endpoint.parse().unwrap_or_default();
-    let usual = if endpoint.starts_with("http://") { HTTP_PORT } else { HTTPS_PORT };
-    uri.port_u16().unwrap_or(usual)
+/// The port of `https://HOST[:PORT]`, which was checked; without an endpoint, that of AWS's.
+fn port_of(endpoint: Option<&str>) -> u16 {
+    config::port_of(&endpoint.and_then(|endpoint| endpoint.parse().ok()).unwrap_or_default())
 }
 
 fn filter() -> SyscallFilter {

@@ -47,7 +47,7 @@ use crate::{
     code::{Builder, CodeStore},
     config::{AuthMode, Config},
     disk::Disk,
-    events::{Clock, Events},
+    events::{Clock, Destinations, Events},
     functions::Functions,
     identity::AccessKeys,
     invoke::concurrency::Concurrency,
@@ -128,6 +128,8 @@ fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<()> {
     // Before the agent is confined: nothing reads the files again.
     let certificate = config.tls.as_ref().map(|tls| Certificate::load(tls, &config.state_dir));
     let certificate = certificate.transpose().context("cannot speak TLS")?;
+    let destinations = Destinations::open(&config.events, &config.state_dir);
+    let destinations = destinations.context("cannot use a destination of events")?;
     let mut node = NodeState::look();
     node.certificate = certificate.as_ref().map(|certificate| certificate.fingerprint.clone());
     node.landlock = confine::enter(&config)?.landlock;
@@ -136,10 +138,15 @@ fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<()> {
         tracing::warn!("the processor is open to {kind}: {state}");
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(run(Arc::new(config), node, certificate))
+    runtime.block_on(run(Arc::new(config), node, certificate, destinations))
 }
 
-async fn run(config: Arc<Config>, node: NodeState, certificate: Option<Certificate>) -> anyhow::Result<()> {
+async fn run(
+    config: Arc<Config>,
+    node: NodeState,
+    certificate: Option<Certificate>,
+    destinations: Arc<Destinations>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
@@ -168,6 +175,7 @@ async fn run(config: Arc<Config>, node: NodeState, certificate: Option<Certifica
         disk,
         clock: Clock::Wall,
         account_id: config.account_id.clone(),
+        destinations,
     };
     let events = Events::open(&config.state_dir, &config.events, parts).await?;
     let calls = (concurrency, Arc::clone(&events));

@@ -256,12 +256,13 @@ impl<'a> Names<'a> {
         let on_failure = destinations.and_then(|config| config.on_failure.as_ref()?.destination.as_deref());
         let dead = mentioned.dead_letter_config.as_ref().and_then(|config| config.target_arn.as_deref());
         for arn in [on_success, on_failure, dead].into_iter().flatten().filter(|arn| !arn.is_empty()) {
-            asked.push(if arn.split(':').nth(2) == Some("sqs") {
-                Asked { action: "sqs:SendMessage".into(), resource: arn.into() }
-            } else {
-                let resource = names::arn_with(self.caller, arn, None);
-                Asked { action: "lambda:InvokeFunction".into(), resource }
-            });
+            let (action, resource) = match arn.split(':').nth(2) {
+                Some("sqs") => ("sqs:SendMessage", arn.into()),
+                Some("sns") => ("sns:Publish", arn.into()),
+                Some("s3") => ("s3:PutObject", format!("{arn}/*")),
+                _ => ("lambda:InvokeFunction", names::arn_with(self.caller, arn, None)),
+            };
+            asked.push(Asked { action: action.into(), resource });
         }
         Ok(asked)
     }

@@ -146,7 +146,8 @@ fn asked(app: &App, call: &Call, action: &str) -> Result<(Target, EventInvoke), 
     Ok((target, asked))
 }
 
-/// A destination is another function of this node, or a queue of its.
+/// A destination is another function of this node, a queue of its, or a bucket or topic that its configuration names. As with AWS, a
+/// bucket is told of failures alone.
 fn check_destinations(
     app: &App,
     call: &Call,
@@ -154,6 +155,7 @@ fn check_destinations(
     on_success: Option<&str>,
     on_failure: Option<&str>,
 ) -> Result<(), ApiError> {
+    let is_misplaced = |arn: &str| on_success == Some(arn) && arn.split(':').nth(2) == Some("s3");
     for arn in [on_success, on_failure].into_iter().flatten().filter(|arn| !arn.is_empty()) {
         match arn.split(':').nth(2).unwrap_or_default() {
             "lambda" => {}
@@ -165,8 +167,10 @@ fn check_destinations(
                     )));
                 }
             },
-            "sns" | "events" | "s3" => {
-                let what = "A destination that is neither a function nor a queue";
+            "sns" | "s3" if app.events.destinations().has(arn) && !is_misplaced(arn) => continue,
+            "sns" | "events" | "s3" if !is_misplaced(arn) => {
+                let what =
+                    "A destination that is no function, no queue and nothing that its configuration names";
                 return Err(ApiError::unsupported_parameter(what));
             }
             _ => {

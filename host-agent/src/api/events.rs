@@ -17,15 +17,36 @@ use serde_json::{Value, json};
 use super::{ApiError, App, call::Call};
 use crate::{
     code::blocking,
-    events::{Counts, EventsError, Limits, QueueError, QueueName, Standing, Totals},
+    events::{Counts, EventsError, Limits, Past, QueueError, QueueName, Standing, Totals},
     invoke::InvokeError,
     sandbox::describe,
 };
 
-/// How full the queue is.
+/// How full the queue is, and how the destinations are that are not the node's.
 pub(super) async fn totals(State(app): State<Arc<App>>) -> Json<Value> {
     let (Totals { count, bytes }, Limits { max_count, max_bytes, .. }) = app.events.totals();
-    Json(json!({ "Events": count, "Bytes": bytes, "MaxEvents": max_count, "MaxBytes": max_bytes }))
+    let now_ms = app.events.now_ms();
+    let shown = |(arn, standing, past): (String, Standing, Past)| {
+        let Past { delivered, failed, lost, problem } = past;
+        json!({
+            "Destination": arn,
+            "Queued": standing.queued,
+            "InFlight": standing.in_flight,
+            "OldestAgeInSeconds": standing.oldest_ms.map(|oldest| now_ms.saturating_sub(oldest) / 1000),
+            "Delivered": delivered,
+            "Failed": failed,
+            "Lost": lost,
+            "Problem": problem,
+        })
+    };
+    let destinations: Vec<_> = app.events.lanes().into_iter().map(shown).collect();
+    Json(json!({
+        "Events": count,
+        "Bytes": bytes,
+        "MaxEvents": max_count,
+        "MaxBytes": max_bytes,
+        "Destinations": destinations,
+    }))
 }
 
 /// How a function's events stand, and the last of its dead ones.

@@ -27,7 +27,7 @@ use crate::{
     code::{Builder, CodeStore, tests::zip_of},
     config::AuthMode,
     disk::Disk,
-    events::{Clock, Parts},
+    events::{Clock, Destinations, Parts},
     functions::model::{FunctionConfig, FunctionId},
     invoke::{
         Answer, CodeImage, Invocation, InvokeError, InvokeFuture, NODE_FAILED, PrepareError, PrepareFuture,
@@ -44,6 +44,7 @@ mod concurrency;
 mod constraints;
 mod create;
 mod departures;
+mod destinations;
 mod egress;
 mod event_invokes;
 mod events;
@@ -196,6 +197,8 @@ struct Node {
     /// The events' clock; it stands still unless a test moves it.
     clock: watch::Sender<u64>,
     logs: Arc<LogStore>,
+    /// More lines of its configuration.
+    more: String,
     dir: tempfile::TempDir,
 }
 
@@ -275,6 +278,7 @@ impl Node {
             disk: Disk::of(dir.path()),
             clock: Clock::Pretended(clock.clone()),
             account_id: config.account_id.clone(),
+            destinations: Destinations::open(&config.events, dir.path()).unwrap(),
         };
         let events = Events::open(dir.path(), &config.events, parts).await.unwrap();
         let calls = (concurrency, Arc::clone(&events));
@@ -283,12 +287,12 @@ impl Node {
         let look = NodeState::look();
         let app = App::new(&config, functions, invoker.clone(), kept, calls, access_keys, look);
         let (body_budget, url_budget) = (Arc::clone(&app.body_budget), Arc::clone(&app.url_budget));
-        Self { router: router(app), body_budget, url_budget, invoker, events, clock, logs, dir }
+        Self { router: router(app), body_budget, url_budget, invoker, events, clock, logs, more: more.into(), dir }
     }
 
     /// The same node after a restart, however it ended.
     async fn restarted(self) -> Self {
-        let Self { router, invoker, events, clock, logs, dir, .. } = self;
+        let Self { router, invoker, events, clock, logs, more, dir, .. } = self;
         invoker.snapshots.send_modify(|made| made.extend([(STOPPING.into(), None)]));
         drop((router, invoker, events, logs));
         // The view's task, settling tasks and deliveries hold the stores until they see that nobody else does.
@@ -297,7 +301,7 @@ impl Node {
                 tokio::task::yield_now().await;
             }
         }
-        Self::with(dir, "", clock).await
+        Self::with(dir, &more, clock).await
     }
 
     async fn send(&self, request: Request<Body>) -> Got {

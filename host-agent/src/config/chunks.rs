@@ -100,7 +100,7 @@ impl std::fmt::Debug for Bucket {
 }
 
 /// Where Debian keeps the authorities of the public web.
-fn system_authorities() -> PathBuf {
+pub(super) fn system_authorities() -> PathBuf {
     "/etc/ssl/certs/ca-certificates.crt".into()
 }
 
@@ -140,7 +140,7 @@ impl RawChunks {
             }
         }
         if let Some(bucket) = &self.origin {
-            bucket.check()?;
+            bucket.check("chunks.origin")?;
         }
         let (cache_bytes, shards_bytes) = (self.cache_mib * MIB, self.shards_mib * MIB);
         let cluster = match (self.id, self.peer_listen) {
@@ -162,44 +162,47 @@ impl RawChunks {
 }
 
 impl Bucket {
-    fn check(&self) -> Result<(), ConfigError> {
+    /// `table`: where the configuration has it.
+    pub(super) fn check(&self, table: &'static str) -> Result<(), ConfigError> {
+        let wrong = |field: &str, problem| Err(value(format!("{table}.{field}"), problem));
         if let Some(endpoint) = &self.endpoint {
             let plain = endpoint.starts_with("http://");
             if !plain && !endpoint.starts_with("https://") {
-                let problem = format!("`{endpoint}` does not begin with https://");
-                return Err(value("chunks.origin.endpoint", problem));
+                return wrong("endpoint", format!("`{endpoint}` does not begin with https://"));
             }
             if plain && !self.allow_http {
                 let problem =
                     format!("`{endpoint}` is not encrypted; `allow_http = true` says that it need not be");
-                return Err(value("chunks.origin.endpoint", problem));
+                return wrong("endpoint", problem);
             }
         }
-        let proper = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
-        if !(3..=63).contains(&self.bucket.len()) || !self.bucket.bytes().all(proper) {
-            return Err(value(
-                "chunks.origin.bucket",
-                format!("`{}` is not the name of a bucket", self.bucket),
-            ));
+        if !is_bucket(&self.bucket) {
+            return wrong("bucket", format!("`{}` is not the name of a bucket", self.bucket));
         }
         if !is_region(&self.region) {
-            return Err(value(
-                "chunks.origin.region",
-                format!("`{}` is not the name of a region", self.region),
-            ));
+            return wrong("region", format!("`{}` is not the name of a region", self.region));
         }
         if self.access_key_id.is_empty() || self.secret_access_key.is_empty() {
-            return Err(value("chunks.origin", "the key has an empty half".into()));
+            return Err(value(table, "the key has an empty half".into()));
         }
-        let parts = |byte: u8| proper(byte) || byte == b'/';
+        let parts = |byte: u8| is_in_bucket(byte) || byte == b'/';
         if self.prefix.split('/').any(|part| part.is_empty() || part.starts_with('.'))
             && !self.prefix.is_empty()
             || !self.prefix.bytes().all(parts)
         {
-            return Err(value("chunks.origin.prefix", format!("`{}` is not a path of names", self.prefix)));
+            return wrong("prefix", format!("`{}` is not a path of names", self.prefix));
         }
         Ok(())
     }
+}
+
+/// Whether `name` may be a bucket's.
+pub(super) fn is_bucket(name: &str) -> bool {
+    (3..=63).contains(&name.len()) && name.bytes().all(is_in_bucket)
+}
+
+fn is_in_bucket(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte)
 }
 
 impl Cluster {

@@ -2,7 +2,11 @@
 
 use serde::Deserialize;
 
-use super::{ConfigError, value};
+use super::{
+    ConfigError, Destination,
+    destinations::{self, RawBucket, RawWebhook},
+    value,
+};
 
 /// Most events that any queue holds: twice the 64 bytes or so that each has in the index on the disk are still nothing.
 const MAX_COUNT: u64 = 10_000_000;
@@ -27,6 +31,8 @@ pub(crate) struct Events {
     pub(crate) max_deliveries: usize,
     /// Bytes of one queue file.
     pub(crate) queue_bytes: u64,
+    /// What the ARNs of buckets and topics stand for.
+    pub(crate) destinations: Vec<Destination>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,17 +42,26 @@ pub(super) struct RawEvents {
     max_mib: u64,
     max_deliveries: usize,
     queue_mib: u64,
+    buckets: Vec<RawBucket>,
+    webhooks: Vec<RawWebhook>,
 }
 
 impl Default for RawEvents {
     fn default() -> Self {
-        Self { max_count: 1_000_000, max_mib: 1024, max_deliveries: 32, queue_mib: 16 }
+        Self {
+            max_count: 1_000_000,
+            max_mib: 1024,
+            max_deliveries: 32,
+            queue_mib: 16,
+            buckets: Vec::new(),
+            webhooks: Vec::new(),
+        }
     }
 }
 
 impl RawEvents {
     pub(super) fn check(self) -> Result<Events, ConfigError> {
-        let Self { max_count, max_mib, max_deliveries, queue_mib } = self;
+        let Self { max_count, max_mib, max_deliveries, queue_mib, buckets, webhooks } = self;
         let within = |field, number: u64, most: u64| match (1..=most).contains(&number) {
             true => Ok(number),
             false => Err(value(field, format!("{number} is not between 1 and {most}"))),
@@ -57,6 +72,7 @@ impl RawEvents {
             max_bytes: within("events.max_mib", max_mib, MAX_MIB)? << 20,
             max_deliveries,
             queue_bytes: within("events.queue_mib", queue_mib, MAX_QUEUE_MIB)? << 20,
+            destinations: destinations::check(buckets, webhooks)?,
         })
     }
 }

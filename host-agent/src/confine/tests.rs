@@ -72,6 +72,12 @@ fn ports_are_those_of_the_configuration() {
         (1..=5).map(|n| format!("[[chunks.peers]]\nid = 'n{n}'\naddress = '127.0.0.1:900{n}'\n")).collect();
     let cluster = format!("[chunks]\nid = 'n1'\npeer_listen = '127.0.0.1:9001'\n{peers}");
     assert_eq!(connects(&cluster), [9001, 9002, 9003, 9004, 9005]);
+    let webhook =
+        "[[events.webhooks]]\ntopic = 'arn:aws:sns:us-east-1:000000000000:t'\nurl = 'https://hook:8443/x'\n";
+    let folder = "[[events.buckets]]\nname = 'near'\ndirectory = '/srv/near'\n";
+    let service =
+        bucket.replace("[chunks.origin]", "[[events.buckets]]\nname = 'far'\n[events.buckets.service]");
+    assert_eq!(connects(&format!("{webhook}{folder}{service}")), [443, 53, 8443, 53]);
     let listens = ports(&config(dir.path(), "[function_urls]\nlisten = '127.0.0.1:9080'")).into_iter();
     let listens = listens.filter(|rule| rule.access == PortAccess::Listen).map(|rule| rule.port);
     assert_eq!(listens.collect::<Vec<_>>(), [0, 9080]);

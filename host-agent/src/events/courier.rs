@@ -10,10 +10,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     Shared,
     outcome::{End, Report, Said},
+    parcels,
     policy::{Failure, Rules},
     queues::QueueName,
     record::{Event, Item, Outcome},
-    schedule::Next,
+    schedule::{Next, is_lane},
     store::{Brief, Op, Place},
 };
 use crate::{
@@ -66,24 +67,40 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Waits for something to deliver, and for a place to do so.
-async fn next(shared: &Shared) -> (Place, Brief, OwnedSemaphorePermit) {
+/// Waits for something to deliver, and for a place to do so. What goes to a lane needs none: its lane bounds it, and functions that
+/// are slow do not hold it up.
+async fn next(shared: &Shared) -> (Place, Brief, Option<OwnedSemaphorePermit>) {
+    let mut permit = None;
     loop {
-        let Ok(permit) = Arc::clone(&shared.places).acquire_owned().await else {
-            // The semaphore is never closed.
-            std::future::pending().await
-        };
+        permit = permit.or_else(|| Arc::clone(&shared.places).try_acquire_owned().ok());
         let changed = shared.ledger.changed.notified();
         let now_ms = shared.parts.clock.now_ms();
-        let next = shared.ledger.schedule().next(now_ms);
-        match next {
-            Next::Deliver(place, brief) => return (place, brief, permit),
-            Next::Refill(function) => shared.keeper.refill(function).await,
-            Next::Idle => changed.await,
-            Next::At(at_ms) => tokio::select! {
-                () = changed => {}
-                () = shared.parts.clock.sleep_towards(at_ms) => {}
-            },
+        let next = {
+            let mut schedule = shared.ledger.schedule();
+            if permit.is_some() { schedule.next(now_ms) } else { schedule.next_in_lanes(now_ms) }
+        };
+        let at_ms = match next {
+            Next::Deliver(place, brief) => {
+                let permit = permit.filter(|_| !is_lane(&place.function));
+                return (place, brief, permit);
+            }
+            Next::Refill(function) => {
+                shared.keeper.refill(function).await;
+                continue;
+            }
+            Next::Idle => None,
+            Next::At(at_ms) => Some(at_ms),
+        };
+        let due = async {
+            match at_ms {
+                Some(at_ms) => shared.parts.clock.sleep_towards(at_ms).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = changed => {}
+            () = due => {}
+            Ok(free) = Arc::clone(&shared.places).acquire_owned(), if permit.is_none() => permit = Some(free),
         }
     }
 }
@@ -93,6 +110,9 @@ async fn deliver(shared: &Shared, place: &Place, brief: Brief) {
     let ops = match blocking(move || store.read(&wanted)).await {
         Ok(Some(Ok(Item::Call(event)))) => call(shared, place, event).await,
         Ok(Some(Ok(Item::Outcome(outcome)))) => Some(hand_over(shared, place, outcome).await),
+        Ok(Some(Ok(Item::Parcel(parcel)))) => {
+            Some(parcels::deliver(shared, place, parcel).await.into_iter().collect())
+        }
         Ok(Some(Err(error))) => {
             tracing::error!(function = place.function.name, "an event is lost: {}", describe(&error));
             shared.ledger.schedule().count(&place.function, |counts| counts.dropped += 1);
@@ -278,6 +298,9 @@ async fn tell(shared: &Shared, event: &Event, arn: &str, line: Vec<u8>) -> Optio
         let place = Place { function: event.function.clone(), due_ms: now_ms, seq };
         return append(shared, &place, queue, outcome).await;
     }
+    if parcels::is_for(arn) {
+        return parcels::send(shared, event, arn, line);
+    }
     let Some((function, qualifier, incarnation)) = shared.function_of(arn) else {
         tracing::warn!(function = event.function.name, arn, "an event's destination is gone");
         return None;
@@ -351,7 +374,7 @@ impl Shared {
         Some((id, parts.next().map(String::from), incarnation))
     }
 
-    fn add(&self, place: Place, accepted_ms: u64, item: &Item) -> Option<Op> {
+    pub(super) fn add(&self, place: Place, accepted_ms: u64, item: &Item) -> Option<Op> {
         match item.encode() {
             Ok(record) => {
                 let len = u32::try_from(record.len()).unwrap_or(u32::MAX);

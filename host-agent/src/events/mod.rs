@@ -4,8 +4,9 @@
 //! api ─accept─► keeper (thread) ─commit─► store (events.redb)
 //!                   │                        ▲ read
 //!                   ▼ what is durable        │
-//!               schedule ─what is due─► courier ─► invoker ─► policy ─► outcome ─► a function's event, a queue's line
-//!                                          └────── removal, with what follows from it, in one commit ──► keeper
+//!               schedule ─what is due─► courier ─► invoker ─► policy ─► outcome ─► a function's event, a queue's line, a parcel
+//!                                        │ └────── removal, with what follows from it, in one commit ──► keeper
+//!                                        └─► parcels ─► destinations (buckets, webhooks)
 //! ```
 //!
 //! At least once: an event goes when its end is durable, and what was under way when the agent ended is delivered again. In
@@ -13,8 +14,10 @@
 
 mod clock;
 mod courier;
+pub(crate) mod destinations;
 mod keeper;
 mod outcome;
+mod parcels;
 mod policy;
 mod queues;
 mod record;
@@ -29,6 +32,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub(crate) use self::{
     clock::Clock,
+    destinations::{Destinations, Past},
     queues::{QueueError, QueueName, Queues},
     record::Event,
     schedule::{Limits, Standing, Totals},
@@ -100,6 +104,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     /// The node's.
     pub(crate) account_id: String,
+    /// What the ARNs of buckets and topics stand for.
+    pub(crate) destinations: Arc<Destinations>,
 }
 
 /// What the tasks share.
@@ -127,8 +133,16 @@ impl Events {
         config: &config::Events,
         parts: Parts,
     ) -> Result<Arc<Self>, EventsError> {
-        let config::Events { max_count, max_bytes, max_deliveries, queue_bytes } = *config;
-        let limits = Limits { max_count, max_bytes, max_share: max_deliveries.div_ceil(2) };
+        let config::Events { max_count, max_bytes, max_deliveries, queue_bytes, .. } = *config;
+        // Half of the queue is for events, however many destinations are away.
+        let lanes = 2 * parts.destinations.len().max(1) as u64;
+        let limits = Limits {
+            max_count,
+            max_bytes,
+            max_share: max_deliveries.div_ceil(2),
+            max_lane_count: max_count / lanes,
+            max_lane_bytes: max_bytes / lanes,
+        };
         let queues = Arc::new(Queues::open(state_dir.join("queues"), queue_bytes)?);
         let path = state_dir.join("events.redb");
         let (store, schedule) = crate::code::blocking(move || {
@@ -190,6 +204,17 @@ impl Events {
     /// What there is, and how much may be.
     pub(crate) fn totals(&self) -> (Totals, Limits) {
         self.shared.ledger.schedule().totals()
+    }
+
+    /// What the ARNs of buckets and topics stand for.
+    pub(crate) fn destinations(&self) -> &Destinations {
+        &self.shared.parts.destinations
+    }
+
+    /// How each destination stands: its ARN, what waits for it, and how deliveries went.
+    pub(crate) fn lanes(&self) -> Vec<(String, Standing, Past)> {
+        let past = self.destinations().past();
+        past.map(|(arn, past)| (arn.into(), self.standing(&schedule::lane(arn)), past)).collect()
     }
 
     /// What is shown of a function's dead events, each as JSON, the last one first.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     policy::Failure,
-    record::{Event, MAX_PAYLOAD_LEN},
+    record::{Event, MAX_PAYLOAD_LEN, Parcel},
 };
 
 /// Longest message of an error in a dead letter: AWS's.
@@ -134,6 +134,22 @@ impl Report<'_> {
             "Payload": cut(&payload, MAX_SHOWN_LEN),
         })
     }
+}
+
+/// What the node shows of a record that its destination will not have.
+pub(super) fn shown_lost(parcel: &Parcel, function_arn: String, problem: &str, now_ms: u64) -> Value {
+    json!({
+        "RequestId": parcel.request_id,
+        "FunctionArn": function_arn,
+        "Condition": "DestinationFailed",
+        "InvokeCount": parcel.calls,
+        "AcceptedAt": time(parcel.since_ms),
+        "DiedAt": time(now_ms),
+        "ErrorType": parcel.destination,
+        "ErrorMessage": cut(problem, MAX_MESSAGE_LEN),
+        "PayloadLength": parcel.record.len(),
+        "Payload": cut(&String::from_utf8_lossy(&parcel.record), MAX_SHOWN_LEN),
+    })
 }
 
 /// What is read of an answer. The rest of it is passed over, whatever it would take as values.

@@ -82,6 +82,28 @@ pub(crate) struct Outcome {
     pub(crate) line: Bytes,
 }
 
+/// What a bucket or a webhook is still to be given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Parcel {
+    /// Its ARN.
+    pub(crate) destination: String,
+    /// Whose event it was.
+    pub(crate) function: FunctionId,
+    /// The event's.
+    pub(crate) request_id: String,
+    /// By which the destination knows it, the same at each attempt.
+    pub(crate) id: String,
+    /// How often the function had run with the event.
+    pub(crate) calls: u32,
+    /// Since when it waits, in milliseconds since the Unix epoch.
+    pub(crate) since_ms: u64,
+    /// How often it was not taken.
+    pub(crate) failures: u32,
+    /// A JSON document.
+    #[serde(skip)]
+    pub(crate) record: Bytes,
+}
+
 /// What waits in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Item {
@@ -89,6 +111,8 @@ pub(crate) enum Item {
     Call(Event),
     /// A queue is to be told how that went.
     Outcome(Outcome),
+    /// A bucket or a webhook is.
+    Parcel(Parcel),
 }
 
 impl Item {
@@ -101,6 +125,7 @@ impl Item {
         let payload = match self {
             Self::Call(event) => &event.payload,
             Self::Outcome(outcome) => &outcome.line,
+            Self::Parcel(parcel) => &parcel.record,
         };
         if head.len() > MAX_HEAD_LEN || payload.len() > MAX_PAYLOAD_LEN {
             return Err(RecordError::Length(head.len() + payload.len()));
@@ -139,6 +164,7 @@ impl Item {
         match &mut item {
             Self::Call(event) => event.payload = payload,
             Self::Outcome(outcome) => outcome.line = payload,
+            Self::Parcel(parcel) => parcel.record = payload,
         }
         Ok(item)
     }
@@ -170,6 +196,19 @@ pub(super) mod tests {
         }
     }
 
+    pub(in crate::events) fn parcel(destination: &str, record: &str) -> Parcel {
+        Parcel {
+            destination: destination.into(),
+            function: event("f", "").function,
+            request_id: "r".into(),
+            id: "8f0c1d8e-0000-4000-8000-000000000000".into(),
+            calls: 1,
+            since_ms: 1_764_000_000_123,
+            failures: 0,
+            record: Bytes::copy_from_slice(record.as_bytes()),
+        }
+    }
+
     #[test]
     fn what_is_read_back_is_what_was_written() {
         let outcome = Outcome {
@@ -179,7 +218,8 @@ pub(super) mod tests {
             failures: 1,
             line: "{}".into(),
         };
-        for item in [Item::Call(event("f", "{\"a\": 1}")), Item::Outcome(outcome)] {
+        let parcel = Item::Parcel(parcel("arn:aws:s3:::b", "{}"));
+        for item in [Item::Call(event("f", "{\"a\": 1}")), Item::Outcome(outcome), parcel] {
             assert_eq!(Item::decode(&item.encode().unwrap()).unwrap(), item);
         }
         let long = "x".repeat(MAX_PAYLOAD_LEN + 1);

@@ -27,6 +27,13 @@ pub(super) const WINDOW: usize = 64;
 /// Functions of which something is known though nothing of theirs waits: their counts. Beyond that those are forgotten.
 const MAX_KNOWN: usize = 10_000;
 
+/// Records that are on their way to one destination at a time, each in memory: 128 MiB if all that may be configured
+/// (`config::destinations`) take the longest ones.
+const LANE_SHARE: usize = 4;
+
+/// What a destination has for a region; no region is called so.
+const LANE: &str = "@";
+
 /// What may wait and be under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -36,6 +43,10 @@ pub(crate) struct Limits {
     pub(crate) max_bytes: u64,
     /// Deliveries of one function at a time, so that slow ones leave room for others.
     pub(crate) max_share: usize,
+    /// Records that wait for one destination, so that one that is away leaves room for events.
+    pub(crate) max_lane_count: u64,
+    /// Their bytes.
+    pub(crate) max_lane_bytes: u64,
 }
 
 /// What there is.
@@ -79,6 +90,8 @@ type Rank = (u64, u64);
 struct Queue {
     /// On the disk.
     len: u64,
+    /// Of those.
+    bytes: u64,
     window: BTreeMap<Rank, Brief>,
     in_flight: BTreeMap<Rank, Brief>,
     /// There is more on the disk than in the window and in flight.
@@ -91,6 +104,8 @@ struct Queue {
     had_room: usize,
     /// How often it was throttled in a row.
     throttles: u32,
+    /// How often a lane was held in a row.
+    holds: u32,
     /// Where it is in `ready`.
     ranked: Option<Rank>,
     counts: Counts,
@@ -107,6 +122,8 @@ pub(crate) struct Schedule {
     queues: HashMap<FunctionId, Queue>,
     /// Functions by when the first of their events can be delivered, and its number.
     ready: BTreeSet<(Rank, FunctionId)>,
+    /// The same of lanes.
+    ready_lanes: BTreeSet<(Rank, FunctionId)>,
     /// Functions whose window is empty while there is more.
     dry: BTreeSet<FunctionId>,
 }
@@ -121,6 +138,7 @@ impl Schedule {
             last_seq: 0,
             queues: HashMap::new(),
             ready: BTreeSet::new(),
+            ready_lanes: BTreeSet::new(),
             dry: BTreeSet::new(),
         }
     }
@@ -170,6 +188,7 @@ impl Schedule {
                 self.totals.bytes = self.totals.bytes.saturating_sub(u64::from(brief.len));
                 let queue = self.queue(&place.function);
                 queue.len = queue.len.saturating_sub(1);
+                queue.bytes = queue.bytes.saturating_sub(u64::from(brief.len));
                 queue.in_flight.remove(&rank(place));
                 queue.throttles = 0;
                 self.rank(&place.function);
@@ -204,11 +223,22 @@ impl Schedule {
 
     /// What is to be done at this time. What is to be delivered is in flight from now on.
     pub(crate) fn next(&mut self, now_ms: u64) -> Next {
+        let first = self.ready.first().into_iter().chain(self.ready_lanes.first()).min().cloned();
+        self.take(first, now_ms)
+    }
+
+    /// The same while no function can be run.
+    pub(crate) fn next_in_lanes(&mut self, now_ms: u64) -> Next {
+        let first = self.ready_lanes.first().cloned();
+        self.take(first, now_ms)
+    }
+
+    fn take(&mut self, first: Option<(Rank, FunctionId)>, now_ms: u64) -> Next {
         if let Some(function) = self.dry.pop_first() {
             self.queue(&function).refilling = true;
             return Next::Refill(function);
         }
-        let Some(((at_ms, _), function)) = self.ready.first().cloned() else { return Next::Idle };
+        let Some(((at_ms, _), function)) = first else { return Next::Idle };
         if at_ms > now_ms {
             return Next::At(at_ms);
         }
@@ -242,6 +272,32 @@ impl Schedule {
         let queue = self.queue(&place.function);
         queue.had_room = queue.in_flight.len();
         self.rank(&place.function);
+    }
+
+    /// A destination took nothing: nothing more is given to it before a while has passed, twice as long each time until it takes
+    /// something.
+    pub(crate) fn held(&mut self, lane: &FunctionId, now_ms: u64) {
+        let queue = self.queue(lane);
+        if queue.blocked_ms <= now_ms {
+            queue.holds += 1;
+            queue.blocked_ms = now_ms + backoff_ms(queue.holds);
+        }
+        queue.had_room = 0;
+        self.rank(lane);
+    }
+
+    /// It took something.
+    pub(crate) fn freed(&mut self, lane: &FunctionId) {
+        let queue = self.queue(lane);
+        (queue.holds, queue.blocked_ms) = (0, 0);
+        self.rank(lane);
+    }
+
+    /// Whether one more record may wait for a destination.
+    pub(crate) fn lane_has_room(&self, lane: &FunctionId, len: u64) -> bool {
+        let Limits { max_lane_count, max_lane_bytes, .. } = self.limits;
+        let (count, bytes) = self.queues.get(lane).map_or((0, 0), |queue| (queue.len, queue.bytes));
+        count < max_lane_count && bytes + len <= max_lane_bytes
     }
 
     /// It is no longer there.
@@ -285,6 +341,7 @@ impl Schedule {
     fn insert(&mut self, place: &Place, brief: Brief) {
         let queue = self.queue(&place.function);
         queue.len += 1;
+        queue.bytes += u64::from(brief.len);
         let is_first = || queue.window.last_key_value().is_some_and(|(last, _)| rank(place) < *last);
         if !queue.more || is_first() {
             queue.window.insert(rank(place), brief);
@@ -298,7 +355,8 @@ impl Schedule {
 
     /// Puts a function where it belongs after a change.
     fn rank(&mut self, function: &FunctionId) {
-        let max_share = self.limits.max_share;
+        let lane = is_lane(function);
+        let max_share = if lane { LANE_SHARE } else { self.limits.max_share };
         let queue = self.queue(function);
         let before = queue.ranked.take();
         let has_room = queue.in_flight.len() < queue.had_room;
@@ -307,11 +365,12 @@ impl Schedule {
         queue.ranked = first.filter(|_| queue.in_flight.len() < max_share);
         let after = queue.ranked;
         let is_dry = queue.window.is_empty() && queue.more && !queue.refilling;
+        let ready = if lane { &mut self.ready_lanes } else { &mut self.ready };
         if let Some(before) = before {
-            self.ready.remove(&(before, function.clone()));
+            ready.remove(&(before, function.clone()));
         }
         if let Some(after) = after {
-            self.ready.insert((after, function.clone()));
+            ready.insert((after, function.clone()));
         }
         if is_dry {
             self.dry.insert(function.clone());
@@ -319,6 +378,16 @@ impl Schedule {
             self.dry.remove(function);
         }
     }
+}
+
+/// Under which name what waits for a destination is on the disk and here, as a function's events are under its.
+pub(crate) fn lane(arn: &str) -> FunctionId {
+    FunctionId { region: LANE.into(), name: arn.into() }
+}
+
+/// Whether a name is a destination's.
+pub(crate) fn is_lane(id: &FunctionId) -> bool {
+    id.region == LANE
 }
 
 fn rank(place: &Place) -> Rank {

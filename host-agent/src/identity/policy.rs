@@ -18,8 +18,8 @@ const MAX_POLICY_LEN: usize = 10_240;
 /// The language of 2012, the only one that is current.
 const VERSION: &str = "2012-10-17";
 
-/// Whose actions there are: Lambda's, its logs', the node's own, and the one of its queues.
-const VENDORS: [&str; 4] = ["lambda", "logs", "tinderbox", "sqs"];
+/// Whose actions there are: Lambda's, its logs', the node's own, and the one of each kind of destination.
+const VENDORS: [&str; 6] = ["lambda", "logs", "tinderbox", "sqs", "sns", "s3"];
 
 /// Parts of an ARN. The last one may have colons.
 const ARN_PARTS: usize = 6;
@@ -50,7 +50,7 @@ pub(crate) enum PolicyError {
     Effect(String),
     /// No action.
     #[error(
-        "`{0}` is no action: it is `*`, or one of lambda:, logs:, tinderbox: and sqs: with a name, in which `*` and `?` are patterns"
+        "`{0}` is no action: it is `*`, or one of lambda:, logs:, tinderbox:, sqs:, sns: and s3: with a name, in which `*` and `?` are patterns"
     )]
     Action(String),
     /// No resource.

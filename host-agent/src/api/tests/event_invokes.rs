@@ -94,7 +94,8 @@ async fn what_cannot_be_configured_is_refused_in_aws_words() {
         ),
         (
             "arn:aws:sns:us-east-1:000000000000:t".into(),
-            "A destination that is neither a function nor a queue is not supported by this Tinderbox node."
+            "A destination that is no function, no queue and nothing that its configuration names is not supported by this \
+             Tinderbox node."
                 .into(),
         ),
         (

@@ -197,6 +197,13 @@ async fn who_may_not_do_a_thing_may_not_have_it_done() {
         |name: &str| json!({ "LoggingConfig": { "LogGroup": format!("/aws/lambda/{name}") } }).to_string();
     let of_g = "arn:aws:logs:us-east-1:000000000000:log-group:/aws/lambda/g:*";
     is_denied(&key.call(&node, "PUT", path, &group("g")).await, "logs:PutLogEvents", of_g);
+    for (arn, action, resource) in [
+        ("arn:aws:sns:us-east-1:000000000000:t", "sns:Publish", "arn:aws:sns:us-east-1:000000000000:t"),
+        ("arn:aws:s3:::bucket", "s3:PutObject", "arn:aws:s3:::bucket/*"),
+    ] {
+        let told = json!({ "DestinationConfig": { "OnFailure": { "Destination": arn } } }).to_string();
+        is_denied(&key.call(&node, "PUT", config, &told).await, action, resource);
+    }
     let layered = json!({ "Layers": [layer.replace(":1", ":01")] }).to_string();
     is_denied(&key.call(&node, "PUT", path, &layered).await, "lambda:GetLayerVersion", layer);
     let mut new = request("f2");

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { max_count: 1000, max_bytes: 100_000, max_share: 4 };
+const LIMITS: Limits =
+    Limits { max_count: 1000, max_bytes: 100_000, max_share: 4, max_lane_count: 3, max_lane_bytes: 35 };
 
 fn id(name: &str) -> FunctionId {
     FunctionId { region: "us-east-1".into(), name: name.into() }
@@ -187,4 +188,54 @@ proptest! {
         prop_assert_eq!(schedule.totals.count, disk.0.len() as u64);
         prop_assert_eq!(schedule.totals.bytes, 10 * disk.0.len() as u64);
     }
+}
+
+#[test]
+fn a_destination_that_takes_nothing_rests_and_no_other_waits_for_it() {
+    let mut schedule = Schedule::new(LIMITS);
+    let at = |arn: &str, seq| Place { function: lane(arn), due_ms: 1, seq };
+    let (first, second, other) = (at("away", 1), at("away", 2), at("well", 3));
+    [&first, &second].into_iter().for_each(|place| add(&mut schedule, place));
+    let mut now = 10;
+    for wait in [1000, 2000, 4000] {
+        assert_eq!(schedule.next(now), Next::Deliver(first.clone(), BRIEF));
+        assert_eq!(schedule.next(now), Next::Deliver(second.clone(), BRIEF));
+        for place in [&first, &second] {
+            schedule.held(&place.function, now);
+            schedule.returned(place);
+        }
+        assert_eq!(schedule.next_in_lanes(now), Next::At(now + wait), "one wait for both");
+        now += wait;
+    }
+    schedule.held(&first.function, now);
+    [&other, &place("f", 1, 4)].into_iter().for_each(|place| add(&mut schedule, place));
+    assert_eq!(schedule.next_in_lanes(now), Next::Deliver(other, BRIEF));
+    schedule.freed(&first.function);
+    for expected in [&first, &second] {
+        assert_eq!(schedule.next_in_lanes(now), Next::Deliver(expected.clone(), BRIEF));
+    }
+    assert_eq!(schedule.next_in_lanes(now), Next::Idle, "no function is run without a place");
+    assert_eq!(schedule.next(now), Next::Deliver(place("f", 1, 4), BRIEF));
+}
+
+#[test]
+fn a_lane_has_a_share_of_deliveries_and_a_bound() {
+    let mut schedule =
+        Schedule::new(Limits { max_share: 1, max_lane_count: 100, max_lane_bytes: 95, ..LIMITS });
+    for seq in 0..8 {
+        assert!(schedule.lane_has_room(&lane("a"), 10), "{seq}");
+        add(&mut schedule, &Place { function: lane("a"), due_ms: 1, seq });
+    }
+    assert!(schedule.lane_has_room(&lane("a"), 15) && !schedule.lane_has_room(&lane("a"), 16));
+    assert!(schedule.lane_has_room(&lane("b"), 95) && !schedule.lane_has_room(&lane("b"), 96));
+    for seq in 0..LANE_SHARE as u64 {
+        let expected = Place { function: lane("a"), due_ms: 1, seq };
+        assert_eq!(schedule.next(1), Next::Deliver(expected.clone(), BRIEF));
+    }
+    assert_eq!(schedule.next(1), Next::Idle);
+    schedule.committed(&Op::Remove(Place { function: lane("a"), due_ms: 1, seq: 0 }, BRIEF));
+    assert!(schedule.lane_has_room(&lane("a"), 25));
+    assert!(matches!(schedule.next(1), Next::Deliver(..)));
+    let full = Schedule::new(Limits { max_lane_count: 0, ..LIMITS });
+    assert!(!full.lane_has_room(&lane("a"), 1));
 }

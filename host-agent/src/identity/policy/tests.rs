@@ -99,7 +99,7 @@ fn what_is_not_understood_is_refused() {
         (with("NotResource", json!("*")), "either Resource or NotResource"),
         (with("Resource", json!([])), "Resource is empty"),
         (with("Effect", json!("allow")), "Effect has to be"),
-        (with("Action", json!("s3:GetObject")), "`s3:GetObject` is no action"),
+        (with("Action", json!("ec2:RunInstances")), "`ec2:RunInstances` is no action"),
         (with("Action", json!("lambda")), "is no action"),
         (with("Action", json!("l*:InvokeFunction")), "is no action"),
         (with("Action", json!("lambda:Invoke Function")), "is no action"),
