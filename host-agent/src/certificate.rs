@@ -30,8 +30,8 @@ use crate::{
     pem::{self, PemError},
 };
 
-/// What is spoken inside.
-const ALPN: &[&[u8]] = &[b"http/1.1"];
+/// What is spoken inside, the better one first.
+const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,10 @@
-//! The HTTP/1.1 server, by TLS or not: accepts connections, bounds them in number, in memory and in patience, ends them gracefully.
+//! The HTTP server, by TLS or not: accepts connections, bounds them in number, in memory and in patience, ends them gracefully.
+//! Clients by TLS choose between HTTP/1.1 and HTTP/2 ([`http2`]); without it there is HTTP/1.1.
 //!
 //! Knows nothing of what is served. When all places are taken, a connection that serves nothing gives way to the one that comes
 //! ([`places`]); who serves a request says with [`Standing::admit`] when it has begun.
 
+mod http2;
 mod patient;
 mod places;
 mod secure;
@@ -40,7 +42,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use self::{patient::Patient, places::Places};
+use self::{
+    patient::Patient,
+    places::{Places, Seat},
+};
 
 pub(crate) use self::places::Standing;
 
@@ -49,6 +54,8 @@ pub(crate) use self::places::Standing;
 pub(crate) struct Bounds {
     /// Connections at a time.
     connections: usize,
+    /// Those of HTTP/2 that there may be beside them.
+    http2_connections: usize,
     /// Longest time from a connection to the end of its handshake, where TLS is spoken.
     handshake_timeout: Duration,
     /// Longest time for a request's head, counted from the end of the request before it.
@@ -59,9 +66,11 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     /// Of a node. Three descriptors a connection at most are far below what the agent may open, and heads of all of them take
-    /// 128 MiB. Clients keep connections for a minute or so.
+    /// 128 MiB. Clients keep connections for a minute or so. A connection of HTTP/2 may take 32 heads of 32 KiB, 256 KiB of bodies and
+    /// as much of answers, 450 MiB for all.
     pub(crate) const NODE: Self = Self {
         connections: 4096,
+        http2_connections: 256,
         handshake_timeout: Duration::from_secs(10),
         head_timeout: Duration::from_secs(120),
         write_timeout: Duration::from_secs(60),
@@ -94,10 +103,10 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let graceful = GracefulShutdown::new();
-    let places = Places::new(bounds.connections);
+    let (places, http2_places) = (Places::new(bounds.connections), Places::new(bounds.http2_connections));
     let mut stop = std::pin::pin!(stop);
     loop {
-        let (stream, peer, standing) = tokio::select! {
+        let (stream, peer, seat) = tokio::select! {
             accepted = accept(&listener, &places) => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -109,15 +118,12 @@ pub(crate) async fn serve(
             },
             () = &mut stop => break,
         };
-        let (client, tls) = (Client { peer, standing, watcher: graceful.watcher() }, tls.clone());
-        let router = router.clone();
+        let client =
+            Client { peer, seat, http2_places: Arc::clone(&http2_places), watcher: graceful.watcher() };
+        let (router, tls) = (router.clone(), tls.clone());
         tokio::spawn(async move {
-            let standing = client.standing.clone();
-            tokio::select! {
-                ended = client.talk(stream, tls, router, bounds) => if let Err(error) = ended {
-                    tracing::debug!("a connection ended: {error}");
-                },
-                () = standing.given_up() => tracing::debug!("a connection gave way to a newer one"),
+            if let Err(error) = client.talk(stream, tls, router, bounds).await {
+                tracing::debug!("a connection ended: {error}");
             }
         });
     }
@@ -128,11 +134,13 @@ pub(crate) async fn serve(
 /// The other end of a connection.
 struct Client {
     peer: Peer,
-    standing: Standing,
+    seat: Seat,
+    /// Where it gets another seat from if it speaks HTTP/2.
+    http2_places: Arc<Places>,
     watcher: Watcher,
 }
 
-type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+type Ended<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 impl Client {
     async fn talk(
@@ -142,24 +150,31 @@ impl Client {
         router: Router,
         bounds: Bounds,
     ) -> Ended {
-        match tls {
-            None => self.serve(Patient::new(stream, bounds.write_timeout), router, bounds).await,
-            Some(acceptor) => {
-                let patience = (bounds.handshake_timeout, bounds.write_timeout);
-                let stream = secure::open(stream, &acceptor, patience).await?;
-                self.serve(stream, router, bounds).await
-            }
+        let seat = self.seat.clone();
+        let Some(acceptor) = tls else {
+            let stream = Patient::new(stream, bounds.write_timeout);
+            return unless_it_gives_way(&seat, self.serve(stream, router, bounds)).await;
+        };
+        let patience = (bounds.handshake_timeout, bounds.write_timeout);
+        let opened = async { Ok(secure::open(stream, &acceptor, patience).await?) };
+        let stream = unless_it_gives_way(&seat, opened).await?;
+        if stream.get_ref().1.alpn_protocol() != Some(http2::ALPN) {
+            return unless_it_gives_way(&seat, self.serve(stream, router, bounds)).await;
         }
+        let Self { peer, seat: first, http2_places, watcher } = self;
+        let own = unless_it_gives_way(&seat, async { Ok(http2_places.take().await) }).await?;
+        drop((seat, first));
+        http2::serve(stream, (peer, own, watcher), router, bounds).await
     }
 
-    /// Serves its requests.
+    /// Serves its requests, one after the other.
     async fn serve<S>(self, stream: S, router: Router, bounds: Bounds) -> Ended
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Self { peer, standing, watcher } = self;
+        let Self { peer, seat, watcher, .. } = self;
         let service = TowerToHyperService::new(router);
-        let service = service_fn(move |request| answer(service.clone(), (peer, standing.clone()), request));
+        let service = service_fn(move |request| answer(service.clone(), (peer, seat.begin()), request));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(bounds.head_timeout)
@@ -169,7 +184,14 @@ impl Client {
     }
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Places>) -> io::Result<(TcpStream, Peer, Standing)> {
+async fn unless_it_gives_way<T>(seat: &Seat, work: impl Future<Output = Ended<T>>) -> Ended<T> {
+    tokio::select! {
+        done = work => done,
+        () = seat.given_up() => Err("it gave way to a newer one".into()),
+    }
+}
+
+async fn accept(listener: &TcpListener, places: &Arc<Places>) -> io::Result<(TcpStream, Peer, Seat)> {
     let (stream, peer) = listener.accept().await?;
     // Answers are written whole: waiting for more to send only delays them.
     stream.set_nodelay(true)?;
@@ -182,7 +204,6 @@ async fn answer(
     (peer, standing): (Peer, Standing),
     mut request: Request<Incoming>,
 ) -> Result<Response<Resting>, Infallible> {
-    standing.begin();
     let transfer_coded = request.headers().contains_key(header::TRANSFER_ENCODING);
     request.extensions_mut().insert(standing.clone());
     request.extensions_mut().insert(peer);
@@ -195,7 +216,7 @@ async fn answer(
     Ok(response.map(|body| Resting { body, standing }))
 }
 
-/// An answer; when it is handed over, or nobody wants it, the connection rests.
+/// An answer; when it is handed over, or nobody wants it, the connection rests. One that ends before there is an answer need not.
 struct Resting {
     body: Body,
     standing: Standing,

@@ -7,9 +7,11 @@
 //!
 //! A connection gives way as long as it costs its client nothing but bytes: between requests, while a head trickles in, while
 //! nobody has verified the request, and once its answer is with the kernel or waits for a client that does not read. A request
-//! that was admitted is never cut off.
+//! that was admitted is never cut off. Where a connection has several requests at a time, it serves while one of them is admitted, and
+//! waits for a body while one of them does.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -50,7 +52,7 @@ impl Places {
     }
 
     /// A place for one more connection, another one's if need be. Waits as long as all others serve.
-    pub(super) async fn take(self: &Arc<Self>) -> Standing {
+    pub(super) async fn take(self: &Arc<Self>) -> Seat {
         let permit = loop {
             let more = self.more.notified();
             if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
@@ -67,13 +69,12 @@ impl Places {
         }
         let place = Place {
             places: Arc::clone(self),
-            turn: Mutex::new(None),
+            requests: Mutex::default(),
             given_up: Arc::new(Notify::new()),
             _permit: permit,
         };
-        let standing = Standing(Arc::new(place));
-        standing.rest();
-        standing
+        place.wait(&mut place.requests());
+        Seat(Arc::new(place))
     }
 
     /// Has the first of those who give way end.
@@ -88,52 +89,75 @@ impl Places {
     }
 }
 
-/// A connection's place, which it has until the last of these is dropped.
+/// A connection's place, which it has until the last of these, and of its requests' parts of it, is dropped.
 #[derive(Clone)]
-pub(crate) struct Standing(Arc<Place>);
+pub(super) struct Seat(Arc<Place>);
+
+/// A request's part of its connection's place.
+#[derive(Clone)]
+pub(crate) struct Standing(Arc<Part>);
+
+struct Part {
+    place: Arc<Place>,
+    admitted: AtomicBool,
+}
 
 struct Place {
     places: Arc<Places>,
-    /// Under which it gives way; none while it serves.
-    turn: Mutex<Option<(Stage, u64)>>,
+    requests: Mutex<Requests>,
     given_up: Arc<Notify>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Standing {
+/// A connection's requests.
+#[derive(Default)]
+struct Requests {
+    /// Under which the connection gives way; none while it serves.
+    turn: Option<(Stage, u64)>,
+    /// Those whose heads have arrived and whose answers are not handed over.
+    open: usize,
+    /// Those of them that were admitted.
+    served: usize,
+}
+
+impl Seat {
     /// Returns when the connection has to give way.
     pub(super) async fn given_up(&self) {
         self.0.given_up.notified().await;
     }
 
-    /// It waits for the head of a request from now on.
-    pub(super) fn rest(&self) {
-        let Place { places, turn, given_up, .. } = &*self.0;
-        let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut waiting = places.waiting();
-        // One that has been told to give way stays so: its turn is gone from the list, and it is ending.
-        if turn.is_some_and(|turn| waiting.by_turn.remove(&turn).is_none()) {
-            return;
-        }
-        waiting.last_turn += 1;
-        let next = (Stage::Head, waiting.last_turn);
-        waiting.by_turn.insert(next, Arc::clone(given_up));
-        *turn = Some(next);
-        drop(waiting);
-        places.more.notify_waiters();
+    /// Has the connection end.
+    pub(super) fn give_up(&self) {
+        self.0.given_up.notify_one();
     }
 
     /// A head has arrived: its body is waited for, after all who wait for heads.
-    pub(super) fn begin(&self) {
-        let Place { places, turn, given_up, .. } = &*self.0;
-        let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut waiting = places.waiting();
-        if let Some(old) = *turn
+    pub(super) fn begin(&self) -> Standing {
+        let mut requests = self.0.requests();
+        requests.open += 1;
+        let mut waiting = self.0.places.waiting();
+        if let Some(old) = requests.turn
             && waiting.by_turn.remove(&old).is_some()
         {
             let next = (Stage::Body, old.1);
-            waiting.by_turn.insert(next, Arc::clone(given_up));
-            *turn = Some(next);
+            waiting.by_turn.insert(next, Arc::clone(&self.0.given_up));
+            requests.turn = Some(next);
+        }
+        Standing(Arc::new(Part { place: Arc::clone(&self.0), admitted: AtomicBool::new(false) }))
+    }
+}
+
+impl Standing {
+    /// The answer is handed over, or nobody wants it: the connection waits, unless it serves another request.
+    pub(super) fn rest(&self) {
+        let place = &self.0.place;
+        let mut requests = place.requests();
+        requests.open -= 1;
+        if self.0.admitted.load(Ordering::Relaxed) {
+            requests.served -= 1;
+        }
+        if requests.served == 0 {
+            place.wait(&mut requests);
         }
     }
 
@@ -147,20 +171,46 @@ impl Standing {
 
     /// Whether it had not been told to give way.
     fn leave(&self) -> bool {
-        let Place { places, turn, .. } = &*self.0;
-        let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = turn.is_none_or(|turn| places.waiting().by_turn.remove(&turn).is_some());
+        let place = &self.0.place;
+        let mut requests = place.requests();
+        let left = requests.turn.is_none_or(|turn| place.places.waiting().by_turn.remove(&turn).is_some());
         if left {
-            *turn = None;
+            requests.turn = None;
+            if !self.0.admitted.swap(true, Ordering::Relaxed) {
+                requests.served += 1;
+            }
         }
         left
     }
 }
 
+impl Place {
+    /// It gives way from now on, after all who do so already.
+    fn wait(&self, requests: &mut Requests) {
+        let mut waiting = self.places.waiting();
+        // One that has been told to give way stays so: its turn is gone from the list, and it is ending.
+        if requests.turn.is_some_and(|turn| waiting.by_turn.remove(&turn).is_none()) {
+            return;
+        }
+        waiting.last_turn += 1;
+        let stage = if requests.open > 0 { Stage::Body } else { Stage::Head };
+        let next = (stage, waiting.last_turn);
+        waiting.by_turn.insert(next, Arc::clone(&self.given_up));
+        requests.turn = Some(next);
+        drop(waiting);
+        self.places.more.notify_waiters();
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(turn) = self.turn.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            self.places.waiting().by_turn.remove(turn);
+        let requests = self.requests.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = requests.turn {
+            self.places.waiting().by_turn.remove(&turn);
         }
     }
 }

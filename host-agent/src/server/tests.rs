@@ -11,6 +11,7 @@ use tokio::{
 
 use super::*;
 
+mod http2;
 mod tls;
 
 /// For tests in which nobody comes too late.

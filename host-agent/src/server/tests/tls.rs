@@ -11,8 +11,25 @@ use tokio_rustls::TlsConnector;
 use super::*;
 use crate::certificate::{Certificate, tests::own};
 
-fn acceptor(certificate: &Certificate) -> TlsAcceptor {
+pub(super) fn acceptor(certificate: &Certificate) -> TlsAcceptor {
     TlsAcceptor::from(Arc::clone(&certificate.server))
+}
+
+/// A client that trusts the certificate in `dir` and nothing else, and would speak these protocols.
+pub(super) fn connector(
+    dir: &std::path::Path,
+    version: &'static rustls::SupportedProtocolVersion,
+    protocols: &[&[u8]],
+) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(dir.join("tls/own.pem")).unwrap()).unwrap();
+    let mut client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    TlsConnector::from(Arc::new(client))
 }
 
 /// What a client is answered that trusts the certificate in `dir` and nothing else.
@@ -21,15 +38,8 @@ async fn ask(
     dir: &std::path::Path,
     version: &'static rustls::SupportedProtocolVersion,
 ) -> io::Result<String> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(dir.join("tls/own.pem")).unwrap()).unwrap();
-    let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[version])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(client)).connect(name, server.connect().await).await?;
+    let mut stream = connector(dir, version, &[]).connect(name, server.connect().await).await?;
     stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
     let mut answer = String::new();
     // The server says that it closes, so that nobody can cut an answer off.
