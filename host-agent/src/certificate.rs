@@ -4,7 +4,10 @@
 //! STATE/tls/own.pem     the node's own certificate and its key, for the agent's user alone
 //! ```
 //!
-//! Read once, before the agent confines itself: a new certificate counts from the next start.
+//! One that the configuration names files of may be renewed while the agent runs ([`renewal`]); any other is read once, before the
+//! agent confines itself.
+
+mod renewal;
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -19,13 +22,14 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
+    sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use self::renewal::Files;
+pub(crate) use self::renewal::{InUse, Renewal};
 use crate::{
-    code::hex,
     config::{Tls, TlsSource},
     pem::{self, PemError},
 };
@@ -59,8 +63,10 @@ pub(crate) enum CertificateError {
 pub(crate) struct Certificate {
     /// How connections are made with it.
     pub(crate) server: Arc<ServerConfig>,
-    /// The SHA-256 of it, in hexadecimal.
-    pub(crate) fingerprint: String,
+    /// It, and what comes after it.
+    pub(crate) in_use: InUse,
+    /// Where it is renewed, if it is.
+    renewed: Option<Files>,
 }
 
 impl Certificate {
@@ -70,24 +76,38 @@ impl Certificate {
     /// A file is not there, holds something else, or they do not fit each other.
     pub(crate) fn load(tls: &Tls, state_dir: &Path) -> Result<Self, CertificateError> {
         let own = state_dir.join("tls/own.pem");
-        let (certificate, key) = match &tls.source {
-            TlsSource::Files { certificate, key } => (certificate, key),
+        let files = match &tls.source {
+            TlsSource::Files { certificate, key } | TlsSource::Credentials { certificate, key } => {
+                Files { certificate: certificate.clone(), key: key.clone() }
+            }
             TlsSource::Own => {
                 if !own.exists() {
                     make(&own, &tls.names)?;
                 }
-                (&own, &own)
+                Files { certificate: own.clone(), key: own }
             }
         };
-        let (chain, secret) = (pem::certificates(certificate)?, pem::key(key)?);
-        let fingerprint = chain.first().map(|first| hex(&Sha256::digest(first))).unwrap_or_default();
+        let in_use = InUse::new(pair(&files)?);
         let mut server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .with_no_client_auth()
-            .with_single_cert(chain, secret)?;
+            .with_cert_resolver(Arc::new(in_use.clone()));
         server.alpn_protocols = ALPN.iter().map(|protocol| protocol.to_vec()).collect();
-        Ok(Self { server: Arc::new(server), fingerprint })
+        let renewed = Some(files).filter(|_| matches!(tls.source, TlsSource::Files { .. }));
+        Ok(Self { server: Arc::new(server), in_use, renewed })
     }
+
+    /// What follows its files, if somebody may renew it.
+    pub(crate) fn renewal(&self) -> Option<Renewal> {
+        let files = self.renewed.clone()?;
+        Some(Renewal { files, in_use: self.in_use.clone(), seen: None })
+    }
+}
+
+/// A certificate and the key for it.
+fn pair(files: &Files) -> Result<CertifiedKey, CertificateError> {
+    let (chain, key) = (pem::certificates(&files.certificate)?, pem::key(&files.key)?);
+    Ok(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?)
 }
 
 /// Makes a certificate that signs itself, beside its place, and moves it there when it is on the disk.
@@ -133,12 +153,12 @@ pub(crate) mod tests {
     #[test]
     fn the_nodes_own_is_made_once_and_for_the_agent_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let made = own(dir.path()).fingerprint;
-        assert_eq!((made.len(), own(dir.path()).fingerprint), (64, made.clone()));
+        let made = own(dir.path()).in_use.fingerprint();
+        assert_eq!((made.len(), own(dir.path()).in_use.fingerprint()), (64, made.clone()));
         let path = dir.path().join("tls/own.pem");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::remove_file(&path).unwrap();
-        assert_ne!(own(dir.path()).fingerprint, made, "another key, another certificate");
+        assert_ne!(own(dir.path()).in_use.fingerprint(), made, "another key, another certificate");
     }
 
     #[test]
@@ -148,9 +168,10 @@ pub(crate) mod tests {
         let good = dir.path().join("tls/own.pem");
         let load = |certificate: &Path, key: &Path| {
             let source = TlsSource::Files { certificate: certificate.into(), key: key.into() };
-            Certificate::load(&Tls { source, names: Vec::new() }, dir.path()).map(|loaded| loaded.fingerprint)
+            Certificate::load(&Tls { source, names: Vec::new() }, dir.path())
+                .map(|loaded| loaded.in_use.fingerprint())
         };
-        assert_eq!(load(&good, &good).unwrap(), own(dir.path()).fingerprint);
+        assert_eq!(load(&good, &good).unwrap(), own(dir.path()).in_use.fingerprint());
         let (empty, absent) = (dir.path().join("empty"), dir.path().join("absent"));
         fs::write(&empty, "").unwrap();
         assert!(matches!(
@@ -168,5 +189,42 @@ pub(crate) mod tests {
         own(other.path());
         let other = other.path().join("tls/own.pem");
         assert!(matches!(load(&good, &other), Err(CertificateError::Rustls(_))));
+    }
+
+    #[test]
+    fn a_certificate_that_is_renewed_counts_and_a_broken_one_does_not() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (old, new) = (own(dir.path()), own(other.path()));
+        let (old, new) = (old.in_use.fingerprint(), new.in_use.fingerprint());
+        let read = |dir: &Path| fs::read(dir.join("tls/own.pem")).unwrap();
+        let (certificate, key) = (dir.path().join("certificate"), dir.path().join("key"));
+        let write = |path: &Path, content: &[u8]| {
+            // As who renews one does it, so that nobody reads half of it.
+            fs::write(path.with_extension("new"), content).unwrap();
+            fs::rename(path.with_extension("new"), path).unwrap();
+        };
+        write(&certificate, &read(dir.path()));
+        write(&key, &read(dir.path()));
+        let source = TlsSource::Files { certificate: certificate.clone(), key: key.clone() };
+        let loaded = Certificate::load(&Tls { source, names: Vec::new() }, dir.path()).unwrap();
+        let mut renewal = loaded.renewal().unwrap();
+        renewal.look().unwrap();
+        assert_eq!(loaded.in_use.fingerprint(), old);
+        // A certificate without its key, one that is cut off, none: said once, and the old one stays.
+        write(&certificate, &read(other.path()));
+        assert!(matches!(renewal.look(), Err(CertificateError::Rustls(_))));
+        renewal.look().unwrap();
+        write(&certificate, &read(other.path())[..200]);
+        assert!(matches!(renewal.look(), Err(CertificateError::Pem(_))));
+        fs::remove_file(&certificate).unwrap();
+        assert!(matches!(renewal.look(), Err(CertificateError::Pem(PemError::Read { .. }))));
+        renewal.look().unwrap();
+        assert_eq!(loaded.in_use.fingerprint(), old);
+        write(&certificate, &read(other.path()));
+        write(&key, &read(other.path()));
+        renewal.look().unwrap();
+        assert_eq!(loaded.in_use.fingerprint(), new);
+        assert_eq!(serde_json::to_value(&loaded.in_use).unwrap(), new);
+        assert!(own(dir.path()).renewal().is_none(), "nobody renews the node's own");
     }
 }

@@ -14,7 +14,7 @@ use jail::{
 
 use crate::{
     code::confined,
-    config::{self, Config, DestinationPlace},
+    config::{self, Config, DestinationPlace, TlsSource},
     sandbox::scratch,
 };
 
@@ -78,6 +78,7 @@ fn paths(config: &Config) -> anyhow::Result<Vec<PathRule>> {
     });
     rules
         .extend(directories.map(|path| rule(path, Access::ReadWrite, "what events' destinations are given")));
+    rules.extend(renewed(config).map(|dir| rule(&dir, Access::Read, "the certificate, which is renewed")));
     rules.retain(|rule| rule.path.exists());
     Ok(rules)
 }
@@ -86,6 +87,17 @@ fn certificates(config: &Config) -> impl Iterator<Item = &Path> {
     let own = config.chunks.cluster.iter().filter_map(|cluster| cluster.certificates.as_ref());
     let own = own.flat_map(|files| [&files.ca, &files.certificate, &files.key]);
     own.chain(config.chunks.origin.iter().map(|bucket| &bucket.ca)).map(PathBuf::as_path)
+}
+
+/// Folders in which the files of clients' certificate are, by their names and where those lead: who renews one puts another file into
+/// its place.
+fn renewed(config: &Config) -> impl Iterator<Item = PathBuf> {
+    let files = match config.tls.as_ref().map(|tls| &tls.source) {
+        Some(TlsSource::Files { certificate, key }) => vec![certificate, key],
+        _ => Vec::new(),
+    };
+    let both = files.into_iter().flat_map(|path| [Some(path.clone()), path.canonicalize().ok()]);
+    both.flatten().filter_map(|path| path.parent().map(Path::to_owned))
 }
 
 fn ports(config: &Config) -> Vec<PortRule> {

@@ -125,13 +125,13 @@ fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<()> {
     let config = Config::load(file.as_deref(), credentials.as_deref(), auth)?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot create {}", config.state_dir.display()))?;
-    // Before the agent is confined: nothing reads the files again.
+    // Before the agent is confined: of these files it reads those again that may be renewed.
     let certificate = config.tls.as_ref().map(|tls| Certificate::load(tls, &config.state_dir));
     let certificate = certificate.transpose().context("cannot speak TLS")?;
     let destinations = Destinations::open(&config.events, &config.state_dir);
     let destinations = destinations.context("cannot use a destination of events")?;
     let mut node = NodeState::look();
-    node.certificate = certificate.as_ref().map(|certificate| certificate.fingerprint.clone());
+    node.certificate = certificate.as_ref().map(|certificate| certificate.in_use.clone());
     node.landlock = confine::enter(&config)?.landlock;
     tracing::info!("confined by landlock {} and a filter of system calls", node.landlock);
     for (kind, state) in node.vulnerable() {
@@ -190,7 +190,9 @@ async fn run(
     let address = entrance.listener.local_addr().context("listening socket has no address")?;
     tracing::info!(target: log::NOTICE, "tinderbox: serving on {address}");
     if let Some(certificate) = &certificate {
-        tracing::info!(target: log::NOTICE, "tinderbox: by TLS, certificate SHA-256 {}", certificate.fingerprint);
+        let fingerprint = certificate.in_use.fingerprint();
+        tracing::info!(target: log::NOTICE, "tinderbox: by TLS, certificate SHA-256 {fingerprint}");
+        certificate.renewal().into_iter().for_each(|renewal| drop(tokio::spawn(renewal.follow())));
     }
 
     // The invoker drains from the signal on, beside the servers, which end when their last request is answered: the

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::certificate::InUse;
+
 /// Mitigations and what is left of holes, a file for each kind.
 const VULNERABILITIES: &str = "/sys/devices/system/cpu/vulnerabilities";
 
@@ -33,8 +35,8 @@ pub(crate) struct NodeState {
     smt: Option<String>,
     /// What the kernel does about each kind of hole in processors.
     vulnerabilities: BTreeMap<String, String>,
-    /// The SHA-256 of the certificate that clients know it by, if they come by TLS.
-    pub(crate) certificate: Option<String>,
+    /// The certificate that clients know it by, if they come by TLS: its SHA-256 is told.
+    pub(crate) certificate: Option<InUse>,
     /// The version of landlock that confines the agent.
     pub(crate) landlock: u32,
 }

@@ -27,7 +27,14 @@ pub(crate) struct Tls {
 pub(crate) enum TlsSource {
     /// The node makes it.
     Own,
-    /// PEM files.
+    /// Systemd's credentials, which stay as they are while the agent runs.
+    Credentials {
+        /// As of files.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// PEM files, which somebody may renew.
     Files {
         /// With those of authorities between it and the root behind it.
         certificate: PathBuf,
@@ -69,7 +76,7 @@ impl RawTls {
 
 fn in_credentials(dir: Option<&Path>) -> Option<TlsSource> {
     let (certificate, key) = (dir?.join(CERTIFICATE), dir?.join(KEY));
-    (certificate.exists() && key.exists()).then_some(TlsSource::Files { certificate, key })
+    (certificate.exists() && key.exists()).then_some(TlsSource::Credentials { certificate, key })
 }
 
 #[cfg(test)]
@@ -95,7 +102,8 @@ mod tests {
         let (certificate, key) = (dir.path().join(CERTIFICATE), dir.path().join(KEY));
         std::fs::write(&certificate, "").unwrap();
         std::fs::write(&key, "").unwrap();
-        assert_eq!(check("", Some(dir.path())).unwrap().source, TlsSource::Files { certificate, key });
+        let found = check("", Some(dir.path())).unwrap().source;
+        assert_eq!(found, TlsSource::Credentials { certificate, key });
     }
 
     #[test]
