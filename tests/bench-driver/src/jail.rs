@@ -5,24 +5,23 @@
 use std::{
     fs,
     io::Read as _,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use jail::launch::{ANSWER_FDS, Allotment, Answer, MAX_ANSWER_LEN};
 use nix::{
     errno::Errno,
-    sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket, socketpair,
-    },
+    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
 };
 
 use crate::{
     Figure,
     node::{SETTLE, rest},
     plan::Plan,
+    server::Server,
 };
 
 /// Counts both.
@@ -64,29 +63,17 @@ fn usage_us() -> Result<f64> {
     line.and_then(|number| number.parse().ok()).context("the group counts no time")
 }
 
-/// A launcher, and the connection to it. Killed and reaped when dropped.
-struct Launcher {
-    child: Child,
-    connection: OwnedFd,
-}
+struct Launcher(Server);
 
 impl Launcher {
     fn start(plan: &Plan) -> Result<Self> {
-        let path = std::env::temp_dir().join("bench-launcher.sock");
-        let listener = seqpacket()?;
-        bind(listener.as_raw_fd(), &UnixAddr::new(&path)?).context("listen for the launcher")?;
-        listen(&listener, Backlog::new(1)?)?;
-        let child = Command::new(&plan.launcher)
+        let mut command = Command::new(&plan.launcher);
+        command
             .arg("--program")
             .arg(&plan.vmm)
             .args(["--group", GROUP, "--controllers", CONTROLLERS, "--agent", "0"])
-            .args(["--disks", STATE_DIR, "--disk-mib-per-s", "512", "--disk-ops-per-s", "20000"])
-            .stdin(Stdio::from(listener))
-            .spawn()
-            .context("start a launcher")?;
-        let connection = seqpacket()?;
-        connect(connection.as_raw_fd(), &UnixAddr::new(&path)?).context("connect to the launcher")?;
-        Ok(Self { child, connection })
+            .args(["--disks", STATE_DIR, "--disk-mib-per-s", "512", "--disk-ops-per-s", "20000"]);
+        Server::start(&mut command, "launcher").map(Self)
     }
 
     /// Has a process started that is told to end, and waits until it has.
@@ -94,10 +81,8 @@ impl Launcher {
         let (ours, theirs) = control()?;
         let (_said, stderr) = std::io::pipe().context("make a pipe")?;
         let fds = [theirs.as_fd(), stderr.as_fd()];
-        vmm_api::send(self.connection.as_fd(), &ALLOTMENT.to_request(), &fds)?;
-        let mut packet = [0; MAX_ANSWER_LEN];
-        let (len, fds) = vmm_api::receive(self.connection.as_fd(), &mut packet)?;
-        match Answer::from_packet(&packet[..len])? {
+        let (answer, fds) = self.0.ask(&ALLOTMENT.to_request(), &fds, MAX_ANSWER_LEN)?;
+        match Answer::from_packet(&answer)? {
             Answer::Started { .. } => {}
             Answer::Failed { text } => bail!("the launcher started nothing: {text}"),
         }
@@ -107,14 +92,6 @@ impl Launcher {
         fs::File::from(status).read_to_end(&mut ended)?;
         ensure!(ended == [0; 4], "the process ended with {ended:?}");
         Ok(())
-    }
-}
-
-impl Drop for Launcher {
-    fn drop(&mut self) {
-        // Both fail only when it is reaped already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -163,8 +140,4 @@ fn move_to(group: &Path) -> Result<()> {
 fn control() -> Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .context("make a socket pair")
-}
-
-fn seqpacket() -> Result<OwnedFd> {
-    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("make a socket")
 }

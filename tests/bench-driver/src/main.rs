@@ -18,7 +18,9 @@ mod plan;
 mod process;
 mod restarted;
 mod resume;
+mod server;
 mod shared;
+mod slots;
 mod snapshot;
 mod timing;
 mod touch;
@@ -100,7 +102,7 @@ fn measure(part: Part, plan: &Plan) -> Result<()> {
         Part::Boot => print(&boot::measure(plan)?),
         Part::Snapshot => print(&snapshot::measure(plan)?),
         Part::Touch => print(&touch::measure(plan)?),
-        Part::Jail => print(&jail::measure(plan)?),
+        Part::Jail => print(&[jail::measure(plan)?, slots::measure(plan)?].concat()),
         Part::Invoke => print(&invoke::measure(plan)?),
         Part::Fair => print(&fair::measure(plan)?),
         Part::Resume => resume::measure(plan),

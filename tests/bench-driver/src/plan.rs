@@ -14,7 +14,7 @@ pub(crate) enum Part {
     Snapshot,
     /// Clones of a guest that touches memory, from a disk.
     Touch,
-    /// What a jail costs.
+    /// What a jail and a network slot cost.
     Jail,
     /// Invocations of a warm function.
     Invoke,
@@ -52,6 +52,10 @@ pub(crate) struct Plan {
     pub(crate) launcher: PathBuf,
     /// Starts in a jail, and as many without one.
     pub(crate) jailed_starts: u32,
+    /// What makes network slots.
+    pub(crate) gateway: PathBuf,
+    /// Network slots.
+    pub(crate) slots: u32,
     /// Guest kernel, the same for both VMMs.
     pub(crate) kernel: PathBuf,
     /// Guest initrd, the same for both VMMs.

@@ -35,6 +35,8 @@ const LOADS: u32 = 10;
 const TOUCHES: u32 = 5;
 /// Starts in a jail, whose mean counts.
 const JAILED_STARTS: u32 = 40;
+/// Network slots: enough for a median, half of them for each kind of egress.
+const SLOTS: u32 = 40;
 /// Functions created: enough for a median.
 const CREATES: u32 = 5;
 const WARM_INVOKES: u32 = 100;
@@ -81,7 +83,7 @@ pub(crate) enum Part {
     Snapshot,
     /// Clones of a minimal guest that touches memory, with and without a working set, and a peer's.
     Touch,
-    /// What a sandbox's jail costs.
+    /// What a sandbox's jail and network slot cost.
     Jail,
     /// A function's first answer, and warm invocations.
     Invoke,
@@ -201,6 +203,8 @@ fn write_extra(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<()> {
         "vmm": format!("{LIB_DIR}/vmm"),
         "launcher": format!("{LIB_DIR}/launcher"),
         "jailed_starts": JAILED_STARTS,
+        "gateway": format!("{LIB_DIR}/gateway"),
+        "slots": SLOTS,
         "kernel": format!("{LIB_DIR}/guest/vmlinux"),
         "initrd": format!("{LIB_DIR}/guest/initrd.cpio"),
         "firecracker": peer.map(|_| at("firecracker")),

@@ -59,6 +59,7 @@ const LIMITS: &[(&str, f64)] = &[
     ("api_read_interval", 200.0),
     ("api_read_latency.p99", 10_000.0),
     ("jail_cpu_per_start", 2000.0),
+    ("slot_assign", 1000.0),
     // However many read a content, each chunk of it is fetched once.
     ("chunk_readers_64_fetches", 1.0),
     ("crowd_64_origin_reads", 1.0),
