@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, IoSlice, IoSliceMut, PipeReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -43,7 +44,10 @@ impl Launcher {
         fs::write(&program, file).expect("a program");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
         let group = new_group();
-        let process = Command::new(env!("CARGO_BIN_EXE_launcher"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_launcher"));
+        // SAFETY: between fork and exec it makes system calls that take numbers, and nothing else.
+        unsafe { command.pre_exec(keep_the_units_capabilities) };
+        let process = command
             .arg("--program")
             .arg(program)
             .arg("--group")
@@ -99,6 +103,30 @@ impl Drop for Launcher {
         remove(&sandboxes);
         remove(&self.group);
     }
+}
+
+/// The unit that the appliance starts the launcher by.
+const UNIT: &str =
+    include_str!("../../../image/mkosi.extra/usr/lib/systemd/system/tinderbox-launcher.service");
+
+/// `linux/capability.h`: those of the unit, and the last one that there is.
+const CAPABILITIES: &[(&str, u64)] =
+    &[("CAP_KILL", 5), ("CAP_SETGID", 6), ("CAP_SETUID", 7), ("CAP_SETPCAP", 8), ("CAP_SYS_ADMIN", 21)];
+const LAST_CAPABILITY: u64 = 40;
+
+/// What these tests can do and the launcher's unit cannot is not the launcher's.
+fn keep_the_units_capabilities() -> io::Result<()> {
+    let set = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap_or_default();
+    for number in 0..=LAST_CAPABILITY {
+        let known = CAPABILITIES.iter().find(|(_, known)| *known == number);
+        if known.is_some_and(|(name, _)| set.split(' ').any(|kept| kept == *name)) {
+            continue;
+        }
+        // SAFETY: PR_CAPBSET_DROP takes a number.
+        let result = unsafe { nix::libc::prctl(nix::libc::PR_CAPBSET_DROP, number, 0_u64, 0_u64, 0_u64) };
+        nix::errno::Errno::result(result)?;
+    }
+    Ok(())
 }
 
 /// A control group's processes may be on their way out.
