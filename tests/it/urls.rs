@@ -37,13 +37,13 @@ fn with_url(function: &Deployed, config: Value) -> String {
 
 /// What AWS asks for beside the type of an open URL.
 fn open(function: &Deployed) {
-    let permission = json!({
-        "StatementId": "open",
-        "Action": "lambda:InvokeFunctionUrl",
-        "Principal": "*",
-        "FunctionUrlAuthType": "NONE",
-    });
-    function.call("add_permission", permission).expect("it is granted");
+    let through = json!({ "Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE" });
+    let by = json!({ "Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": true });
+    for (sid, mut permission) in [("open", through), ("open-invoke", by)] {
+        permission["StatementId"] = sid.into();
+        permission["Principal"] = "*".into();
+        function.call("add_permission", permission).expect("it is granted");
+    }
 }
 
 fn document(answer: &Value) -> Value {

@@ -30,6 +30,9 @@ use crate::{
     identity::{AccessKey, ActionPattern, Grantee, Principal, UrlUse, Verdict, grants},
 };
 
+/// What a call of a URL is: AWS asks for both, whichever policy grants which.
+const URL_ACTIONS: [&str; 2] = ["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"];
+
 /// Where the node's own operations are, and what IAM would call them.
 const NODE_PATH: &str = "/tinderbox/";
 const NODE_VENDOR: &str = "tinderbox";
@@ -101,16 +104,19 @@ pub(super) fn authorize_url(
     arn: &str,
     auth_type: &'static str,
 ) -> Result<Option<String>, ApiError> {
-    let (action, url) = ("lambda:InvokeFunctionUrl", UrlUse::Of(auth_type));
+    let url = UrlUse::Of(auth_type);
     match principal {
         Some(Principal::Administrator) => Ok(Some(format!("arn:aws:iam::{}:root", app.account_id))),
         Some(Principal::Key(id)) => {
             let key = app.access_keys.usable(id).ok_or_else(ApiError::unrecognized_client)?;
-            decide(app, &key, &Asked { action: action.into(), resource: arn.into() }, url)?;
+            let asked = |action: &str| Asked { action: action.into(), resource: arn.into() };
+            URL_ACTIONS.iter().try_for_each(|action| decide(app, &key, &asked(action), url))?;
             Ok(Some(key.user_arn(&app.account_id)))
         }
-        None if granted(app, Grantee::Anybody, action, arn, url) => Ok(None),
-        None => Err(ApiError::access_denied("anonymous", action, arn)),
+        None => match URL_ACTIONS.iter().find(|action| !granted(app, Grantee::Anybody, action, arn, url)) {
+            Some(action) => Err(ApiError::access_denied("anonymous", action, arn)),
+            None => Ok(None),
+        },
     }
 }
 

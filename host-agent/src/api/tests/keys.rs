@@ -330,8 +330,16 @@ async fn a_url_for_who_signs_is_for_those_who_may() {
     assert_eq!((got.status.as_u16(), got.json()), (403, json!({ "Message": "Forbidden" })));
     node.open("f", "").await;
     assert_eq!(call().await.status.as_u16(), 403, "an open URL's permission is for open URLs");
-    let policy = policy(json!([allow("lambda:InvokeFunctionUrl", "f")]));
-    node.put(&format!("{KEYS}/{}/policy", key.id), &policy).await.ok(200);
+    let may = async |actions: &[&str]| {
+        let statements: Vec<_> = actions.iter().map(|action| allow(action, "f")).collect();
+        node.put(&format!("{KEYS}/{}/policy", key.id), &policy(json!(statements))).await.ok(200);
+    };
+    may(&["lambda:InvokeFunctionUrl"]).await;
+    let by_url = call().await.status.as_u16();
+    assert_eq!(by_url, 200, "the other half is granted to everybody who comes by the URL");
+    node.call("DELETE", "/2015-03-31/functions/f/policy/open-invoke", Body::empty()).await.ok(204);
+    assert_eq!(call().await.status.as_u16(), 403);
+    may(&["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"]).await;
     let event = call().await.ok(200);
     let said = &event["requestContext"]["authorizer"]["iam"]["userArn"];
     assert_eq!(said, "arn:aws:iam::000000000000:user/ann");

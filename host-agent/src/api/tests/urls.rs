@@ -19,17 +19,24 @@ async fn host(node: &Node, path: &str, config: Value) -> String {
     url.authority().unwrap().to_string()
 }
 
+/// The statements that AWS asks for: that everybody may use the URL, and call the function by nothing else.
+fn through_url() -> Value {
+    let action = "lambda:InvokeFunctionUrl";
+    json!({ "StatementId": "open", "Action": action, "Principal": "*", "FunctionUrlAuthType": "NONE" })
+}
+
+fn by_url() -> Value {
+    let action = "lambda:InvokeFunction";
+    json!({ "StatementId": "open-invoke", "Action": action, "Principal": "*", "InvokedViaFunctionUrl": true })
+}
+
 impl Node {
     /// Grants everybody what they need to call an open URL of a function, or of `?Qualifier=` what.
     pub(super) async fn open(&self, function: &str, of: &str) {
-        let permission = json!({
-            "StatementId": "open",
-            "Action": "lambda:InvokeFunctionUrl",
-            "Principal": "*",
-            "FunctionUrlAuthType": "NONE",
-        });
         let path = format!("/2015-03-31/functions/{function}/policy{of}");
-        self.call("POST", &path, permission.to_string()).await.ok(201);
+        for permission in [through_url(), by_url()] {
+            self.call("POST", &path, permission.to_string()).await.ok(201);
+        }
     }
 
     async fn at_host(&self, method: &str, host: &str, path: &str, body: impl Into<Body>) -> Got {
@@ -126,24 +133,27 @@ async fn an_open_url_is_open_while_the_functions_policy_says_so() {
     let (node, host) = node(json!({ "AuthType": "NONE" })).await;
     node.at_host("GET", &host, "/", "").await.ok(200);
     let policy = "/2015-03-31/functions/f/policy";
-    node.call("DELETE", &format!("{policy}/open"), Body::empty()).await.ok(204);
-    refused(&node.at_host("GET", &host, "/", "").await, 403, "Forbidden");
-    for (action, principal, auth_type) in [
-        ("lambda:InvokeFunctionUrl", "*", "AWS_IAM"),
-        ("lambda:InvokeFunctionUrl", "000000000000", "NONE"),
-        ("lambda:InvokeFunction", "*", ""),
-    ] {
-        let mut statement = json!({ "StatementId": "s", "Action": action, "Principal": principal });
-        if !auth_type.is_empty() {
-            statement["FunctionUrlAuthType"] = auth_type.into();
+    for (kept, statement) in [("open-invoke", through_url()), ("open", by_url())] {
+        let sid = statement["StatementId"].as_str().unwrap();
+        node.call("DELETE", &format!("{policy}/{sid}"), Body::empty()).await.ok(204);
+        refused(&node.at_host("GET", &host, "/", "").await, 403, "Forbidden");
+        for (member, value) in [
+            ("/Principal", json!("000000000000")),
+            ("/Action", json!("lambda:GetFunction")),
+            ("/FunctionUrlAuthType", json!("AWS_IAM")),
+            ("/InvokedViaFunctionUrl", json!(false)),
+        ] {
+            let other = with(statement.clone(), &[(member, value)]);
+            node.call("POST", policy, other.to_string()).await.ok(201);
+            refused(&node.at_host("GET", &host, "/", "").await, 403, "Forbidden");
+            node.call("DELETE", &format!("{policy}/{sid}"), Body::empty()).await.ok(204);
         }
         node.call("POST", policy, statement.to_string()).await.ok(201);
-        refused(&node.at_host("GET", &host, "/", "").await, 403, "Forbidden");
-        node.call("DELETE", &format!("{policy}/s"), Body::empty()).await.ok(204);
+        assert!(node.get(policy).await.ok(200)["Policy"].as_str().unwrap().contains(kept));
+        node.at_host("GET", &host, "/", "").await.ok(200);
     }
-    assert_eq!(node.invoker.seen.lock().unwrap().len(), 1);
-    node.open("f", "").await;
-    node.at_host("GET", &host, "/", "").await.ok(200);
+    // What is granted by a URL is granted by nothing else.
+    assert_eq!(node.invoker.seen.lock().unwrap().len(), 3);
 }
 
 #[tokio::test]
