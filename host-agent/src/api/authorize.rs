@@ -216,6 +216,7 @@ impl<'a> Names<'a> {
             On::Account => "*".into(),
             On::Function => function(self.path("FunctionName")),
             On::Qualified => names::arn_with(self.caller, self.path("FunctionName"), self.query("Qualifier")),
+            On::QualifiedByPath => names::arn_with(self.caller, self.path("FunctionName"), None),
             On::NewFunction => function(mentioned.function_name.as_deref().unwrap_or_default()),
             On::Layer => layer_names::arn(&self.layer()?, &self.caller.account_id),
             On::LayerVersion => {

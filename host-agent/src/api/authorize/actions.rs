@@ -9,6 +9,8 @@ pub(super) enum On {
     Function,
     /// The function, version or alias that path and `Qualifier` name.
     Qualified,
+    /// The function, version or alias that the path names: no parameter is looked at.
+    QualifiedByPath,
     /// The function that the body names.
     NewFunction,
     /// The layer of the path.
@@ -23,7 +25,10 @@ pub(super) enum On {
     Named(&'static str),
 }
 
-use On::{Account, Function, Layer, LayerVersion, LayerVersionByArn, Named, NewFunction, Qualified, Tagged};
+use On::{
+    Account, Function, Layer, LayerVersion, LayerVersionByArn, Named, NewFunction, Qualified,
+    QualifiedByPath, Tagged,
+};
 
 /// Operation, action, and on what. In the order of `api::operations`.
 pub(super) const ACTIONS: &[(&str, &str, On)] = &[
@@ -73,7 +78,7 @@ pub(super) const ACTIONS: &[(&str, &str, On)] = &[
     ("GetResourcePolicy", "GetResourcePolicy", Named("ResourceArn")),
     ("GetRuntimeManagementConfig", "GetRuntimeManagementConfig", Qualified),
     ("Invoke", "InvokeFunction", Qualified),
-    ("InvokeAsync", "InvokeAsync", Function),
+    ("InvokeAsync", "InvokeAsync", QualifiedByPath),
     ("InvokeWithResponseStream", "InvokeFunction", Qualified),
     ("ListAliases", "ListAliases", Function),
     ("ListCapacityProviders", "ListCapacityProviders", Account),

@@ -164,6 +164,23 @@ async fn a_denial_wins_however_a_version_is_written() {
     }
 }
 
+/// Its name may have a version, and it reads no parameter.
+#[tokio::test]
+async fn the_older_way_to_invoke_is_decided_on_what_it_runs() {
+    let node = Node::new().await;
+    node.function("f").await;
+    node.call("POST", "/2015-03-31/functions/f/versions", "{}").await.ok(201);
+    let invoke = |name: &str| format!("/2014-11-13/functions/{name}/invoke-async");
+    let key = Held::make(&node, allow("lambda:InvokeAsync", F)).await;
+    key.call(&node, "POST", &invoke("f"), "{}").await.ok(202);
+    let first = format!("{F}:1");
+    is_denied(&key.call(&node, "POST", &invoke("f:1"), "{}").await, "lambda:InvokeAsync", &first);
+    let key = Held::make(&node, allow("lambda:InvokeAsync", &first)).await;
+    key.call(&node, "POST", &invoke("f:1"), "{}").await.ok(202);
+    let by_parameter = format!("{}?Qualifier=1", invoke("f"));
+    is_denied(&key.call(&node, "POST", &by_parameter, "{}").await, "lambda:InvokeAsync", F);
+}
+
 /// Two operations have one path and one handler: what decides is what the handler reads, however it is spelled.
 #[tokio::test]
 async fn a_parameter_makes_no_operation_another() {
