@@ -75,6 +75,8 @@ pub(crate) struct Admitted {
     pub(crate) caller: Caller,
     /// `x-amzn-requestid`.
     pub(crate) request_id: String,
+    /// What its body has of the budget: given back when nobody holds it any more.
+    pub(super) memory: Arc<Memory>,
 }
 
 /// Lets a request through to its operation, or answers it.
@@ -106,7 +108,7 @@ pub(crate) async fn gate(State(app): State<Arc<App>>, mut request: Request, next
 
 /// Has an operation carried out by a task of its own, for the server drops what it does for a client that goes away. The memory is
 /// given back when the operation is done with the body.
-async fn to_its_end(request: Request, memory: Memory, next: Next) -> Response {
+async fn to_its_end(request: Request, memory: Arc<Memory>, next: Next) -> Response {
     let operation = tokio::spawn(async move {
         let response = next.run(request).await;
         drop(memory);
@@ -118,7 +120,7 @@ async fn to_its_end(request: Request, memory: Memory, next: Next) -> Response {
     })
 }
 
-async fn admit(app: &App, request: Request, request_id: String) -> Result<(Request, Memory), ApiError> {
+async fn admit(app: &App, request: Request, request_id: String) -> Result<(Request, Arc<Memory>), ApiError> {
     let (mut head, body) = request.into_parts();
     let claim = app.authenticator.identify(&head, chrono::Utc::now())?;
     let (limit, operation) = body_limit(&head);
@@ -128,7 +130,8 @@ async fn admit(app: &App, request: Request, request_id: String) -> Result<(Reque
     let principal = claim.principal();
     let caller = Caller { account_id: app.account_id.clone(), region: claim.region };
     authorize::authorize(app, &principal, &caller, (&mut head, &body)).await?;
-    head.extensions.insert(Admitted { caller, request_id });
+    let memory = Arc::new(memory);
+    head.extensions.insert(Admitted { caller, request_id, memory: Arc::clone(&memory) });
     Ok((Request::from_parts(head, Body::from(body)), memory))
 }
 
@@ -188,6 +191,7 @@ fn body_limit(head: &Parts) -> (usize, &'static str) {
 }
 
 /// What a body has of the budget.
+#[derive(Debug)]
 pub(super) struct Memory {
     budget: Arc<Semaphore>,
     permit: OwnedSemaphorePermit,

@@ -9,12 +9,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use tokio::task::JoinHandle;
 
 use super::{
     ApiError, App,
     call::Call,
     constraints::{Constraints, EXECUTION, TENANT},
-    gate::MAX_ASYNC_EVENT_LEN,
+    gate::{MAX_ASYNC_EVENT_LEN, Memory},
     names::Target,
 };
 use crate::{
@@ -144,6 +145,21 @@ pub(super) async fn run(
     let slot = app.concurrency.enter(id, share).map_err(InvokeError::Throttled)?;
     invocation.slot = Some(Arc::new(slot));
     app.invoker.invoke(invocation).await
+}
+
+/// The same in a task of its own, whether or not anybody waits for it: its event has the memory that is held for it as long.
+pub(super) fn begin(
+    app: &Arc<App>,
+    id: &FunctionId,
+    invocation: Invocation,
+    memory: Arc<Memory>,
+) -> JoinHandle<Result<Answer, InvokeError>> {
+    let (app, id) = (Arc::clone(app), id.clone());
+    tokio::spawn(async move {
+        let ended = run(&app, &id, invocation).await;
+        drop(memory);
+        ended
+    })
 }
 
 /// A number from 0.0 up to 1.0, for the share of an alias's second version.

@@ -23,6 +23,7 @@ use super::{
     ApiError, App,
     call::Call,
     constraints::{Constraints, TENANT},
+    gate::Memory,
     invocations::{self, EXECUTED_VERSION, LOG_TAIL_LEN, MAX_TRACE_LEN},
 };
 use crate::{
@@ -58,7 +59,7 @@ pub(super) enum Next {
     End(Result<Box<Answer>, InvokeError>),
 }
 
-/// Runs an invocation until its response begins, or to its end if it is not streamed.
+/// Runs an invocation until its response begins, or to its end if it is not streamed; `memory` is as for [`invocations::begin`].
 ///
 /// # Errors
 /// As the invoker's; a throttling.
@@ -66,11 +67,11 @@ pub(super) async fn begin(
     app: &Arc<App>,
     id: &FunctionId,
     invocation: Invocation,
+    memory: Arc<Memory>,
 ) -> Result<Beginning, InvokeError> {
     let (sink, mut parts) = mpsc::channel(WAITING_PARTS);
     let invocation = Invocation { sink: Some(sink), ..invocation };
-    let (app, id) = (Arc::clone(app), id.clone());
-    let mut end = tokio::spawn(async move { invocations::run(&app, &id, invocation).await });
+    let mut end = invocations::begin(app, id, invocation, memory);
     tokio::select! {
         biased;
         Some(Part::Head(content_type)) = parts.recv() => {
@@ -97,7 +98,8 @@ impl Streaming {
     }
 }
 
-fn joined(
+/// How an invocation's task ended.
+pub(super) fn joined(
     ended: Result<Result<Answer, InvokeError>, tokio::task::JoinError>,
 ) -> Result<Box<Answer>, InvokeError> {
     let ended =
@@ -142,7 +144,7 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
         slot: None,
         sink: None,
     };
-    let body = match begin(&app, &target.id, invocation).await? {
+    let body = match begin(&app, &target.id, invocation, call.memory).await? {
         Beginning::Streamed(_, streaming) => events(streaming),
         Beginning::Whole(answer) => whole(answer),
     };

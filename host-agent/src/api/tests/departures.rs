@@ -80,3 +80,29 @@ async fn an_event_takes_its_memory_until_its_function_is_done_with_it() {
         node.invoker.released.send_replace(false);
     }
 }
+
+#[tokio::test]
+async fn one_that_is_answered_while_it_runs_takes_it_as_long() {
+    let node = Node::new().await;
+    node.function("f").await;
+    let config = json!({ "AuthType": "NONE", "InvokeMode": "RESPONSE_STREAM" });
+    let made = node.call("POST", "/2021-10-31/functions/f/url", config.to_string());
+    let url: axum::http::Uri = made.await.ok(201)["FunctionUrl"].as_str().unwrap().parse().unwrap();
+    node.open("f", "").await;
+    let host = url.authority().unwrap().as_str();
+    let path = "/2021-11-15/functions/f/response-streaming-invocations";
+    for (path, host, budget, all) in [
+        (path, "node:9000", &node.body_budget, BODY_BUDGET_KIB),
+        ("/", host, &node.url_budget, URL_BUDGET_KIB),
+    ] {
+        *node.invoker.told.lock().unwrap() = Some("stream a lot");
+        let request = Request::builder().method("POST").uri(path).header("host", host);
+        let body = format!("\"{}\"", "x".repeat(1_000_000));
+        let unread = node.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        assert!(budget.available_permits() < all - 900, "{path}");
+        drop(unread);
+        while budget.available_permits() < all {
+            tokio::task::yield_now().await;
+        }
+    }
+}

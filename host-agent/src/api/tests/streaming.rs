@@ -18,6 +18,8 @@ pub(super) fn script(told: &str) -> Option<(&'static str, Vec<Bytes>, bool)> {
         "stream an answer" => (integration, pieces(&[prelude, b"\0\0\0\0\0one", b"two"]), false),
         "stream half a prelude" => (integration, pieces(&[prelude]), false),
         "stream no prelude" => (integration, pieces(&[b"no", b"\0\0\0\0\0\0\0\0"]), false),
+        // More than waits for a client.
+        "stream a lot" => ("text/x-stream", pieces(&[&b"piece"[..]; 8]), false),
         _ => return None,
     })
 }

@@ -72,15 +72,7 @@ async fn respond(app: &Arc<App>, named: Named, request: Request) -> Response {
     let request_id = uuid::Uuid::new_v4().to_string();
     let mut response = match Found::of(app, named) {
         None => Refusal::Forbidden.into_response(),
-        Some(found) => {
-            // A task of its own: the body's memory is counted for as long as the call has it, whether or not its client is there.
-            let (app, id) = (Arc::clone(app), request_id.clone());
-            let call = tokio::spawn(async move { found.respond(&app, request, &id).await });
-            call.await.unwrap_or_else(|error| {
-                tracing::error!("the task of a URL's call: {error}");
-                Refusal::Failed.into_response()
-            })
-        }
+        Some(found) => found.respond(app, request, &request_id).await,
     };
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -163,10 +155,12 @@ impl Found {
         memory.grow(event.len()).await.map_err(Refusal::Request)?;
         let trace_id = head.headers.get(TRACE_ID).and_then(|id| id.to_str().ok());
         let trace_id = trace_id.filter(|id| id.len() <= invocations::MAX_TRACE_LEN).map(String::from);
-        let invocation = self.invocation(app, event, trace_id, request_id)?;
+        let (invocation, memory) = (self.invocation(app, event, trace_id, request_id)?, Arc::new(memory));
         let answer = match self.url.mode {
-            UrlMode::Buffered => Box::new(invocations::run(app, &self.id, invocation).await?),
-            UrlMode::Streamed => match streaming::begin(app, &self.id, invocation).await? {
+            UrlMode::Buffered => {
+                streaming::joined(invocations::begin(app, &self.id, invocation, memory).await)?
+            }
+            UrlMode::Streamed => match streaming::begin(app, &self.id, invocation, memory).await? {
                 Beginning::Whole(answer) => answer,
                 Beginning::Streamed(content_type, streaming) => {
                     return stream::answer(&content_type, streaming).await;
