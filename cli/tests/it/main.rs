@@ -9,17 +9,17 @@ use std::{
 /// Where something listens that answers one request, whatever it is.
 fn node_that_answers(answer: impl Into<Vec<u8>>) -> String {
     let answer = answer.into();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
+        let (mut stream, _) = listener.accept().expect("a client");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
+            stream.read_exact(&mut byte).expect("a request");
             head.extend(byte);
         }
-        stream.write_all(&answer).unwrap();
+        stream.write_all(&answer).expect("a client that reads");
     });
     format!("http://{address}")
 }
@@ -29,15 +29,15 @@ fn ask(endpoint: &str, output: impl Into<Stdio>) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tinderbox"));
     command.args(["--endpoint", endpoint, "events"]);
     command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
-    let ended = command.stdout(output).stderr(Stdio::piped()).output().unwrap();
-    (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    let ended = command.stdout(output).stderr(Stdio::piped()).output().expect("the tool starts");
+    (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
 }
 
 #[test]
 fn who_reads_may_have_seen_enough() {
     let totals = r#"{"Events":3,"Bytes":1,"MaxEvents":10,"MaxBytes":2}"#;
     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{totals}", totals.len());
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     assert_eq!(ask(&node_that_answers(answer), writer), (Some(0), String::new()));
 }
