@@ -4,12 +4,16 @@
 use std::sync::Arc;
 
 use axum::{
-    body::Bytes,
+    body::Body,
     extract::{
         Path, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{header::CONTENT_TYPE, uri::Authority},
+    http::{
+        HeaderValue,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
+        uri::Authority,
+    },
     response::{IntoResponse as _, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -85,9 +89,12 @@ pub(super) async fn download(
     if !app.downloads.is_good(sha256, &ticket, Utc::now()) {
         return Err(gone());
     }
-    let code = CodeRef { sha256: sha256.into(), size: 0 };
-    let zip: Bytes = app.functions.zip(&code).await.map_err(|_| gone())?;
-    Ok(([(CONTENT_TYPE, "application/zip")], zip).into_response())
+    let (len, pieces) = app.functions.zip(sha256).await.map_err(|_| gone())?;
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/zip")),
+        (CONTENT_LENGTH, HeaderValue::from(len)),
+    ];
+    Ok((headers, Body::from_stream(pieces)).into_response())
 }
 
 #[cfg(test)]

@@ -16,11 +16,13 @@ mod package;
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
+    pin::pin,
     sync::{Arc, Weak},
 };
 
 use bytes::Bytes;
 use chunk_store::{ChunkSize, Kind, Label};
+use futures_util::{Stream, TryStreamExt as _, stream};
 use object_store::{ObjectStoreExt as _, PutPayload, local::LocalFileSystem};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, Semaphore};
@@ -51,6 +53,9 @@ const BUILD_LEN: u64 = 3 * (archive::MAX_UNZIPPED_LEN + 16 * 1024 * 1024);
 
 /// Longest zip, of which a build has a copy for each layer: what Lambda takes of one in a request.
 const MAX_ZIP_LEN: u64 = 52_428_800;
+
+/// What is read at once of a zip that somebody is sent.
+const PIECE_LEN: u64 = 256 * 1024;
 
 /// Why code could not be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +101,7 @@ pub(crate) enum CodeError {
 
 /// The node's code store.
 pub(crate) struct CodeStore {
-    zips: LocalFileSystem,
+    zips: Arc<LocalFileSystem>,
     zip_dir: PathBuf,
     chunks: Arc<Chunks>,
     builds: PathBuf,
@@ -131,6 +136,7 @@ impl CodeStore {
         let zips = LocalFileSystem::new_with_prefix(&zip_dir)
             .map_err(|source| CodeError::Object { attempted: "open", sha256: "any".into(), source })?
             .with_fsync(true);
+        let zips = Arc::new(zips);
         let (slots, handles) = (Semaphore::new(MAX_BUILDS), Mutex::default());
         Ok(Self { zips, zip_dir, chunks, builds, builder, disk, slots, handles })
     }
@@ -221,6 +227,28 @@ impl CodeStore {
         if actual == sha256 { Ok(zip) } else { Err(CodeError::Damaged { sha256: sha256.into(), actual }) }
     }
 
+    /// How long a zip is, and its pieces one after another: who is sent them may take their time, and a zip is long. It is read once
+    /// before, so that nobody is sent a damaged one.
+    pub(crate) async fn pieces(
+        &self,
+        sha256: &str,
+    ) -> Result<(u64, impl Stream<Item = Result<Bytes, object_store::Error>> + Send + use<>), CodeError> {
+        let failed = |source| CodeError::Object { attempted: "read", sha256: sha256.into(), source };
+        let path = object(sha256);
+        let len = self.zips.head(&path).await.map_err(failed)?.size;
+        let mut hash = Sha256::new();
+        let mut pieces = pin!(pieces_of(Arc::clone(&self.zips), path.clone(), len));
+        while let Some(piece) = pieces.try_next().await.map_err(failed)? {
+            hash.update(&piece);
+        }
+        let actual = hex(&hash.finalize());
+        if actual == sha256 {
+            Ok((len, pieces_of(Arc::clone(&self.zips), path, len)))
+        } else {
+            Err(CodeError::Damaged { sha256: sha256.into(), actual })
+        }
+    }
+
     /// Deletes all code without a handle.
     pub(crate) async fn sweep(&self) -> Result<(), CodeError> {
         let mut handles = self.handles.lock().await;
@@ -278,6 +306,23 @@ impl CodeStore {
         let (chunks, label) = (Arc::clone(&self.chunks), package.label());
         Ok(blocking(move || chunks.publish(&label, Kind::Code, ChunkSize::IMAGE, &image)).await?)
     }
+}
+
+fn pieces_of(
+    zips: Arc<LocalFileSystem>,
+    path: object_store::path::Path,
+    len: u64,
+) -> impl Stream<Item = Result<Bytes, object_store::Error>> + Send {
+    stream::try_unfold(0, move |at| {
+        let (zips, path, end) = (Arc::clone(&zips), path.clone(), len.min(at + PIECE_LEN));
+        async move {
+            if at == len {
+                return Ok(None);
+            }
+            let piece = zips.get_range(&path, at..end).await?;
+            Ok(Some((piece, end)))
+        }
+    })
 }
 
 async fn write(path: &Path, bytes: &Bytes) -> Result<(), CodeError> {

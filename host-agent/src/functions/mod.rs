@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cluster_store::{Compare, KeyRange, MAX_TXN_OPS, Op, Store, StoreError, Txn};
+use futures_util::Stream;
 
 use self::{
     keys::Key,
@@ -178,9 +179,12 @@ impl Functions {
         self.code.ingest(zip, layers.iter().map(|layer| layer.code.sha256.clone()).collect()).await
     }
 
-    /// The zip of some code.
-    pub(crate) async fn zip(&self, code: &CodeRef) -> Result<Bytes, CodeError> {
-        self.code.zip(&code.sha256).await
+    /// The zip of some code, as [`CodeStore::pieces`] has it.
+    pub(crate) async fn zip(
+        &self,
+        sha256: &str,
+    ) -> Result<(u64, impl Stream<Item = Result<Bytes, object_store::Error>> + Send + use<>), CodeError> {
+        self.code.pieces(sha256).await
     }
 
     /// Creates a function, in state Pending; it becomes Active by itself.

@@ -88,6 +88,36 @@ async fn get_function_has_code_and_tags_and_the_code_can_be_fetched() {
     assert_eq!(untagged.get("Tags"), None);
 }
 
+/// Who takes it may be slow, and many.
+#[tokio::test]
+async fn code_is_sent_in_pieces_and_nothing_of_it_if_it_is_damaged() {
+    let node = Node::new().await;
+    let mut noise = 1_u32;
+    let content: String = std::iter::repeat_with(|| {
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        char::from(b'a' + (noise >> 24) as u8 % 26)
+    })
+    .take(1_000_000)
+    .collect();
+    let zip = zip_of("index.py", &content);
+    node.create(&with(request("f"), &[("/Code/ZipFile", json!(BASE64_STANDARD.encode(&zip)))])).await.ok(201);
+    let location = node.get("/2015-03-31/functions/f").await.ok(200)["Code"]["Location"].clone();
+    let path = location.as_str().unwrap().strip_prefix("http://node:9000").unwrap();
+    let fetch = || node.router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
+    let mut fetched = fetch().await.unwrap();
+    assert_eq!(fetched.headers()["content-length"], zip.len().to_string());
+    let mut pieces = Vec::new();
+    while let Some(frame) = fetched.body_mut().frame().await {
+        pieces.push(frame.unwrap().into_data().unwrap());
+    }
+    assert!(pieces.len() > 1 && pieces.concat() == zip, "{} pieces", pieces.len());
+    let stored = std::fs::read_dir(node.dir.path().join("code")).unwrap().next().unwrap().unwrap().path();
+    let mut damaged = std::fs::read(&stored).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&stored, damaged).unwrap();
+    assert_eq!(fetch().await.unwrap().status(), StatusCode::NOT_FOUND);
+}
+
 #[tokio::test]
 async fn a_function_is_found_by_every_name_of_it() {
     let node = Node::new().await;
