@@ -30,6 +30,9 @@ const MAX_SEGMENT_AGE_MS: u64 = DAY_MS;
 /// What a stream counts for in a segment, beside its bytes: its entry in the table.
 const STREAM_COST: u64 = 256;
 
+/// What a segment counts for at least, as a file has blocks: who deletes streams again and again makes small ones.
+const LEAST_COST: u64 = 4096;
+
 /// Deleted streams whose events are still in segments: the record names each.
 const MAX_DELETED: usize = 1000;
 
@@ -357,7 +360,7 @@ fn sealed(number: u64, table: &Table) -> Sealed {
 }
 
 fn cost(table: &Table) -> u64 {
-    table.len + table.streams.len() as u64 * STREAM_COST
+    (table.len + table.streams.len() as u64 * STREAM_COST).max(LEAST_COST)
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -236,6 +236,19 @@ fn a_table_without_its_segment_hides_no_line_of_the_next_one() {
     assert_eq!(messages(&reopened(), "g", NOW), ["new"]);
 }
 
+/// Each deletion ends a segment.
+#[test]
+fn who_deletes_what_it_prints_has_no_more_files_than_others() {
+    let mut bare = Bare::new(limits(MIB, 16 * 4096));
+    for _ in 0..40 {
+        bare.print("g", "s", NOW, &["x"]);
+        bare.groups.delete_stream(&group("g"), "s").unwrap();
+    }
+    let folder = bare.last_segment().parent().unwrap().to_owned();
+    // With their tables, and the group's record.
+    assert!(fs::read_dir(folder).unwrap().count() <= 2 * 17 + 1);
+}
+
 #[test]
 fn a_new_group_takes_the_place_of_one_that_has_nothing_left() {
     let dir = tempfile::tempdir().unwrap();
@@ -257,9 +270,9 @@ fn a_new_group_takes_the_place_of_one_that_has_nothing_left() {
 
 #[test]
 fn a_stream_that_goes_through_segments_is_one_stream() {
-    let mut bare = Bare::new(limits(MIB, 16 * 512));
+    let mut bare = Bare::new(limits(MIB, 16 * 4096));
     for number in 0..12 {
-        bare.print("g", "s", NOW + number, &["x".repeat(100)]);
+        bare.print("g", "s", NOW + number, &["x".repeat(1000)]);
     }
     let view = bare.groups.view(&group("g"), NOW).unwrap();
     assert!(view.parts().len() > 2);
