@@ -30,6 +30,9 @@ use crate::{
 /// Longest time in which a destination takes a record of 2 MiB: half a megabit a second does.
 const GIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What is kept of why a record was not taken: a service's own words may be in it.
+const MAX_PROBLEM_LEN: usize = 1024;
+
 /// Why a destination cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DestinationError {
@@ -155,7 +158,10 @@ impl Destinations {
         let mut past = one.past();
         match &given {
             Ok(()) => (past.delivered, past.problem) = (past.delivered + 1, None),
-            Err(error) => (past.failed, past.problem) = (past.failed + 1, Some(describe(error))),
+            Err(error) => {
+                let problem = describe(error).chars().take(MAX_PROBLEM_LEN).collect();
+                (past.failed, past.problem) = (past.failed + 1, Some(problem));
+            }
         }
         drop(past);
         given
