@@ -185,6 +185,33 @@ fn a_killed_launcher_takes_its_sandboxes_along_and_the_next_one_serves() {
     assert!(!before.iter().any(|pid| after.contains(pid)), "{before:?} and {after:?}");
 }
 
+/// How long a function writes, and what it is then let write in a second: less than any disk does.
+const WRITING_S: u64 = 4;
+const BOUND_MIB_PER_S: u64 = 1;
+
+/// `a_sandbox_that_runs_is_nobody_and_sees_nothing` has seen the bound that every sandbox gets; this one is seen to work.
+#[test]
+fn a_sandbox_writes_no_faster_than_its_control_group_lets_it() {
+    let agent = Agent::alone();
+    let function = Function::python("noisy").with("MemorySize", MEMORY_MIB).deploy(agent.client());
+    let written_mib = || {
+        let answer = function.answer(json!({ "kind": "disk", "seconds": WRITING_S }));
+        answer["rounds"].as_u64().expect("a MiB each")
+    };
+    let freely = written_mib();
+    let limit = |sandbox: &Sandbox| sandbox.number("memory.max") >> 20 > MEMORY_MIB;
+    let sandbox = Sandbox::all().into_iter().find(limit).expect("the function's");
+    let (disk, _) = sandbox.get("io.max").split_once(' ').expect("a disk and its bounds");
+    let group = format!("{SANDBOXES}/{}", sandbox.number("slot"));
+    let bound =
+        host::run(&["sh", "-c", &format!("echo {disk} wbps={} > {group}/io.max", BOUND_MIB_PER_S << 20)]);
+    assert_eq!(bound.code, 0, "{bound:?}");
+    let bounded = written_mib();
+    // The kernel counts in slices, and the last MiB may be on its way.
+    let most = BOUND_MIB_PER_S * WRITING_S + 2;
+    assert!(bounded <= most && freely > most, "{freely} MiB freely, {bounded} MiB bounded");
+}
+
 /// What the host's kernel reads the time from.
 const CLOCK: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 
