@@ -10,6 +10,7 @@ mod auth;
 mod chunks;
 mod client;
 mod command_line;
+mod constraints;
 mod events;
 mod failures;
 mod faults;

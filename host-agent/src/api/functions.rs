@@ -103,12 +103,20 @@ pub(super) async fn list(State(app): State<Arc<App>>, call: Call) -> Result<Json
     ))
 }
 
+/// The model's bound of a name by which a function is changed; one that is only looked up may be longer.
+fn constrain_changed(constraints: &mut Constraints, call: &Call) {
+    constraints.length("functionName", Some(call.path("FunctionName")), 1..=140);
+}
+
 /// UpdateFunctionConfiguration.
 pub(super) async fn update_configuration(
     State(app): State<Arc<App>>,
     call: Call,
 ) -> Result<Json<Value>, ApiError> {
     let request: UpdateFunctionConfiguration = requests::parse(&call.body)?;
+    let mut constraints = Constraints::default();
+    constrain_changed(&mut constraints, &call);
+    constraints.finish()?;
     settings::constrain_update(&request)?;
     let target = call.target("UpdateFunctionConfiguration")?;
     let mut changed = FunctionConfig::clone(&*find_to_change(&app, &target)?.config);
@@ -132,6 +140,7 @@ pub(super) async fn update_configuration(
 pub(super) async fn update_code(State(app): State<Arc<App>>, call: Call) -> Result<Json<Value>, ApiError> {
     let request: UpdateFunctionCode = requests::parse_upload(call.body.clone()).await?;
     let mut constraints = Constraints::default();
+    constrain_changed(&mut constraints, &call);
     settings::constrain_architectures(&mut constraints, request.architectures.as_deref());
     constraints.one_of("publishTo", request.publish_to.as_deref(), &["LATEST_PUBLISHED"]);
     upload::constrain(&mut constraints, &request.code);
