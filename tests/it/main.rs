@@ -10,6 +10,7 @@ mod auth;
 mod chunks;
 mod client;
 mod command_line;
+mod conformance;
 mod constraints;
 mod events;
 mod failures;

@@ -20,6 +20,8 @@ pub(crate) const ROOM: usize = 8;
 /// 64 MiB in the guest and the VMM's own few.
 const SANDBOX_MEMORY_MIB: u32 = ROOM as u32 * (crate::functions::MEMORY_MIB + 64 + 32);
 
+const SANDBOX_MEMORY: &str = "--sandbox-memory-mib";
+
 /// Nodes that tests share: one for each test thread that a machine with two processors has, as an emulated node has one
 /// processor.
 const NODES: usize = 2;
@@ -33,10 +35,19 @@ pub(crate) enum Boot {
     Uefi,
 }
 
+/// How fast a node is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speed {
+    Full,
+    /// Its processor is emulated: what is timed takes several times as long.
+    Emulated,
+}
+
 /// A running node.
 pub(crate) struct Node {
     endpoint: String,
     serial_log: PathBuf,
+    speed: Speed,
     process: Child,
     input: Option<ChildStdin>,
 }
@@ -82,11 +93,16 @@ impl Node {
     /// A node of the test's own, on the state disk at `state` (made when absent). Its functions are booted when no
     /// snapshot of their own is there.
     pub(crate) fn boot(boot: Boot, state: &Path) -> Self {
-        Self::start(boot, state, &["--no-runtime-snapshots"])
+        Self::start(boot, state, &["--no-runtime-snapshots", SANDBOX_MEMORY, &SANDBOX_MEMORY_MIB.to_string()])
     }
 
     /// The same with snapshots of runtimes, as nodes have them unless they are told otherwise.
     pub(crate) fn that_keeps_runtimes(state: &Path) -> Self {
+        Self::start(Boot::Direct, state, &[SANDBOX_MEMORY, &SANDBOX_MEMORY_MIB.to_string()])
+    }
+
+    /// The same with as much memory for sandboxes as it finds free.
+    pub(crate) fn as_users_run_it(state: &Path) -> Self {
         Self::start(Boot::Direct, state, &[])
     }
 
@@ -98,8 +114,6 @@ impl Node {
             .args(["--boot", if matches!(boot, Boot::Uefi) { "uefi" } else { "direct" }])
             .arg("--state")
             .arg(state)
-            .arg("--sandbox-memory-mib")
-            .arg(SANDBOX_MEMORY_MIB.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -114,7 +128,8 @@ impl Node {
             |name: &str| ready[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}")).to_owned();
         let serial_log = PathBuf::from(text("serial_log"));
         eprintln!("node at {}, serial log {}", text("endpoint"), serial_log.display());
-        Self { endpoint: text("endpoint"), serial_log, process, input }
+        let speed = if ready["emulated"] == true { Speed::Emulated } else { Speed::Full };
+        Self { endpoint: text("endpoint"), serial_log, speed, process, input }
     }
 
     /// Boots a disk image that is to be refused; the machine's last words.
@@ -134,6 +149,10 @@ impl Node {
 
     pub(crate) fn client(&self) -> Client {
         Client::new(&self.endpoint)
+    }
+
+    pub(crate) fn speed(&self) -> Speed {
+        self.speed
     }
 
     /// What the appliance wrote to its serial port so far.

@@ -102,6 +102,7 @@ pub(crate) struct Node {
     pub(crate) endpoint: Endpoint,
     pub(crate) ssh_port: Option<u16>,
     pub(crate) serial_log: PathBuf,
+    pub(crate) accelerator: Accelerator,
     pub(crate) process: Process,
 }
 
@@ -168,7 +169,7 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
     let endpoint = Endpoint::new(port, spec.auth);
     endpoint.check_health().context("the agent said it serves, but does not answer")?;
     step.done();
-    Ok(Node { endpoint, ssh_port, serial_log: machine.serial_log(), process })
+    Ok(Node { endpoint, ssh_port, serial_log: machine.serial_log(), accelerator, process })
 }
 
 /// The part of the agent's configuration that is this node's own.
@@ -245,7 +246,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
         ..Spec::new(&state, &dir)
     };
     let node = boot(ctx, &spec)?;
-    let ready = serde_json::json!({ "endpoint": node.endpoint.url(), "serial_log": node.serial_log });
+    let ready = serde_json::json!({
+        "endpoint": node.endpoint.url(),
+        "serial_log": node.serial_log,
+        "emulated": node.accelerator.is_slow(),
+    });
     let mut output = std::io::stdout();
     writeln!(output, "{ready}").and_then(|()| output.flush()).context("say where the node is")?;
     let note = lost::note(&state);

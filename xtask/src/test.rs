@@ -33,6 +33,9 @@ const JS_CLIENT: &str = "tests/clients/js";
 const JS_LOCK: [&str; 2] = ["package.json", "package-lock.json"];
 const JS_RECIPE: &str = "test-modules 1";
 
+/// Checks that others wrote, which may lie beside the clone.
+const CONFORMANCE: &str = "../shared/conformance";
+
 /// Where the tests keep the disks of their nodes, and write down which of them failed.
 const STATE: &str = "TINDERBOX_TEST_STATE";
 /// How often tests that failed with an emulated machine run again: on a bad day one in two machines broke that ran for ten
@@ -64,6 +67,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
         return Ok(());
     }
     let mut environment = prepare(ctx, xtask)?;
+    environment.extend(conformance(ctx));
     // Disks of the tests' nodes: ours alone, somebody else may test on this machine, too.
     let state = ctx.cache.process_dir("test-state")?;
     environment.push((STATE, state.clone()));
@@ -190,6 +194,16 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_TEST_VENV", venv),
         ("TINDERBOX_JS_MODULES", js_modules),
     ])
+}
+
+/// Where others' checks are. The test that runs them passes without: nobody else has them.
+fn conformance(ctx: &Context) -> Option<(&'static str, PathBuf)> {
+    let folder = ctx.path(CONFORMANCE);
+    if folder.join("model_check.py").is_file() {
+        return Some(("TINDERBOX_CONFORMANCE", folder));
+    }
+    ctx.progress.say(format!("leaving out the conformance checks: {} is not there", folder.display()));
+    None
 }
 
 /// The folder with the programs that run in guests and on the test host: static, as there are no libraries for them.
