@@ -99,6 +99,10 @@ fn a_users_session_with_the_aws_cli() {
         session.aws(&[&["get-function-configuration"][..], &named, &["--query", "MemorySize"]].concat());
     assert_eq!(memory, 256);
     session.aws(&[&["update-function-code", "--zip-file", "fileb://hello.zip"][..], &named].concat());
+    session.aws(&[&["wait", "function-updated-v2"][..], &named].concat());
+    let published = session.aws(&[&["publish-version"][..], &named].concat());
+    assert_eq!(published["Version"], "1");
+    session.aws(&[&["wait", "published-version-active", "--qualifier", "1"][..], &named].concat());
     session.aws(&["get-account-settings"]);
     session.aws(&[&["delete-function"][..], &named].concat());
 
