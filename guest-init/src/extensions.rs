@@ -223,6 +223,14 @@ impl Extensions {
         }
     }
 
+    /// Its name.
+    ///
+    /// # Errors
+    /// [`Refusal`] when it is none.
+    pub fn name(&mut self, id: &str) -> Result<&str, Refusal> {
+        Ok(&self.find(id)?.name)
+    }
+
     /// One says that it has failed; its name.
     ///
     /// # Errors

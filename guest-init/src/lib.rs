@@ -19,5 +19,6 @@ pub mod platform_log;
 pub mod process;
 pub mod runtime_api;
 pub mod sandbox;
+pub mod telemetry;
 pub mod unassigned;
 pub mod watch;

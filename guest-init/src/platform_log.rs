@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use guest_protocol::{
     FunctionError, GateReport, InitFailure, InitializationType, LogFormat, Outcome, RestoreFailure, Start,
-    StepOutcome, timed_out_message,
+    StepOutcome, SystemLogLevel, timed_out_message,
 };
+use serde_json::Value;
 
 use crate::extensions::Extensions;
 use crate::gate;
 use crate::lifecycle::{Finished, InitStatus, Micros, Restored};
+use crate::telemetry::{Api, Category, Subscription};
 
 /// What the platform has to say.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +23,8 @@ pub enum Event<'a> {
     InitStart,
     /// The extensions that there are when the init ends.
     Extensions(&'a Extensions),
+    /// The runtime has been initialised, or has failed for this reason.
+    InitRuntimeDone(Option<(&'a InitFailure, InitStatus)>),
     /// The init has ended, after so many µs.
     InitDone(Micros),
     /// The init has failed.
@@ -35,9 +39,16 @@ pub enum Event<'a> {
     HookFailed(&'a str),
     /// An invocation with this id begins.
     Start(&'a str),
+    /// The runtime is done with an invocation.
+    RuntimeDone(&'a Finished, Memory),
     /// An invocation has ended.
     Finished(&'a Finished, Memory),
+    /// An extension has subscribed.
+    Subscribed(&'a str, &'a Subscription),
 }
+
+/// One document: its level, its type, what it says.
+pub type Document = (SystemLogLevel, &'static str, Value);
 
 impl Event<'_> {
     /// Its lines in the log of the function that `start` names, `now` after the Unix epoch; none when the function's
@@ -51,6 +62,12 @@ impl Event<'_> {
         }
     }
 
+    /// What it is in the shape of AWS's Telemetry API.
+    #[must_use]
+    pub fn documents(&self, start: &Start) -> Vec<Document> {
+        json::documents(self, start)
+    }
+
     fn text(&self, start: &Start, now: &str) -> Option<String> {
         let line = match self {
             Self::InitStart => init_start(&start.runtime, &start.region),
@@ -61,6 +78,7 @@ impl Event<'_> {
                 let lines: String = book.states().map(line).collect();
                 return (!lines.is_empty()).then_some(lines);
             }
+            Self::InitRuntimeDone(_) | Self::RuntimeDone(..) => return None,
             Self::InitDone(_) if start.initialization_type == InitializationType::OnDemand => return None,
             Self::InitDone(duration_us) => init_report_ahead(*duration_us),
             Self::InitFailed(failure, status) => init_report(failure, *status),
@@ -75,9 +93,20 @@ impl Event<'_> {
             Self::Finished(finished, memory) => {
                 cause(finished, now).unwrap_or_default() + &end_and_report(finished, *memory)
             }
+            Self::Subscribed(name, subscription) => subscribed(name, subscription),
         };
         Some(line)
     }
+}
+
+/// `TELEMETRY …`, `LOGS …`.
+fn subscribed(name: &str, subscription: &Subscription) -> String {
+    let api = match subscription.api() {
+        Api::Telemetry => "TELEMETRY",
+        Api::Logs => "LOGS",
+    };
+    let types: Vec<_> = subscription.categories().map(Category::title).collect();
+    format!("{api}\tName: {name}\tState: Subscribed\tTypes: [{}]\n", types.join(", "))
 }
 
 /// `INIT_START …`: with the runtime that this is, whatever the function's variables say.
@@ -236,7 +265,7 @@ fn error_message(error: &FunctionError) -> String {
 }
 
 /// A wall clock time as Lambda's log lines have it: `2026-01-31T23:59:59.123Z`.
-fn timestamp(since_unix_epoch: Duration) -> String {
+pub(crate) fn timestamp(since_unix_epoch: Duration) -> String {
     let seconds = since_unix_epoch.as_secs();
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_date(days);
@@ -273,6 +302,7 @@ mod tests {
             outcome,
             fate: Fate::Reusable,
             duration_us: 1_234_561,
+            runtime_us: 1_234_561,
             init_us,
             restored: None,
             timeout_ms: 3000,

@@ -14,8 +14,8 @@
 //!     │ Log* ────────────────────────────►│
 //!     │ InitDone | InitFailed ───────────►│   the runtime asked for its first invocation, or could not
 //!     │◄────────────────── Invoke, Body*  │ ┐ at least one Body; Invoke may be sent right behind Start
-//!     │ Log*, Response, Body* ───────────►│ │ one at a time; Log may come between them if the response is streamed
-//!     │ Done ────────────────────────────►│ ┘ says whether the sandbox takes another
+//!     │ Log*, Response, Body* | Failed ──►│ │ one at a time; Log may come between them if the response is streamed: the answer
+//!     │ Log*, Done ──────────────────────►│ ┘ runtime and extensions are done; says whether the sandbox takes another
 //!     │ Ended ───────────────────────────►│   the runtime died between invocations; an Invoke that crosses this
 //!     │◄──────────────────────── Shutdown │   message was not run
 //!     │ Log*, ShutDown ──────────────────►│   the extensions have ended, or their time has: the agent destroys the machine
@@ -65,7 +65,7 @@ pub use restore::{
 };
 
 /// Version of this protocol; both sides refuse another.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// Folder of a code image with layers that is the function's `/var/task` ([`CodeLayout::WithLayers`]).
 pub const TASK_FOLDER: &str = "task";

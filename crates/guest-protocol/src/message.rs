@@ -44,6 +44,8 @@ pub enum GuestMessage {
     Response(ResponseHead),
     /// The next bytes of the response.
     Body(BodyChunk),
+    /// The function's answer is this error; [`Outcome::Failed`] follows without its document.
+    Failed(FunctionError),
     /// The invocation has ended, whatever its outcome; [`InvocationReport::fate`] says whether another may follow.
     Done(InvocationReport),
     /// The runtime's process ended while no invocation ran. The sandbox takes none any more; one that crosses this
@@ -260,6 +262,8 @@ pub struct InitFailure {
     pub error: FunctionError,
     /// From starting the runtime's process to the failure, µs.
     pub duration_us: u64,
+    /// What the sandbox needs at its end. Extensions are told of this failure without being asked for it.
+    pub shutdown: ShutdownNeeds,
 }
 
 /// An error payload as the invoker sees it: the runtime's own JSON, or one that guest-init wrote.
@@ -288,9 +292,10 @@ pub struct ResponseHead {
 pub enum Outcome {
     /// `Response` and its whole body were sent. Sent bodies count in this case only.
     Succeeded,
-    /// The runtime posted to `invocation/{id}/error`, or the platform refused its response (too large).
+    /// The function answered with an error, and its document was sent ([`GuestMessage::Failed`]); or an extension failed
+    /// before there was an answer, and the document is here.
     Failed(FunctionError),
-    /// The deadline passed; the function's processes were killed.
+    /// The deadline passed; the function's processes were killed. An answer that was sent before stands.
     TimedOut,
     /// The runtime's process ended; carries the payload to answer with.
     Exited(FunctionError),
@@ -306,10 +311,12 @@ pub struct InvocationReport {
     /// Whether the sandbox takes another invocation. A runtime that answers and then exits has
     /// [`Outcome::Succeeded`] and [`Fate::Ended`].
     pub fate: Fate,
-    /// From handing the event to the runtime to the end of its answer, µs.
+    /// From handing the event to the runtime to the end of its answer, and what extensions took behind the runtime, µs.
     pub duration_us: u64,
     /// Peak memory of the function's cgroup, MiB.
     pub max_memory_used_mib: u32,
+    /// What the sandbox needs at its end: after an init that was repeated, nothing else tells.
+    pub shutdown: ShutdownNeeds,
 }
 
 /// What becomes of a sandbox after an invocation.

@@ -124,9 +124,9 @@ impl IdentityFiles {
     }
 }
 
-/// `/etc/hosts` of a guest of this name.
+/// `/etc/hosts` of a guest of this name, with those by which extensions know it on Lambda.
 fn hosts(hostname: &str) -> String {
-    format!("127.0.0.1 localhost localhost.localdomain {hostname}\n")
+    format!("127.0.0.1 localhost localhost.localdomain sandbox sandbox.localdomain {hostname}\n")
 }
 
 fn is_hostname(name: &str) -> bool {
@@ -160,7 +160,7 @@ mod tests {
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!(read("boot_id"), "ffffffff-ffff-4fff-bfff-ffffffffffff\n");
         assert_eq!(read("hostname"), "tb-1\n");
-        assert!(read("hosts").ends_with(" localhost.localdomain tb-1\n"));
+        assert!(read("hosts").ends_with(" sandbox.localdomain tb-1\n"));
         assert_eq!(read("instance-id"), "i-1\n");
         files.set(Identity::InstanceId("another")).unwrap();
         files.set(Identity::InstanceId("i-2")).unwrap();

@@ -19,6 +19,8 @@ pub enum Event {
     },
     /// The runtime asks for an invocation.
     Next,
+    /// The runtime asks for its next invocation, and extensions are not done: what has begun lasts until they are.
+    Held,
     /// The runtime's connection broke before it had the invocation: it will ask again.
     Undelivered,
     /// The runtime answers an invocation; its document has been received.
@@ -111,6 +113,12 @@ pub enum Action {
     RestoreFailed(RestoreFailure),
     /// Send the response's document.
     SendResponse,
+    /// Send the error that is the invocation's answer.
+    SendError(FunctionError),
+    /// The runtime has been initialised; extensions have not.
+    InitRuntimeDone,
+    /// The runtime is done with the invocation; extensions are not.
+    RuntimeDone(Finished),
     /// Tell the agent how the invocation ended.
     Finish(Finished),
     /// Tell the agent that the runtime died between invocations.
@@ -135,8 +143,10 @@ pub struct Finished {
     pub outcome: Outcome,
     /// Whether another may follow.
     pub fate: Fate,
-    /// From delivery to the end of the answer.
+    /// From delivery to the end of the answer, and what extensions took behind the runtime.
     pub duration_us: Micros,
+    /// The first part of that.
+    pub runtime_us: Micros,
     /// Duration of the init before it; only for the first invocation of a sandbox whose init succeeded.
     pub init_us: Option<Micros>,
     /// The restore before it; only for the first invocation after a resume.

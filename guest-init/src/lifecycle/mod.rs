@@ -26,6 +26,7 @@
 //! Source: the Runtime API's documentation and the behaviour of AWS's runtime interface emulator: a call that the
 //! current state does not allow is refused and changes nothing.
 
+mod ending;
 mod event;
 mod exit;
 mod failure;
@@ -33,8 +34,9 @@ mod restore;
 #[cfg(test)]
 mod tests;
 
-use guest_protocol::{Fate, InitFailure, InitializationType, Outcome};
+use guest_protocol::{Fate, InitFailure, InitializationType, Outcome, ShutdownNeeds};
 
+use ending::{Took, failed};
 pub use event::{Action, Answer, Event, Finished, InitStatus, Micros, Plan, Refusal, Restored, Resume};
 pub use exit::Exit;
 use failure::{Failure, response_too_large};
@@ -111,6 +113,8 @@ pub struct Lifecycle {
     init_us: Option<Micros>,
     /// The restore until an invocation has reported it.
     restored: Option<Restored>,
+    /// Since when the runtime's call waits for extensions.
+    held: Option<Micros>,
 }
 
 impl Lifecycle {
@@ -118,7 +122,7 @@ impl Lifecycle {
     #[must_use]
     pub fn begin(now: Micros, plan: Plan) -> (Self, Vec<Action>) {
         let phase = Phase::Initializing { began: now, waiting: None };
-        let begun = Self { plan, phase, process: Process::Alive, init_us: None, restored: None };
+        let begun = Self { plan, phase, process: Process::Alive, init_us: None, restored: None, held: None };
         (begun, vec![Action::Launch])
     }
 
@@ -139,6 +143,12 @@ impl Lifecycle {
     #[must_use]
     pub fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended)
+    }
+
+    /// Whether what was under way has failed, and extensions are to be told.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        matches!(self.phase, Phase::Ended | Phase::InitFailed)
     }
 
     /// Whether the runtime's next call ends an init or an invocation, for which extensions are waited for.
@@ -198,6 +208,7 @@ impl Lifecycle {
                 self.invoke(now, Call { request_id, timeout_ms, began: now })
             }
             Event::Next => self.next(now),
+            Event::Held => Ok(self.hold(now)),
             Event::Undelivered => {
                 if let Phase::Busy { delivered, .. } = &mut self.phase {
                     *delivered = false;
@@ -279,6 +290,7 @@ impl Lifecycle {
         }
         match std::mem::replace(&mut self.phase, Phase::Ready) {
             Phase::Initializing { began, waiting } => {
+                self.held = None;
                 let duration_us = now.saturating_sub(began);
                 // Nobody waited for an init ahead of time: it is told of by itself, and no invocation has it.
                 let ahead = self.plan.initialization_type == InitializationType::Provisioned;
@@ -298,12 +310,15 @@ impl Lifecycle {
                 Ok(vec![])
             }
             Phase::InitializingAgain(call) | Phase::Busy { call, delivered: false } => {
+                self.held = None;
                 self.phase = Phase::Busy { call, delivered: true };
                 Ok(vec![Action::Deliver])
             }
             Phase::Ready => Ok(vec![]),
             Phase::Answered { call, outcome, ended } => {
-                Ok(vec![self.finish(&call, outcome, Fate::Reusable, ended)])
+                let took =
+                    Took { runtime_us: ended.saturating_sub(call.began), behind_us: self.held_for(now) };
+                Ok(vec![Action::Finish(self.finish(&call, outcome, Fate::Reusable, took))])
             }
             phase => {
                 self.phase = phase;
@@ -318,8 +333,8 @@ impl Lifecycle {
         let call = call.clone();
         let (outcome, actions) = match answer {
             Answer::Response => (Outcome::Succeeded, vec![Action::SendResponse]),
-            Answer::TooLarge => (Outcome::Failed(response_too_large()), vec![]),
-            Answer::Error(error) => (Outcome::Failed(error), vec![]),
+            Answer::TooLarge => failed(response_too_large()),
+            Answer::Error(error) => failed(error),
         };
         self.phase = Phase::Answered { call, outcome, ended: now };
         Ok(actions)
@@ -331,19 +346,31 @@ impl Lifecycle {
             Phase::Initializing { began, waiting } => {
                 let duration_us = now.saturating_sub(began);
                 let (error, status) = failure.in_init(self.plan.init_timeout_us);
+                self.held = None;
                 self.phase = Phase::InitFailed;
-                let mut actions = vec![Action::InitFailed(InitFailure { error, duration_us }, status)];
+                let mut actions = vec![Action::InitFailed(
+                    InitFailure { error, duration_us, shutdown: ShutdownNeeds::None },
+                    status,
+                )];
                 if let Some(call) = waiting {
                     actions.extend(self.init_again(now, call));
                 }
                 actions
             }
             Phase::InitializingAgain(call) | Phase::Busy { call, .. } => {
+                self.held = None;
                 let outcome = failure.in_invocation(&call.request_id);
-                vec![self.finish(&call, outcome, Fate::Ended, now)]
+                let took = Took { runtime_us: now.saturating_sub(call.began), behind_us: 0 };
+                vec![Action::Finish(self.finish(&call, outcome, Fate::Ended, took))]
             }
             Phase::Answered { call, outcome, ended } => {
-                vec![self.finish(&call, outcome, Fate::Ended, ended)]
+                let outcome = match failure {
+                    Failure::OutOfTime => Outcome::TimedOut,
+                    Failure::Exited(_) | Failure::Reported(_) => outcome,
+                };
+                let took =
+                    Took { runtime_us: ended.saturating_sub(call.began), behind_us: self.held_for(now) };
+                vec![Action::Finish(self.finish(&call, outcome, Fate::Ended, took))]
             }
             Phase::Ready | Phase::Parked | Phase::Frozen(_) => match failure {
                 Failure::Exited(exit) => vec![Action::End(exit.error(None))],
@@ -365,18 +392,6 @@ impl Lifecycle {
         }
         self.process = Process::Dying;
         vec![Action::Kill]
-    }
-
-    fn finish(&mut self, call: &Call, outcome: Outcome, fate: Fate, ended: Micros) -> Action {
-        Action::Finish(Finished {
-            request_id: call.request_id.clone(),
-            outcome,
-            fate,
-            duration_us: ended.saturating_sub(call.began),
-            init_us: self.init_us.take(),
-            restored: self.restored.take(),
-            timeout_ms: call.timeout_ms,
-        })
     }
 
     /// The refusal of a call, with the emulator's names of the states.

@@ -22,6 +22,7 @@ impl Lifecycle {
         match &self.phase {
             _ if self.process != Process::Alive => Err(self.refuse("RestoreReady")),
             Phase::Initializing { began, .. } => {
+                self.held = None;
                 let duration_us = now.saturating_sub(*began);
                 self.phase = Phase::Parked;
                 Ok(vec![Action::InitDone { duration_us }])

@@ -1,6 +1,6 @@
 //! The state machine as its user sees it: a few lives told in full, then properties over random ones.
 
-use guest_protocol::FunctionError;
+use guest_protocol::{FunctionError, ShutdownNeeds};
 use proptest::prelude::*;
 
 use super::*;
@@ -132,6 +132,33 @@ fn an_exit_behind_the_answer_keeps_the_answer() {
 }
 
 #[test]
+fn what_extensions_take_behind_the_runtime_is_the_invocations() {
+    let mut world = World::busy();
+    world.now += 5_000;
+    world.check(answer("a", Answer::Response), &[Action::SendResponse]);
+    world.now += 1_000;
+    let actions = world.lifecycle.step(world.now, Event::Held).unwrap();
+    assert!(matches!(&actions[..], [Action::RuntimeDone(done)] if done.duration_us == 5_000));
+    world.check(Event::Held, &[]);
+    world.now += 20_000;
+    let finished = world.finishes(Event::Next);
+    assert_eq!((finished.runtime_us, finished.duration_us), (5_000, 25_000));
+    world.check(invoke("b"), &[begin("b"), Action::Deliver]);
+    world.check(answer("b", Answer::Response), &[Action::SendResponse]);
+    assert_eq!(world.finishes(Event::Next).duration_us, 0);
+}
+
+#[test]
+fn extensions_that_are_late_behind_an_answer_are_a_timeout() {
+    let mut world = World::busy();
+    world.check(answer("a", Answer::Response), &[Action::SendResponse]);
+    world.lifecycle.step(world.now, Event::Held).unwrap();
+    world.now = world.lifecycle.deadline().unwrap();
+    let finished = world.finishes(Event::Deadline);
+    assert_eq!((finished.outcome, finished.fate), (Outcome::TimedOut, Fate::Ended));
+}
+
+#[test]
 fn a_timeout_kills_and_nothing_follows() {
     let mut world = World::busy();
     world.now = world.lifecycle.deadline().unwrap();
@@ -173,7 +200,7 @@ fn a_slow_init_waits_for_its_process_to_die_and_starts_anew() {
 fn an_init_error_is_told_as_it_is() {
     let mut world = World::begin();
     let error = FunctionError::new("Runtime.ImportModuleError", "no module");
-    let failure = InitFailure { error: error.clone(), duration_us: 0 };
+    let failure = InitFailure { error: error.clone(), duration_us: 0, shutdown: ShutdownNeeds::None };
     let expected = [Action::Kill, Action::InitFailed(failure, InitStatus::Error)];
     world.check(Event::InitError(error), &expected);
 }
@@ -206,7 +233,7 @@ fn a_death_between_invocations_is_told() {
 #[test]
 fn a_response_too_large_is_the_functions_failure() {
     let mut world = World::busy();
-    world.check(answer("a", Answer::TooLarge), &[]);
+    world.check(answer("a", Answer::TooLarge), &[Action::SendError(response_too_large())]);
     let message = "Response payload size exceeded maximum allowed payload size (6291556 bytes).";
     let finished = world.finishes(Event::Next);
     check_message(&finished.outcome, "Function.ResponseSizeTooLarge", message);
@@ -309,6 +336,7 @@ fn any_event() -> impl Strategy<Value = (Event, Micros)> {
     let event = prop_oneof![
         3 => id.clone().prop_map(invoke),
         4 => Just(Event::Next),
+        1 => Just(Event::Held),
         1 => Just(Event::Undelivered),
         4 => (id, answers).prop_map(|(id, a)| answer(id, a)),
         1 => Just(Event::InitError(error())),
@@ -344,7 +372,9 @@ proptest! {
                         prop_assert!(!ended, "nothing starts after the end");
                     }
                     Action::InitDone { .. } | Action::InitFailed(..) => inits += 1,
-                    Action::SendResponse => responses += 1,
+                    Action::SendResponse | Action::SendError(_) => responses += 1,
+                    Action::RuntimeDone(_) => prop_assert_eq!(open, 1),
+                    Action::InitRuntimeDone => prop_assert_eq!(inits, 0),
                     Action::Finish(finished) => {
                         open = open.checked_sub(1).expect("only what was taken is finished");
                         ended |= finished.fate == Fate::Ended;

@@ -4,16 +4,14 @@
 use guest_protocol::{InitializationType, Outcome, Start, SystemLogLevel};
 use serde_json::{Map, Value, json};
 
-use super::{Event, Memory, durations, version, version_arn};
+use super::{Document, Event, Memory, durations, version, version_arn};
 use crate::lifecycle::{Finished, InitStatus, Micros};
+use crate::telemetry::{Api, Category, Subscription};
 
 /// How something ended, in AWS's words.
 const SUCCESS: &str = "success";
 const ERROR: &str = "error";
 const TIMEOUT: &str = "timeout";
-
-/// One document: its level, its type, what it says.
-type Document = (SystemLogLevel, &'static str, Value);
 
 /// The documents of an event that have at least that level, each on its line.
 pub(super) fn lines(event: &Event<'_>, start: &Start, level: SystemLogLevel, now: &str) -> Option<String> {
@@ -25,7 +23,7 @@ pub(super) fn lines(event: &Event<'_>, start: &Start, level: SystemLogLevel, now
 }
 
 /// Levels are AWS's ("System log level event mapping").
-fn documents(event: &Event<'_>, start: &Start) -> Vec<Document> {
+pub(super) fn documents(event: &Event<'_>, start: &Start) -> Vec<Document> {
     match event {
         Event::InitStart => vec![(SystemLogLevel::Info, "platform.initStart", init_start(start))],
         Event::Extensions(book) => {
@@ -35,13 +33,16 @@ fn documents(event: &Event<'_>, start: &Start) -> Vec<Document> {
             };
             book.states().map(document).collect()
         }
-        Event::InitDone(duration_us) => init_end(start, SUCCESS, None, *duration_us),
+        Event::InitRuntimeDone(failed) => {
+            let (status, error) = failed.as_ref().map_or((SUCCESS, None), |(failure, status)| {
+                init_failure(&failure.error.error_type, *status)
+            });
+            let done = init_end(start, status, error);
+            vec![(done_level(status), "platform.initRuntimeDone", done.into())]
+        }
+        Event::InitDone(duration_us) => init_report(start, (SUCCESS, None), *duration_us),
         Event::InitFailed(failure, status) => {
-            let (status, error) = match status {
-                InitStatus::Timeout => (TIMEOUT, None),
-                InitStatus::Error => (ERROR, Some(failure.error.error_type.as_str())),
-            };
-            init_end(start, status, error, failure.duration_us)
+            init_report(start, init_failure(&failure.error.error_type, *status), failure.duration_us)
         }
         Event::RestoreStart => vec![(SystemLogLevel::Info, "platform.restoreStart", which(start).into())],
         Event::RestoreDone(duration_us) => restore_end(SUCCESS, None, *duration_us),
@@ -61,8 +62,19 @@ fn documents(event: &Event<'_>, start: &Start) -> Vec<Document> {
             let record = json!({ "requestId": request_id, "version": start.function_version });
             vec![(SystemLogLevel::Info, "platform.start", record)]
         }
-        Event::Finished(finished, memory) => finish(finished, *memory),
+        Event::RuntimeDone(finished, memory) => runtime_done(finished, *memory),
+        Event::Finished(finished, memory) => report(finished, *memory),
+        Event::Subscribed(name, subscription) => vec![subscribed(name, subscription)],
     }
+}
+
+fn subscribed(name: &str, subscription: &Subscription) -> Document {
+    let kind = match subscription.api() {
+        Api::Telemetry => "platform.telemetrySubscription",
+        Api::Logs => "platform.logsSubscription",
+    };
+    let types: Vec<_> = subscription.categories().map(Category::name).collect();
+    (SystemLogLevel::Info, kind, json!({ "name": name, "state": "Subscribed", "types": types }))
 }
 
 /// Which runtime and function this is.
@@ -90,21 +102,29 @@ fn initialization_type(start: &Start) -> &'static str {
     }
 }
 
-fn init_end(start: &Start, status: &str, error: Option<&str>, duration_us: Micros) -> Vec<Document> {
+fn init_failure(error_type: &str, status: InitStatus) -> (&'static str, Option<&str>) {
+    match status {
+        InitStatus::Timeout => (TIMEOUT, None),
+        InitStatus::Error => (ERROR, Some(error_type)),
+    }
+}
+
+fn init_end(start: &Start, status: &str, error: Option<&str>) -> Map<String, Value> {
     let mut done = outcome(status, error);
     done.insert("initializationType".into(), initialization_type(start).into());
     done.insert("phase".into(), "init".into());
-    let mut report = done.clone();
+    done
+}
+
+fn init_report(start: &Start, (status, error): (&str, Option<&str>), duration_us: Micros) -> Vec<Document> {
+    let mut report = init_end(start, status, error);
     report.insert("metrics".into(), json!({ "durationMs": milliseconds(duration_us) }));
     let level = match (status, start.initialization_type) {
         (SUCCESS, InitializationType::OnDemand) => SystemLogLevel::Debug,
         (SUCCESS, InitializationType::SnapStart | InitializationType::Provisioned) => SystemLogLevel::Info,
         _ => SystemLogLevel::Warn,
     };
-    vec![
-        (done_level(status), "platform.initRuntimeDone", done.into()),
-        (level, "platform.initReport", report.into()),
-    ]
+    vec![(level, "platform.initReport", report.into())]
 }
 
 fn restore_end(status: &str, error: Option<&str>, duration_us: Micros) -> Vec<Document> {
@@ -117,19 +137,29 @@ fn restore_end(status: &str, error: Option<&str>, duration_us: Micros) -> Vec<Do
     ]
 }
 
-fn finish(finished: &Finished, memory: Memory) -> Vec<Document> {
-    let (status, error) = match &finished.outcome {
+fn end_of(finished: &Finished, memory: Memory) -> (&'static str, Option<&str>) {
+    match &finished.outcome {
         Outcome::Succeeded => (SUCCESS, None),
         Outcome::Failed(error) => (ERROR, Some(error.error_type.as_str())),
         Outcome::TimedOut => (TIMEOUT, None),
         Outcome::Exited(_) if memory.exhausted => (ERROR, Some("Runtime.OutOfMemory")),
         Outcome::Exited(error) => (ERROR, Some(error.error_type.as_str())),
-    };
-    let (duration_us, billed_us) = durations(finished);
+    }
+}
+
+fn runtime_done(finished: &Finished, memory: Memory) -> Vec<Document> {
+    let (status, error) = end_of(finished, memory);
     let mut done = outcome(status, error);
     done.insert("requestId".into(), finished.request_id.as_str().into());
-    let mut report = done.clone();
-    done.insert("metrics".into(), json!({ "durationMs": milliseconds(duration_us) }));
+    done.insert("metrics".into(), json!({ "durationMs": milliseconds(finished.runtime_us) }));
+    vec![(done_level(status), "platform.runtimeDone", done.into())]
+}
+
+fn report(finished: &Finished, memory: Memory) -> Vec<Document> {
+    let (status, error) = end_of(finished, memory);
+    let (duration_us, billed_us) = durations(finished);
+    let mut report = outcome(status, error);
+    report.insert("requestId".into(), finished.request_id.as_str().into());
     let mut metrics = json!({
         "durationMs": milliseconds(duration_us),
         "billedDurationMs": billed_us.div_ceil(1000),
@@ -144,10 +174,7 @@ fn finish(finished: &Finished, memory: Memory) -> Vec<Document> {
         metrics["billedRestoreDurationMs"] = restored.billed_us.div_ceil(1000).into();
     }
     report.insert("metrics".into(), metrics);
-    vec![
-        (done_level(status), "platform.runtimeDone", done.into()),
-        (report_level(status), "platform.report", report.into()),
-    ]
+    vec![(report_level(status), "platform.report", report.into())]
 }
 
 fn outcome(status: &str, error: Option<&str>) -> Map<String, Value> {
@@ -198,6 +225,7 @@ mod tests {
             outcome,
             fate: Fate::Reusable,
             duration_us: 1_234_561,
+            runtime_us: 1_234_561,
             init_us: Some(100_000),
             restored: None,
             timeout_ms: 3000,
@@ -223,12 +251,14 @@ mod tests {
     fn levels_let_through_what_awss_table_says() {
         let done = finished(Outcome::Succeeded);
         let late = finished(Outcome::TimedOut);
-        let (done, late) = (Event::Finished(&done, MEMORY), Event::Finished(&late, MEMORY));
-        let both = ["platform.runtimeDone", "platform.report"];
-        assert_eq!(kinds(&done, SystemLogLevel::Debug), both);
-        assert_eq!(kinds(&done, SystemLogLevel::Info), ["platform.report"]);
-        assert!(kinds(&done, SystemLogLevel::Warn).is_empty());
-        assert_eq!(kinds(&late, SystemLogLevel::Warn), both);
+        let runtime = |finished| Event::RuntimeDone(finished, MEMORY);
+        let report = |finished| Event::Finished(finished, MEMORY);
+        assert_eq!(kinds(&runtime(&done), SystemLogLevel::Debug), ["platform.runtimeDone"]);
+        assert!(kinds(&runtime(&done), SystemLogLevel::Info).is_empty());
+        assert_eq!(kinds(&report(&done), SystemLogLevel::Info), ["platform.report"]);
+        assert!(kinds(&report(&done), SystemLogLevel::Warn).is_empty());
+        assert_eq!(kinds(&runtime(&late), SystemLogLevel::Warn), ["platform.runtimeDone"]);
+        assert_eq!(kinds(&report(&late), SystemLogLevel::Warn), ["platform.report"]);
         assert_eq!(kinds(&Event::Start("id-1"), SystemLogLevel::Info), ["platform.start"]);
         assert!(kinds(&Event::Start("id-1"), SystemLogLevel::Warn).is_empty());
         assert!(kinds(&Event::InitDone(1), SystemLogLevel::Info).is_empty());
@@ -240,7 +270,7 @@ mod tests {
         let finished = finished(Outcome::Exited(FunctionError::new("Runtime.ExitError", "m")));
         let event = Event::Finished(&finished, Memory { exhausted: true, ..MEMORY });
         let said = said(&event, SystemLogLevel::Warn);
-        assert_eq!(said[1]["record"]["errorType"], "Runtime.OutOfMemory");
-        assert_eq!(said[1]["record"]["status"], "error");
+        assert_eq!(said[0]["record"]["errorType"], "Runtime.OutOfMemory");
+        assert_eq!(said[0]["record"]["status"], "error");
     }
 }

@@ -62,7 +62,7 @@ impl GuestLauncher {
         let start = || -> io::Result<_> {
             let (output, writer) = pipe2(OFlag::O_CLOEXEC)?;
             nix::unistd::fchown(&writer, Some(FUNCTION_UID.into()), Some(FUNCTION_GID.into()))?;
-            let output = Output::pump(output, agent.clone())?;
+            let output = Output::pump(output, agent.clone(), None)?;
             let (pid, pidfd) = self.usher(view, hook, plan, writer)?.start()?;
             Ok((output, pid, watched(pidfd, Interest::READABLE)?))
         };

@@ -12,13 +12,15 @@ use hyper::{Method, Response, StatusCode};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use super::telemetry::NotTaken;
 use super::{Call, reply};
 use crate::extensions::{Notice, Refusal};
+use crate::telemetry::Subscription;
 
 /// Version that the documentation gives; the only one there is.
 const PREFIX: &str = "/2020-01-01/extension/";
 
-/// Longest document of an extension, bytes: a list of two words, or an error.
+/// Longest document of an extension, bytes: a list of two words, a subscription, or an error.
 const MAX_DOCUMENT_LEN: usize = 64 * 1024;
 
 const NAME: &str = "lambda-extension-name";
@@ -40,6 +42,8 @@ pub enum ExtensionCall {
     },
     /// `GET event/next`.
     Next(String, Answer<Notice>),
+    /// `PUT` to the Telemetry API or the Logs API: identifier, what it wants, and whether it is taken.
+    Subscribe(String, Subscription, oneshot::Sender<Result<(), NotTaken>>),
     /// `POST init/error`, `POST exit/error`: identifier, and what the function's caller is told.
     Fail(String, FunctionError, Answer<()>),
 }
@@ -91,7 +95,12 @@ pub(super) async fn route(
         Route::InitError => fail(calls, headers, body, "Extension.InitError").await,
         Route::ExitError => fail(calls, headers, body, "Extension.ExitError").await,
     };
-    answered.unwrap_or_else(|error| match error {
+    answered.unwrap_or_else(|error| unanswered(&error))
+}
+
+/// The answer that is an error.
+pub(super) fn unanswered(error: &Unanswered) -> Response<Full<Bytes>> {
+    match error {
         Unanswered::Refused(refusal) => {
             reply::error(StatusCode::FORBIDDEN, refusal.error_type(), &refusal.to_string())
         }
@@ -103,11 +112,11 @@ pub(super) async fn route(
         Unanswered::Closed => {
             reply::error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "The sandbox has ended")
         }
-    })
+    }
 }
 
 /// Why there is no answer but an error.
-enum Unanswered {
+pub(super) enum Unanswered {
     Refused(Refusal),
     NoIdentifier,
     Closed,
@@ -169,11 +178,11 @@ async fn ask<T>(
 }
 
 /// A document within its bound.
-async fn read(body: Incoming) -> Option<Bytes> {
+pub(super) async fn read(body: Incoming) -> Option<Bytes> {
     Some(Limited::new(body, MAX_DOCUMENT_LEN).collect().await.ok()?.to_bytes())
 }
 
-fn identifier(headers: &HeaderMap) -> Result<String, Unanswered> {
+pub(super) fn identifier(headers: &HeaderMap) -> Result<String, Unanswered> {
     text(headers, IDENTIFIER.as_str()).map(str::to_owned).ok_or(Unanswered::NoIdentifier)
 }
 

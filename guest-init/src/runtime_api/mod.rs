@@ -8,6 +8,7 @@ mod credentials;
 mod extensions;
 mod reply;
 mod stream;
+mod telemetry;
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -31,6 +32,7 @@ use crate::lifecycle::{Answer, Refusal};
 use body::Document;
 pub use credentials::{CredentialStore, PATH as CREDENTIALS_PATH, TOKEN_LEN};
 pub use extensions::{ExtensionCall, Registered};
+pub use telemetry::NotTaken;
 
 /// Where the runtime finds it in a guest.
 pub const ADDRESS: &str = "127.0.0.1:9001";
@@ -191,6 +193,9 @@ impl Api {
         let (head, body) = request.into_parts();
         if let Some(route) = extensions::Route::parse(&head.method, head.uri.path()) {
             return extensions::route(&self.calls, route, &head.headers, body).await;
+        }
+        if let Some(api) = telemetry::parse(&head.method, head.uri.path()) {
+            return telemetry::route(&self.calls, api, &head.headers, body).await;
         }
         let Some(route) = Route::parse(&head.method, head.uri.path()) else { return reply::not_found() };
         let outcome = match route {

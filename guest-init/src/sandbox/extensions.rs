@@ -17,7 +17,9 @@ use crate::extensions::{Extensions, MAX_EXTENSIONS, Notice, Topic};
 use crate::gate::{self, Machine};
 use crate::lifecycle::{Event, Exit};
 use crate::output::Output;
+use crate::platform_log;
 use crate::runtime_api::{Call, ExtensionCall, Registered};
+use crate::telemetry::{Category, Subscribing};
 
 /// What a runtime may take of the time at the end, in hundredths, when there is somebody to be told after it: as on Lambda.
 const RUNTIME_SHARE: u32 = 30;
@@ -33,6 +35,8 @@ pub(super) struct Companions {
     pub(super) held: Option<Event>,
     /// An invocation that they have not been told of.
     pub(super) untold: bool,
+    /// How the runtime's part of what lasts has ended was said.
+    pub(super) told_done: bool,
 }
 
 /// An external extension's.
@@ -89,7 +93,8 @@ impl<L: Launcher + Machine> Sandbox<L> {
             };
             let (exit, output) = match started {
                 Ok(Launched { exit, output }) => {
-                    (exit, Output::pump(output, self.connections.agent.clone())?)
+                    let tap = self.telemetry.tap(Category::Extension);
+                    (exit, Output::pump(output, self.connections.agent.clone(), Some(tap))?)
                 }
                 Err(reason) => (told(Exit::NotStarted(reason)), Output::none()),
             };
@@ -108,7 +113,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
             let exit = told(Exit::Signal(libc::SIGKILL));
             self.runtime = Some(Runtime { exit, output: Output::none(), output_was_open: true });
         }
-        if self.lifecycle.is_ended() && self.companions.live() {
+        if self.lifecycle.has_failed() && self.companions.live() {
             self.launcher.kill_runtime();
         } else {
             self.launcher.kill();
@@ -118,19 +123,22 @@ impl<L: Launcher + Machine> Sandbox<L> {
 
     /// Their processes are gone, or will be: nothing that they do counts any more.
     fn forget_extensions(&mut self) {
-        self.companions = Companions { untold: self.companions.untold, ..Companions::default() };
+        self.telemetry.forget();
+        let Companions { untold, told_done, .. } = self.companions;
+        self.companions = Companions { untold, told_done, ..Companions::default() };
     }
 
     /// Whether the runtime's call has to wait for extensions.
-    pub(super) fn holds(&mut self, event: Event) -> bool {
+    pub(super) async fn holds(&mut self, event: Event) -> Result<bool, SandboxError> {
         if self.lifecycle.is_initializing() {
             self.companions.book.close();
         }
         let holds = self.lifecycle.awaits_next() && !self.companions.book.are_done();
         if holds {
             self.companions.held = Some(event);
+            self.happened(Event::Held).await?;
         }
-        holds
+        Ok(holds)
     }
 
     pub(super) async fn extension_call(&mut self, call: ExtensionCall) -> Result<(), SandboxError> {
@@ -149,6 +157,21 @@ impl<L: Launcher + Machine> Sandbox<L> {
             ExtensionCall::Next(id, waiter) => {
                 self.companions.book.wait(&id, waiter);
                 self.release().await
+            }
+            ExtensionCall::Subscribe(id, subscription, reply) => {
+                let (answer, begun) = match self.companions.book.name(&id).map(str::to_owned) {
+                    Ok(name) => match self.telemetry.subscribe(&name, &subscription) {
+                        Ok(Subscribing::Begun) => (Ok(()), Some(name)),
+                        Ok(Subscribing::Known) => (Ok(()), None),
+                        Err(closed) => (Err(closed.into()), None),
+                    },
+                    Err(refusal) => (Err(refusal.into()), None),
+                };
+                let _ = reply.send(answer);
+                match begun {
+                    Some(name) => self.log(platform_log::Event::Subscribed(&name, &subscription)).await,
+                    None => Ok(()),
+                }
             }
             ExtensionCall::Fail(id, error, reply) => {
                 let failed = self.companions.book.fail(&id);
@@ -193,6 +216,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
 
     /// Gives the runtime and the extensions the time that they have at the end.
     pub(super) async fn shut_down(&mut self, reason: ShutdownReason) -> Result<(), SandboxError> {
+        self.telemetry.hurry();
         let needs = self.companions.book.shutdown_needs();
         let began = Instant::now();
         let over = began + needs.budget();
@@ -206,21 +230,37 @@ impl<L: Launcher + Machine> Sandbox<L> {
             runtime.output.flush().await;
         }
         if needs == ShutdownNeeds::External {
-            let deadline = SystemTime::now() + over.saturating_duration_since(Instant::now());
-            let reason = match reason {
-                ShutdownReason::Spindown => "spindown",
-                ShutdownReason::Timeout => "timeout",
-                ShutdownReason::Failure => "failure",
-            };
-            let document = json!({
-                "eventType": "SHUTDOWN",
-                "shutdownReason": reason,
-                "deadlineMs": unix_ms(deadline),
-            });
-            let _ = timeout_at(over, self.farewell(&document)).await;
-            self.companions.flush().await;
+            self.farewells(reason, over).await;
         }
         Ok(())
+    }
+
+    /// Gives extensions the time that they have at the end of an init that failed; all processes are gone then.
+    pub(super) async fn end_extensions(&mut self, reason: ShutdownReason) {
+        if !self.companions.live() {
+            return;
+        }
+        self.telemetry.hurry();
+        self.farewells(reason, Instant::now() + ShutdownNeeds::External.budget()).await;
+        self.launcher.kill();
+        self.forget_extensions();
+    }
+
+    /// Tells extensions that they are to end, and waits until they have, until `over` at most.
+    async fn farewells(&mut self, reason: ShutdownReason, over: Instant) {
+        let deadline = SystemTime::now() + over.saturating_duration_since(Instant::now());
+        let reason = match reason {
+            ShutdownReason::Spindown => "spindown",
+            ShutdownReason::Timeout => "timeout",
+            ShutdownReason::Failure => "failure",
+        };
+        let document = json!({
+            "eventType": "SHUTDOWN",
+            "shutdownReason": reason,
+            "deadlineMs": unix_ms(deadline),
+        });
+        let _ = timeout_at(over, self.farewell(&document)).await;
+        self.companions.flush().await;
     }
 
     /// Tells every extension, those that are still at work when they ask, until none is left.

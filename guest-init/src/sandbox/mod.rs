@@ -6,18 +6,17 @@ mod connections;
 mod delivery;
 mod extensions;
 mod launcher;
+mod reports;
 mod response;
 mod resume;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::future::pending;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use guest_protocol::{
-    Fate, FunctionError, GuestMessage, InvocationReport, Invoke, LogChunk, LogSource, Start,
-};
+use guest_protocol::{GuestMessage, Invoke, Start};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
@@ -25,10 +24,11 @@ use crate::boot::seed;
 use crate::control::{ControlError, Request};
 use crate::environment::Environment;
 use crate::gate::Machine;
-use crate::lifecycle::{Action, Answer, Event, Exit, Finished, Lifecycle, Micros, Plan, Refusal};
+use crate::lifecycle::{Action, Answer, Event, Exit, Lifecycle, Micros, Plan, Refusal};
 use crate::output::Output;
-use crate::platform_log::{self, Memory};
+use crate::platform_log;
 use crate::runtime_api::{Call, Delivery, Reply, TOKEN_LEN};
+use crate::telemetry::{Category, Telemetry};
 pub(crate) use connections::is_broken;
 pub use connections::{Connections, SandboxError};
 use extensions::{Companions, told};
@@ -55,6 +55,7 @@ pub async fn run<L: Launcher + Machine>(
     let init_timeout_us = Micros::from(start.init_timeout_ms) * 1000;
     let plan = Plan { init_timeout_us, initialization_type: start.initialization_type };
     let (lifecycle, actions) = Lifecycle::begin(0, plan);
+    let telemetry = Telemetry::new(start.log_format);
     let mut sandbox = Sandbox {
         start,
         environment,
@@ -69,7 +70,9 @@ pub async fn run<L: Launcher + Machine>(
         invocation: None,
         response: None,
         is_streaming: false,
+        answered: false,
         companions: Companions::default(),
+        telemetry,
     };
     sandbox.log(platform_log::Event::InitStart).await?;
     sandbox.carry_out(actions).await?;
@@ -105,7 +108,10 @@ struct Sandbox<L> {
     response: Option<(String, Bytes)>,
     /// A response has begun that comes in pieces.
     is_streaming: bool,
+    /// The agent has the invocation's error.
+    answered: bool,
     companions: Companions,
+    telemetry: Telemetry,
 }
 
 /// What [`Sandbox::serve`] woke up for.
@@ -195,23 +201,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
 
     async fn call(&mut self, call: Call) -> Result<(), SandboxError> {
         match call {
-            Call::Next(reply) if self.holds(Event::Next) => {
-                self.waiter = Some(reply);
-                Ok(())
-            }
-            Call::Next(reply) => {
-                // The newest connection is the one that lives: a runtime that gave up polling polls again.
-                let older = self.waiter.replace(reply);
-                match self.happened(Event::Next).await {
-                    Err(SandboxError::Refused(refusal)) => {
-                        if let Some(reply) = std::mem::replace(&mut self.waiter, older) {
-                            let _ = reply.send(Err(refusal));
-                        }
-                        Ok(())
-                    }
-                    other => other,
-                }
-            }
+            Call::Next(reply) => self.next(reply).await,
             Call::AdmitAnswer(request_id, reply) => {
                 let _ = reply.send(self.admits_answer(&request_id));
                 Ok(())
@@ -239,6 +229,23 @@ impl<L: Launcher + Machine> Sandbox<L> {
             }
             Call::RestoreError(error, reply) => self.decide(Event::RestoreError(error), reply).await,
             Call::Extension(call) => self.extension_call(call).await,
+        }
+    }
+
+    async fn next(&mut self, reply: Reply<Delivery>) -> Result<(), SandboxError> {
+        // The newest connection is the one that lives: a runtime that gave up polling polls again.
+        let older = self.waiter.replace(reply);
+        if self.holds(Event::Next).await? {
+            return Ok(());
+        }
+        match self.happened(Event::Next).await {
+            Err(SandboxError::Refused(refusal)) => {
+                if let Some(reply) = std::mem::replace(&mut self.waiter, older) {
+                    let _ = reply.send(Err(refusal));
+                }
+                Ok(())
+            }
+            other => other,
         }
     }
 
@@ -287,11 +294,12 @@ impl<L: Launcher + Machine> Sandbox<L> {
                 Action::RestoreDone { duration_us } => self.restore_done(duration_us).await?,
                 Action::RestoreFailed(failure) => self.restore_failed(failure).await?,
                 Action::InitFailed(failure, status) => {
-                    self.flush().await;
-                    self.log(platform_log::Event::InitFailed(&failure, status)).await?;
-                    self.tell(GuestMessage::InitFailed(failure)).await?;
+                    self.init_failed(failure, status).await?;
                 }
                 Action::SendResponse => self.send_response().await?,
+                Action::SendError(error) => self.send_error(error).await?,
+                Action::InitRuntimeDone => self.init_runtime_done(None).await?,
+                Action::RuntimeDone(finished) => self.runtime_done(&finished).await?,
                 Action::Finish(finished) => self.finish(finished).await?,
                 Action::End(error) => self.end(error).await?,
             }
@@ -301,7 +309,10 @@ impl<L: Launcher + Machine> Sandbox<L> {
 
     fn launch_runtime(&mut self) -> Result<(), SandboxError> {
         let (exit, output) = match self.launcher.launch(&self.environment) {
-            Ok(Launched { exit, output }) => (exit, Output::pump(output, self.connections.agent.clone())?),
+            Ok(Launched { exit, output }) => {
+                let tap = self.telemetry.tap(Category::Function);
+                (exit, Output::pump(output, self.connections.agent.clone(), Some(tap))?)
+            }
             Err(error) => {
                 // Seen as an exit by the next turn of the loop.
                 (told(Exit::NotStarted(error.to_string())), Output::none())
@@ -313,6 +324,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
 
     /// Hands the invocation to the runtime's pending `next`; when its connection is gone, to the one that follows.
     fn deliver(&mut self) {
+        self.telemetry.close();
         if let Some(runtime) = &mut self.runtime {
             runtime.output_was_open = runtime.output.is_open();
         }
@@ -327,46 +339,11 @@ impl<L: Launcher + Machine> Sandbox<L> {
         }
     }
 
-    async fn finish(&mut self, mut finished: Finished) -> Result<(), SandboxError> {
-        self.flush().await;
-        // A function that closed its output closed more than that: what its runtime opens next takes the numbers of the
-        // standard streams, and the next thing that is printed goes there. It has answered, and is given nothing more.
-        if self.runtime.as_ref().is_some_and(|runtime| runtime.output_was_open && !runtime.output.is_open()) {
-            finished.fate = Fate::Ended;
-        }
-        self.invocation = None;
-        self.response = None;
-        self.is_streaming = false;
-        let memory = Memory { size_mib: self.start.memory_mib, ..self.launcher.memory() };
-        self.log(platform_log::Event::Finished(&finished, memory)).await?;
-        let report = InvocationReport {
-            request_id: finished.request_id,
-            outcome: finished.outcome,
-            fate: finished.fate,
-            duration_us: finished.duration_us,
-            max_memory_used_mib: memory.used_mib,
-        };
-        self.tell(GuestMessage::Done(report)).await
-    }
-
-    async fn end(&mut self, error: FunctionError) -> Result<(), SandboxError> {
-        self.flush().await;
-        self.tell(GuestMessage::Ended(error)).await
-    }
-
     async fn flush(&self) {
         if let Some(runtime) = &self.runtime {
             runtime.output.flush().await;
         }
         self.companions.flush().await;
-    }
-
-    /// Says something in the function's log, if its settings let it.
-    async fn log(&self, event: platform_log::Event<'_>) -> Result<(), SandboxError> {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let Some(lines) = event.lines(&self.start, since_epoch) else { return Ok(()) };
-        let chunk = LogChunk { source: LogSource::Platform, bytes: lines.into_bytes() };
-        self.tell(GuestMessage::Log(chunk)).await
     }
 
     async fn tell(&self, message: GuestMessage) -> Result<(), SandboxError> {

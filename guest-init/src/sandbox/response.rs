@@ -1,7 +1,7 @@
 //! How a response goes to the agent: whole, or as it comes.
 
 use bytes::Bytes;
-use guest_protocol::{BodyChunk, GuestMessage, MAX_CHUNK_LEN, ResponseHead, ResponseMode};
+use guest_protocol::{BodyChunk, FunctionError, GuestMessage, MAX_CHUNK_LEN, ResponseHead, ResponseMode};
 
 use super::{Launcher, Machine, Sandbox, SandboxError};
 use crate::lifecycle::Refusal;
@@ -49,6 +49,12 @@ impl<L: Launcher + Machine> Sandbox<L> {
         }
         let _ = reply.send(begun);
         Ok(())
+    }
+
+    /// Sends the error that a function answers with.
+    pub(super) async fn send_error(&mut self, error: FunctionError) -> Result<(), SandboxError> {
+        self.answered = true;
+        self.tell(GuestMessage::Failed(error)).await
     }
 
     /// Sends a response that is whole; of one that came in pieces, its end.

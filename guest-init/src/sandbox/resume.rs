@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use guest_protocol::{GuestMessage, InitReport, InitializationType, RestoreFailure, RestoreReport, Unique};
+use guest_protocol::{GuestMessage, InitializationType, RestoreFailure, RestoreReport, Unique};
 use tokio::time::Instant;
 
 use super::{Launcher, Sandbox, SandboxError};
@@ -16,6 +16,7 @@ use crate::runtime_api::Reply;
 impl<L: Launcher + Machine> Sandbox<L> {
     /// Tells the agent when nothing of the function's runs any more, and all that it wrote is told.
     pub(super) async fn freeze(&mut self) -> Result<(), SandboxError> {
+        self.telemetry.settle().await;
         match gate::freeze(&mut self.launcher).await {
             Ok(report) => {
                 self.flush().await;
@@ -45,7 +46,10 @@ impl<L: Launcher + Machine> Sandbox<L> {
             resumed,
         );
         match passed.await {
-            Ok(report) => self.tell(GuestMessage::Unique(report)).await?,
+            Ok(report) => {
+                self.telemetry.go_on();
+                self.tell(GuestMessage::Unique(report)).await?;
+            }
             Err(report) => {
                 if let Some(reason) = platform_log::failed_restore_d(&report) {
                     self.log(platform_log::Event::HookFailed(reason)).await?;
@@ -66,7 +70,9 @@ impl<L: Launcher + Machine> Sandbox<L> {
 
     /// The runtime asks to be snapshotted: it is answered after a resume.
     pub(super) async fn restore_next(&mut self, reply: Reply<()>) -> Result<(), SandboxError> {
-        if self.start.initialization_type == InitializationType::SnapStart && self.holds(Event::RestoreNext) {
+        if self.start.initialization_type == InitializationType::SnapStart
+            && self.holds(Event::RestoreNext).await?
+        {
             self.restore_waiter = Some(reply);
             return Ok(());
         }
@@ -87,14 +93,6 @@ impl<L: Launcher + Machine> Sandbox<L> {
         if let Some(waiter) = self.restore_waiter.take() {
             let _ = waiter.send(Ok(()));
         }
-    }
-
-    pub(super) async fn init_done(&mut self, duration_us: Micros) -> Result<(), SandboxError> {
-        self.flush().await;
-        self.log(platform_log::Event::Extensions(&self.companions.book)).await?;
-        self.log(platform_log::Event::InitDone(duration_us)).await?;
-        let shutdown = self.companions.book.shutdown_needs();
-        self.tell(GuestMessage::InitDone(InitReport { duration_us, shutdown })).await
     }
 
     pub(super) async fn restore_done(&mut self, duration_us: Micros) -> Result<(), SandboxError> {

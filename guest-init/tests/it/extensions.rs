@@ -53,6 +53,8 @@ fn an_extension_precedes_the_runtime_and_an_invocation_lasts_until_it_is_done() 
 
         assert_eq!(runtime.post("invocation/id-1/response", b"1").await.await.status, 202);
         let _runtimes_next = runtime.get("invocation/next").await;
+        let answer = world.until(|message| matches!(message, GuestMessage::Body(body) if body.last));
+        assert!(answer.await.log.contains("START RequestId"), "the answer waits for nobody");
         // Written while the runtime waits already: it belongs to the invocation.
         world.function_writes(b"flushed by the extension\n");
         let _event = next(&runtime, &id).await;
@@ -115,9 +117,28 @@ fn an_extension_may_fail_the_init() {
         let failure = failure.await.0;
         assert_eq!(failure.error.error_type, "Extension.InitError");
         assert!(String::from_utf8_lossy(&failure.error.payload).contains("no key"));
-        // The processes are gone; the extension is started anew with the repeated init.
-        world.runtime_exits(Exit::Signal(9));
+        // It ends, and is started anew with the repeated init.
+        world.extension_exits("agent", Exit::Code(0));
         world.invoke(b"{}");
+        while register(&runtime, "agent", BOTH).await.status != 200 {}
+        world.until_launched(2).await;
+    });
+}
+
+#[test]
+fn extensions_are_told_of_a_failed_init_before_it_is_repeated() {
+    in_world_with(&["agent"], async |mut world: World| {
+        let runtime = world.runtime();
+        let id = register(&runtime, "agent", BOTH).await.header("lambda-extension-identifier").to_owned();
+        world.until_launched(1).await;
+        let event = next(&runtime, &id).await;
+        world.runtime_exits(Exit::Code(1));
+        world.until(|message| matches!(message, GuestMessage::InitFailed(_))).await;
+        world.invoke(b"{}");
+        let told = event.await.json();
+        assert_eq!((&told["eventType"], &told["shutdownReason"]), (&"SHUTDOWN".into(), &"failure".into()));
+        assert_eq!(world.launches(), 1, "the repeated init waits");
+        world.extension_exits("agent", Exit::Code(0));
         while register(&runtime, "agent", BOTH).await.status != 200 {}
         world.until_launched(2).await;
     });

@@ -4,4 +4,5 @@
 mod extensions;
 mod restore;
 mod runtime_api;
+mod telemetry;
 mod world;

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use guest_protocol::InitializationType;
+use guest_protocol::{InitializationType, ShutdownReason};
 use tokio::sync::mpsc;
 
 use super::{
@@ -170,6 +170,7 @@ async fn bring_up(shared: &Arc<Shared>, id: SandboxId, blueprint: &Blueprint) ->
     };
     runtimes::beside(shared, &blueprint.function);
     if sandbox.has_failed_init() {
+        sandbox.shut_down(ShutdownReason::Failure).await;
         sandbox.destroy().await;
         return Err(Failed::Function);
     }

@@ -7,7 +7,9 @@ use guest_protocol::{FunctionError, RestoreFailure};
 use tokio::sync::oneshot;
 
 use super::{
-    Answer, Invocation, InvokeError, Throttle, Timing, error_text, messages,
+    Answer, Invocation, InvokeError, Throttle, Timing,
+    concurrency::Slot,
+    error_text, messages,
     node::{Grant, Shared},
     runtimes,
     start::{self, Blueprint, StartError},
@@ -35,11 +37,15 @@ enum Lost {
 }
 
 /// Runs an invocation to its end.
-pub(super) async fn run(shared: Arc<Shared>, invocation: Invocation) -> Result<Answer, InvokeError> {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    invocation: Invocation,
+    slot: Option<&Arc<Slot>>,
+) -> Result<Answer, InvokeError> {
     let invocation = Arc::new(invocation);
     let mut losses = Losses::default();
     loop {
-        match try_once(&shared, &invocation, losses).await {
+        match try_once(&shared, &invocation, slot, losses).await {
             Attempt::Answered(answer) => return Ok(*answer),
             Attempt::Failed(error) => return Err(error),
             Attempt::Undelivered(lost, problem) => {
@@ -66,7 +72,12 @@ pub(super) async fn run(shared: Arc<Shared>, invocation: Invocation) -> Result<A
     }
 }
 
-async fn try_once(shared: &Arc<Shared>, invocation: &Arc<Invocation>, losses: Losses) -> Attempt {
+async fn try_once(
+    shared: &Arc<Shared>,
+    invocation: &Arc<Invocation>,
+    slot: Option<&Arc<Slot>>,
+    losses: Losses,
+) -> Attempt {
     let mut timing = Timing::default();
     let asked = Instant::now();
     let grant = match shared.place(messages::demand(&invocation.function)).await {
@@ -87,7 +98,7 @@ async fn try_once(shared: &Arc<Shared>, invocation: &Arc<Invocation>, losses: Lo
         },
     };
     let (end, ended) = oneshot::channel();
-    let command = Command::Run(Run { invocation: Arc::clone(invocation), end });
+    let command = Command::Run(Run { invocation: Arc::clone(invocation), slot: slot.cloned(), end });
     if commands.send(command).await.is_err() {
         return Attempt::Undelivered(Lost::Other, "its sandbox had just ended".into());
     }

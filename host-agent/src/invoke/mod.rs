@@ -60,7 +60,7 @@ pub(crate) struct Invocation {
     pub(crate) trace_id: Option<String>,
     /// Whether the answer shall carry the last 4 KiB of log.
     pub(crate) log_tail: bool,
-    /// The right to be in flight, given back when the invocation has come to its end, whoever waits for it.
+    /// The right to be in flight, given back when the sandbox is free again, whoever waits for it.
     pub(crate) slot: Option<Arc<concurrency::Slot>>,
     /// Where the response goes while the function makes it, if somebody wants it so and the runtime streams. The function waits
     /// while it is full; when nobody is at its other end any more, what comes is dropped.
@@ -305,7 +305,7 @@ impl Invoker for NodeInvoker {
         let (shared, slot) = (Arc::clone(&self.shared), invocation.slot.take());
         // A task of its own: the invocation runs to its end when the caller is dropped.
         let call = tokio::spawn(async move {
-            let ended = call::run(shared, invocation).await;
+            let ended = call::run(shared, invocation, slot.as_ref()).await;
             // Before anybody knows of the end: whoever does may invoke again.
             drop(slot);
             ended

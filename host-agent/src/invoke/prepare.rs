@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use guest_protocol::InitializationType;
+use guest_protocol::{InitializationType, ShutdownReason};
 use vmm_api::Identity;
 
 use super::{
@@ -240,6 +240,7 @@ async fn in_room(
             Err(error.into())
         }
         Err(refused) => {
+            sandbox.shut_down(ShutdownReason::Failure).await;
             sandbox.destroy().await;
             Err(refused)
         }

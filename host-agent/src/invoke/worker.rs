@@ -1,7 +1,8 @@
 //! The task that owns one sandbox, from its first event to its last trace.
 //!
 //! It alone talks to the guest, so one event at a time is not a rule to keep but a fact. The pool hears of every
-//! change before the request that caused it is answered: a client that has its answer finds the sandbox idle.
+//! change before the request that caused it is answered: a client that has its answer finds the sandbox idle, unless
+//! extensions are still at work in it.
 
 use std::{
     sync::Arc,
@@ -11,7 +12,7 @@ use std::{
 use guest_protocol::ShutdownReason;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Invocation, messages, node::Shared};
+use super::{Invocation, concurrency::Slot, messages, node::Shared};
 use crate::sandbox::{
     SandboxId,
     boot::Sandbox,
@@ -36,6 +37,8 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) invocation: Arc<Invocation>,
+    /// Held as long as the sandbox is not free, which may be longer than the answer takes.
+    pub(super) slot: Option<Arc<Slot>>,
     pub(super) end: oneshot::Sender<RunEnd>,
 }
 
@@ -142,14 +145,25 @@ impl Worker {
         shared.ended(id);
     }
 
-    async fn run(&mut self, Run { invocation, end }: Run) -> Next {
+    async fn run(&mut self, Run { invocation, slot, end }: Run) -> Next {
         let began = Instant::now();
-        let running =
-            self.sandbox.invoke(messages::invoke(&invocation), &invocation.payload, invocation.sink.as_ref());
+        // A tail of the log has the line that says what the invocation took, which depends on its extensions.
+        let tells = self.sandbox.has_extensions() && !invocation.log_tail;
+        let mut end = Some(end);
+        let tell = |result| match end.take_if(|_| tells) {
+            Some(end) => {
+                let log_tail = Vec::new();
+                drop(end.send(RunEnd::Replied { result, log_tail, run: began.elapsed() }));
+                None
+            }
+            None => Some(result),
+        };
+        let outlets = (invocation.sink.as_ref(), tell);
+        let running = self.sandbox.invoke(messages::invoke(&invocation), &invocation.payload, outlets);
         let result = tokio::select! {
             result = running => result,
             _ = self.forced.wait_for(|forced| *forced) => {
-                drop(end.send(RunEnd::ShutDown));
+                drop(end.map(|end| end.send(RunEnd::ShutDown)));
                 return Next::Destroy(End::AtOnce);
             }
         };
@@ -161,30 +175,31 @@ impl Worker {
         let log_tail = self.sandbox.logs().end_invocation();
         let (answer, next) = match result {
             Ok(Some(reply)) => {
-                let next = match &reply.result {
-                    _ if reply.reusable => Next::Wait,
-                    ReplyResult::TimedOut => Next::Destroy(End::Told(ShutdownReason::Timeout)),
-                    _ => Next::Destroy(End::Told(ShutdownReason::Failure)),
-                };
-                (RunEnd::Replied { result: reply.result, log_tail, run }, next)
+                let next = reply.end.map_or(Next::Wait, |reason| Next::Destroy(End::Told(reason)));
+                (reply.result.map(|result| RunEnd::Replied { result, log_tail, run }), next)
             }
             Ok(None) => {
                 tracing::warn!(id = %self.id, request = invocation.request_id, "a guest did not end a late event");
-                (RunEnd::Replied { result: ReplyResult::TimedOut, log_tail, run }, Next::Destroy(End::AtOnce))
+                let late = RunEnd::Replied { result: ReplyResult::TimedOut, log_tail, run };
+                (Some(late), Next::Destroy(End::AtOnce))
             }
             Err(Lost::Before(error)) => {
-                (RunEnd::Undelivered(describe(&error)), Next::Destroy(End::Lost(error.into())))
+                (Some(RunEnd::Undelivered(describe(&error))), Next::Destroy(End::Lost(error.into())))
             }
             Err(Lost::After(error)) => {
-                (RunEnd::Lost { log_tail, run }, Next::Destroy(End::Lost(error.into())))
+                (Some(RunEnd::Lost { log_tail, run }), Next::Destroy(End::Lost(error.into())))
             }
         };
         match next {
             Next::Wait => self.shared.released(self.id),
             Next::Destroy(_) => self.shared.stopping(self.id),
         }
+        // Before anybody knows of the end: whoever does may invoke again.
+        drop(slot);
         // Nobody may be listening: an invocation runs to its end without its client.
-        drop(end.send(answer));
+        if let Some((end, answer)) = end.zip(answer) {
+            drop(end.send(answer));
+        }
         match next {
             Next::Wait => match self.sandbox.report_working_set().await {
                 Ok(_) => Next::Wait,

@@ -31,7 +31,7 @@ use super::{
     blanks::Blanks,
     console::{Captured, Stream},
     error::SandboxError,
-    guest::{Guest, GuestError, Init, Lost, Part, Reply},
+    guest::{Guest, GuestError, Init, Lost, Part, Reply, ReplyResult},
     logs::Logs,
     machine::{self, Connections},
     packet::PacketSocket,
@@ -317,19 +317,20 @@ impl Sandbox {
         }
     }
 
-    /// Runs one event. `Ok(None)`: the guest did not answer within the function's timeout and some grace.
+    /// Runs one event; `outlets` as of [`Guest::invoke`]. `Ok(None)`: it was not over within the function's timeout and some
+    /// grace.
     pub(crate) async fn invoke(
         &mut self,
         invoke: Invoke,
         event: &[u8],
-        sink: Option<&mpsc::Sender<Part>>,
+        outlets: (Option<&mpsc::Sender<Part>>, impl FnOnce(ReplyResult) -> Option<ReplyResult>),
     ) -> Result<Option<Reply>, Lost> {
         let timeout_ms = Duration::from_millis(invoke.timeout_ms.into());
         // An init that is repeated has the function's timeout for itself.
         let limit = if self.init_failed { timeout_ms * 2 } else { timeout_ms } + GRACE;
         self.init_failed = false;
         let quota = self.quota.take();
-        let running = self.guest.invoke(invoke, event, sink, &mut self.logs);
+        let running = self.guest.invoke(invoke, event, outlets, &mut self.logs);
         let vmm = &self.vmm;
         let watched = async {
             let mut running = std::pin::pin!(running);

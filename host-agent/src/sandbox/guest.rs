@@ -8,7 +8,7 @@ use std::{io, os::unix::net::UnixStream as StdStream, pin::pin};
 
 use guest_protocol::{
     BodyChunk, CONTROL_PORT, FrameError, FrameReader, FunctionError, GuestMessage, Hello, HostMessage,
-    Invoke, MAX_CHUNK_LEN, PROTOCOL_VERSION, ShutdownNeeds, Start, encode,
+    Invoke, MAX_CHUNK_LEN, PROTOCOL_VERSION, ShutdownNeeds, ShutdownReason, Start, encode,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -143,22 +143,27 @@ impl Guest {
                     self.shutdown_needs = report.shutdown;
                     return Ok(Init::Done);
                 }
-                GuestMessage::InitFailed(failure) => return Ok(Init::Failed(failure.error)),
+                GuestMessage::InitFailed(failure) => {
+                    self.shutdown_needs = failure.shutdown;
+                    return Ok(Init::Failed(failure.error));
+                }
                 other => return Err(Breach::unexpected(&other, "init").into()),
             }
         }
     }
 
     /// Hands over an event and collects the answer; what is streamed of it goes into `sink`, and the guest waits as long as that is
-    /// full. Reads while it writes: a guest that logs before it has read the event must not stop either side.
+    /// full. `tell` is given the answer before its end, and gives back one that it has not told. Reads while it writes: a
+    /// guest that logs before it has read the event must not stop either side.
     pub(crate) async fn invoke(
         &mut self,
         invoke: Invoke,
         event: &[u8],
-        sink: Option<&mpsc::Sender<Part>>,
+        (sink, tell): (Option<&mpsc::Sender<Part>>, impl FnOnce(ReplyResult) -> Option<ReplyResult>),
         logs: &mut Logs,
     ) -> Result<Reply, Lost> {
         let mut reply = ReplyReader::new(invoke.request_id.clone(), invoke.response_mode);
+        let (mut tell, mut answer) = (Some(tell), None);
         let mut handing_over = pin!(hand_over(&mut self.outgoing, invoke, event));
         let mut handed_over = false;
         loop {
@@ -178,16 +183,30 @@ impl Guest {
                 message => {
                     let progress =
                         reply.accept(message).map_err(|breach| Lost::After(GuestError::Breach(breach)))?;
-                    match (progress, sink) {
-                        (Progress::Ended(mut reply), _) => {
+                    let answered = match progress {
+                        Progress::Ended(mut reply) => {
+                            self.shutdown_needs = reply.shutdown;
+                            reply.result = answer.or(reply.result);
                             // An event that was answered unread would be taken for the next one's messages.
-                            reply.reusable &= handed_over;
+                            if !handed_over {
+                                reply.end.get_or_insert(ShutdownReason::Failure);
+                            }
                             return Ok(reply);
                         }
-                        // Nobody may be listening any more: an invocation runs to its end without its client.
-                        (Progress::Part(part), Some(sink)) => drop(sink.send(part).await),
-                        (Progress::Part(_) | Progress::Waiting, _) => {}
-                    }
+                        Progress::Part(part) => {
+                            pass_on(sink, part).await;
+                            continue;
+                        }
+                        Progress::Last(piece) => {
+                            if !piece.is_empty() {
+                                pass_on(sink, Part::Piece(piece)).await;
+                            }
+                            ReplyResult::Streamed
+                        }
+                        Progress::Answered(result) => result,
+                        Progress::Waiting => continue,
+                    };
+                    answer = tell.take().and_then(|tell| tell(answered));
                 }
             }
         }
@@ -241,6 +260,13 @@ async fn connection(broker: &PacketSocket) -> Result<UnixStream, GuestError> {
             return Ok(UnixStream::from_std(stream)?);
         }
         tracing::warn!(port = head.port, "a guest connected to a port that nobody serves");
+    }
+}
+
+/// Nobody may be listening any more: an invocation runs to its end without its client.
+async fn pass_on(sink: Option<&mpsc::Sender<Part>>, part: Part) {
+    if let Some(sink) = sink {
+        drop(sink.send(part).await);
     }
 }
 

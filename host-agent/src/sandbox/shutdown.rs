@@ -9,6 +9,11 @@ use super::{
 };
 
 impl Sandbox {
+    /// Whether it has extensions, which may be at work for a while behind each answer.
+    pub(crate) fn has_extensions(&self) -> bool {
+        self.guest.shutdown_needs() != ShutdownNeeds::None
+    }
+
     /// Lets extensions end first, if there are any, within their time and some grace.
     pub(crate) async fn shut_down(&mut self, reason: ShutdownReason) {
         let needs = self.guest.shutdown_needs();

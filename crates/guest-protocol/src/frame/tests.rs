@@ -39,6 +39,7 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
             fate: if ended { Fate::Ended } else { Fate::Reusable },
             duration_us: us,
             max_memory_used_mib: 7,
+            shutdown: ShutdownNeeds::Internal,
         })
     });
     let modes = prop_oneof![Just(ResponseMode::Buffered), Just(ResponseMode::Streamed)];
@@ -47,7 +48,11 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
     });
     let body =
         (bytes(), any::<bool>()).prop_map(|(bytes, last)| GuestMessage::Body(BodyChunk { bytes, last }));
-    prop_oneof![log, done, head, body, function_error().prop_map(GuestMessage::Ended), restore_message()]
+    let error = prop_oneof![
+        function_error().prop_map(GuestMessage::Ended),
+        function_error().prop_map(GuestMessage::Failed)
+    ];
+    prop_oneof![log, done, head, body, error, restore_message()]
 }
 
 fn gate_steps() -> impl Strategy<Value = Vec<GateStep>> {

@@ -114,6 +114,11 @@ impl Runtime {
         self.request(method, &format!("/2020-01-01/extension/{path}"), named, body).await
     }
 
+    /// Subscribes as the extension with this identifier.
+    pub(crate) async fn subscribe(&self, api: &str, id: &str, document: &serde_json::Value) -> Reply {
+        self.request("PUT", api, id, document.to_string().as_bytes()).await.await
+    }
+
     async fn call(&self, method: &str, path: &str, body: &[u8]) -> Pending {
         self.request(method, &format!("/2018-06-01/runtime/{path}"), "", body).await
     }

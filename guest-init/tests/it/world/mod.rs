@@ -4,6 +4,8 @@
 
 mod book;
 mod client;
+mod messages;
+mod subscriber;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,8 +18,8 @@ use guest_init::lifecycle::Exit;
 use guest_init::runtime_api::{self, CredentialStore};
 use guest_init::sandbox::{self, Connections};
 use guest_protocol::{
-    BodyChunk, CodeLayout, Credentials, FrameReader, GuestMessage, HostMessage, InitializationType,
-    InvocationReport, Invoke, LogFormat, MAX_CHUNK_LEN, ResponseMode, Seed, Start, Unique, encode,
+    BodyChunk, FrameReader, FunctionError, GuestMessage, HostMessage, InvocationReport, Invoke, LogFormat,
+    MAX_CHUNK_LEN, Outcome, ResponseMode, Start, SystemLogLevel, encode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream, unix};
@@ -25,6 +27,9 @@ use tokio::sync::{mpsc, watch};
 
 use book::{Bookkeeper, Books};
 pub(crate) use client::{Pending, Reply, Runtime};
+pub(crate) use messages::unique;
+use messages::{snap_start, start};
+pub(crate) use subscriber::{Extension, kinds};
 
 /// How long a test may take: far above what any needs, far below what a person waits.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,12 +52,16 @@ pub(crate) fn in_hasty_snap_start_world(test: impl AsyncFnOnce(World)) {
     in_world_of(Start { init_timeout_ms: HASTE_MS, ..snap_start() }, test);
 }
 
-fn snap_start() -> Start {
-    Start {
-        initialization_type: InitializationType::SnapStart,
-        credentials: Some(credentials("first")),
-        ..start()
-    }
+/// The same for one of these external extensions, whose log is JSON; an init that hangs meets its limit soon.
+pub(crate) fn in_json_world_with(extensions: &[&'static str], test: impl AsyncFnOnce(World)) {
+    let start =
+        Start { log_format: LogFormat::Json(SystemLogLevel::Warn), init_timeout_ms: HASTE_MS, ..start() };
+    in_full_world(start, extensions.to_vec(), test);
+}
+
+/// The same for a function that is to be snapshotted and has these external extensions.
+pub(crate) fn in_snap_start_world_with(extensions: &[&'static str], test: impl AsyncFnOnce(World)) {
+    in_full_world(snap_start(), extensions.to_vec(), test);
 }
 
 /// The same for a function with these external extensions, in which no runtime has been started yet.
@@ -93,6 +102,8 @@ pub(crate) struct Seen {
     pub(crate) log: String,
     /// The last response's document.
     pub(crate) response: Vec<u8>,
+    /// The last error that was an answer.
+    pub(crate) error: Option<FunctionError>,
 }
 
 impl World {
@@ -239,13 +250,18 @@ impl World {
         self.until(|message| matches!(message, GuestMessage::InitDone(_))).await;
     }
 
-    /// Reads until the invocation is done.
+    /// Reads until the invocation is done; an error that was told before is in its report.
     pub(crate) async fn until_done(&mut self) -> (InvocationReport, Seen) {
-        self.collect(|message| match message {
+        let done = self.collect(|message| match message {
             GuestMessage::Done(report) => Some(report.clone()),
             _ => None,
-        })
-        .await
+        });
+        let (mut report, mut seen) = done.await;
+        if let (Outcome::Failed(error), Some(told)) = (&mut report.outcome, seen.error.take()) {
+            assert_eq!((&error.error_type, error.payload.len()), (&told.error_type, 0), "it is told once");
+            *error = told;
+        }
+        (report, seen)
     }
 
     pub(crate) async fn collect<T>(&mut self, wanted: impl Fn(&GuestMessage) -> Option<T>) -> (T, Seen) {
@@ -260,6 +276,7 @@ impl World {
                     GuestMessage::Log(chunk) => seen.log.push_str(&String::from_utf8_lossy(&chunk.bytes)),
                     GuestMessage::Response(_) => seen.response.clear(),
                     GuestMessage::Body(chunk) => seen.response.extend(chunk.bytes),
+                    GuestMessage::Failed(error) => seen.error = Some(error),
                     _ => {}
                 }
             }
@@ -337,55 +354,4 @@ fn carry(agent: UnixStream) -> (unix::OwnedReadHalf, mpsc::UnboundedSender<Vec<u
         }
     });
     (incoming, outgoing)
-}
-
-/// Credentials with this key id.
-pub(crate) fn credentials(id: &str) -> Credentials {
-    Credentials {
-        access_key_id: id.into(),
-        secret_access_key: "secret".into(),
-        session_token: "session".into(),
-        expiration: "2037-12-31T23:59:59Z".into(),
-    }
-}
-
-/// A clone's identity, with this limit for its restore.
-pub(crate) fn unique(restore_timeout_ms: u32) -> HostMessage {
-    HostMessage::MakeUnique(Unique {
-        entropy: Seed::new([1; guest_protocol::SEED_LEN]),
-        wall_clock_unix_ns: 0,
-        generation: [7; 16],
-        generation_counter: 7,
-        instance_id: "i".into(),
-        hostname: "h".into(),
-        machine_id: [3; 16],
-        boot_id: [4; 16],
-        credentials: Some(credentials("second")),
-        elapsed_us: 5_000,
-        hook_timeout_ms: 1_000,
-        restore_timeout_ms,
-    })
-}
-
-fn start() -> Start {
-    Start {
-        function_name: "f".into(),
-        function_version: "$LATEST".into(),
-        runtime: "python3.13".into(),
-        handler: "app.handler".into(),
-        memory_mib: 128,
-        init_timeout_ms: 20_000,
-        timeout_ms: 20_000,
-        region: "us-east-1".into(),
-        log_group: "/aws/lambda/f".into(),
-        log_stream: "s".into(),
-        wall_clock_unix_ns: 0,
-        entropy: [0; 32],
-        environment: vec![],
-        platform_environment: vec![],
-        credentials: None,
-        initialization_type: InitializationType::OnDemand,
-        code: CodeLayout::Alone,
-        log_format: LogFormat::Text,
-    }
 }

@@ -1,6 +1,7 @@
 //! Sandboxes that are made before anybody asks.
 
 use super::{
+    fake::FAREWELL,
     harness::{Node, version},
     messages,
     node::Grant,
@@ -111,6 +112,14 @@ async fn a_function_that_cannot_be_initialised_says_so_and_is_tried_again() {
         node.stands(&f, 1, None).await;
         assert!(node.ask(&f, "1").await.timing.boot.is_none(), "{mode}");
     }
+}
+
+#[tokio::test]
+async fn extensions_of_one_that_cannot_be_initialised_have_their_time() {
+    let (node, f) = (node("extended, fail init"), plain("f"));
+    node.keep_ready(&f, 1);
+    node.stands(&f, 0, Some(Lack::Failed(Failed::Function))).await;
+    assert_eq!(std::fs::read_to_string(node.dir.path().join(FAREWELL)).unwrap(), "Failure");
 }
 
 #[tokio::test]

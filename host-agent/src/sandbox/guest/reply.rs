@@ -1,16 +1,19 @@
 //! What a guest may answer to an event, and in which order. Pure: messages in, what they come to or a breach out.
 //!
 //! ```text
-//!  Waiting ──Response──► Body ──Body(last)──► Complete ──Done(Succeeded)──► Reply
-//!     └──────────────────┴──────────┴─────────────────Done(any failure)───► Reply, what was sent is forgotten
+//!  Waiting ──Response──► Body ──Body(last)──► Answered ──Done──► Ended
+//!     │                   │ Failed             ▲ │
+//!     └──Failed───────────┴────────────────────┘ │
+//!     └──Done(any failure)┴──────────────────────┴────────────► Ended
 //! ```
 //!
-//! A response that is streamed is given away piece by piece, and nothing of it is kept.
+//! An answer stands, whatever becomes of the sandbox behind it: its caller may have it. A response that is streamed is given
+//! away piece by piece, and nothing of it is kept.
 
 use bytes::Bytes;
 use guest_protocol::{
     BodyChunk, Fate, FunctionError, GuestMessage, InvocationReport, MAX_CHUNK_LEN, MAX_RESPONSE_LEN,
-    MAX_STREAM_LEN, Outcome, ResponseMode,
+    MAX_STREAM_LEN, Outcome, ResponseMode, ShutdownNeeds, ShutdownReason,
 };
 
 /// A rule of the protocol that a guest broke.
@@ -54,10 +57,12 @@ impl Breach {
 /// A finished invocation.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
-    /// What the function answered.
-    pub(crate) result: ReplyResult,
-    /// Whether the sandbox takes another event.
-    pub(crate) reusable: bool,
+    /// What the function answered; none when that was told before.
+    pub(crate) result: Option<ReplyResult>,
+    /// Why the sandbox takes no other event, if it does not.
+    pub(crate) end: Option<ShutdownReason>,
+    /// What its end needs.
+    pub(crate) shutdown: ShutdownNeeds,
 }
 
 /// What a function answered.
@@ -80,6 +85,10 @@ pub(crate) enum Progress {
     Waiting,
     /// A part of a response that is streamed.
     Part(Part),
+    /// The last part of one, if it has bytes: it is the answer.
+    Last(Bytes),
+    /// The answer, before the end.
+    Answered(ReplyResult),
     /// The end.
     Ended(Reply),
 }
@@ -97,7 +106,7 @@ pub(crate) enum Part {
 enum State {
     Waiting,
     Body(ResponseMode),
-    Complete(ResponseMode),
+    Answered,
 }
 
 /// Collects the reply to one event.
@@ -132,6 +141,10 @@ impl ReplyReader {
                 })
             }
             (State::Body(mode), GuestMessage::Body(chunk)) => self.take(*mode, chunk),
+            (State::Waiting | State::Body(_), GuestMessage::Failed(error)) => {
+                self.state = State::Answered;
+                Ok(Progress::Answered(ReplyResult::Error(bounded(error)?)))
+            }
             (_, GuestMessage::Done(report)) => {
                 self.of_this_request(&report.request_id, "report")?;
                 self.finish(report).map(Progress::Ended)
@@ -150,7 +163,7 @@ impl ReplyReader {
             return Err(Breach::PieceLen(len));
         }
         if chunk.last {
-            self.state = State::Complete(mode);
+            self.state = State::Answered;
         }
         if mode == ResponseMode::Streamed {
             self.streamed += len;
@@ -158,7 +171,7 @@ impl ReplyReader {
                 return Err(Breach::StreamTooLong);
             }
             let piece = Bytes::from(chunk.bytes);
-            return Ok(if piece.is_empty() { Progress::Waiting } else { Progress::Part(Part::Piece(piece)) });
+            return Ok(if chunk.last { Progress::Last(piece) } else { Progress::Part(Part::Piece(piece)) });
         }
         if self.body.len() + len > MAX_RESPONSE_LEN {
             return Err(Breach::ResponseTooLong);
@@ -168,27 +181,34 @@ impl ReplyReader {
         } else {
             self.body.extend_from_slice(&chunk.bytes);
         }
-        Ok(Progress::Waiting)
+        Ok(match self.state {
+            State::Answered => Progress::Answered(ReplyResult::Response(std::mem::take(&mut self.body))),
+            _ => Progress::Waiting,
+        })
     }
 
     fn finish(&mut self, report: InvocationReport) -> Result<Reply, Breach> {
-        let result = match report.outcome {
-            Outcome::Succeeded => match self.state {
-                State::Complete(ResponseMode::Buffered) => {
-                    ReplyResult::Response(std::mem::take(&mut self.body))
-                }
-                State::Complete(ResponseMode::Streamed) => ReplyResult::Streamed,
-                _ => return Err(Breach::Unexpected { message: "done", state: doing(&self.state) }),
-            },
-            Outcome::Failed(error) | Outcome::Exited(error) => {
-                if error.payload.len() > MAX_RESPONSE_LEN {
-                    return Err(Breach::ErrorLen(error.payload.len()));
-                }
-                ReplyResult::Error(error)
-            }
-            Outcome::TimedOut => ReplyResult::TimedOut,
+        let reason = match report.outcome {
+            Outcome::TimedOut => ShutdownReason::Timeout,
+            _ => ShutdownReason::Failure,
         };
-        Ok(Reply { result, reusable: report.fate == Fate::Reusable })
+        let result = match report.outcome {
+            _ if self.state == State::Answered => None,
+            Outcome::Succeeded => {
+                return Err(Breach::Unexpected { message: "done", state: doing(&self.state) });
+            }
+            Outcome::Failed(error) | Outcome::Exited(error) => Some(ReplyResult::Error(bounded(error)?)),
+            Outcome::TimedOut => Some(ReplyResult::TimedOut),
+        };
+        let end = (report.fate == Fate::Ended).then_some(reason);
+        Ok(Reply { result, end, shutdown: report.shutdown })
+    }
+}
+
+fn bounded(error: FunctionError) -> Result<FunctionError, Breach> {
+    match error.payload.len() {
+        len if len > MAX_RESPONSE_LEN => Err(Breach::ErrorLen(len)),
+        _ => Ok(error),
     }
 }
 
@@ -196,7 +216,7 @@ fn doing(state: &State) -> &'static str {
     match state {
         State::Waiting => "no response has begun",
         State::Body(_) => "a response is being sent",
-        State::Complete(_) => "a response has been sent",
+        State::Answered => "an answer has been sent",
     }
 }
 
@@ -208,6 +228,7 @@ fn name(message: &GuestMessage) -> &'static str {
         GuestMessage::InitFailed(_) => "init failed",
         GuestMessage::Response(_) => "response",
         GuestMessage::Body(_) => "body",
+        GuestMessage::Failed(_) => "failed",
         GuestMessage::Done(_) => "done",
         GuestMessage::Ended(_) => "ended",
         GuestMessage::ShutDown => "shut down",
@@ -253,14 +274,18 @@ mod tests {
             fate,
             duration_us,
             max_memory_used_mib,
+            shutdown: ShutdownNeeds::None,
         })
     }
 
     fn check(messages: impl IntoIterator<Item = GuestMessage>) -> Result<Option<ReplyResult>, Breach> {
         let mut reader = ReplyReader::new("r1".into(), ResponseMode::Buffered);
+        let mut answer = None;
         for message in messages {
-            if let Progress::Ended(reply) = reader.accept(message)? {
-                return Ok(Some(reply.result));
+            match reader.accept(message)? {
+                Progress::Answered(result) => answer = Some(result),
+                Progress::Ended(reply) => return Ok(answer.or(reply.result)),
+                Progress::Waiting | Progress::Part(_) | Progress::Last(_) => {}
             }
         }
         Ok(None)
@@ -279,8 +304,8 @@ mod tests {
         assert_eq!(longer.accept(body(b"x", false)), Err(Breach::StreamTooLong));
         let mut reader = ReplyReader::new("r1".into(), ResponseMode::Streamed);
         reader.accept(streamed()).unwrap();
-        assert_eq!(reader.accept(body(b"", true)), Ok(Progress::Waiting));
-        let reply = Reply { result: ReplyResult::Streamed, reusable: true };
+        assert_eq!(reader.accept(body(b"", true)), Ok(Progress::Last(Bytes::new())));
+        let reply = Reply { result: None, end: None, shutdown: ShutdownNeeds::None };
         assert_eq!(reader.accept(done("r1", Outcome::Succeeded)), Ok(Progress::Ended(reply)));
         // Nobody asked for this one.
         assert_eq!(check([streamed()]), Err(Breach::Unasked));
@@ -296,7 +321,26 @@ mod tests {
     fn a_failure_forgets_what_was_sent() {
         let error = FunctionError { error_type: "E".into(), payload: b"{}".into() };
         let failed = done("r1", Outcome::Failed(error.clone()));
-        assert_eq!(check([head("r1"), body(b"ab", false), failed]), Ok(Some(ReplyResult::Error(error))));
+        let answer = Ok(Some(ReplyResult::Error(error.clone())));
+        assert_eq!(check([head("r1"), body(b"ab", false), failed.clone()]), answer);
+        assert_eq!(check([head("r1"), body(b"ab", false), GuestMessage::Failed(error), failed]), answer);
+    }
+
+    #[test]
+    fn an_answer_stands() {
+        let error = FunctionError { error_type: "E".into(), payload: b"{}".into() };
+        let mut reader = ReplyReader::new("r1".into(), ResponseMode::Buffered);
+        reader.accept(head("r1")).unwrap();
+        let answer = ReplyResult::Response(b"ab".into());
+        assert_eq!(reader.accept(body(b"ab", true)), Ok(Progress::Answered(answer)));
+        assert!(reader.accept(GuestMessage::Failed(error)).is_err());
+        let mut late = done("r1", Outcome::TimedOut);
+        if let GuestMessage::Done(report) = &mut late {
+            report.fate = Fate::Ended;
+        }
+        let (end, shutdown) = (Some(ShutdownReason::Timeout), ShutdownNeeds::None);
+        let reply = Reply { result: None, end, shutdown };
+        assert_eq!(reader.accept(late), Ok(Progress::Ended(reply)));
     }
 
     #[test]
@@ -333,7 +377,8 @@ mod tests {
                     1 => body(&[1; MAX_CHUNK_LEN], false),
                     2 => body(b"", true),
                     3 => done("r1", Outcome::Succeeded),
-                    4 => done("r1", Outcome::TimedOut),
+                    4 if kinds.len() % 3 == 0 => done("r1", Outcome::TimedOut),
+                    4 => GuestMessage::Failed(FunctionError::new("T", "m")),
                     _ => body(&[1; MAX_CHUNK_LEN / 2], false),
                 };
                 let result = reader.accept(message);

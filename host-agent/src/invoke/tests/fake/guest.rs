@@ -73,17 +73,15 @@ impl Guest {
         self.log(b"initialised\n");
         let failure = [
             ("fail init", "Runtime.ImportModuleError", "no module"),
+            ("extended, fail init", "Runtime.ImportModuleError", "no module"),
             ("late init", "Sandbox.Timedout", "Task timed out after 130.00 seconds"),
         ];
         if let Some((_, kind, message)) = failure.iter().find(|(mode, ..)| self.fake.is(mode)) {
             let error = FunctionError::new(kind, message);
-            self.send(&GuestMessage::InitFailed(InitFailure { error, duration_us: 1 }));
+            let shutdown = self.shutdown();
+            self.send(&GuestMessage::InitFailed(InitFailure { error, duration_us: 1, shutdown }));
         } else {
-            let shutdown = if self.fake.mode.starts_with("extended") {
-                ShutdownNeeds::External
-            } else {
-                ShutdownNeeds::None
-            };
+            let shutdown = self.shutdown();
             self.send(&GuestMessage::InitDone(InitReport { duration_us: 1, shutdown }));
         }
         if snap_start {
@@ -91,6 +89,10 @@ impl Guest {
             return self.freeze(false);
         }
         self.serve();
+    }
+
+    fn shutdown(&self) -> ShutdownNeeds {
+        if self.fake.mode.starts_with("extended") { ShutdownNeeds::External } else { ShutdownNeeds::None }
     }
 
     fn serve(&mut self) {
@@ -259,7 +261,20 @@ impl Guest {
             b"\"unanswered\"" => self.done(&request_id, Outcome::Succeeded, Fate::Reusable),
             b"\"error\"" => {
                 let error = FunctionError::new("ValueError", "wrong");
-                self.done(&request_id, Outcome::Failed(error), Fate::Reusable);
+                self.send(&GuestMessage::Failed(error.clone()));
+                let payload = Vec::new();
+                self.done(&request_id, Outcome::Failed(FunctionError { payload, ..error }), Fate::Reusable);
+            }
+            b"\"answer, then work\"" => {
+                self.begin(&request_id);
+                self.body(b"\"early\"", true);
+                wait_for_gate();
+                self.done(&request_id, Outcome::Succeeded, Fate::Reusable);
+            }
+            b"\"answer, then be late\"" => {
+                self.begin(&request_id);
+                self.body(b"\"early\"", true);
+                self.done(&request_id, Outcome::TimedOut, Fate::Ended);
             }
             b"\"exit\"" => {
                 let error = FunctionError::of_request(&request_id, "Runtime.ExitError", "exit status 1");
@@ -338,6 +353,7 @@ impl Guest {
             fate,
             duration_us: 1,
             max_memory_used_mib: 1,
+            shutdown: self.shutdown(),
         }));
     }
 
