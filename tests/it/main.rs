@@ -13,6 +13,7 @@ mod command_line;
 mod conformance;
 mod constraints;
 mod events;
+mod extensions;
 mod failures;
 mod faults;
 mod functions;

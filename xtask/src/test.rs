@@ -184,6 +184,7 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_PLAIN_RUST", programs.join("plain-rust")),
         ("TINDERBOX_RESTORE_HOOK", programs.join("restore-hook")),
         ("TINDERBOX_RUST_HELLO", programs.join("rust-hello")),
+        ("TINDERBOX_STOCK_EXTENSION", programs.join("stock-extension")),
         ("TINDERBOX_JAVA_FUNCTION", java::function(ctx)?),
         ("TINDERBOX_UNIQUE_RUST", programs.join("unique-rust")),
         ("TINDERBOX_VM_DRIVER", programs.join("vm-driver")),
@@ -209,8 +210,16 @@ fn conformance(ctx: &Context) -> Option<(&'static str, PathBuf)> {
 /// The folder with the programs that run in guests and on the test host: static, as there are no libraries for them.
 fn programs(ctx: &Context) -> Result<PathBuf> {
     let step = ctx.progress.step("building the tests' guest programs");
-    let programs =
-        ["plain-rust", "rust-hello", "unique-rust", "guest-probe", "vm-driver", "step-killer", "jail-probe"];
+    let programs = [
+        "plain-rust",
+        "rust-hello",
+        "stock-extension",
+        "unique-rust",
+        "guest-probe",
+        "vm-driver",
+        "step-killer",
+        "jail-probe",
+    ];
     let folder = payload::build_static(ctx, &step, &programs)?;
     step.done();
     Ok(folder)

@@ -44,6 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("rust-hello", &[]),
     ("snapshot", &[]),
     ("step-killer", &[]),
+    ("stock-extension", &[]),
     ("tests", LIBRARIES),
     ("unique-rust", &[]),
     ("vm-driver", LIBRARIES),
