@@ -2,7 +2,8 @@
 
 use guest_protocol::{Fate, FunctionError, Outcome};
 
-use super::{Action, Call, Finished, Lifecycle, Micros, Phase};
+use super::failure::response_too_large;
+use super::{Action, Answer, Call, Finished, Lifecycle, Micros, Phase, Refusal};
 
 /// The time of an invocation.
 pub(super) struct Took {
@@ -12,11 +13,29 @@ pub(super) struct Took {
 }
 
 /// An invocation whose answer is this error.
-pub(super) fn failed(error: FunctionError) -> (Outcome, Vec<Action>) {
+fn failed(error: FunctionError) -> (Outcome, Vec<Action>) {
     (Outcome::Failed(error.clone()), vec![Action::SendError(error)])
 }
 
 impl Lifecycle {
+    pub(super) fn answer(
+        &mut self,
+        now: Micros,
+        request_id: &str,
+        answer: Answer,
+    ) -> Result<Vec<Action>, Refusal> {
+        self.admits_answer(request_id)?;
+        let Phase::Busy { call, .. } = &self.phase else { return Err(self.refuse("InvocationResponse")) };
+        let call = call.clone();
+        let (outcome, actions) = match answer {
+            Answer::Response => (Outcome::Succeeded, vec![Action::SendResponse]),
+            Answer::TooLarge => failed(response_too_large()),
+            Answer::Error(error) => failed(error),
+        };
+        self.phase = Phase::Answered { call, outcome, ended: now };
+        Ok(actions)
+    }
+
     /// The runtime is done with what has begun, and extensions are not.
     pub(super) fn hold(&mut self, now: Micros) -> Vec<Action> {
         if self.held.is_some() || !self.awaits_next() {

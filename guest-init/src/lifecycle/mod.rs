@@ -36,10 +36,10 @@ mod tests;
 
 use guest_protocol::{Fate, InitFailure, InitializationType, Outcome, ShutdownNeeds};
 
-use ending::{Took, failed};
+use ending::Took;
 pub use event::{Action, Answer, Event, Finished, InitStatus, Micros, Plan, Refusal, Restored, Resume};
 pub use exit::Exit;
-use failure::{Failure, response_too_large};
+use failure::Failure;
 
 /// An invocation that the sandbox has taken.
 #[derive(Clone, Debug)]
@@ -325,19 +325,6 @@ impl Lifecycle {
                 Err(self.refuse("Ready"))
             }
         }
-    }
-
-    fn answer(&mut self, now: Micros, request_id: &str, answer: Answer) -> Result<Vec<Action>, Refusal> {
-        self.admits_answer(request_id)?;
-        let Phase::Busy { call, .. } = &self.phase else { return Err(self.refuse("InvocationResponse")) };
-        let call = call.clone();
-        let (outcome, actions) = match answer {
-            Answer::Response => (Outcome::Succeeded, vec![Action::SendResponse]),
-            Answer::TooLarge => failed(response_too_large()),
-            Answer::Error(error) => failed(error),
-        };
-        self.phase = Phase::Answered { call, outcome, ended: now };
-        Ok(actions)
     }
 
     /// Whatever was under way has failed.

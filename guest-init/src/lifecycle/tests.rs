@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod ahead;
+mod ending;
 
 const INIT_LIMIT: Micros = 10_000_000;
 
@@ -132,33 +133,6 @@ fn an_exit_behind_the_answer_keeps_the_answer() {
 }
 
 #[test]
-fn what_extensions_take_behind_the_runtime_is_the_invocations() {
-    let mut world = World::busy();
-    world.now += 5_000;
-    world.check(answer("a", Answer::Response), &[Action::SendResponse]);
-    world.now += 1_000;
-    let actions = world.lifecycle.step(world.now, Event::Held).unwrap();
-    assert!(matches!(&actions[..], [Action::RuntimeDone(done)] if done.duration_us == 5_000));
-    world.check(Event::Held, &[]);
-    world.now += 20_000;
-    let finished = world.finishes(Event::Next);
-    assert_eq!((finished.runtime_us, finished.duration_us), (5_000, 25_000));
-    world.check(invoke("b"), &[begin("b"), Action::Deliver]);
-    world.check(answer("b", Answer::Response), &[Action::SendResponse]);
-    assert_eq!(world.finishes(Event::Next).duration_us, 0);
-}
-
-#[test]
-fn extensions_that_are_late_behind_an_answer_are_a_timeout() {
-    let mut world = World::busy();
-    world.check(answer("a", Answer::Response), &[Action::SendResponse]);
-    world.lifecycle.step(world.now, Event::Held).unwrap();
-    world.now = world.lifecycle.deadline().unwrap();
-    let finished = world.finishes(Event::Deadline);
-    assert_eq!((finished.outcome, finished.fate), (Outcome::TimedOut, Fate::Ended));
-}
-
-#[test]
 fn a_timeout_kills_and_nothing_follows() {
     let mut world = World::busy();
     world.now = world.lifecycle.deadline().unwrap();
@@ -233,7 +207,7 @@ fn a_death_between_invocations_is_told() {
 #[test]
 fn a_response_too_large_is_the_functions_failure() {
     let mut world = World::busy();
-    world.check(answer("a", Answer::TooLarge), &[Action::SendError(response_too_large())]);
+    world.check(answer("a", Answer::TooLarge), &[Action::SendError(failure::response_too_large())]);
     let message = "Response payload size exceeded maximum allowed payload size (6291556 bytes).";
     let finished = world.finishes(Event::Next);
     check_message(&finished.outcome, "Function.ResponseSizeTooLarge", message);

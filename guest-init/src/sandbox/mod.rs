@@ -298,8 +298,14 @@ impl<L: Launcher + Machine> Sandbox<L> {
                 }
                 Action::SendResponse => self.send_response().await?,
                 Action::SendError(error) => self.send_error(error).await?,
-                Action::InitRuntimeDone => self.init_runtime_done(None).await?,
-                Action::RuntimeDone(finished) => self.runtime_done(&finished).await?,
+                Action::InitRuntimeDone => {
+                    self.flush().await;
+                    self.init_runtime_done(None).await?;
+                }
+                Action::RuntimeDone(finished) => {
+                    self.flush().await;
+                    self.runtime_done(&finished).await?;
+                }
                 Action::Finish(finished) => self.finish(finished).await?,
                 Action::End(error) => self.end(error).await?,
             }

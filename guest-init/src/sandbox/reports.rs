@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use guest_protocol::{
-    Fate, FunctionError, GuestMessage, InitFailure, InitReport, InvocationReport, LogChunk, LogSource,
-    Outcome, ShutdownReason,
+    Fate, FunctionError, GuestMessage, InitFailure, InitReport, InvocationReport, LogChunk, LogFormat,
+    LogSource, Outcome, ShutdownReason,
 };
 
 use super::{Launcher, Machine, Sandbox, SandboxError};
@@ -59,8 +59,9 @@ impl<L: Launcher + Machine> Sandbox<L> {
         if std::mem::replace(&mut self.companions.told_done, true) {
             return Ok(());
         }
-        self.flush().await;
-        self.log(Event::RuntimeDone(finished, self.memory())).await
+        // What it takes to know about memory is read twice for those alone who want it.
+        let is_wanted = self.telemetry.is_heard() || self.start.log_format != LogFormat::Text;
+        if is_wanted { self.log(Event::RuntimeDone(finished, self.memory())).await } else { Ok(()) }
     }
 
     pub(super) async fn finish(&mut self, mut finished: Finished) -> Result<(), SandboxError> {
