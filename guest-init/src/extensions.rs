@@ -252,6 +252,12 @@ impl Extensions {
         }
     }
 
+    /// Whether any is to be told of that.
+    #[must_use]
+    pub fn want(&self, topic: Topic) -> bool {
+        self.members.iter().any(|member| member.topics.contains(&topic))
+    }
+
     /// What their end takes.
     #[must_use]
     pub fn shutdown_needs(&self) -> ShutdownNeeds {
@@ -323,6 +329,7 @@ mod tests {
         let mut event = waits(&mut book, "1");
         book.tell(Topic::Invoke, notice);
         assert!(event.try_recv().is_err() && book.are_done());
+        assert!(book.want(Topic::Shutdown) && !book.want(Topic::Invoke));
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl<L: Launcher + Machine> Sandbox<L> {
             }
             runtime.output.flush().await;
         }
-        if needs == ShutdownNeeds::External {
+        if self.companions.book.want(Topic::Shutdown) {
             self.farewells(reason, over).await;
         }
         Ok(())
@@ -240,8 +240,10 @@ impl<L: Launcher + Machine> Sandbox<L> {
         if !self.companions.live() {
             return;
         }
-        self.telemetry.hurry();
-        self.farewells(reason, Instant::now() + ShutdownNeeds::External.budget()).await;
+        if self.companions.book.want(Topic::Shutdown) {
+            self.telemetry.hurry();
+            self.farewells(reason, Instant::now() + ShutdownNeeds::External.budget()).await;
+        }
         self.launcher.kill();
         self.forget_extensions();
     }

@@ -88,6 +88,24 @@ fn an_extension_that_does_not_end_has_its_time_and_no_more() {
 }
 
 #[test]
+fn one_that_wants_to_hear_of_no_end_is_not_waited_for() {
+    in_world_with(&["agent"], async |mut world: World| {
+        let runtime = world.runtime();
+        let registered = register(&runtime, "agent", br#"{"events":["INVOKE"]}"#).await;
+        let id = registered.header("lambda-extension-identifier").to_owned();
+        world.until_launched(1).await;
+        let (mut event, _next) = (next(&runtime, &id).await, runtime.get("invocation/next").await);
+        world.until_init_done().await;
+        world.send(&HostMessage::Shutdown(ShutdownReason::Spindown));
+        world.until(|message| matches!(message, GuestMessage::ShutDown)).await;
+        let waits = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(std::pin::Pin::new(&mut event).poll(context).is_pending())
+        });
+        assert!(waits.await, "it is told nothing");
+    });
+}
+
+#[test]
 fn an_extension_that_crashes_is_the_functions_failure() {
     in_world_with(&["agent"], async |mut world: World| {
         let (_runtime, _, event, runtimes_next) = ready(&mut world).await;
