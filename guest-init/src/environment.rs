@@ -28,6 +28,18 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("TZ", ":UTC"),
 ];
 
+/// The same of a container image, which brings its own variables: what containers have that say nothing, and what Lambda tells them.
+const CONTAINER_DEFAULTS: &[(&str, &str)] = &[
+    ("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR"),
+    ("LAMBDA_RUNTIME_DIR", RUNTIME_DIR),
+    ("LAMBDA_TASK_ROOT", TASK_ROOT),
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("TZ", ":UTC"),
+];
+
+/// What is reserved, too, but not to a container image: it has no handler that the platform knows of, and may say where its code is.
+const OF_RUNTIMES: &[&str] = &["LAMBDA_RUNTIME_DIR", "LAMBDA_TASK_ROOT", "_HANDLER"];
+
 /// Beginnings of the names that the loader, the C library or an interpreter reads at its start, or that ask for
 /// another program to be started.
 const READ_ONCE: &[&str] = &[
@@ -86,7 +98,12 @@ impl Environment {
             ("_HANDLER", &start.handler),
         ];
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let mut variables: BTreeMap<_, _> = DEFAULTS.iter().copied().map(owned).collect();
+        let defaults = if start.container.is_some() { CONTAINER_DEFAULTS } else { DEFAULTS };
+        let mut variables: BTreeMap<_, _> = defaults.iter().copied().map(owned).collect();
+        if let Some(container) = &start.container {
+            variables.extend(container.environment.iter().cloned());
+            variables.insert("PWD".to_owned(), container.working_directory.clone());
+        }
         variables.extend(start.environment.iter().cloned());
         variables.extend(start.platform_environment.iter().cloned());
         if snap_start {
@@ -99,7 +116,8 @@ impl Environment {
             let log = [(LOG_GROUP, start.log_group.as_str()), (LOG_STREAM, start.log_stream.as_str())];
             variables.extend(log.map(owned));
         }
-        variables.extend(reserved.into_iter().map(owned));
+        let is_set = |(name, _): &(&str, &str)| start.container.is_none() || !OF_RUNTIMES.contains(name);
+        variables.extend(reserved.into_iter().filter(is_set).map(owned));
         Self(variables)
     }
 
@@ -241,6 +259,30 @@ mod tests {
         for name in ["LD_PRELOAD", "PYTHONHASHSEED", "LANG"] {
             start.environment = vec![(name.into(), "0".into())];
             assert!(!nobody.can_become(&Environment::of(&start, "127.0.0.1:9001", None)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_container_has_its_own_variables_below_all_others() {
+        let own =
+            [("PATH", "/app/bin"), ("MINE", "image"), ("AWS_REGION", "mars"), ("LAMBDA_TASK_ROOT", "/app")];
+        let mut start = start();
+        start.environment = vec![("MINE".into(), "customer".into())];
+        start.container = Some(guest_protocol::Container {
+            working_directory: "/app".into(),
+            environment: own.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            ..Default::default()
+        });
+        let environment = Environment::of(&start, "127.0.0.1:9001", None);
+        let check = |name: &str, value| assert_eq!(environment.get(name), value, "{name}");
+        check("PATH", Some("/app/bin"));
+        check("MINE", Some("customer"));
+        check("AWS_REGION", Some("us-east-1"));
+        check("LAMBDA_TASK_ROOT", Some("/app"));
+        check("LAMBDA_RUNTIME_DIR", Some("/var/runtime"));
+        check("PWD", Some("/app"));
+        for absent in ["_HANDLER", "LD_LIBRARY_PATH", "LANG"] {
+            check(absent, None);
         }
     }
 

@@ -103,6 +103,7 @@ async fn serve(first_instruction: Duration) -> Result<(), GuestError> {
     let mut connections = Connections { requests, agent, dial, calls, runtime_api, credentials };
     let Some(start) = identified(&mut launcher, &mut connections).await? else { return Ok(()) };
     mounts::attach_function(start.code)?;
+    start.container.iter().cloned().for_each(|container| launcher.contain(container));
     launcher.limit_memory(start.memory_mib).map_err(GuestError::Memory)?;
     Ok(sandbox::run(start, launcher, connections).await?)
 }

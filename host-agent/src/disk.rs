@@ -149,6 +149,13 @@ impl Disk {
         self.admit(&self.promises(), len)
     }
 
+    /// Bytes that can be written now.
+    pub(crate) fn room(&self) -> Result<u64, DiskError> {
+        let growth = self.cache.get().map_or(0, |Growth(growth)| growth());
+        let promised = self.promises().outstanding()?.saturating_add(growth);
+        Ok(self.free()?.saturating_sub(promised).saturating_sub(RESERVE))
+    }
+
     fn admit(&self, promises: &Promises, wanted: u64) -> Result<(), DiskError> {
         let growth = self.cache.get().map_or(0, |Growth(growth)| growth());
         let (free, promised) = (self.free()?, promises.outstanding()?.saturating_add(growth));

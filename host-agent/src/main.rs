@@ -3,6 +3,7 @@
 //! ```text
 //! host-agent serve [--config FILE] [--no-auth]
 //! host-agent unzip-code --dir DIR [--layers N]    internal: the confined helpers, see `code::confined`
+//! host-agent flatten-image --dir DIR --room LEN
 //! host-agent pack-code --mkfs FILE --dir DIR
 //! ```
 //!
@@ -66,6 +67,8 @@ enum Command {
     Serve { config: Option<PathBuf>, auth: Option<AuthMode> },
     /// Be the confined helper that reads a zip, and so many layers' beside it.
     UnzipCode { dir: PathBuf, layers: usize },
+    /// Be the confined helper that reads a container image, for a tar of at most so many bytes.
+    FlattenImage { dir: PathBuf, room: u64 },
     /// Be the confined helper that makes one image.
     PackCode { mkfs: PathBuf, dir: PathBuf },
 }
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
     };
     let done = match command {
         Command::UnzipCode { dir, layers } => return code::confined::unzip(&dir, layers),
+        Command::FlattenImage { dir, room } => return code::confined::flatten(&dir, room),
         Command::PackCode { mkfs, dir } => return code::confined::pack(&mkfs, &dir),
         Command::Serve { config, auth } => serve(config, auth),
     };
@@ -94,14 +98,19 @@ fn main() -> ExitCode {
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
     let command = args.next().ok_or("no command")?;
-    let (mut config, mut auth, mut mkfs, mut dir, mut layers) = (None, None, None, None, 0);
+    let (mut config, mut auth, mut mkfs, mut dir) = (None, None, None, None);
+    let (mut layers, mut room) = (0, None);
     while let Some(arg) = args.next() {
         let mut value = || args.next().map(PathBuf::from).ok_or(format!("{arg} needs a value"));
         match (command.as_str(), arg.as_str()) {
             ("serve", "--config") => config = Some(value()?),
             ("serve", "--no-auth") => auth = Some(AuthMode::Optional),
             ("pack-code", "--mkfs") => mkfs = Some(value()?),
-            ("pack-code" | "unzip-code", "--dir") => dir = Some(value()?),
+            ("pack-code" | "unzip-code" | "flatten-image", "--dir") => dir = Some(value()?),
+            ("flatten-image", "--room") => {
+                let len = args.next().and_then(|len| len.parse().ok());
+                room = Some(len.ok_or("--room needs a number")?);
+            }
             ("unzip-code", "--layers") => {
                 let count = args.next().and_then(|count| count.parse().ok());
                 layers = count.ok_or("--layers needs a number")?;
@@ -109,11 +118,14 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
             _ => return Err(format!("unknown argument `{arg}`")),
         }
     }
-    match (command.as_str(), mkfs, dir) {
+    match (command.as_str(), mkfs, dir, room) {
         ("serve", ..) => Ok(Command::Serve { config, auth }),
-        ("unzip-code", _, Some(dir)) => Ok(Command::UnzipCode { dir, layers }),
-        ("pack-code", Some(mkfs), Some(dir)) => Ok(Command::PackCode { mkfs, dir }),
-        ("unzip-code" | "pack-code", ..) => Err(format!("{command} needs its directory and programs")),
+        ("unzip-code", _, Some(dir), _) => Ok(Command::UnzipCode { dir, layers }),
+        ("flatten-image", _, Some(dir), Some(room)) => Ok(Command::FlattenImage { dir, room }),
+        ("pack-code", Some(mkfs), Some(dir), _) => Ok(Command::PackCode { mkfs, dir }),
+        ("unzip-code" | "flatten-image" | "pack-code", ..) => {
+            Err(format!("{command} needs its directory and what else it works with"))
+        }
         (other, ..) => Err(format!("unknown command `{other}`")),
     }
 }
@@ -264,8 +276,14 @@ mod tests {
             check("unzip-code --dir d --layers 2"),
             Ok(Command::UnzipCode { dir: "d".into(), layers: 2 })
         );
+        assert_eq!(
+            check("flatten-image --dir d --room 7"),
+            Ok(Command::FlattenImage { dir: "d".into(), room: 7 })
+        );
         for wrong in [
             "",
+            "flatten-image --dir d",
+            "flatten-image --dir d --room x",
             "unzip-code --dir d --layers x",
             "run",
             "serve --config",

@@ -1,4 +1,4 @@
-//! Tests of the program as a process: the confined zip helper in its real jail, start and end of the daemon.
+//! Tests of the program as a process: the confined helpers in their real jail, start and end of the daemon.
 //!
 //! What needs a guest, or mkfs.erofs as the appliance has it, is tested on the booted image (`tests/it`).
 
@@ -13,6 +13,8 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 fn agent() -> Command {
@@ -106,6 +108,83 @@ fn a_bomb_is_stopped_before_it_fills_the_disk() {
     assert!(std::fs::metadata(dir.path().join("code.tar")).unwrap().len() < 10_000);
 }
 
+/// An OCI archive with an image of that layer, which is stored as that.
+fn archive_of(layer: &[u8], kind: &str, stored: &[u8]) -> Vec<u8> {
+    let digits =
+        |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let named = |kind: &str, bytes: &[u8]| {
+        let (digest, size) = (format!("sha256:{}", digits(bytes)), bytes.len());
+        json!({ "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest, "size": size })
+    };
+    let diff_id = format!("sha256:{}", digits(layer));
+    let rootfs = json!({ "type": "layers", "diff_ids": [diff_id] });
+    let config = json!({ "architecture": "amd64", "os": "linux", "rootfs": rootfs }).to_string();
+    let layers = [named(&format!("layer.v1.{kind}"), stored)];
+    let manifest =
+        json!({ "config": named("config.v1+json", config.as_bytes()), "layers": layers }).to_string();
+    let index = json!({ "manifests": [named("manifest.v1+json", manifest.as_bytes())] }).to_string();
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", digits(bytes));
+    tar_of(&[
+        ("oci-layout", br#"{"imageLayoutVersion": "1.0.0"}"#),
+        ("index.json", index.as_bytes()),
+        (&blob(manifest.as_bytes()), manifest.as_bytes()),
+        (&blob(config.as_bytes()), config.as_bytes()),
+        (&blob(stored), stored),
+    ])
+}
+
+fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, *content).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn the_image_helper_flattens_inside_its_jail() {
+    let layer = tar_of(&[("app/data", &[7; 3_000_000])]);
+    let zstd = ruzstd::encoding::compress_to_vec(&layer[..], ruzstd::encoding::CompressionLevel::Fastest);
+    for (kind, stored) in [("tar", layer.clone()), ("tar+gzip", gzip(&layer)), ("tar+zstd", zstd)] {
+        let dir = tempfile::tempdir().unwrap();
+        let flatten = |bytes: &[u8], room: &str| {
+            let archive = dir.path().join("archive.tar");
+            std::fs::write(&archive, bytes).unwrap();
+            let archive = std::fs::File::open(archive).unwrap();
+            let mut flatten = agent();
+            flatten.args(["flatten-image", "--room", room, "--dir"]).arg(dir.path()).stdin(archive);
+            flatten.output().unwrap()
+        };
+        let done = flatten(&archive_of(&layer, kind, &stored), "10000000");
+        assert!(done.status.success(), "{kind}: {done:?}");
+        let mut tar = tar::Archive::new(std::fs::File::open(dir.path().join("code.tar")).unwrap());
+        let entry =
+            tar.entries().unwrap().map(Result::unwrap).find(|entry| &*entry.path_bytes() == b"app/data");
+        assert_eq!(entry.unwrap().size(), 3_000_000);
+        let described = std::fs::read(dir.path().join("image.json")).unwrap();
+        let described: serde_json::Value = serde_json::from_slice(&described).unwrap();
+        assert_eq!(described["unpacked"], json!(layer.len()));
+        for (bytes, room, said) in [
+            (archive_of(&layer, kind, &stored), "1000000", "NoRoom"),
+            (archive_of(b"another", kind, &stored), "10000000", "Digest"),
+            (b"no archive".to_vec(), "10000000", "Unusable"),
+        ] {
+            let refused = flatten(&bytes, room);
+            assert_eq!(refused.status.code(), Some(3), "{kind}: {refused:?}");
+            assert!(String::from_utf8(refused.stdout).unwrap().contains(said));
+        }
+    }
+}
+
 /// A daemon on a port of its own; its log lines, up to the one that says where it serves.
 fn serve(dir: &Path) -> (Child, String) {
     serve_with(dir, "")
@@ -187,6 +266,37 @@ fn an_upload_is_unpacked_inside_the_daemons_jail() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// As with zips: what an image's push ends with here is that none was made.
+#[test]
+fn an_image_is_flattened_inside_the_daemons_jail() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, address) = serve_with(dir.path(), "mkfs_erofs = '/bin/true'");
+    let ask = |method: &str, path: &str, body: &[u8]| {
+        let mut client = TcpStream::connect(&address).unwrap();
+        let head = format!(
+            "{method} /tinderbox/images/uploads{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        client.write_all(head.as_bytes()).unwrap();
+        client.write_all(body).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let layer = tar_of(&[("app/data", b"x")]);
+    for (archive, status) in [(archive_of(&layer, "tar", &layer), " 500 "), (b"none".to_vec(), " 400 ")] {
+        let begun = ask("POST", "", b"");
+        let (_, id) = begun.split_once("UploadId\":\"").unwrap_or_else(|| panic!("{begun}"));
+        let upload = format!("/{}", id.split('"').next().unwrap());
+        let taken = ask("PUT", &format!("{upload}?Offset=0"), &archive);
+        assert!(taken.starts_with("HTTP/1.1 200 "), "{taken}");
+        let answer = ask("POST", &upload, br#"{"Image": "app:v1"}"#);
+        assert!(answer.starts_with(&format!("HTTP/1.1{status}")), "{answer}");
+    }
     child.kill().unwrap();
     child.wait().unwrap();
 }

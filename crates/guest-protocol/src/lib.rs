@@ -54,9 +54,9 @@ mod restore;
 pub use errors::timed_out_message;
 pub use frame::{FrameError, FrameReader, encode};
 pub use message::{
-    BodyChunk, CodeLayout, Fate, FunctionError, GuestMessage, Hello, HostMessage, InitFailure, InitReport,
-    InvocationReport, Invoke, LogChunk, LogFormat, LogSource, Outcome, ResponseHead, ResponseMode,
-    ShutdownNeeds, ShutdownReason, Start, SystemLogLevel,
+    BodyChunk, CodeLayout, Container, Fate, FunctionError, GuestMessage, Hello, HostMessage, InitFailure,
+    InitReport, InvocationReport, Invoke, LogChunk, LogFormat, LogSource, Outcome, ResponseHead,
+    ResponseMode, ShutdownNeeds, ShutdownReason, Start, SystemLogLevel,
 };
 
 pub use restore::{

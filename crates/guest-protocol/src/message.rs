@@ -119,6 +119,8 @@ pub struct Start {
     pub initialization_type: InitializationType,
     /// What the drive `code` holds.
     pub code: CodeLayout,
+    /// How the container image is run that the drive `runtime` holds, with [`CodeLayout::Root`].
+    pub container: Option<Container>,
     /// How the platform's own log lines look.
     pub log_format: LogFormat,
 }
@@ -150,6 +152,19 @@ pub enum CodeLayout {
     Alone,
     /// Folders for `/var/task` ([`crate::TASK_FOLDER`]) and for `/opt` ([`crate::LAYERS_FOLDER`]).
     WithLayers,
+    /// Nothing to mount: the code is a container image, which is the root already.
+    Root,
+}
+
+/// How a container image is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Program and arguments; a program without a slash is looked for in `PATH`.
+    pub arguments: Vec<String>,
+    /// Where it is run.
+    pub working_directory: String,
+    /// The image's own variables, which all others win over.
+    pub environment: Vec<(String, String)>,
 }
 
 /// Head of an invocation.

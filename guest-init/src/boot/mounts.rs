@@ -1,6 +1,7 @@
 //! What is mounted where, as tables: guest-init's own surroundings and the function's view.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -115,6 +116,9 @@ const SCRATCH: Mount = Mount {
 const BOUND: &[(&str, &str)] =
     &[("machine-id", "/etc/machine-id"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")];
 
+/// Where a container image's processes find the name server, in the function's view. The node's own runtimes bring the file.
+const RESOLVER: &str = "/etc/resolv.conf";
+
 /// The function's devices: name, major, minor (Documentation/admin-guide/devices.txt). No disk, console or socket.
 const NODES: &[(&str, u64, u64)] =
     &[("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
@@ -134,9 +138,7 @@ const LINKS: &[(&str, &str)] = &[
 pub fn mount_all(table: &[Mount]) -> Result<(), BootError> {
     for entry in table {
         let target = Path::new(entry.target);
-        if !target.is_dir() {
-            fs::create_dir_all(target).map_err(|error| BootError::Directory(target.into(), error))?;
-        }
+        make_folder(target).map_err(|error| BootError::Directory(target.into(), error))?;
         let source = match entry.source {
             Source::Kernel => PathBuf::from(entry.fstype),
             Source::Drive(serial) => drives::node(serial)?,
@@ -145,6 +147,33 @@ pub fn mount_all(table: &[Mount]) -> Result<(), BootError> {
             .map_err(|error| BootError::Mount(target.into(), error))?;
     }
     Ok(())
+}
+
+/// Makes a folder where there is none. A link on the way is refused: the function's root may be a customer's own, whose links lead
+/// wherever it likes, and here they would lead out of it.
+fn make_folder(target: &Path) -> io::Result<()> {
+    let mut folders: Vec<_> = target.ancestors().collect();
+    folders.reverse();
+    for folder in folders {
+        match fs::symlink_metadata(folder) {
+            Ok(there) if there.is_dir() => {}
+            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir(folder)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether this is a folder, and no link leads there.
+pub(crate) fn is_folder(path: &Path) -> bool {
+    let is_folder = |path: &Path| fs::symlink_metadata(path).is_ok_and(|there| there.is_dir());
+    path.ancestors().all(is_folder)
+}
+
+/// The same of a file.
+fn is_file(path: &Path) -> bool {
+    path.parent().is_some_and(is_folder) && fs::symlink_metadata(path).is_ok_and(|there| there.is_file())
 }
 
 /// Puts the runtime's part of the function's view together at [`FUNCTION_ROOT`], with the folder [`SHOWN`] in it. What
@@ -182,7 +211,7 @@ pub fn bind_identity() -> Result<(), BootError> {
     let shown = root.join(SHOWN.trim_start_matches('/'));
     for &(name, target) in BOUND {
         let target = root.join(target.trim_start_matches('/'));
-        if target.is_file() {
+        if is_file(&target) {
             bind(&shown.join(name), &target).map_err(|error| BootError::Mount(target, error))?;
         }
     }
@@ -195,12 +224,28 @@ pub(crate) fn bind(file: &Path, target: &Path) -> nix::Result<()> {
     mount(Some(file), target, NONE, MsFlags::MS_BIND, NONE)
 }
 
+/// Tells a container image's processes the name server.
+fn show_resolver() -> Result<(), BootError> {
+    let root = Path::new(FUNCTION_ROOT);
+    let (shown, target) = (
+        root.join(SHOWN.trim_start_matches('/')).join("resolv.conf"),
+        root.join(RESOLVER.trim_start_matches('/')),
+    );
+    if !is_file(&target) {
+        return Ok(());
+    }
+    fs::write(&shown, format!("nameserver {}\n", inner_network::GATEWAY))
+        .map_err(|error| BootError::Directory(shown.clone(), error))?;
+    bind(&shown, &target).map_err(|error| BootError::Mount(target, error))
+}
+
 /// Mounts the function's code, its layers and its `/tmp`.
 ///
 /// # Errors
 /// [`BootError`] with the step that failed.
 pub fn attach_function(code: CodeLayout) -> Result<(), BootError> {
     match code {
+        CodeLayout::Root => show_resolver()?,
         CodeLayout::Alone => mount_all(&[CODE])?,
         CodeLayout::WithLayers => {
             mount_all(&[CODE_AND_LAYERS])?;
@@ -223,4 +268,27 @@ fn share(target: &str) -> Result<(), BootError> {
     const NONE: Option<&str> = None;
     mount(NONE, target, NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE)
         .map_err(|error| BootError::Mount(target.into(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_link_is_followed_to_where_something_is_mounted() {
+        let root = tempfile::tempdir().unwrap();
+        let (root, outside) = (root.path().join("function"), root.path().join("outside"));
+        for folder in [&root, &outside] {
+            fs::create_dir(folder).unwrap();
+        }
+        fs::write(outside.join("hosts"), "").unwrap();
+        symlink("../outside", root.join("etc")).unwrap();
+        symlink(&outside, root.join("run")).unwrap();
+        assert!(make_folder(&root.join("run")).is_err());
+        assert!(make_folder(&root.join("etc/below")).is_err());
+        assert!(!is_folder(&root.join("etc")) && !is_file(&root.join("etc/hosts")));
+        make_folder(&root.join("dev/shm")).unwrap();
+        assert!(is_folder(&root.join("dev/shm")) && is_file(&outside.join("hosts")));
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "something was made outside");
+    }
 }

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "prctl's capability calls and signal dispositions have no safe wrapper")]
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::io;
 
 use nix::errno::Errno;
@@ -17,7 +18,6 @@ use seccompiler::{
 
 use super::{FUNCTION_GID, FUNCTION_UID};
 use crate::boot::protect;
-use crate::environment::TASK_ROOT;
 
 /// Limits of the process, soft and hard alike.
 const LIMITS: &[(Resource, u64)] = &[
@@ -32,8 +32,8 @@ const LIMITS: &[(Resource, u64)] = &[
 /// Highest capability number to look for. The kernel says EINVAL at the first that does not exist; 64 fit its masks.
 const MAX_CAPABILITY: libc::c_ulong = 63;
 
-/// Gives everything up, in an order in which each step is still permitted.
-pub(super) fn apply(filter: &BpfProgram) -> nix::Result<()> {
+/// Gives everything up, in an order in which each step is still permitted, and ends up in a folder that the function's user can enter.
+pub(super) fn apply(filter: &BpfProgram, folder: &CStr) -> nix::Result<()> {
     setsid()?;
     reset_signals()?;
     for &(resource, limit) in LIMITS {
@@ -44,7 +44,7 @@ pub(super) fn apply(filter: &BpfProgram) -> nix::Result<()> {
     if !cfg!(feature = "rooted") {
         become_nobody(filter)?;
     }
-    chdir(TASK_ROOT)
+    chdir(folder)
 }
 
 /// Has no right from here on, and gets none.

@@ -17,6 +17,7 @@ use seccompiler::BpfProgram;
 
 use super::confine;
 use super::keeper::{close_all_but, exit_with, fork_into};
+use super::program::TASK_ROOT_PATH;
 
 /// The usher's status when the hook could not be started, as a shell's.
 const NOT_STARTED: i32 = 127;
@@ -70,7 +71,7 @@ impl Usher {
         nix::unistd::dup2_stdin(&self.null)?;
         nix::unistd::dup2_stdout(&self.output)?;
         nix::unistd::dup2_stderr(&self.output)?;
-        confine::apply(&self.filter)?;
+        confine::apply(&self.filter, TASK_ROOT_PATH)?;
         // Every descriptor but the three is close-on-exec.
         execve(&self.program, &[&self.program], &self.environment)?;
         Ok(())

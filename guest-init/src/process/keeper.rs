@@ -10,11 +10,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execve, fork, write};
 use seccompiler::BpfProgram;
 
+use super::program::Program;
 use super::status::Record;
 use super::{confine, number, view};
 
@@ -24,7 +26,7 @@ const ORDERS_FD: libc::c_int = 3;
 /// What the keeper and the runtime need, all made before the fork.
 pub(super) struct Keeper {
     pub(super) root: PathBuf,
-    pub(super) program: CString,
+    pub(super) program: Program,
     pub(super) environment: Vec<CString>,
     /// `/dev/null`: the runtime's standard input.
     pub(super) null: OwnedFd,
@@ -88,9 +90,20 @@ impl Keeper {
         if let Some(orders) = &self.orders {
             inherit(orders).map_err(setup)?;
         }
-        confine::apply(&self.filter).map_err(setup)?;
-        // Every other descriptor is close-on-exec.
-        execve(&self.program, &[&self.program], &self.environment).map_err(|errno| Record::Exec(errno as i32))
+        let Program { candidates, arguments, folder } = &self.program;
+        confine::apply(&self.filter, folder).map_err(setup)?;
+        // As execvp(3): what is not there is passed over, and what may not be run is remembered.
+        let mut failed = Errno::ENOENT;
+        for candidate in candidates {
+            // Every other descriptor is close-on-exec.
+            match execve(candidate, arguments, &self.environment) {
+                Ok(never) => match never {},
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(Errno::EACCES) => failed = Errno::EACCES,
+                Err(errno) => return Err(Record::Exec(errno as i32)),
+            }
+        }
+        Err(Record::Exec(failed as i32))
     }
 
     fn tell(&self, record: Record) {

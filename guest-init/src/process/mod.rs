@@ -13,15 +13,16 @@ mod hook;
 mod keeper;
 mod machine;
 mod preload;
+mod program;
 mod status;
 mod view;
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use guest_protocol::Container;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -30,7 +31,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use crate::boot::mounts::SHOWN;
+use crate::boot::mounts::{SHOWN, is_folder};
 use crate::boot::vmclock::VmClock;
 use crate::cgroup::Cgroup;
 use crate::environment::Environment;
@@ -42,6 +43,7 @@ use crate::sandbox::{LaunchError, Launched, Launcher};
 use crate::watch::watched;
 use keeper::Keeper;
 use preload::Preloaded;
+use program::{Program, ROOT_PATH, TASK_ROOT_PATH};
 
 /// The user that functions run as, `sbx_user1051`: the same numbers as on Lambda.
 pub const FUNCTION_UID: u32 = 993;
@@ -73,6 +75,8 @@ pub struct GuestLauncher {
     keeper: Option<OwnedFd>,
     /// A runtime that waits to be told its function.
     preloaded: Option<Preloaded>,
+    /// The container image that the function is, if it is one.
+    container: Option<Container>,
 }
 
 impl GuestLauncher {
@@ -92,7 +96,13 @@ impl GuestLauncher {
             clock,
             keeper: None,
             preloaded: None,
+            container: None,
         })
+    }
+
+    /// The function is a container image, which is run like this.
+    pub fn contain(&mut self, container: Container) {
+        self.container = Some(container);
     }
 
     /// Gives the function its memory.
@@ -113,7 +123,7 @@ impl GuestLauncher {
 
     fn start(
         &mut self,
-        program: &str,
+        program: Program,
         environment: &Environment,
         orders: Option<OwnedFd>,
     ) -> io::Result<Launched> {
@@ -125,17 +135,18 @@ impl GuestLauncher {
     /// Starts a program under a keeper of its own: what the function sees of it, and a pidfd of the keeper.
     fn start_kept(
         &self,
-        program: &str,
+        program: Program,
         environment: &Environment,
         orders: Option<OwnedFd>,
     ) -> io::Result<(Launched, OwnedFd)> {
+        let called = program.arguments.first().map(|name| name.to_string_lossy().into_owned());
         let (output, output_writer) = pipe2(OFlag::O_CLOEXEC)?;
         // So that the function can open /dev/stdout and /dev/stderr.
         fchown(&output_writer, Some(Uid::from_raw(FUNCTION_UID)), Some(Gid::from_raw(FUNCTION_GID)))?;
         let (status, status_writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let keeper = Keeper {
             root: self.root.clone(),
-            program: CString::new(program)?,
+            program,
             environment: environment.to_exec(),
             null: File::open("/dev/null")?.into(),
             output: output_writer,
@@ -148,7 +159,7 @@ impl GuestLauncher {
         let kept = pidfd.try_clone()?;
         let pidfd = watched(pidfd, Interest::READABLE)?;
         let (tell, exit) = oneshot::channel();
-        tokio::task::spawn_local(watch(pid, pidfd, status, program.to_owned(), tell));
+        tokio::task::spawn_local(watch(pid, pidfd, status, called.unwrap_or_default(), tell));
         Ok((Launched { exit, output }, kept))
     }
 }
@@ -169,18 +180,36 @@ pub enum PrepareError {
 
 impl Launcher for GuestLauncher {
     fn launch(&mut self, environment: &Environment) -> Result<Launched, LaunchError> {
+        if let Some(container) = &self.container {
+            let name = container.arguments.first().cloned().unwrap_or_default();
+            let program = Program::of(container, environment).map_err(io::Error::from);
+            let started = match program.transpose().ok_or(LaunchError::NoEntryPoint)? {
+                Ok(program) => self.start(program, environment, None),
+                Err(error) => Err(error),
+            };
+            return started.map_err(|source| LaunchError::Fork { program: name, source });
+        }
         let program =
             self.bootstrap().ok_or_else(|| LaunchError::NoBootstrap(CUSTOMER_BOOTSTRAPS.to_owned()))?;
         if let Some(launched) = self.assign(environment) {
             return Ok(launched);
         }
-        self.start(program, environment, None)
+        Program::at(program, TASK_ROOT_PATH)
+            .map_err(io::Error::from)
+            .and_then(|program| self.start(program, environment, None))
             .map_err(|source| LaunchError::Fork { program: program.to_owned(), source })
     }
 
     fn extensions(&self) -> Vec<String> {
-        let folder = self.root.join(EXTENSIONS.trim_start_matches('/'));
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let folder = Some(self.root.join(EXTENSIONS.trim_start_matches('/')));
+        // Not over a link, which here leads elsewhere than in the function's view.
+        let entries = folder
+            .filter(|folder| is_folder(folder))
+            .map(std::fs::read_dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .flatten();
         // Not followed, as a bootstrap is not.
         let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()));
         let mut names: Vec<_> = files.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -192,7 +221,9 @@ impl Launcher for GuestLauncher {
 
     fn launch_extension(&mut self, name: &str, environment: &Environment) -> Result<Launched, LaunchError> {
         let program = format!("{EXTENSIONS}/{name}");
-        match self.start_kept(&program, environment, None) {
+        let folder = if self.container.is_some() { ROOT_PATH } else { TASK_ROOT_PATH };
+        let started = Program::at(&program, folder).map_err(io::Error::from);
+        match started.and_then(|program| self.start_kept(program, environment, None)) {
             // Its keeper ends with it.
             Ok((launched, _keeper)) => Ok(launched),
             Err(source) => Err(LaunchError::Fork { program, source }),

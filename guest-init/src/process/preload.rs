@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::GuestLauncher;
+use super::program::{Program, TASK_ROOT_PATH};
 use crate::boot::console;
 use crate::environment::Environment;
 use crate::sandbox::{Launched, SandboxError};
@@ -68,7 +69,8 @@ impl GuestLauncher {
 
     fn start_preload(&mut self, environment: Environment) -> io::Result<(UnixStream, Preloaded)> {
         let (orders, theirs) = StdStream::pair()?;
-        let launched = self.start(PROGRAM, &environment, Some(theirs.into()))?;
+        let program = Program::at(PROGRAM, TASK_ROOT_PATH)?;
+        let launched = self.start(program, &environment, Some(theirs.into()))?;
         let ready = orders.try_clone()?;
         ready.set_nonblocking(true)?;
         let ready = UnixStream::from_std(ready)?;

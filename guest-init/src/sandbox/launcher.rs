@@ -54,6 +54,9 @@ pub enum LaunchError {
     /// There is no program to start.
     #[error("Couldn't find valid bootstrap(s): [{0}]")]
     NoBootstrap(String),
+    /// The container image says nothing that is to be run.
+    #[error("the image has neither an entry point nor a command")]
+    NoEntryPoint,
     /// The guest could not start it.
     #[error("fork/exec {program}: {source}")]
     Fork {

@@ -22,6 +22,7 @@ pub(crate) fn start() -> Start {
         credentials: None,
         initialization_type: InitializationType::OnDemand,
         code: CodeLayout::Alone,
+        container: None,
         log_format: LogFormat::Text,
     }
 }

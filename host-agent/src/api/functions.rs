@@ -9,22 +9,27 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{
     ApiError, App,
     call::Call,
     constraints::{Constraints, MASTER_REGION},
+    containers::{self, Doing, PackageType, Source},
     layers,
     lists::{MOST, Page},
     names::{self, Target},
-    requests::{self, CreateFunction, UpdateFunctionCode, UpdateFunctionConfiguration},
+    requests::{self, Code, CreateFunction, UpdateFunctionCode, UpdateFunctionConfiguration},
     responses::{self, Detail, configuration},
     settings, upload, versions,
 };
-use crate::functions::{
-    ChangeError, Function, Publish,
-    model::{FunctionConfig, LATEST},
+use crate::{
+    functions::{
+        ChangeError, Function, Publish,
+        model::{CodeRef, FunctionConfig, LATEST},
+    },
+    invoke::CodeImage,
 };
 
 /// CreateFunction.
@@ -34,7 +39,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Re
     let name = request.function_name.clone().unwrap_or_default();
     let id = names::resolve_new(&call.caller, &name)?;
     let code = request.code.take().unwrap_or_default();
-    let arns = request.settings.layers.take();
+    let arns = request.settings.layers.clone();
     let publish = Publish::from(request.publish);
     let mut config = settings::create(request, id, &call.caller.account_id, &app.runtimes)?;
     if app.functions.get(&config.id).is_some() {
@@ -42,11 +47,11 @@ pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Re
     }
     let wanted = layers::wanted(&app, &call.caller, arns.as_deref())?.unwrap_or_default();
     config.layers = wanted.iter().map(|(layer, _)| layer.clone()).collect();
-    let zip = upload::zip(code).await?;
+    let given = Given::of(&app, &config, code, Doing::Creating).await?;
     drop(call);
     // Held until the record names the code: nothing else keeps it from being collected.
-    let (code, _image) = app.functions.ingest(zip, &config.layers).await.map_err(upload::refusal)?;
-    config.code = code;
+    let held = given.keep(&app, &config).await?;
+    held.give(&mut config);
     let name = config.id.name.clone();
     let created = app.functions.create(config, publish).await.map_err(|error| match error {
         ChangeError::Exists => ApiError::function_exists(&name),
@@ -62,9 +67,10 @@ pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Re
 pub(super) async fn get(State(app): State<Arc<App>>, call: Call) -> Result<Json<Value>, ApiError> {
     let target = call.target("GetFunction")?;
     let function = find(&app, &target)?;
-    let location = app.downloads.location(&function.config.code, call.header("host"), chrono::Utc::now());
+    let location = || app.downloads.location(&function.config.code, call.header("host"), chrono::Utc::now());
+    let source = responses::source(&function.config, location);
     let reserved = app.functions.get(&target.id).and_then(|latest| latest.config.reserved_concurrency);
-    Ok(Json(responses::function(&function.config, reserved, target.arn(), &location)))
+    Ok(Json(responses::function(&function.config, reserved, target.arn(), source)))
 }
 
 /// GetFunctionConfiguration.
@@ -120,6 +126,7 @@ pub(super) async fn update_configuration(
     settings::constrain_update(&request)?;
     let target = call.target("UpdateFunctionConfiguration")?;
     let mut changed = FunctionConfig::clone(&*find_to_change(&app, &target)?.config);
+    containers::check(&request.settings, PackageType::of(&changed))?;
     settings::check(&request.settings, &app.account_id, &app.runtimes)?;
     settings::apply(&request.settings, &mut changed);
     settings::check_start(&changed)?;
@@ -155,15 +162,15 @@ pub(super) async fn update_code(State(app): State<Arc<App>>, call: Call) -> Resu
     if expected.as_ref().is_some_and(|expected| *expected != function.config.revision_id) {
         return Err(ApiError::stale_revision());
     }
-    let zip = upload::zip(request.code).await?;
+    let given = Given::of(&app, &function.config, request.code, Doing::Updating).await?;
     drop(call);
-    let (code, _image) = app.functions.ingest(zip, &function.config.layers).await.map_err(upload::refusal)?;
+    let held = given.keep(&app, &function.config).await?;
     if request.dry_run == Some(true) {
         let mut config = FunctionConfig::clone(&function.config);
-        config.code = code;
+        held.give(&mut config);
         return Ok(Json(configuration(&config, config.arn(), Detail::Full)));
     }
-    let change = |config: &mut FunctionConfig| config.code = code.clone();
+    let change = |config: &mut FunctionConfig| held.give(config);
     let updated = app.functions.update(&target.id, expected.as_deref(), request.publish.into(), change).await;
     let updated = updated.map_err(|error| failed(&target.unqualified_arn(), error))?;
     Ok(Json(match updated.version {
@@ -204,7 +211,9 @@ pub(super) async fn delete(State(app): State<Arc<App>>, call: Call) -> Result<St
 pub(super) async fn account_settings(State(app): State<Arc<App>>, call: Call) -> Json<Value> {
     let sizes = app.functions.view().collect(|function| {
         let config = &function.config;
-        (config.id.region == call.caller.region).then_some((config.code.size, config.version == LATEST))
+        // AWS counts what is in its own store, where images are not.
+        let size = if config.image.is_some() { 0 } else { config.code.size };
+        (config.id.region == call.caller.region).then_some((size, config.version == LATEST))
     });
     let account = app.concurrency.account();
     let layers_size = app.functions.layers().size(&call.caller.region);
@@ -221,6 +230,48 @@ pub(super) async fn account_settings(State(app): State<Arc<App>>, call: Call) ->
             "FunctionCount": sizes.iter().filter(|(_, latest)| *latest).count(),
         },
     }))
+}
+
+/// Code as a request gives it.
+enum Given {
+    Zip(Bytes),
+    Image(Source),
+}
+
+/// The same when it is on the node, where it stays while this lives.
+enum HeldCode {
+    Zip(CodeRef, Arc<CodeImage>),
+    Image(Source),
+}
+
+impl Given {
+    /// For a function of that type.
+    async fn of(app: &App, config: &FunctionConfig, code: Code, doing: Doing) -> Result<Self, ApiError> {
+        match PackageType::of(config) {
+            PackageType::Zip => upload::zip(code).await.map(Self::Zip),
+            PackageType::Image => containers::source(app, code, doing).await.map(Self::Image),
+        }
+    }
+
+    async fn keep(self, app: &App, config: &FunctionConfig) -> Result<HeldCode, ApiError> {
+        match self {
+            Self::Zip(zip) => {
+                let (code, image) =
+                    app.functions.ingest(zip, &config.layers).await.map_err(upload::refusal)?;
+                Ok(HeldCode::Zip(code, image))
+            }
+            Self::Image(source) => Ok(HeldCode::Image(source)),
+        }
+    }
+}
+
+impl HeldCode {
+    fn give(&self, config: &mut FunctionConfig) {
+        match self {
+            Self::Zip(code, _held) => config.code = code.clone(),
+            Self::Image(source) => source.give(config),
+        }
+    }
 }
 
 /// The function or version that is named, directly or by an alias.

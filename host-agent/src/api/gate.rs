@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{ApiError, App, authorize, names::Caller};
 use crate::{
     auth::{Payload, PayloadRead, Service},
+    code::uploads::MAX_PART_LEN,
     server::Standing,
 };
 
@@ -185,6 +186,8 @@ fn body_limit(head: &Parts) -> (usize, &'static str) {
         (MAX_UPLOAD_LEN, "CreateFunction")
     } else if path.starts_with("/2018-10-31/layers/") && path.ends_with("/versions") {
         (MAX_UPLOAD_LEN, "PublishLayerVersion")
+    } else if path.starts_with("/tinderbox/images/uploads/") && head.method == Method::PUT {
+        (MAX_PART_LEN, "PutImagesUploads")
     } else {
         (MAX_SMALL_LEN, "requested")
     }

@@ -18,7 +18,7 @@ use super::{
     lists::Page,
     names::Caller,
     requests::{self, PublishLayerVersion},
-    responses::{code_sha256, time},
+    responses::{base64_of, time},
     upload,
 };
 use crate::functions::{
@@ -300,7 +300,7 @@ fn whole(app: &App, call: &Call, version: &LayerVersion) -> Value {
     shown["LayerArn"] = layer_names::arn(&version.id, account_id).into();
     shown["Content"] = json!({
         "Location": app.downloads.location(&version.code, call.header("host"), chrono::Utc::now()),
-        "CodeSha256": code_sha256(&version.code.sha256),
+        "CodeSha256": base64_of(&version.code.sha256),
         "CodeSize": version.code.size,
     });
     shown

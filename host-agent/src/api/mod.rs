@@ -13,6 +13,7 @@ mod chunks;
 mod code_signing;
 mod concurrency;
 mod constraints;
+mod containers;
 mod downloads;
 mod egress;
 mod error;
@@ -20,6 +21,7 @@ mod event_invokes;
 mod events;
 mod functions;
 mod gate;
+mod images;
 mod invocations;
 mod keys;
 mod layer_names;
@@ -143,6 +145,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/tinderbox/chunks/verify", post(chunks::verify))
         .route("/tinderbox/chunks/gc", post(chunks::gc))
         .route("/tinderbox/chunks/repair", post(chunks::repair))
+        .route("/tinderbox/images", get(images::list).delete(images::delete))
+        .route("/tinderbox/images/uploads", post(images::begin))
+        .route("/tinderbox/images/uploads/{UploadId}", put(images::append).post(images::finish))
         .route("/tinderbox/keys", get(keys::list).post(keys::create))
         .route("/tinderbox/keys/{AccessKeyId}", delete(keys::delete))
         .route("/tinderbox/keys/{AccessKeyId}/policy", put(keys::set_policy))

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::functions::model::{
-    Alias, FunctionConfig, LayerRef, LoggingConfig, StartKind, State, UpdateStatus,
+    Alias, ContainerImage, FunctionConfig, Instead, LayerRef, LoggingConfig, StartKind, State, UpdateStatus,
 };
 
 /// How much of a function's configuration an answer shows.
@@ -23,9 +23,11 @@ pub(crate) enum Detail {
 struct FunctionConfiguration<'a> {
     function_name: &'a str,
     function_arn: String,
-    runtime: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime: Option<&'a String>,
     role: &'a str,
-    handler: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handler: Option<&'a String>,
     code_size: u64,
     description: &'a str,
     timeout: u32,
@@ -40,6 +42,8 @@ struct FunctionConfiguration<'a> {
     tracing_config: Value,
     revision_id: &'a str,
     package_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_config_response: Option<Value>,
     architectures: [&'static str; 1],
     ephemeral_storage: Value,
     snap_start: Value,
@@ -55,21 +59,22 @@ pub(crate) fn configuration(config: &FunctionConfig, arn: String, detail: Detail
     let shape = FunctionConfiguration {
         function_name: &config.id.name,
         function_arn: arn,
-        runtime: &config.runtime,
+        runtime: config.image.is_none().then_some(&config.runtime),
         role: &config.role,
-        handler: &config.handler,
+        handler: config.image.is_none().then_some(&config.handler),
         code_size: config.code.size,
         description: &config.description,
         timeout: config.timeout_s,
         memory_size: config.memory_mib,
         last_modified: time(config.last_modified_ms),
-        code_sha256: code_sha256(&config.code.sha256),
+        code_sha256: code_sha256(config),
         version: &config.version,
         environment: config.environment.as_ref().map(|variables| json!({ "Variables": variables })),
         dead_letter_config: config.dead_letter.as_ref().map(|arn| json!({ "TargetArn": arn })),
         tracing_config: json!({ "Mode": config.tracing_mode }),
         revision_id: &config.revision_id,
-        package_type: "Zip",
+        package_type: if config.image.is_some() { "Image" } else { "Zip" },
+        image_config_response: config.image.as_ref().and_then(image_config),
         architectures: ["x86_64"],
         ephemeral_storage: json!({ "Size": config.ephemeral_storage_mib }),
         snap_start: json!({ "ApplyOn": config.snap_start, "OptimizationStatus": optimization(config) }),
@@ -82,11 +87,8 @@ pub(crate) fn configuration(config: &FunctionConfig, arn: String, detail: Detail
 }
 
 /// Body of GetFunction; `reserved`: what the function has reserved, whichever version is shown.
-pub(crate) fn function(config: &FunctionConfig, reserved: Option<u32>, arn: String, location: &str) -> Value {
-    let mut body = json!({
-        "Configuration": configuration(config, arn, Detail::Full),
-        "Code": { "RepositoryType": "S3", "Location": location },
-    });
+pub(crate) fn function(config: &FunctionConfig, reserved: Option<u32>, arn: String, source: Value) -> Value {
+    let mut body = json!({ "Configuration": configuration(config, arn, Detail::Full), "Code": source });
     if !config.tags.is_empty() {
         body["Tags"] = json!(config.tags);
     }
@@ -94,6 +96,33 @@ pub(crate) fn function(config: &FunctionConfig, reserved: Option<u32>, arn: Stri
         body["Concurrency"] = json!({ "ReservedConcurrentExecutions": reserved });
     }
     body
+}
+
+/// Where its code is: what it was made of, or what `location` says.
+pub(crate) fn source(config: &FunctionConfig, location: impl FnOnce() -> String) -> Value {
+    match &config.image {
+        Some(ContainerImage { uri, name, .. }) => json!({
+            "RepositoryType": "ECR",
+            "ImageUri": uri,
+            "ResolvedImageUri": format!("{name}@sha256:{}", config.code.sha256),
+        }),
+        None => json!({ "RepositoryType": "S3", "Location": location() }),
+    }
+}
+
+/// ImageConfigResponse, if anything is said in place of what the image says.
+fn image_config(image: &ContainerImage) -> Option<Value> {
+    let Instead { entry_point, command, working_directory } = &image.instead;
+    let said = [
+        ("EntryPoint", json!(entry_point), !entry_point.is_empty()),
+        ("Command", json!(command), !command.is_empty()),
+        ("WorkingDirectory", json!(working_directory), !working_directory.is_empty()),
+    ];
+    let said: Map<String, Value> = said
+        .into_iter()
+        .filter_map(|(member, value, is_said)| is_said.then(|| (member.to_owned(), value)))
+        .collect();
+    (!said.is_empty()).then(|| json!({ "ImageConfig": said }))
 }
 
 /// AliasConfiguration.
@@ -138,7 +167,10 @@ fn state(config: &FunctionConfig) -> Map<String, Value> {
             add("LastUpdateStatusReasonCode", CODE);
         }
     }
-    members.insert("RuntimeVersionConfig".into(), json!({ "RuntimeVersionArn": runtime_version(config) }));
+    if config.image.is_none() {
+        let arn = runtime_version(config);
+        members.insert("RuntimeVersionConfig".into(), json!({ "RuntimeVersionArn": arn }));
+    }
     members
 }
 
@@ -180,8 +212,14 @@ pub(crate) fn time(ms: i64) -> String {
         .to_string()
 }
 
-/// Base64 of the digest that we keep as hexadecimal.
-pub(crate) fn code_sha256(hex: &str) -> String {
+/// The digest of a function's code: base64 of a zip's, an image's as it is written in its name.
+pub(crate) fn code_sha256(config: &FunctionConfig) -> String {
+    let digest = &config.code.sha256;
+    if config.image.is_some() { digest.clone() } else { base64_of(digest) }
+}
+
+/// Base64 of a digest that we keep as hexadecimal.
+pub(crate) fn base64_of(hex: &str) -> String {
     let digits = hex.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok());
     let bytes: Vec<u8> = digits.filter_map(|pair| u8::from_str_radix(pair, 16).ok()).collect();
     BASE64_STANDARD.encode(bytes)
@@ -194,6 +232,6 @@ mod tests {
     #[test]
     fn time_and_digest_look_as_aws_writes_them() {
         assert_eq!(time(1_764_000_000_123), "2025-11-24T16:00:00.123+0000");
-        assert_eq!(code_sha256("00ff10"), "AP8Q");
+        assert_eq!(base64_of("00ff10"), "AP8Q");
     }
 }

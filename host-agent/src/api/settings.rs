@@ -8,6 +8,7 @@ use super::{
     constraints::{
         ARN_OR_NOTHING, CODE_SIGNING, Constraints, HANDLER, LAYER, LOG_GROUP, ROLE, VARIABLE_NAME,
     },
+    containers::{self, PackageType},
     error::ApiError,
     names,
     requests::{CreateFunction, Settings, Structure, UpdateFunctionConfiguration},
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     events::QueueName,
     functions::{
-        model::{CodeRef, FunctionConfig, FunctionId, LATEST, LoggingConfig, State},
+        model::{CodeRef, ContainerImage, FunctionConfig, FunctionId, LATEST, LoggingConfig, State},
         new_id, now_ms,
         runtimes::Runtimes,
     },
@@ -178,7 +179,6 @@ fn refuse_unsupported(settings: &Settings) -> Result<(), ApiError> {
             "FileSystemConfigs",
             settings.file_system_configs.as_ref().is_some_and(|configs| !configs.is_empty()),
         ),
-        ("ImageConfig", settings.image_config.is_some()),
         ("CapacityProviderConfig", present(&settings.capacity_provider_config)),
         ("DurableConfig", present(&settings.durable_config)),
         ("RuntimeConfig", present(&settings.runtime_config)),
@@ -205,9 +205,10 @@ pub(crate) fn create(
     account_id: &str,
     runtimes: &Runtimes,
 ) -> Result<FunctionConfig, ApiError> {
-    if request.package_type.as_deref() == Some("Image") {
-        return Err(ApiError::unsupported_parameter("PackageType Image"));
-    }
+    let package_type = match request.package_type.as_deref() {
+        Some("Image") => PackageType::Image,
+        _ => PackageType::Zip,
+    };
     if request.publish_to.is_some() {
         return Err(ApiError::unsupported_parameter("PublishTo"));
     }
@@ -218,11 +219,13 @@ pub(crate) fn create(
         return Err(ApiError::unsupported_parameter("TenancyConfig"));
     }
     refuse_architectures(request.architectures.as_deref())?;
-    if request.settings.runtime.is_none() || request.settings.handler.is_none() {
+    let without = request.settings.runtime.is_none() || request.settings.handler.is_none();
+    if package_type == PackageType::Zip && without {
         let message =
             "Runtime and Handler are mandatory parameters for functions created with deployment packages.";
         return Err(ApiError::invalid_parameter(message));
     }
+    containers::check(&request.settings, package_type)?;
     let tags = request.tags.unwrap_or_default();
     tags::check(&tags)?;
     let logging = LoggingConfig {
@@ -249,6 +252,7 @@ pub(crate) fn create(
         logging,
         tags,
         code: CodeRef { sha256: String::new(), size: 0 },
+        image: (package_type == PackageType::Image).then(ContainerImage::default),
         layers: Vec::new(),
         revision_id: new_id(),
         deployment_id: new_id(),
@@ -268,7 +272,8 @@ pub(crate) fn create(
 /// Refuses snapshots of what cannot have them, as Lambda words it.
 pub(crate) fn check_start(config: &FunctionConfig) -> Result<(), ApiError> {
     if config.wants_snapshots() && !config.can_be_snapshotted() {
-        let message = format!("{} is not supported for SnapStart enabled functions.", config.runtime);
+        let what = if config.image.is_some() { "ContainerImage" } else { &config.runtime };
+        let message = format!("{what} is not supported for SnapStart enabled functions.");
         return Err(ApiError::invalid_parameter(message));
     }
     Ok(())
@@ -349,6 +354,7 @@ pub(crate) fn apply(settings: &Settings, config: &mut FunctionConfig) {
         settings.ephemeral_storage.as_ref().and_then(|storage| storage.size),
         &mut config.ephemeral_storage_mib,
     );
+    containers::apply(settings, config);
     if let Some(environment) = &settings.environment {
         config.environment = Some(environment.variables.clone().unwrap_or_default());
     }

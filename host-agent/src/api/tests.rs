@@ -48,6 +48,7 @@ mod destinations;
 mod egress;
 mod event_invokes;
 mod events;
+mod images;
 mod invoke;
 mod keys;
 mod layers;

@@ -79,6 +79,9 @@ pub(crate) fn refusal(error: CodeError) -> ApiError {
                 ),
             })
         }
+        CodeError::Gone { digest } => ApiError::invalid_parameter(format!(
+            "Source image sha256:{digest} does not exist. Provide a valid source image."
+        )),
         CodeError::Disk(error @ DiskError::Full { .. }) => {
             tracing::warn!("an uploaded zip is refused: {error}");
             ApiError::code_storage_exceeded()

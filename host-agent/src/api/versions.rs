@@ -35,8 +35,9 @@ pub(super) async fn publish(State(app): State<Arc<App>>, call: Call) -> Result<R
     if request.publish_to.is_some() {
         return Err(ApiError::unsupported_parameter("PublishTo"));
     }
+    let is_image = function.config.image.is_some();
     let other_code = |given: &str, current: &str| {
-        let current = responses::code_sha256(current);
+        let current = if is_image { current.to_owned() } else { responses::base64_of(current) };
         ApiError::invalid_parameter(format!(
             "CodeSHA256 ({given}) is different from current CodeSHA256 in $LATEST ({current}). Please try again with \
              the CodeSHA256 in $LATEST."
@@ -45,6 +46,7 @@ pub(super) async fn publish(State(app): State<Arc<App>>, call: Call) -> Result<R
     let given = request.code_sha256.filter(|given| !given.is_empty());
     let code_sha256 = match &given {
         None => None,
+        Some(given) if is_image => Some(given.clone()),
         Some(given) => {
             let digest = BASE64_STANDARD.decode(given);
             Some(crate::code::hex(&digest.map_err(|_| other_code(given, &function.config.code.sha256))?))

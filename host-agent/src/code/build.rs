@@ -13,11 +13,15 @@ use tokio::{io::AsyncReadExt as _, process::Command};
 
 use super::{
     archive::Refusal,
-    confined::{EXIT_REFUSED, IMAGE, UPLOAD},
+    confined::{DESCRIPTION, EXIT_REFUSED, IMAGE, MAX_DESCRIPTION_LEN, UPLOAD},
+    image::{Description, ImageRefusal},
 };
 
 /// Longest time for one zip. The helpers' own limits of CPU time end them before, unless they wait for the disk.
 const TIMEOUT: Duration = Duration::from_secs(180);
+
+/// The same for one container image, which may be forty times as long.
+const IMAGE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Most bytes that are read of what the helper says.
 const MAX_OUTPUT: u64 = 16 * 1024;
@@ -28,6 +32,9 @@ pub(crate) enum BuildError {
     /// The zip's fault.
     #[error("the zip is refused: {0}")]
     Refused(#[from] Refusal),
+    /// The container image's fault.
+    #[error("the image is refused: {0}")]
+    Image(#[from] ImageRefusal),
     /// A file of the build could not be made or read.
     #[error("cannot {attempted} {}", path.display())]
     File {
@@ -50,8 +57,8 @@ pub(crate) enum BuildError {
         stderr: String,
     },
     /// The helpers took too long.
-    #[error("the helpers took longer than {TIMEOUT:?}")]
-    Timeout,
+    #[error("the helpers took longer than {0:?}")]
+    Timeout(Duration),
 }
 
 /// Makes images.
@@ -76,14 +83,9 @@ impl Builder {
             Self::Helper { mkfs } => {
                 let both = async {
                     unzip(dir, layers).await?;
-                    let mut pack = command("pack-code", dir);
-                    pack.arg("--mkfs").arg(mkfs).stdin(Stdio::null());
-                    run(pack).await
+                    pack(mkfs, dir).await
                 };
-                tokio::time::timeout(TIMEOUT, both).await.map_err(|_| BuildError::Timeout)??;
-                // Durable before anything names it.
-                let built = tokio::fs::File::open(&image).await.map_err(file("open", &image))?;
-                built.sync_all().await.map_err(file("sync", &image))?;
+                within(TIMEOUT, both).await?;
             }
             #[cfg(test)]
             Self::InProcess => in_process::unzip(dir, layers, &image)?,
@@ -91,16 +93,78 @@ impl Builder {
         Ok(image)
     }
 
+    /// Reads a container image's archive and flattens it in `dir`, in at most `room` bytes; [`Self::pack_image`] makes the image of it.
+    pub(crate) async fn flatten_image(
+        &self,
+        dir: &Path,
+        archive: std::fs::File,
+        room: u64,
+    ) -> Result<Description, BuildError> {
+        match self {
+            Self::Helper { .. } => within(IMAGE_TIMEOUT, flatten(dir, archive, room)).await,
+            #[cfg(test)]
+            Self::InProcess => in_process::flatten(archive, room, &dir.join(IMAGE)),
+        }
+    }
+
+    /// Makes the image of what was flattened in `dir`, and returns its path.
+    pub(crate) async fn pack_image(&self, dir: &Path) -> Result<PathBuf, BuildError> {
+        match self {
+            Self::Helper { mkfs } => within(IMAGE_TIMEOUT, pack(mkfs, dir)).await?,
+            // The image is the tar.
+            #[cfg(test)]
+            Self::InProcess => {}
+        }
+        Ok(dir.join(IMAGE))
+    }
+
     /// Checks the zip [`UPLOAD`] in `dir` as [`Self::build`] does.
     pub(crate) async fn check(&self, dir: &Path) -> Result<(), BuildError> {
         match self {
-            Self::Helper { .. } => {
-                tokio::time::timeout(TIMEOUT, unzip(dir, 0)).await.map_err(|_| BuildError::Timeout)?
-            }
+            Self::Helper { .. } => within(TIMEOUT, unzip(dir, 0)).await,
             #[cfg(test)]
             Self::InProcess => in_process::unzip(dir, 0, &dir.join(IMAGE)),
         }
     }
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, BuildError>>,
+) -> Result<T, BuildError> {
+    tokio::time::timeout(limit, work).await.map_err(|_| BuildError::Timeout(limit))?
+}
+
+async fn pack(mkfs: &Path, dir: &Path) -> Result<(), BuildError> {
+    let mut pack = command("pack-code", dir);
+    pack.arg("--mkfs").arg(mkfs).stdin(Stdio::null());
+    run::<Refusal>(pack).await?;
+    // Durable before anything names it.
+    let image = dir.join(IMAGE);
+    let built = tokio::fs::File::open(&image).await.map_err(file("open", &image))?;
+    built.sync_all().await.map_err(file("sync", &image))
+}
+
+async fn flatten(dir: &Path, archive: std::fs::File, room: u64) -> Result<Description, BuildError> {
+    let mut flatten = command("flatten-image", dir);
+    flatten.arg("--room").arg(room.to_string()).stdin(Stdio::from(archive));
+    run::<ImageRefusal>(flatten).await.map_err(|error| match killed(&error) {
+        Some(how) => ImageRefusal::Unusable(format!("unpacking it ended with {how}")).into(),
+        None => error,
+    })?;
+    // What has read hostile bytes may have written anything.
+    let path = dir.join(DESCRIPTION);
+    let described = tokio::fs::File::open(&path).await.map_err(file("open", &path))?;
+    let mut text = Vec::new();
+    described.take(MAX_DESCRIPTION_LEN).read_to_end(&mut text).await.map_err(file("read", &path))?;
+    let described: Option<Description> = serde_json::from_slice(&text).ok();
+    let described = described.filter(|described| is_digest(&described.digest));
+    described.ok_or_else(|| ImageRefusal::Unusable("what it is cannot be understood".into()).into())
+}
+
+/// Whether this is a SHA-256 in lower-case hexadecimal.
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 async fn unzip(dir: &Path, layers: usize) -> Result<(), BuildError> {
@@ -108,17 +172,21 @@ async fn unzip(dir: &Path, layers: usize) -> Result<(), BuildError> {
     let zip = std::fs::File::open(&zip).map_err(file("open", &zip))?;
     let mut unzip = command("unzip-code", dir);
     unzip.arg("--layers").arg(layers.to_string()).stdin(Stdio::from(zip));
-    run(unzip).await.map_err(blame_zip)
+    run::<Refusal>(unzip).await.map_err(|error| match killed(&error) {
+        Some(how) => Refusal::Unusable(format!("unpacking it ended with {how}")).into(),
+        None => error,
+    })
 }
 
-/// The helper that reads the zip does nothing else: what kills it (a limit, a call that its filter refuses) is the zip.
-fn blame_zip(error: BuildError) -> BuildError {
+/// How a helper was killed that does nothing but read what is hostile: what kills it (a limit, a call that its filter refuses) is
+/// that.
+fn killed(error: &BuildError) -> Option<ExitStatus> {
     match error {
         BuildError::Helper { status, stderr } if status.signal().is_some() => {
-            tracing::warn!("a zip ended its helper with {status}: {stderr}");
-            Refusal::Unusable(format!("unpacking it ended with {status}")).into()
+            tracing::warn!("an upload ended its helper with {status}: {stderr}");
+            Some(*status)
         }
-        other => other,
+        _ => None,
     }
 }
 
@@ -130,8 +198,10 @@ fn command(name: &str, dir: &Path) -> Command {
     command
 }
 
-/// Runs a helper to its end.
-async fn run(mut command: Command) -> Result<(), BuildError> {
+/// Runs a helper to its end; what it refuses it says as `R`.
+async fn run<R: serde::de::DeserializeOwned + Into<BuildError>>(
+    mut command: Command,
+) -> Result<(), BuildError> {
     let mut child = command.spawn().map_err(BuildError::Run)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let said = tokio::try_join!(read(stdout), read(stderr));
@@ -141,7 +211,7 @@ async fn run(mut command: Command) -> Result<(), BuildError> {
         return Ok(());
     }
     if status.code() == Some(EXIT_REFUSED.into())
-        && let Ok(refusal) = serde_json::from_slice::<Refusal>(&out)
+        && let Ok(refusal) = serde_json::from_slice::<R>(&out)
     {
         return Err(refusal.into());
     }
@@ -170,8 +240,18 @@ mod in_process {
     use crate::code::{
         archive::{RepackError, repack},
         confined::layer_name,
+        image::{self, FlattenError},
         merge::merge,
     };
+
+    /// The same of an image.
+    pub(super) fn flatten(archive: File, room: u64, tar: &Path) -> Result<Description, BuildError> {
+        match image::flatten(archive, room, File::create(tar).unwrap()) {
+            Ok(description) => Ok(description),
+            Err(FlattenError::Refused(refusal)) => Err(refusal.into()),
+            Err(error) => panic!("{error}"),
+        }
+    }
 
     /// What the helper does, without its jail.
     pub(super) fn unzip(dir: &Path, layers: usize, tar: &Path) -> Result<(), BuildError> {

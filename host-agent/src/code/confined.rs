@@ -1,14 +1,15 @@
 //! The confined helpers that make a code image, each a process of its own, started by `code::build` alone:
 //!
 //! ```text
-//! host-agent unzip-code --dir DIR              zip on standard input ─► DIR/code.tar
-//! host-agent unzip-code --dir DIR --layers N   the same zip and N of DIR/layer-0.zip, … ─► DIR/code.tar, `code::merge`
-//! host-agent pack-code --mkfs FILE --dir DIR   DIR/code.tar ─► DIR/code.erofs, by becoming mkfs.erofs
+//! host-agent unzip-code --dir DIR                zip on standard input ─► DIR/code.tar
+//! host-agent unzip-code --dir DIR --layers N     the same zip and N of DIR/layer-0.zip, … ─► DIR/code.tar, `code::merge`
+//! host-agent flatten-image --dir DIR --room LEN  OCI archive on standard input ─► DIR/code.tar, DIR/image.json, `code::image`
+//! host-agent pack-code --mkfs FILE --dir DIR     DIR/code.tar ─► DIR/code.erofs, by becoming mkfs.erofs
 //! ```
 //!
-//! The first one reads a hostile zip: its jail has one directory, no `execve`, no thread and no process. The second one
-//! runs a foreign program, but on a tar that we wrote. Both enter their jail before they look at the first byte. A zip
-//! that no function may have is said in one line of JSON on standard output with exit status [`EXIT_REFUSED`]; every
+//! The first ones read a hostile zip or archive: their jail has one directory, no `execve`, no thread and no process. The last one
+//! runs a foreign program, but on a tar that we wrote. All enter their jail before they look at the first byte. A zip or an
+//! archive that no function may have is said in one line of JSON on standard output with exit status [`EXIT_REFUSED`]; every
 //! other failure is the node's and goes to standard error.
 
 use std::{
@@ -24,6 +25,7 @@ use jail::{Access, JailPlan, Limit, PathRule, Resource, SyscallFilter, SyscallRu
 
 use super::{
     archive::{self, MAX_ENTRIES, MAX_UNZIPPED_LEN, RepackError},
+    image::{self, FlattenError},
     merge::merge,
 };
 
@@ -41,8 +43,14 @@ pub(crate) fn layer_name(index: usize) -> String {
     format!("layer-{index}.zip")
 }
 
+/// What is said of an image beside its files, in the helpers' directory.
+pub(crate) const DESCRIPTION: &str = "image.json";
+
 /// Name of the tar in the helpers' directory.
 const TAR: &str = "code.tar";
+
+/// Longest description that is read: what an image may say of how it is run, with escapes.
+pub(crate) const MAX_DESCRIPTION_LEN: u64 = 1024 * 1024;
 
 /// Headers and padding of one tar entry, in bytes: header, long name's header and name, padding.
 const TAR_OVERHEAD: u64 = 4 * 512;
@@ -75,13 +83,17 @@ pub(crate) fn unzip(dir: &Path, layers: usize) -> ExitCode {
         Err(error) => error,
     };
     if let Some(RepackError::Refused(refusal)) = error.downcast_ref() {
-        let line = serde_json::to_string(refusal).unwrap_or_default();
-        // The parent reads to the end; if it is gone there is nobody to tell.
-        let _ = writeln!(std::io::stdout(), "{line}");
-        return ExitCode::from(EXIT_REFUSED);
+        return refused(refusal);
     }
     eprintln!("unzip-code: {error:#}");
     ExitCode::FAILURE
+}
+
+fn refused(refusal: &impl serde::Serialize) -> ExitCode {
+    let line = serde_json::to_string(refusal).unwrap_or_default();
+    // The parent reads to the end; if it is gone there is nobody to tell.
+    let _ = writeln!(std::io::stdout(), "{line}");
+    ExitCode::from(EXIT_REFUSED)
 }
 
 fn unzip_confined(dir: &Path, layers: usize) -> anyhow::Result<()> {
@@ -97,9 +109,33 @@ fn unzip_confined(dir: &Path, layers: usize) -> anyhow::Result<()> {
     Ok(merge(zip, layers, tar)?)
 }
 
-/// Is the second helper; returns only when it cannot become mkfs.erofs.
+/// Is the first helper of an image, whose tar may have so many bytes.
+pub(crate) fn flatten(dir: &Path, room: u64) -> ExitCode {
+    let error = match flatten_confined(dir, room) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(error) => error,
+    };
+    if let Some(FlattenError::Refused(refusal)) = error.downcast_ref() {
+        return refused(refusal);
+    }
+    eprintln!("flatten-image: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn flatten_confined(dir: &Path, room: u64) -> anyhow::Result<()> {
+    enter(&flatten_plan(dir, room), &unzip_filter())?;
+    let archive = std::io::stdin().as_fd().try_clone_to_owned().context("cannot read the archive")?;
+    let tar = BufWriter::new(File::create(dir.join(TAR)).context("cannot create the tar")?);
+    let description = image::flatten(BufReader::new(File::from(archive)), room, tar)?;
+    let text = serde_json::to_vec(&description).context("cannot describe the image")?;
+    std::fs::write(dir.join(DESCRIPTION), text).context("cannot write what the image is")
+}
+
+/// Is the last helper; returns only when it cannot become mkfs.erofs.
 pub(crate) fn pack(mkfs: &Path, dir: &Path) -> ExitCode {
-    if let Err(error) = enter(&pack_plan(mkfs, dir), &pack_filter()) {
+    // An image was described; nobody but the helper before this one has written there.
+    let limits = limits(if dir.join(DESCRIPTION).exists() { IMAGE_LIMITS } else { CODE_LIMITS });
+    if let Err(error) = enter(&pack_plan(mkfs, dir, limits), &pack_filter()) {
         eprintln!("pack-code: {error:#}");
         return ExitCode::FAILURE;
     }
@@ -139,19 +175,28 @@ fn enter(plan: &JailPlan, filter: &SyscallFilter) -> anyhow::Result<()> {
 
 fn unzip_plan(dir: &Path) -> JailPlan {
     let tar_len = MAX_UNZIPPED_LEN + MAX_ENTRIES as u64 * TAR_OVERHEAD;
-    let mut limits = limits();
-    limits.push(Limit {
-        resource: Resource::RLIMIT_FSIZE,
-        value: tar_len,
-        reason: "the largest tar that the rules for zips allow",
-    });
-    limits.push(Limit {
-        resource: Resource::RLIMIT_NPROC,
-        value: 0,
-        reason: "makes no process and no thread",
-    });
+    let mut limits = limits(CODE_LIMITS);
+    limits.extend(reader_limits(tar_len, "the largest tar that the rules for zips allow"));
     let paths = vec![PathRule { path: dir.to_owned(), access: Access::ReadWrite, reason: "layers, tar" }];
     JailPlan { limits, paths, ..JailPlan::default() }
+}
+
+/// The archive is read from standard input alone.
+fn flatten_plan(dir: &Path, room: u64) -> JailPlan {
+    let mut limits = limits(IMAGE_LIMITS);
+    limits.extend(reader_limits(room.max(MAX_DESCRIPTION_LEN), "what the node has room for"));
+    let paths =
+        vec![PathRule { path: dir.to_owned(), access: Access::ReadWrite, reason: "tar, description" }];
+    JailPlan { limits, paths, ..JailPlan::default() }
+}
+
+/// Of what parses hostile bytes.
+fn reader_limits(file_len: u64, reason: &'static str) -> [Limit; 2] {
+    let limit = |resource, value, reason| Limit { resource, value, reason };
+    [
+        limit(Resource::RLIMIT_FSIZE, file_len, reason),
+        limit(Resource::RLIMIT_NPROC, 0, "makes no process and no thread"),
+    ]
 }
 
 /// Where what the helpers are linked with is, as far as it exists.
@@ -161,7 +206,7 @@ pub(crate) fn libraries() -> impl Iterator<Item = PathBuf> {
 
 /// No limit of file size: mkfs.erofs keeps its scratch data at 1 TiB of a sparse file, and a length says nothing about
 /// blocks. What it writes is bounded by the tar.
-fn pack_plan(mkfs: &Path, dir: &Path) -> JailPlan {
+fn pack_plan(mkfs: &Path, dir: &Path, limits: Vec<Limit>) -> JailPlan {
     let mut paths: Vec<_> = libraries()
         .map(|path| PathRule { path, access: Access::ReadExecute, reason: "what mkfs.erofs is linked with" })
         .collect();
@@ -171,15 +216,31 @@ fn pack_plan(mkfs: &Path, dir: &Path) -> JailPlan {
     }
     paths.push(PathRule { path: mkfs.to_owned(), access: Access::ReadExecute, reason: "makes the image" });
     paths.push(PathRule { path: dir.to_owned(), access: Access::ReadWrite, reason: "tar and image" });
-    JailPlan { limits: limits(), paths, ..JailPlan::default() }
+    JailPlan { limits, paths, ..JailPlan::default() }
 }
 
-/// Limits of both helpers.
-fn limits() -> Vec<Limit> {
+/// What a helper may have of processors and memory.
+struct Limits {
+    cpu_s: (u64, &'static str),
+    memory: (u64, &'static str),
+}
+
+const CODE_LIMITS: Limits = Limits {
+    cpu_s: (120, "seconds; 250 MB inflate in two on hardware, in tens when emulated"),
+    memory: (1 << 30, "bytes; 100,000 entries take a tenth of that"),
+};
+
+const IMAGE_LIMITS: Limits = Limits {
+    cpu_s: (1500, "seconds; forty times as much as of a zip, and read twice"),
+    memory: (2 << 30, "bytes; 500,000 paths take a fourth of that"),
+};
+
+/// Limits of all helpers.
+fn limits(Limits { cpu_s, memory }: Limits) -> Vec<Limit> {
     let limit = |resource, value, reason| Limit { resource, value, reason };
     vec![
-        limit(Resource::RLIMIT_CPU, 120, "seconds; 250 MB inflate in two on hardware, in tens when emulated"),
-        limit(Resource::RLIMIT_AS, 1 << 30, "bytes; 100,000 entries take a tenth of that"),
+        limit(Resource::RLIMIT_CPU, cpu_s.0, cpu_s.1),
+        limit(Resource::RLIMIT_AS, memory.0, memory.1),
         limit(Resource::RLIMIT_NOFILE, 64, "a handful are open"),
         limit(Resource::RLIMIT_CORE, 0, "a dump would hold a customer's code"),
     ]

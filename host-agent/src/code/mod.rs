@@ -5,13 +5,17 @@
 //! those that it is made of: a function's code and its layers, which are one image (`docs/adr/0027-layers-in-the-code-image.md`). A
 //! handle ([`CodeImage`]) keeps the zips and the image of a package in place: the view holds one for every function and every version
 //! of a layer, an invocation holds one while it runs, and [`CodeStore::sweep`] deletes what has none.
+//!
+//! Of a container image nothing is kept but what it was flattened to, under its digest (`docs/adr/0035-container-images.md`).
 
 pub(crate) mod archive;
 mod build;
 pub(crate) mod confined;
 mod files;
+pub(crate) mod image;
 mod merge;
 mod package;
+pub(crate) mod uploads;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,12 +33,14 @@ use tokio::sync::{Mutex, Semaphore};
 
 pub(crate) use self::{
     build::{BuildError, Builder},
-    package::Package,
+    package::{Package, PackageKind},
 };
 use self::{
     confined::{UPLOAD, layer_name},
     files::{BuildDir, file, object, remove_images, remove_staged, sync_dir},
+    image::Description,
     package::CODE,
+    uploads::Uploads,
 };
 
 use crate::{
@@ -50,6 +56,9 @@ const MAX_BUILDS: usize = 2;
 /// What making an image takes at most beside the zip: its content once as a tar, once as the image and once in chunks, each a
 /// little longer than what a zip may hold.
 const BUILD_LEN: u64 = 3 * (archive::MAX_UNZIPPED_LEN + 16 * 1024 * 1024);
+
+/// How often a flattened image is on the disk while it is made: as a tar, as an image, in chunks.
+const IMAGE_COPIES: u64 = 3;
 
 /// Longest zip, of which a build has a copy for each layer: what Lambda takes of one in a request.
 const MAX_ZIP_LEN: u64 = 52_428_800;
@@ -89,6 +98,12 @@ pub(crate) enum CodeError {
         /// Why not.
         source: object_store::Error,
     },
+    /// A container image that is not on this node any more: there is nothing to make it of.
+    #[error("the image sha256:{digest} is not on this node any more")]
+    Gone {
+        /// Which.
+        digest: String,
+    },
     /// The object store gave back other bytes than it was given.
     #[error("the zip of {sha256} is damaged: its bytes have {actual}")]
     Damaged {
@@ -108,6 +123,9 @@ pub(crate) struct CodeStore {
     builder: Builder,
     disk: Arc<Disk>,
     slots: Semaphore,
+    /// One container image at a time: it takes [`IMAGE_COPIES`] of its length for a while.
+    image_slot: Semaphore,
+    uploads: Uploads,
     /// Every handle that may be alive. Held while something is deleted, so that no handle is made in between.
     handles: Mutex<HashMap<Package, Weak<CodeImage>>>,
 }
@@ -137,8 +155,15 @@ impl CodeStore {
             .map_err(|source| CodeError::Object { attempted: "open", sha256: "any".into(), source })?
             .with_fsync(true);
         let zips = Arc::new(zips);
-        let (slots, handles) = (Semaphore::new(MAX_BUILDS), Mutex::default());
-        Ok(Self { zips, zip_dir, chunks, builds, builder, disk, slots, handles })
+        let (slots, image_slot) = (Semaphore::new(MAX_BUILDS), Semaphore::new(1));
+        let uploads = Uploads::new(builds.clone(), Arc::clone(&disk));
+        let handles = Mutex::default();
+        Ok(Self { zips, zip_dir, chunks, builds, builder, disk, slots, image_slot, uploads, handles })
+    }
+
+    /// Archives that are on their way.
+    pub(crate) fn uploads(&self) -> &Uploads {
+        &self.uploads
     }
 
     /// The handle of a package. Neither zips nor image need exist.
@@ -165,7 +190,7 @@ impl CodeStore {
     ) -> Result<(CodeRef, Arc<CodeImage>), CodeError> {
         let size = zip.len() as u64;
         let (zip, sha256) = digest(zip).await;
-        let package = Package { code: sha256.clone(), layers };
+        let package = Package { kind: PackageKind::Zip, code: sha256.clone(), layers };
         let handle = self.image(&package).await;
         let stored = self.zips.head(&object(&sha256)).await;
         if !(stored.is_ok() && self.claim(&handle.label).await) {
@@ -197,6 +222,28 @@ impl CodeStore {
         Ok((CodeRef { sha256, size }, handle))
     }
 
+    /// Verifies and flattens the image of an archive. When this succeeds it is durable, and stays while the handle lives.
+    ///
+    /// # Errors
+    /// [`BuildError::Image`] when the archive is no function's image or there is no room for it; every other error is the node's.
+    pub(crate) async fn ingest_image(
+        &self,
+        archive: std::fs::File,
+    ) -> Result<(Description, Arc<CodeImage>), CodeError> {
+        // The semaphore is never closed.
+        let _slot = self.image_slot.acquire().await;
+        let dir = BuildDir::create(&self.builds)?;
+        let room = self.disk.room()? / IMAGE_COPIES;
+        let described = self.builder.flatten_image(&dir, archive, room).await?;
+        let package = Package::container(&described.digest);
+        let handle = self.image(&package).await;
+        if !self.claim(&handle.label).await {
+            let built = self.builder.pack_image(&dir).await?;
+            self.publish(&package, &built).await?;
+        }
+        Ok((described, handle))
+    }
+
     /// Makes the image of zips that are stored, if there is none: of code that was uploaded with other layers.
     ///
     /// # Errors
@@ -214,6 +261,9 @@ impl CodeStore {
         let handle = self.image(package).await;
         if self.claim(&handle.label).await {
             return Ok(());
+        }
+        if package.kind == PackageKind::Container {
+            return Err(CodeError::Gone { digest: package.code.clone() });
         }
         let zip = self.zip(&package.code).await?;
         self.build(package, &zip).await
@@ -302,7 +352,11 @@ impl CodeStore {
             write(&dir.join(layer_name(index)), &self.zip(layer).await?).await?;
         }
         let built = self.builder.build(&dir, package.layers.len()).await?;
-        let image = std::fs::File::open(&built).map_err(file("open", &built))?;
+        self.publish(package, &built).await
+    }
+
+    async fn publish(&self, package: &Package, built: &Path) -> Result<(), CodeError> {
+        let image = std::fs::File::open(built).map_err(file("open", built))?;
         let (chunks, label) = (Arc::clone(&self.chunks), package.label());
         Ok(blocking(move || chunks.publish(&label, Kind::Code, ChunkSize::IMAGE, &image)).await?)
     }

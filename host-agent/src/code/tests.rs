@@ -159,7 +159,10 @@ async fn code_and_layers_are_one_image_and_keep_the_zips_of_all() {
     store.sweep().await.unwrap();
     assert_eq!(files(dir.path()).len(), 3);
     store.chunks.delete(&handle.label).unwrap();
-    store.restore(&Package { code: code.sha256, layers: vec![layer.sha256] }).await.unwrap();
+    store
+        .restore(&Package { kind: PackageKind::Zip, code: code.sha256, layers: vec![layer.sha256] })
+        .await
+        .unwrap();
     assert!(store.chunks.has(&handle.label));
     drop(handle);
     store.sweep().await.unwrap();
@@ -175,7 +178,7 @@ async fn a_full_disk_takes_no_layer_and_gives_no_function_any() {
     let (layer, _kept) = store.ingest_layer(zip_of("l", "1")).await.unwrap();
     let (code, _image) = store.ingest(zip_of("a", "1"), Vec::new()).await.unwrap();
     disk.pretend(BUILD_LEN);
-    let package = Package { code: code.sha256, layers: vec![layer.sha256] };
+    let package = Package { kind: PackageKind::Zip, code: code.sha256, layers: vec![layer.sha256] };
     let full = |error| matches!(error, CodeError::Disk(DiskError::Full { .. }));
     assert!(full(store.assemble(&package).await.unwrap_err()));
     assert!(full(store.ingest_layer(zip_of("l", "2")).await.unwrap_err()));

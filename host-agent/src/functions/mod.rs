@@ -13,6 +13,7 @@
 pub(crate) mod aliases;
 pub(crate) mod attached;
 pub(crate) mod concurrency;
+pub(crate) mod images;
 mod keys;
 pub(crate) mod layers;
 pub(crate) mod model;
@@ -30,6 +31,7 @@ use cluster_store::{Compare, KeyRange, MAX_TXN_OPS, Op, Store, StoreError, Txn};
 use futures_util::Stream;
 
 use self::{
+    images::{ImageError, Images},
     keys::Key,
     layers::{LayerStoreError, Layers},
     model::{CodeRef, FunctionConfig, FunctionId, LayerRef, State, UpdateStatus},
@@ -41,7 +43,7 @@ pub(crate) use self::{
     view::{Function, View, ViewError},
 };
 use crate::{
-    code::{CodeError, CodeStore},
+    code::{CodeError, CodeStore, uploads::Uploads},
     invoke::{CodeImage, Invoker, Retired},
 };
 
@@ -83,6 +85,9 @@ pub(crate) enum OpenError {
     /// Their layers.
     #[error(transparent)]
     Layers(#[from] LayerStoreError),
+    /// Their images.
+    #[error(transparent)]
+    Images(#[from] ImageError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -119,6 +124,7 @@ pub(crate) struct Functions {
     code: Arc<CodeStore>,
     invoker: Arc<dyn Invoker>,
     layers: Layers,
+    images: Images,
     /// One reservation of concurrency at a time.
     reserving: tokio::sync::Mutex<()>,
     /// The invoker is told of one function's provisions at a time.
@@ -135,9 +141,10 @@ impl Functions {
     ) -> Result<Arc<Self>, OpenError> {
         // Before anything is swept: what has a handle stays.
         let layers = Layers::open(Arc::clone(&store), Arc::clone(&code)).await?;
+        let images = Images::open(Arc::clone(&store), &code).await?;
         let view = View::follow(Arc::clone(&store), Arc::clone(&code)).await?;
         let (reserving, providing) = Default::default();
-        let functions = Arc::new(Self { store, view, code, invoker, layers, reserving, providing });
+        let functions = Arc::new(Self { store, view, code, invoker, layers, images, reserving, providing });
         functions.delete_orphans().await?;
         let all = functions.view.collect(|function| Some(Arc::clone(&function.config)));
         functions.invoker.keep(all.iter().map(|config| config.deployment_id.clone()).collect());
@@ -168,6 +175,16 @@ impl Functions {
     /// The layers.
     pub(crate) fn layers(&self) -> &Layers {
         &self.layers
+    }
+
+    /// The container images.
+    pub(crate) fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// Archives of images that are on their way.
+    pub(crate) fn uploads(&self) -> &Uploads {
+        self.code.uploads()
     }
 
     /// Checks and stores an uploaded zip, for a function with these layers.

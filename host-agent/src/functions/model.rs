@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::code::Package;
+use crate::code::{Package, PackageKind, image::RunSettings};
 
 /// The version that updates change; all others are numbers and stay as they were published.
 pub(crate) const LATEST: &str = "$LATEST";
@@ -41,9 +41,9 @@ pub(crate) struct FunctionConfig {
     pub(crate) account_id: String,
     /// `$LATEST` or a number.
     pub(crate) version: String,
-    /// Identifier of a runtime that the node has an image of (`python3.13`).
+    /// Identifier of a runtime that the node has an image of (`python3.13`); empty for a container image.
     pub(crate) runtime: String,
-    /// `_HANDLER`; empty only for a runtime that needs none.
+    /// `_HANDLER`; empty only for a runtime that needs none, or a container image.
     pub(crate) handler: String,
     /// Role ARN. The node assumes no roles; it is kept because clients read it back.
     pub(crate) role: String,
@@ -70,6 +70,9 @@ pub(crate) struct FunctionConfig {
     pub(crate) tags: BTreeMap<String, String>,
     /// The uploaded code.
     pub(crate) code: CodeRef,
+    /// The container image that it is, if it is no zip.
+    #[serde(default)]
+    pub(crate) image: Option<ContainerImage>,
     /// Versions of layers, in the order in which they are merged: as they were when the function was given them.
     #[serde(default)]
     pub(crate) layers: Vec<LayerRef>,
@@ -118,8 +121,11 @@ impl FunctionConfig {
 
     /// What the image of its code is made of.
     pub(crate) fn package(&self) -> Package {
+        if self.image.is_some() {
+            return Package::container(&self.code.sha256);
+        }
         let layers = self.layers.iter().map(|layer| layer.code.sha256.clone());
-        Package { code: self.code.sha256.clone(), layers: layers.collect() }
+        Package { kind: PackageKind::Zip, code: self.code.sha256.clone(), layers: layers.collect() }
     }
 
     /// Digest of everything that a publication copies: equal digests are not published twice.
@@ -136,6 +142,9 @@ impl FunctionConfig {
         digest.update(dead_letter.as_deref().unwrap_or_default());
         if !self.layers.is_empty() {
             digest.update(serde_json::to_vec(&self.layers).unwrap_or_default());
+        }
+        if let Some(image) = &self.image {
+            digest.update(serde_json::to_vec(image).unwrap_or_default());
         }
         crate::code::hex(&digest.finalize())
     }
@@ -154,9 +163,9 @@ impl FunctionConfig {
     }
 
     /// Whether clones of it can be made different: not those of Node.js, whose generators (`Math.random`, `crypto`) nothing
-    /// reseeds. Lambda has no SnapStart for it either.
+    /// reseeds; nor those of a container image, of which nothing is known. Lambda has no SnapStart for either.
     pub(crate) fn can_be_snapshotted(&self) -> bool {
-        !self.runtime.starts_with("nodejs")
+        !self.runtime.starts_with("nodejs") && self.image.is_none()
     }
 
     /// Whether any of its versions, or `$LATEST`, is to be resumed.
@@ -200,12 +209,52 @@ pub(crate) struct LoggingConfig {
     pub(crate) group: String,
 }
 
-/// Names the code of a function: the zip as uploaded and the image made from it, both in the code store.
+/// A container image that is a function's code, and what the function changes of how it is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ContainerImage {
+    /// `ImageUri` as it was given.
+    pub(crate) uri: String,
+    /// Its name, without tag or digest.
+    pub(crate) name: String,
+    /// What the image says itself.
+    pub(crate) own: RunSettings,
+    /// `ImageConfig`: what is said in place of that.
+    #[serde(default)]
+    pub(crate) instead: Instead,
+}
+
+/// What a function says of how its image is run; empty: as the image says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Instead {
+    /// `EntryPoint`.
+    pub(crate) entry_point: Vec<String>,
+    /// `Command`.
+    pub(crate) command: Vec<String>,
+    /// `WorkingDirectory`.
+    pub(crate) working_directory: String,
+}
+
+impl ContainerImage {
+    /// Program and arguments.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let Self { own, instead, .. } = self;
+        let or = |said: &[String], own: &[String]| if said.is_empty() { own.to_vec() } else { said.to_vec() };
+        [or(&instead.entry_point, &own.entry_point), or(&instead.command, &own.command)].concat()
+    }
+
+    /// Where it is run.
+    pub(crate) fn working_directory(&self) -> &str {
+        let said = &self.instead.working_directory;
+        if said.is_empty() { &self.own.working_directory } else { said }
+    }
+}
+
+/// Names the code of a function: the zip as uploaded and the image made from it, both in the code store; or a container image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CodeRef {
-    /// SHA-256 of the uploaded zip, lower-case hexadecimal.
+    /// SHA-256 of the uploaded zip, or of a container image's manifest, lower-case hexadecimal.
     pub(crate) sha256: String,
-    /// Length of the uploaded zip in bytes.
+    /// Length of the uploaded zip, or of the image's layers as they were stored, in bytes.
     pub(crate) size: u64,
 }
 

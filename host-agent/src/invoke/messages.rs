@@ -4,15 +4,20 @@
 use std::time::Duration;
 
 use guest_protocol::{
-    CodeLayout, Credentials, InitializationType, Invoke, LogFormat, ResponseMode, SEED_LEN, Seed, Start,
-    SystemLogLevel, Unique, generation_counter,
+    CodeLayout, Container, Credentials, InitializationType, Invoke, LogFormat, ResponseMode, SEED_LEN, Seed,
+    Start, SystemLogLevel, Unique, generation_counter,
 };
 
 use super::{CodeImage, Invocation, runtimes::Pair};
 use crate::{
-    functions::model::{FunctionConfig, FunctionId, LoggingConfig},
+    functions::model::{ContainerImage, FunctionConfig, FunctionId, LoggingConfig},
     logs::{GroupName, StreamId},
-    sandbox::{VersionKey, boot::Spec, machine, policy::Demand},
+    sandbox::{
+        VersionKey,
+        boot::{Root, Spec},
+        machine,
+        policy::Demand,
+    },
 };
 
 /// An init that no invocation waits for, of a function that is to be snapshotted or was provisioned: AWS's 130 s, or its own timeout if that is longer.
@@ -33,6 +38,9 @@ fn no_credentials() -> Credentials {
 
 /// Size of the /tmp that stands in for a function's: Lambda's default, so that the node has a template of it.
 const PLACEHOLDER_MIB: u32 = 512;
+
+/// What a container image's own runtime is called where others have their identifier.
+pub(super) const CONTAINER: &str = "container";
 
 /// Prefix of the runtimes that bring no language: Lambda tells those no `AWS_EXECUTION_ENV`.
 const OS_ONLY: &str = "provided";
@@ -89,6 +97,7 @@ pub(super) fn nobodys_spec(pair: &Pair) -> Spec {
         ephemeral_storage_mib: PLACEHOLDER_MIB,
         owner: None,
         runtime: pair.runtime.clone(),
+        root: Root::Runtime,
         log: None,
         code: None,
     }
@@ -103,6 +112,7 @@ pub(super) fn spec(function: &FunctionConfig, code: &CodeImage, image: &str, log
         ephemeral_storage_mib: function.ephemeral_storage_mib,
         owner: Some(function.id.clone()),
         runtime: image.into(),
+        root: if function.image.is_some() { Root::Code } else { Root::Runtime },
         log: Some(StreamId { group, stream: log_stream, format: log_format(&function.logging) }),
         code: Some(code.label.clone()),
     }
@@ -167,8 +177,22 @@ pub(super) fn start(
         platform_environment: platform_environment(function),
         credentials: Some(no_credentials()),
         initialization_type,
-        code: if function.layers.is_empty() { CodeLayout::Alone } else { CodeLayout::WithLayers },
+        code: match (&function.image, function.layers.is_empty()) {
+            (Some(_), _) => CodeLayout::Root,
+            (None, true) => CodeLayout::Alone,
+            (None, false) => CodeLayout::WithLayers,
+        },
+        container: function.image.as_ref().map(container),
         log_format: log_format(&function.logging),
+    }
+}
+
+/// How a container image is run.
+fn container(image: &ContainerImage) -> Container {
+    Container {
+        arguments: image.arguments(),
+        working_directory: image.working_directory().into(),
+        environment: image.own.environment.clone(),
     }
 }
 
@@ -208,7 +232,9 @@ pub(super) fn timeout_ms(function: &FunctionConfig) -> u32 {
 
 fn platform_environment(function: &FunctionConfig) -> Vec<(String, String)> {
     let mut variables: Vec<(String, String)> = Vec::new();
-    if !function.runtime.starts_with(OS_ONLY) {
+    if function.image.is_some() {
+        variables.push(("AWS_EXECUTION_ENV".into(), "AWS_Lambda_Image".into()));
+    } else if !function.runtime.starts_with(OS_ONLY) {
         variables.push(("AWS_EXECUTION_ENV".into(), format!("AWS_Lambda_{}", function.runtime)));
     }
     if function.logging.format == "JSON" {

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use super::{
     Failed, InvokeError, Retired, Throttle,
     ahead::{self, Provisions},
+    messages,
     prepare::Making,
     runtimes::{self, Runtimes},
     settings::Settings,
@@ -101,6 +102,9 @@ fn open_runtimes(shared: &Shared) -> impl FnOnce() + Send + 'static {
 impl Shared {
     /// The runtime whose image serves the function. One that is gone since it was created is missed where it is opened.
     pub(super) fn image<'a>(&'a self, function: &'a FunctionConfig) -> &'a str {
+        if function.image.is_some() {
+            return messages::CONTAINER;
+        }
         self.settings.images.image(&function.runtime).unwrap_or(&function.runtime)
     }
 

@@ -158,6 +158,10 @@ pub(super) async fn take_stock(node: Weak<Shared>) {
 
 /// The snapshot that a function's first sandboxes are clones of, if there is one that can be resumed here.
 pub(super) async fn find(shared: &Shared, function: &FunctionConfig) -> Option<Resumable> {
+    if function.image.is_some() {
+        // It has no runtime of the node's.
+        return None;
+    }
     let pair = Pair::of(shared, function);
     if !shared.runtimes.trusts(&pair) {
         return None;
@@ -192,7 +196,7 @@ pub(super) fn failed(shared: &Shared, function: &FunctionConfig) {
 /// Has the snapshot made that the start of a function's sandbox could do with, unless there is one that is current.
 pub(super) fn beside(shared: &Arc<Shared>, function: &FunctionConfig) {
     let pair = Pair::of(shared, function);
-    if !shared.runtimes.begin(&pair) {
+    if function.image.is_some() || !shared.runtimes.begin(&pair) {
         return;
     }
     let shared = Arc::downgrade(shared);

@@ -88,10 +88,21 @@ pub(crate) struct Spec {
     pub(crate) owner: Option<FunctionId>,
     /// Names the runtime's image.
     pub(crate) runtime: String,
+    /// What its root file system is.
+    pub(crate) root: Root,
     /// Where its lines go; nobody's go nowhere.
     pub(crate) log: Option<StreamId>,
     /// The code's image; without one there is a drive that nobody is to mount.
     pub(crate) code: Option<Label>,
+}
+
+/// What a sandbox's root file system is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Root {
+    /// The runtime's image, with the code in it.
+    Runtime,
+    /// The code's image, which is a whole container's.
+    Code,
 }
 
 /// How long the parts of a start took.
@@ -167,8 +178,11 @@ impl Host {
             File::open(&path).map_err(|source| SandboxError::Kernel { path, source })
         };
         let (kernel, initrd) = (kernel("vmlinux")?, kernel("initrd.cpio")?);
-        let image = RuntimeImage::Pack(image_in(&self.lib_dir, &spec.runtime));
-        let drives = self.drives(image, spec.code.clone()).await?;
+        let (image, code) = match (spec.root, spec.code.clone()) {
+            (Root::Code, Some(label)) => (RuntimeImage::Kept(label), None),
+            (_, code) => (RuntimeImage::Pack(image_in(&self.lib_dir, &spec.runtime)), code),
+        };
+        let drives = self.drives(image, code).await?;
         let scratch = self.scratch.image(spec.ephemeral_storage_mib).await?;
         let (broker, their_broker) = PacketSocket::pair()?;
         let (serial_in, serial_out) = pipe::pipe()?;

@@ -53,7 +53,7 @@ pub(crate) enum KeepError {
 pub(crate) enum RuntimeImage {
     /// Of the node's programs.
     Pack(PathBuf),
-    /// Kept for snapshots.
+    /// Kept among the node's contents: for snapshots, or a container image.
     Kept(Label),
 }
 

@@ -299,6 +299,7 @@ fn start(subject: &Subject, kernel: Kernel) -> Result<Start> {
         credentials: Some(credentials()),
         initialization_type: InitializationType::SnapStart,
         code: CodeLayout::Alone,
+        container: None,
         log_format: LogFormat::Text,
     })
 }

@@ -140,6 +140,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
                 credentials: None,
                 initialization_type: InitializationType::SnapStart,
                 code: CodeLayout::Alone,
+                container: None,
                 log_format: LogFormat::Text,
             })
         },

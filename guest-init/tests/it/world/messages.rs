@@ -52,6 +52,7 @@ pub(super) fn start() -> Start {
         credentials: None,
         initialization_type: InitializationType::OnDemand,
         code: CodeLayout::Alone,
+        container: None,
         log_format: LogFormat::Text,
     }
 }

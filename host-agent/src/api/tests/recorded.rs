@@ -10,6 +10,7 @@ use regex::Regex;
 
 use super::*;
 
+mod images;
 mod layers;
 mod provisioned;
 mod scripts;

@@ -168,6 +168,7 @@ pub(super) fn function(name: &str) -> FunctionConfig {
         dead_letter: None,
         tags: Default::default(),
         code: CodeRef { sha256: String::new(), size: 0 },
+        image: None,
         layers: Vec::new(),
         revision_id: "r".into(),
         deployment_id: "d1".into(),
