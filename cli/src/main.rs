@@ -1,5 +1,5 @@
 //! The operator's tool: `tinderbox keys create|list|disable|enable|delete|set-policy`, `tinderbox chunks stats|verify|gc|repair`,
-//! `tinderbox egress get|set|unset`, `tinderbox events`, `tinderbox logs` and `tinderbox node` against a node.
+//! `tinderbox egress get|set|unset`, `tinderbox images push|list|rm`, `tinderbox events`, `tinderbox logs` and `tinderbox node` against a node.
 //!
 //! A node has no shell, so everything is asked over its API, signed as every request is. What comes back is text for people, or
 //! with `--json` the node's own answer.
@@ -8,6 +8,7 @@ mod chunks;
 mod client;
 mod egress;
 mod events;
+mod images;
 mod keys;
 mod logs;
 mod node;
@@ -57,6 +58,9 @@ enum Command {
     /// Where sandboxes of a function may go.
     #[command(subcommand)]
     Egress(egress::Action),
+    /// Container images, which functions can be made of.
+    #[command(subcommand)]
+    Images(images::Action),
     /// How asynchronous calls stand: all of them, or those of a function with the last that were given up.
     Events {
         /// Its name.
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
         Command::Chunks(action) => chunks::run(&client, action, json),
         Command::Node => node::run(&client, json).map(|()| ExitCode::SUCCESS),
         Command::Egress(action) => egress::run(&client, action, json),
+        Command::Images(action) => images::run(&client, action, json),
         Command::Events { function } => events::run(&client, function, json).map(|()| ExitCode::SUCCESS),
         Command::Logs(wanted) => logs::run(&client, &wanted, json).map(|()| ExitCode::SUCCESS),
     });
