@@ -110,6 +110,19 @@ impl Function {
         Self::new("provided.al2023", "bootstrap", &zip)
     }
 
+    /// A function that is a container image of the node.
+    pub(crate) fn container(uri: &str) -> Self {
+        let args = json!({
+            "FunctionName": unique_name(),
+            "PackageType": "Image",
+            "Role": ROLE,
+            "Code": { "ImageUri": uri },
+            "MemorySize": MEMORY_MIB,
+            "Timeout": TIMEOUT_S,
+        });
+        Self { args }
+    }
+
     /// A function with exactly these entries in its zip; see `tests/clients/driver.py`.
     pub(crate) fn new(runtime: &str, handler: &str, zip: &Value) -> Self {
         let args = json!({

@@ -12,6 +12,7 @@ mod client;
 mod command_line;
 mod conformance;
 mod constraints;
+mod containers;
 mod events;
 mod extensions;
 mod failures;

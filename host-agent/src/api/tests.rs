@@ -288,7 +288,17 @@ impl Node {
         let look = NodeState::look();
         let app = App::new(&config, functions, invoker.clone(), kept, calls, access_keys, look);
         let (body_budget, url_budget) = (Arc::clone(&app.body_budget), Arc::clone(&app.url_budget));
-        Self { router: router(app), body_budget, url_budget, invoker, events, clock, logs, more: more.into(), dir }
+        Self {
+            router: router(app),
+            body_budget,
+            url_budget,
+            invoker,
+            events,
+            clock,
+            logs,
+            more: more.into(),
+            dir,
+        }
     }
 
     /// The same node after a restart, however it ended.

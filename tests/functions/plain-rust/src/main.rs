@@ -1,4 +1,4 @@
-//! A function for `provided.al2023` with no runtime client but the standard library's TCP: it knows nothing of snapshots, so
+//! A function for `provided.al2023`, or a container image, with no runtime client but the standard library's TCP: it knows nothing of snapshots, so
 //! one is taken in its first `invocation/next`. Tells which sandbox it is in, what it drew, and what the program in
 //! `restore.d` left behind (`bin/restore-hook.rs`). Built static by `cargo xtask test`, deployed by `tests/it`.
 
@@ -40,6 +40,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut answer = tell()?;
         answer["drawn_in_init"] = drawn_in_init.as_str().into();
         let asked: Value = serde_json::from_slice(&event.document)?;
+        if let Some(paths) = asked["write_to"].as_array() {
+            let written = |path: &Value| path.as_str().is_some_and(|path| fs::write(path, b"x").is_ok());
+            answer["written"] = paths.iter().map(written).collect();
+        }
         // What a URL's client wants is in its body.
         let asked = asked["body"].as_str().map_or(Ok(asked.clone()), serde_json::from_str)?;
         if let Some(pieces) = asked["stream"].as_array() {
@@ -69,6 +73,9 @@ fn tell() -> Result<Value, Box<dyn Error>> {
         "generation": hex(&generation::<16>(ID_AT)?),
         "type": env::var("AWS_LAMBDA_INITIALIZATION_TYPE")?,
         "pid": std::process::id(),
+        "arguments": env::args().collect::<Vec<_>>(),
+        "folder": env::current_dir()?,
+        "said_by_image": env::var("SAID_BY_IMAGE").ok(),
         "reports": reports?,
     }))
 }
