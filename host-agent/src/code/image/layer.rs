@@ -188,11 +188,20 @@ fn refuse_pax_sparse(entry: &mut Entry<'_, impl Read>, path: &[u8]) -> Result<()
 
 fn node(entry: &Entry<'_, impl Read>, what: What, path: &[u8]) -> Result<Node, ImageRefusal> {
     let header = entry.header();
-    let id = |id: std::io::Result<u64>| {
-        id.ok().filter(|id| *id <= MAX_ID).ok_or_else(|| refuse(path, "has an owner that cannot be"))
+    let fields = header.as_old();
+    let mode = number(&fields.mode, header.mode().map(u64::from));
+    let mode = mode.and_then(|mode| u32::try_from(mode).ok());
+    let mode = mode.ok_or_else(|| refuse(path, "has a mode that cannot be"))? & MODE_MASK;
+    let id = |field: &[u8], id| {
+        let id = number(field, id).filter(|id| *id <= MAX_ID);
+        id.ok_or_else(|| refuse(path, "has an owner that cannot be"))
     };
-    let mode = header.mode().map_err(|_| refuse(path, "has a mode that cannot be"))? & MODE_MASK;
-    Ok(Node { what, mode, uid: id(header.uid())?, gid: id(header.gid())? })
+    Ok(Node { what, mode, uid: id(&fields.uid, header.uid())?, gid: id(&fields.gid, header.gid())? })
+}
+
+/// A field of a header. What was left empty is nothing, as other readers of tars have it.
+fn number(field: &[u8], read: std::io::Result<u64>) -> Option<u64> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) { Some(0) } else { read.ok() }
 }
 
 /// Where a link leads only the guest sees, which has nothing else than the image: it may be anywhere, but it has to be a path.

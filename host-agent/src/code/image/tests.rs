@@ -384,12 +384,15 @@ fn hostile_entries_are_refused_or_harmless() {
 
 #[test]
 fn bombs_are_bounded() {
-    // Declares what a disk cannot hold.
-    let mut header = Header::new_gnu();
-    header.set_size(MAX_IMAGE_LEN + 1);
-    header.set_cksum();
-    let tar = header.as_bytes().to_vec();
-    assert!(matches!(refused(Oci::plain(&[tar], &json!({})).archive()), ImageRefusal::Unusable(_)));
+    // Declares what a disk cannot hold, or what it has not.
+    let declaring = |len| {
+        let mut header = Header::new_gnu();
+        header.set_size(len);
+        header.set_cksum();
+        refused(Oci::plain(&[header.as_bytes().to_vec()], &json!({})).archive())
+    };
+    assert_eq!(declaring(MAX_IMAGE_LEN + 1), ImageRefusal::TooLarge);
+    assert!(matches!(declaring(5000), ImageRefusal::Unusable(_)));
     let zeros = gzip(&vec![0; 10_000_000]);
     let mut from =
         readers::Bounded::new(readers::Decoder::new(&zeros[..], readers::Compression::Gzip), 1_000_000);
