@@ -91,7 +91,8 @@ pub(crate) fn run(client: &Client, action: Action, json: bool) -> Result<ExitCod
 fn push(client: &Client, archive: &Path, image: String) -> Result<Vec<u8>> {
     let shown = archive.display();
     let mut file = File::open(archive).with_context(|| format!("cannot open {shown}"))?;
-    let begun = client.call("POST", &format!("{PATH}/uploads"), Vec::new())?;
+    let naming = serde_json::to_vec(&Naming { image }).context("write the request")?;
+    let begun = client.call("POST", &format!("{PATH}/uploads"), naming)?;
     let Begun { upload_id } = serde_json::from_slice(&begun).context("understand the node's answer")?;
     let upload = format!("{PATH}/uploads/{}", escaped(&upload_id));
     let mut offset = 0;
@@ -105,8 +106,7 @@ fn push(client: &Client, archive: &Path, image: String) -> Result<Vec<u8>> {
         client.call("PUT", &format!("{upload}?Offset={offset}"), part)?;
         offset += len;
     }
-    let naming = serde_json::to_vec(&Naming { image }).context("write the request")?;
-    Ok(client.call("POST", &upload, naming)?.to_vec())
+    Ok(client.call("POST", &upload, Vec::new())?.to_vec())
 }
 
 fn print(answer: &[u8], json: bool, text: impl FnOnce(&[u8]) -> serde_json::Result<String>) -> Result<()> {

@@ -34,9 +34,11 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Json<Value> {
     Json(json!({ "Images": images }))
 }
 
-/// Begins an archive.
-pub(super) async fn begin(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let id = app.functions.uploads().begin().map_err(not_taken)?;
+/// Begins an archive, which is called by its name here: a name that is none is said before anything is sent.
+pub(super) async fn begin(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
+    let Naming { image } = requests::parse(&call.body)?;
+    let (name, tag) = tag(image.as_deref())?;
+    let id = app.functions.uploads().begin(format!("{name}:{tag}")).map_err(not_taken)?;
     Ok((StatusCode::CREATED, Json(json!({ "UploadId": id }))).into_response())
 }
 
@@ -51,11 +53,8 @@ pub(super) async fn append(State(app): State<Arc<App>>, call: Call) -> Result<Js
 
 /// Ends it: the image is there when this answers.
 pub(super) async fn finish(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
-    let Naming { image } = requests::parse(&call.body)?;
-    let name = tag(image.as_deref())?;
-    let archive = app.functions.uploads().finish(call.path("UploadId")).await.map_err(not_taken)?;
-    drop(call);
-    let pushed = app.functions.push_image(name, archive).await.map_err(failed)?;
+    let (name, archive) = app.functions.uploads().finish(call.path("UploadId")).await.map_err(not_taken)?;
+    let pushed = app.functions.push_image(tag(Some(&name))?, archive).await.map_err(failed)?;
     Ok((StatusCode::CREATED, Json(shown(&pushed))).into_response())
 }
 

@@ -66,6 +66,8 @@ pub(crate) struct Uploads {
 
 #[derive(Clone)]
 struct Upload {
+    /// What it is to be called.
+    name: String,
     touched: Instant,
     /// Held while a part is written.
     archive: Arc<tokio::sync::Mutex<Archive>>,
@@ -82,8 +84,8 @@ impl Uploads {
         Self { dir, disk, open: Mutex::default() }
     }
 
-    /// Begins one; its name.
-    pub(crate) fn begin(&self) -> Result<String, UploadError> {
+    /// Begins one that is to be called that; what it is known by until it is whole.
+    pub(crate) fn begin(&self, name: String) -> Result<String, UploadError> {
         let file = Arc::new(tempfile::tempfile_in(&self.dir)?);
         let archive = Arc::new(tokio::sync::Mutex::new(Archive { file, len: 0 }));
         let mut open = self.open();
@@ -93,7 +95,7 @@ impl Uploads {
             open.remove(&idlest.ok_or(UploadError::TooMany)?);
         }
         let id = uuid::Uuid::new_v4().to_string();
-        open.insert(id.clone(), Upload { touched: Instant::now(), archive });
+        open.insert(id.clone(), Upload { name, touched: Instant::now(), archive });
         Ok(id)
     }
 
@@ -115,12 +117,12 @@ impl Uploads {
         Ok(len)
     }
 
-    /// Ends one: the whole archive, from its beginning on. Its room is given back when it is closed.
-    pub(crate) async fn finish(&self, id: &str) -> Result<File, UploadError> {
+    /// Ends one: what it is called, and the whole archive, from its beginning on. Its room is given back when it is closed.
+    pub(crate) async fn finish(&self, id: &str) -> Result<(String, File), UploadError> {
         let upload = self.open().remove(id).ok_or(UploadError::Absent)?;
         // After the part that is being written.
         let archive = upload.archive.lock().await;
-        Ok(archive.file.try_clone()?)
+        Ok((upload.name, archive.file.try_clone()?))
     }
 
     fn touch(&self, id: &str) -> Result<Arc<tokio::sync::Mutex<Archive>>, UploadError> {
@@ -151,14 +153,15 @@ mod tests {
     #[tokio::test]
     async fn an_archive_is_its_parts_one_behind_the_other() {
         let (dir, uploads) = uploads(1 << 40);
-        let id = uploads.begin().unwrap();
+        let id = uploads.begin("app:v1".into()).unwrap();
         assert_eq!(uploads.append(&id, 0, Bytes::from_static(b"abc")).await.unwrap(), 3);
         assert_eq!(uploads.append(&id, 3, Bytes::from_static(b"def")).await.unwrap(), 6);
         let again = uploads.append(&id, 3, Bytes::from_static(b"def")).await;
         assert!(matches!(again, Err(UploadError::Offset { len: 6, offset: 3 })));
         let mut text = String::new();
-        uploads.finish(&id).await.unwrap().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "abcdef");
+        let (name, mut archive) = uploads.finish(&id).await.unwrap();
+        archive.read_to_string(&mut text).unwrap();
+        assert_eq!((name.as_str(), text.as_str()), ("app:v1", "abcdef"));
         assert!(matches!(uploads.finish(&id).await, Err(UploadError::Absent)));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "a file of it has a name");
     }
@@ -166,20 +169,21 @@ mod tests {
     #[tokio::test]
     async fn archives_are_bounded_in_number_and_length() {
         let (_dir, uploads) = uploads(1 << 40);
-        let ids: Vec<_> = (0..MAX_UPLOADS).map(|_| uploads.begin().unwrap()).collect();
-        assert!(matches!(uploads.begin(), Err(UploadError::TooMany)));
+        let begin = || uploads.begin("app:v1".into());
+        let ids: Vec<_> = (0..MAX_UPLOADS).map(|_| begin().unwrap()).collect();
+        assert!(matches!(begin(), Err(UploadError::TooMany)));
         let upload = uploads.open().get(&ids[0]).unwrap().clone();
         upload.archive.lock().await.len = MAX_ARCHIVE_LEN;
         let longer = uploads.append(&ids[0], MAX_ARCHIVE_LEN, Bytes::from_static(b"x")).await;
         assert!(matches!(longer, Err(UploadError::TooLong)));
         uploads.finish(&ids[0]).await.unwrap();
-        uploads.begin().unwrap();
+        begin().unwrap();
     }
 
     #[tokio::test]
     async fn a_full_disk_takes_no_part() {
         let (_dir, uploads) = uploads(0);
-        let id = uploads.begin().unwrap();
+        let id = uploads.begin("app:v1".into()).unwrap();
         let refused = uploads.append(&id, 0, Bytes::from_static(b"x")).await;
         assert!(matches!(refused, Err(UploadError::Disk(DiskError::Full { .. }))));
     }

@@ -16,17 +16,20 @@ pub(super) fn image(command: &str) -> Oci {
 }
 
 impl Node {
-    /// Pushes an archive in two parts.
+    /// Pushes an archive in two parts, unless its name is refused.
     pub(super) async fn push(&self, name: &str, archive: &[u8]) -> Got {
-        let begun = self.call("POST", UPLOADS, Body::empty()).await.ok(201);
-        let upload = format!("{UPLOADS}/{}", begun["UploadId"].as_str().unwrap());
+        let begun = self.call("POST", UPLOADS, json!({ "Image": name }).to_string()).await;
+        if begun.status != StatusCode::CREATED {
+            return begun;
+        }
+        let upload = format!("{UPLOADS}/{}", begun.json()["UploadId"].as_str().unwrap());
         let (first, second) = archive.split_at(archive.len() / 2);
         for (offset, part) in [(0, first), (first.len(), second)] {
             let path = format!("{upload}?Offset={offset}");
             let taken = self.call("PUT", &path, part.to_vec()).await.ok(200);
             assert_eq!(taken["Length"], json!(offset + part.len()));
         }
-        self.call("POST", &upload, json!({ "Image": name }).to_string()).await
+        self.call("POST", &upload, Body::empty()).await
     }
 }
 
@@ -73,7 +76,7 @@ async fn what_is_no_image_is_refused_and_leaves_nothing() {
         assert_eq!(node.push(name, &image("x").archive()).await.status, StatusCode::BAD_REQUEST, "{name}");
     }
     assert_eq!(node.get(IMAGES).await.ok(200)["Images"], json!([]));
-    let begun = node.call("POST", UPLOADS, Body::empty()).await.ok(201);
+    let begun = node.call("POST", UPLOADS, json!({ "Image": "app:1" }).to_string()).await.ok(201);
     let upload = format!("{UPLOADS}/{}", begun["UploadId"].as_str().unwrap());
     for (path, status) in [
         (upload.clone(), 400),
