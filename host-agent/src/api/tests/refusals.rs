@@ -88,7 +88,7 @@ async fn what_the_service_refuses_is_refused_in_its_words() {
         ("/Code", json!({ "ZipFile": "UEsFBgAAAAAAAAAAAAAAAAAAAAAAAA==" }), "Uploaded file must be a non-empty zip".to_owned()),
         ("/Layers", json!(["arn:aws:lambda:us-east-1:000000000000:layer:l:1"]), "Layer version arn:aws:lambda:us-east-1:000000000000:layer:l:1 does not exist.".to_owned()),
         ("/VpcConfig", json!({ "SubnetIds": ["subnet-1"] }), "VpcConfig is not supported by this Tinderbox node.".to_owned()),
-        ("/PackageType", json!("Image"), "PackageType Image is not supported by this Tinderbox node.".to_owned()),
+        ("/PackageType", json!("Image"), "Please don't provide Handler or Runtime or Layer when the intended function PackageType is Image.".to_owned()),
         ("/Architectures", json!(["arm64"]), "Architecture arm64 is not supported by this Tinderbox node.".to_owned()),
         ("/PublishTo", json!("LATEST_PUBLISHED"), "PublishTo is not supported by this Tinderbox node.".to_owned()),
     ] {
