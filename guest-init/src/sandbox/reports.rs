@@ -7,9 +7,14 @@ use guest_protocol::{
     LogSource, Outcome, ShutdownReason,
 };
 
+use serde_json::json;
+
 use super::{Launcher, Machine, Sandbox, SandboxError};
 use crate::lifecycle::{Finished, InitStatus, Micros};
-use crate::platform_log::{Event, Memory};
+use crate::platform_log::{Document, Event, Memory};
+
+/// An invocation's documents.
+const TRACED: &[&str] = &["platform.start", "platform.runtimeDone", "platform.report"];
 
 impl<L: Launcher + Machine> Sandbox<L> {
     pub(super) async fn init_done(&mut self, duration_us: Micros) -> Result<(), SandboxError> {
@@ -73,11 +78,11 @@ impl<L: Launcher + Machine> Sandbox<L> {
         }
         self.runtime_done(&finished).await?;
         self.companions.told_done = false;
+        let memory = self.memory();
+        self.log(Event::Finished(&finished, memory)).await?;
         self.invocation = None;
         self.response = None;
         self.is_streaming = false;
-        let memory = self.memory();
-        self.log(Event::Finished(&finished, memory)).await?;
         if std::mem::take(&mut self.answered)
             && let Outcome::Failed(error) = &mut finished.outcome
         {
@@ -94,6 +99,19 @@ impl<L: Launcher + Machine> Sandbox<L> {
         self.tell(GuestMessage::Done(report)).await
     }
 
+    /// Says of an invocation's documents which trace they are part of.
+    fn trace(&self, documents: &mut [Document]) {
+        let Some((invoke, ..)) = self.invocation.as_ref().filter(|(invoke, ..)| !invoke.trace_id.is_empty())
+        else {
+            return;
+        };
+        for (.., kind, record) in documents {
+            if TRACED.contains(kind) {
+                record["tracing"] = json!({ "type": "X-Amzn-Trace-Id", "value": invoke.trace_id });
+            }
+        }
+    }
+
     fn memory(&self) -> Memory {
         Memory { size_mib: self.start.memory_mib, ..self.launcher.memory() }
     }
@@ -106,7 +124,9 @@ impl<L: Launcher + Machine> Sandbox<L> {
     /// Says something in the function's log, if its settings let it, and to who has subscribed.
     pub(super) async fn log(&self, event: Event<'_>) -> Result<(), SandboxError> {
         if self.telemetry.is_heard() {
-            self.telemetry.platform(event.documents(&self.start));
+            let mut documents = event.documents(&self.start);
+            self.trace(&mut documents);
+            self.telemetry.platform(documents);
         }
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let Some(lines) = event.lines(&self.start, since_epoch) else { return Ok(()) };

@@ -40,7 +40,9 @@ fn a_subscriber_is_told_of_init_and_invocation_while_they_last() {
         // The extension has not asked for its next event: it waits for this.
         let told = extension.until("platform.runtimeDone").await;
         assert_eq!(kinds(&told), ["platform.start", "function", "function", "platform.runtimeDone"]);
-        assert_eq!(told[0]["record"], json!({ "requestId": "id-1", "version": "$LATEST" }));
+        let tracing = json!({ "type": "X-Amzn-Trace-Id", "value": "Root=1" });
+        let start = json!({ "requestId": "id-1", "version": "$LATEST", "tracing": tracing });
+        assert_eq!(told[0]["record"], start);
         assert_eq!(
             (&told[1]["record"], &told[2]["record"]),
             (&"one".into(), &"two, which does not end".into())
@@ -49,6 +51,7 @@ fn a_subscriber_is_told_of_init_and_invocation_while_they_last() {
         let _event = runtime.extension("GET", "event/next", &extension.id, b"").await;
         world.until_done().await;
         let told = extension.until("platform.report").await;
+        assert_eq!(told[0]["record"]["tracing"], tracing);
         assert!(told[0]["record"]["metrics"]["billedDurationMs"].as_u64().unwrap() > 0, "{told:?}");
     });
 }
