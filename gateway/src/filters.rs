@@ -28,15 +28,22 @@ pub(crate) fn gateway() -> SyscallFilter {
         allow!(SYS_gettid, "abort raises a signal"),
         allow!(SYS_getpid, "abort raises a signal"),
         allow!(SYS_tgkill, "abort raises a signal"),
-        allow!(SYS_sigaltstack, "the standard library's stack guard, at the end"),
-        allow!(SYS_exit_group, "the end"),
+        allow!(SYS_sigaltstack, "the gateway's end: the standard library's stack guard"),
+        allow!(SYS_exit_group, "the gateway's end"),
     ];
-    SyscallFilter { name: "gateway", rules }
+    SyscallFilter::new("gateway", rules)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// For `cargo xtask seccomp`.
+    #[cfg(without_rule)]
+    #[test]
+    fn print_every_rule() {
+        gateway().print();
+    }
 
     #[test]
     fn the_filter_compiles() {

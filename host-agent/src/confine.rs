@@ -133,7 +133,7 @@ fn port_of(endpoint: Option<&str>) -> u16 {
 
 fn filter() -> SyscallFilter {
     let rules = [memory_and_threads(), files(), sockets(), helpers()].concat();
-    SyscallFilter { name: "host-agent", rules }
+    SyscallFilter::new("host-agent", rules)
 }
 
 fn memory_and_threads() -> Vec<SyscallRule> {

@@ -25,7 +25,7 @@ pub(crate) fn sandbox() -> SyscallFilter {
         allow!(SYS_prctl, arg 0 = libc::PR_SET_DUMPABLE, "nobody reads the process's memory"),
         allow!(SYS_prctl, arg 0 = libc::PR_SET_NO_NEW_PRIVS, "filters and landlock ask for it again"),
     ]);
-    SyscallFilter { name: "sandbox", rules }
+    SyscallFilter::new("sandbox", rules)
 }
 
 /// For the launcher.
@@ -59,7 +59,7 @@ pub(crate) fn launcher() -> SyscallFilter {
         allow!(SYS_setresuid, "a room: its user"),
         allow!(SYS_capset, "a room: its capabilities"),
     ]);
-    SyscallFilter { name: "launcher", rules }
+    SyscallFilter::new("launcher", rules)
 }
 
 /// Up to a `vmm`'s own filters.
@@ -135,6 +135,13 @@ fn running_rules() -> Vec<SyscallRule> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// For `cargo xtask seccomp`.
+    #[cfg(without_rule)]
+    #[test]
+    fn print_every_rule() {
+        [launcher(), sandbox()].iter().for_each(SyscallFilter::print);
+    }
 
     #[test]
     fn the_filters_compile() {

@@ -129,7 +129,7 @@ fn vcpu_filter(role: Role) -> SyscallFilter {
             allow!(SYS_ioctl, arg 1 = KVM_SET_VCPU_EVENTS, "load: interrupts under way"),
         ]);
     }
-    filter("vcpu", rules)
+    SyscallFilter::new("vcpu", rules)
 }
 
 fn io_filter(role: Role) -> SyscallFilter {
@@ -179,7 +179,7 @@ fn io_filter(role: Role) -> SyscallFilter {
             allow!(SYS_ioctl, arg 1 = UFFDIO_REGISTER, "load: the pages that the snapshot holds"),
         ]);
     }
-    filter("io", rules)
+    SyscallFilter::new("io", rules)
 }
 
 fn pager_filter() -> SyscallFilter {
@@ -195,7 +195,7 @@ fn pager_filter() -> SyscallFilter {
         allow!(SYS_recvmsg, "a chunk that was asked for"),
         allow!(SYS_sendmsg, "ask for a chunk; tell the client why the process ends"),
     ]);
-    filter("pager", rules)
+    SyscallFilter::new("pager", rules)
 }
 
 /// A machine that never runs needs nothing but to wait.
@@ -204,27 +204,7 @@ pub(crate) fn resident_filter() -> SyscallFilter {
         allow!(SYS_write, "say that the machine stays"),
         allow!(SYS_pause, "wait for the signal that ends the process"),
     ];
-    filter("resident", rules)
-}
-
-/// A filter of these rules.
-#[cfg(not(without_rule))]
-fn filter(name: &'static str, rules: Vec<SyscallRule>) -> SyscallFilter {
-    SyscallFilter { name, rules }
-}
-
-/// A filter of these rules but one, as `cargo xtask seccomp` says: it alone builds with this, to see whether a test misses it.
-#[cfg(without_rule)]
-fn filter(name: &'static str, mut rules: Vec<SyscallRule>) -> SyscallFilter {
-    let left_out = std::env::var("TINDERBOX_WITHOUT_RULE").unwrap_or_default();
-    if let Some((filter, index)) = left_out.split_once(':')
-        && filter == name
-        && let Ok(index) = index.parse::<usize>()
-        && index < rules.len()
-    {
-        rules.remove(index);
-    }
-    SyscallFilter { name, rules }
+    SyscallFilter::new("resident", rules)
 }
 
 #[cfg(test)]
@@ -237,15 +217,12 @@ mod tests {
             .flat_map(|filter| filter.rules)
     }
 
-    /// For `cargo xtask seccomp`, a line each.
+    /// For `cargo xtask seccomp`.
     #[cfg(without_rule)]
     #[test]
     fn print_every_rule() {
-        for filter in [vcpu_filter(Role::Load), io_filter(Role::Load), pager_filter(), resident_filter()] {
-            for (index, rule) in filter.rules.iter().enumerate() {
-                println!("rule\t{}:{index}\t{}\t{}", filter.name, rule.name, rule.reason);
-            }
-        }
+        let filters = [vcpu_filter(Role::Load), io_filter(Role::Load), pager_filter(), resident_filter()];
+        filters.iter().for_each(SyscallFilter::print);
     }
 
     #[test]

@@ -180,6 +180,36 @@ impl ArgTest {
 }
 
 impl SyscallFilter {
+    /// A filter of these rules.
+    #[cfg(not(without_rule))]
+    #[must_use]
+    pub fn new(name: &'static str, rules: Vec<SyscallRule>) -> Self {
+        Self { name, rules }
+    }
+
+    /// A filter of these rules but one, as `cargo xtask seccomp` says: it alone builds with this, to see whether a test misses it.
+    #[cfg(without_rule)]
+    #[must_use]
+    pub fn new(name: &'static str, mut rules: Vec<SyscallRule>) -> Self {
+        let left_out = std::env::var("TINDERBOX_WITHOUT_RULE").unwrap_or_default();
+        if let Some((filter, index)) = left_out.split_once(':')
+            && filter == name
+            && let Ok(index) = index.parse::<usize>()
+            && index < rules.len()
+        {
+            rules.remove(index);
+        }
+        Self { name, rules }
+    }
+
+    /// For `cargo xtask seccomp`, a line for each rule.
+    #[cfg(without_rule)]
+    pub fn print(&self) {
+        for (index, rule) in self.rules.iter().enumerate() {
+            println!("rule\t{}:{index}\t{}\t{}", self.name, rule.name, rule.reason);
+        }
+    }
+
     /// Compiles for the machine that this runs on.
     ///
     /// # Errors

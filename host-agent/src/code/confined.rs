@@ -252,7 +252,7 @@ fn unzip_filter() -> SyscallFilter {
         allow!(SYS_fcntl, "duplicating standard input"),
         allow!(SYS_sigaltstack, "Rust takes its stack guard down at the end"),
     ]);
-    SyscallFilter { name: "unzip-code", rules }
+    SyscallFilter::new("unzip-code", rules)
 }
 
 /// The loader, libc and mkfs.erofs. `clone3` hides its flags in memory: that a process could be made is bounded by
@@ -294,7 +294,7 @@ fn pack_filter() -> SyscallFilter {
         allow!(SYS_clock_gettime, "where the clock cannot be read without the kernel"),
         allow!(SYS_gettimeofday, "where the clock cannot be read without the kernel"),
     ]);
-    SyscallFilter { name: "pack-code", rules }
+    SyscallFilter::new("pack-code", rules)
 }
 
 /// What both need.
