@@ -19,7 +19,7 @@ use crate::sight::{STATE, Sight};
 const LIB: &str = "/usr/lib/tinderbox";
 
 /// What the agent is configured by, but for what the host was given when it booted.
-const CONFIG: &str = "/etc/tinderbox/agent.toml";
+pub(crate) const CONFIG: &str = "/etc/tinderbox/agent.toml";
 const KEPT_CONFIG: &str = "/etc/tinderbox/agent.toml.kept";
 
 /// A size of /tmp that no other test has, so that its template is made here.
