@@ -126,7 +126,7 @@ fn every_event_that_was_accepted_is_delivered_though_the_agent_is_killed_meanwhi
     let args = json!({ "Payload": bytes(b"{}"), "InvocationType": "Event" });
     function.begin_with(args).end().expect("accepted");
     let begun = Instant::now();
-    while !says(&["events"]).contains("1 lost: the webhook did not take a record: it answered 403") {
+    while !says(&["events"]).contains("1 lost: the webhook did not take a record: it answered 404") {
         assert!(begun.elapsed() < PATIENCE, "{}", says(&["events"]));
     }
     let said = says(&["events", &function.name]);
