@@ -35,7 +35,7 @@ fn ask(endpoint: &str, output: impl Into<Stdio>) -> (Option<i32>, String) {
 
 #[test]
 fn who_reads_may_have_seen_enough() {
-    let totals = r#"{"Events":3,"Bytes":1,"MaxEvents":10,"MaxBytes":2}"#;
+    let totals = r#"{"Events":3,"Bytes":1,"MaxEvents":10,"MaxBytes":2,"Destinations":[]}"#;
     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{totals}", totals.len());
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
