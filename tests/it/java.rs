@@ -14,7 +14,8 @@ const HOLD_MS: u32 = 20_000;
 fn a_java_function_answers_and_fails_as_on_lambda_and_its_clones_are_unique() {
     let shared = Node::alone();
     let snap_start = json!({ "ApplyOn": "PublishedVersions" });
-    let function = Function::java("app.Handler").with("SnapStart", snap_start).deploy(&shared.node.client());
+    let mut function =
+        Function::java("app.Handler").with("SnapStart", snap_start).deploy(&shared.node.client());
 
     let booted = function.invoke(json!({ "name": "Ada", "count": 2 }));
     let (answer, log) = (booted.json(), booted.log.as_deref().expect("the tail was asked for"));
@@ -22,7 +23,8 @@ fn a_java_function_answers_and_fails_as_on_lambda_and_its_clones_are_unique() {
     assert_eq!((&answer["version"], &answer["type"]), (&json!("$LATEST"), &json!("on-demand")), "{answer}");
     assert_eq!((&answer["inTime"], &answer["hooks"]), (&json!(true), &json!([])), "{answer}");
     assert_eq!(answer.get("nothing"), None, "null is left out: {answer}");
-    assert!(log.contains("printed for Ada\n") && log.contains("logged for "), "{log}");
+    assert!(log.contains("printed for Ada\n") && log.contains("\nlogged for "), "{log}");
+    assert!(log.contains("\n[WARN] damp\n") && log.contains("\n[DEBUG] drip\n"), "{log}");
 
     let failed = function.invoke(json!({ "fail": "no wick" }));
     assert_eq!(failed.error(), ("app.Handler$WetTinder".to_owned(), "no wick".to_owned()), "{failed:?}");
@@ -30,6 +32,8 @@ fn a_java_function_answers_and_fails_as_on_lambda_and_its_clones_are_unique() {
     assert!(error["stackTrace"][0].as_str().is_some_and(|first| first.starts_with(frame)), "{error}");
     assert_eq!(error["cause"]["errorType"], "java.lang.IllegalStateException", "{error}");
 
+    let logging = json!({ "LogFormat": "JSON", "ApplicationLogLevel": "INFO" });
+    function.update(json!({ "LoggingConfig": logging }));
     let version = function.publish_active();
     let event = json!({ "name": "Bob", "holdMs": HOLD_MS });
     let calls: Vec<_> = (0..2).map(|_| function.begin_as(&version, &event)).collect();
@@ -52,5 +56,16 @@ fn assert_restored(clone: &Invocation) {
     assert_eq!(answer["hooks"], json!(["before second", "before first", "after first", "after second"]));
     let buffered: Vec<_> = answer["buffered"].as_array().into_iter().flatten().map(Value::as_u64).collect();
     assert!(buffered[1] > Some(0) && buffered[2] == Some(0), "{answer}");
-    assert!(clone.log.as_deref().is_some_and(|log| log.contains("Restore Duration")), "{clone:?}");
+    let log = clone.log.as_deref().expect("the tail was asked for");
+    assert!(log.contains("restoreDurationMs"), "{clone:?}");
+    assert!(log.contains("\nprinted for Bob\n") && !log.contains("drip"), "{log}");
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let warned: Vec<_> = lines.filter(|line| line["message"] == "damp").collect();
+    let [line] = &warned[..] else { panic!("{log}") };
+    assert_eq!(line["level"], "WARN", "{line}");
+    assert!(line["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{line}");
+    assert!(
+        line["AWSRequestId"].as_str().is_some_and(|id| log.contains(&format!("logged for {id}"))),
+        "{log}"
+    );
 }

@@ -101,9 +101,9 @@ impl Node {
         Self::start(Boot::Direct, state, &[SANDBOX_MEMORY, &SANDBOX_MEMORY_MIB.to_string()])
     }
 
-    /// The same with as much memory for sandboxes as it finds free.
+    /// The same with as much memory as a user's, of which the agent takes for sandboxes what it finds free.
     pub(crate) fn as_users_run_it(state: &Path) -> Self {
-        Self::start(Boot::Direct, state, &[])
+        Self::start(Boot::Direct, state, &["--users-memory"])
     }
 
     fn start(boot: Boot, state: &Path, extra: &[&str]) -> Self {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::tests_folder;
-use crate::functions::{Function, Life, in_both_lives};
+use crate::functions::{Deployed, Function, Life, in_both_lives};
 use crate::node::Node;
 use crate::urls::streamed;
 
@@ -59,6 +59,24 @@ fn a_bootstrap_that_cannot_run_is_an_error_of_the_function() {
 }
 
 #[test]
+fn a_wrapper_is_run_in_place_of_the_runtime_and_runs_it() {
+    const WRAPPER: &str = "#!/usr/bin/python3.13\nimport os, sys\nos.environ['WRAPPED'] = ' '.join(sys.argv)\n\
+                           os.execv(sys.argv[1], sys.argv[1:])\n";
+    const CODE: &str = "import os\ndef handler(event, context):\n    return os.environ['WRAPPED']\n";
+    let shared = Node::shared();
+    let zip =
+        json!([{ "name": "app.py", "text": CODE }, { "name": "wrap", "text": WRAPPER, "mode": 0o100_755 }]);
+    let by = |path: &str| json!({ "Variables": { "AWS_LAMBDA_EXEC_WRAPPER": path } });
+    let function = Function::new("python3.13", "app.handler", &zip).with("Environment", by("/var/task/wrap"));
+    let mut function = function.deploy(&shared.node.client());
+    let given = function.answer(json!({}));
+    assert_eq!(given, "/var/task/wrap /usr/bin/python3.13 /var/runtime/bootstrap");
+    function.update(json!({ "Environment": by("/opt/none") }));
+    let (kind, message) = function.invoke(json!({})).error();
+    assert!(message.contains("/opt/none"), "{kind}: {message}");
+}
+
+#[test]
 fn a_node_function_answers_fails_and_streams() {
     let shared = Node::shared();
     let file = tests_folder().join("functions/node/index.mjs");
@@ -92,7 +110,22 @@ fn a_node_function_answers_fails_and_streams() {
     }
 
     function.update(json!({ "Handler": "index.streaming", "LoggingConfig": { "LogFormat": "JSON" } }));
-    let (chunks, complete) = streamed(&function, &json!({ "pauseMs": 1000 }));
+    assert_streams(&function);
+}
+
+#[test]
+fn a_runtime_of_a_functions_own_in_python_streams() {
+    let file = tests_folder().join("functions/python-stream/bootstrap");
+    let zip = json!([{ "name": "bootstrap", "file": file, "mode": 0o100_755 }]);
+    let instead = json!({ "Variables": { "AWS_LAMBDA_EXEC_WRAPPER": "/var/task/bootstrap" } });
+    let function = Function::new("python3.13", "none", &zip).with("Environment", instead);
+    assert_streams(&function.deploy(&Node::shared().node.client()));
+}
+
+/// In two parts that are a second apart.
+#[track_caller]
+fn assert_streams(function: &Deployed) {
+    let (chunks, complete) = streamed(function, &json!({ "pauseMs": 1000 }));
     assert_eq!(chunks.iter().map(|(text, _)| text.as_str()).collect::<String>(), "first,second");
     let apart_s = chunks.last().map_or(0.0, |(_, last)| last - chunks[0].1);
     assert!(apart_s > 0.5, "it was sent while it was made: {chunks:?} {complete}");

@@ -31,6 +31,8 @@ const EMULATED_INIT_TIMEOUT_MS: u32 = 60_000;
 /// As for time limits: a function of the tests has more than a processor, one with the least memory less.
 const EMULATED_MIB_PER_CPU: u32 = 160;
 const DEFAULT_MEMORY_MIB: u32 = 4096;
+/// Most that a user's node has unless told otherwise: room for thirty small functions at once.
+const USERS_MEMORY_MIB: u32 = 8192;
 const CPUS: u32 = 2;
 
 /// What loads the system.
@@ -95,6 +97,18 @@ impl Spec {
             lifetime: Lifetime::Ours,
         }
     }
+}
+
+/// Memory of a node that a user runs, MiB: half of this machine's, within bounds.
+pub(crate) fn users_memory_mib() -> u32 {
+    let found = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    u32::try_from(total_mib(&found) / 2).unwrap_or(u32::MAX).clamp(DEFAULT_MEMORY_MIB, USERS_MEMORY_MIB)
+}
+
+/// What /proc/meminfo says there is in all, MiB; nothing when it says nothing.
+fn total_mib(meminfo: &str) -> u64 {
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix(" kB"));
+    total.and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
 /// A node that serves.
@@ -226,6 +240,9 @@ pub(crate) struct Args {
     /// Memory the agent may give to sandboxes, MiB.
     #[arg(long)]
     sandbox_memory_mib: Option<u32>,
+    /// As much memory as a node of `run` has.
+    #[arg(long)]
+    users_memory: bool,
     /// In place of the disk image that is built.
     #[arg(long, requires = "boot")]
     disk: Option<PathBuf>,
@@ -240,6 +257,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     let dir = ctx.cache.process_dir("node")?;
     let spec = Spec {
         way: args.boot,
+        memory_mib: if args.users_memory { users_memory_mib() } else { DEFAULT_MEMORY_MIB },
         sandbox_memory_mib: args.sandbox_memory_mib,
         runtime_snapshots: !args.no_runtime_snapshots,
         disk: args.disk.clone(),
@@ -273,6 +291,13 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_users_node_has_half_of_the_machine_within_bounds() {
+        assert_eq!(total_mib("MemTotal:       25165824 kB\nMemFree: 1 kB\n"), 24_576);
+        assert_eq!(total_mib("MemFree: 1 kB\n"), 0);
+        assert!((DEFAULT_MEMORY_MIB..=USERS_MEMORY_MIB).contains(&users_memory_mib()));
+    }
 
     #[test]
     fn the_agent_learns_its_keys_and_longer_limits_when_emulated() {

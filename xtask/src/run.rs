@@ -24,8 +24,8 @@ pub(crate) struct Args {
     /// Take unsigned requests: for load generators that cannot sign.
     #[arg(long)]
     no_auth: bool,
-    /// Memory of the node, MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(MIN_MEMORY_MIB..))]
+    /// Memory of the node, MiB: half of this machine's, from 4096 to 8192.
+    #[arg(long, value_name = "MIB", default_value_t = node::users_memory_mib(), value_parser = clap::value_parser!(u32).range(MIN_MEMORY_MIB..))]
     memory: u32,
     /// Boot the disk image by UEFI firmware instead of loading kernel and initrd directly.
     #[arg(long)]

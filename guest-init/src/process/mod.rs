@@ -52,7 +52,16 @@ pub const FUNCTION_UID: u32 = 993;
 pub const FUNCTION_GID: u32 = 990;
 
 /// Where a runtime's program may be, best first: the image's own, the function's, a layer's.
-const BOOTSTRAPS: &[&str] = &["/var/runtime/bootstrap", "/var/task/bootstrap", "/opt/bootstrap"];
+const BOOTSTRAPS: &[&str] = &[OWN_BOOTSTRAP, "/var/task/bootstrap", "/opt/bootstrap"];
+
+/// The image's own, of a runtime that is the platform's.
+const OWN_BOOTSTRAP: &str = "/var/runtime/bootstrap";
+
+/// The variable by which a function has a program of its own run before the runtime: Lambda's "wrapper script".
+const EXEC_WRAPPER: &str = "AWS_LAMBDA_EXEC_WRAPPER";
+
+/// As much of a bootstrap as the kernel looks at for an interpreter, in bytes.
+const MAX_INTERPRETER_LEN: u64 = 256;
 
 /// Where layers' external extensions are.
 const EXTENSIONS: &str = "/opt/extensions";
@@ -119,6 +128,13 @@ impl GuestLauncher {
             let inside = self.root.join(path.trim_start_matches('/'));
             inside.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir())
         })
+    }
+
+    fn wrapped(&self, wrapper: &str) -> io::Result<Program> {
+        let bootstrap = File::open(self.root.join(OWN_BOOTSTRAP.trim_start_matches('/')))?;
+        let mut beginning = Vec::new();
+        bootstrap.take(MAX_INTERPRETER_LEN).read_to_end(&mut beginning)?;
+        Ok(Program::wrapped(wrapper, OWN_BOOTSTRAP, &beginning, TASK_ROOT_PATH)?)
     }
 
     fn start(
@@ -194,10 +210,16 @@ impl Launcher for GuestLauncher {
         if let Some(launched) = self.assign(environment) {
             return Ok(launched);
         }
-        Program::at(program, TASK_ROOT_PATH)
-            .map_err(io::Error::from)
+        // A function that brings its bootstrap has no need of a wrapper, and none on Lambda.
+        let wrapper =
+            environment.get(EXEC_WRAPPER).filter(|path| program == OWN_BOOTSTRAP && !path.is_empty());
+        let found = match wrapper {
+            Some(wrapper) => self.wrapped(wrapper),
+            None => Program::at(program, TASK_ROOT_PATH).map_err(io::Error::from),
+        };
+        found
             .and_then(|program| self.start(program, environment, None))
-            .map_err(|source| LaunchError::Fork { program: program.to_owned(), source })
+            .map_err(|source| LaunchError::Fork { program: wrapper.unwrap_or(program).to_owned(), source })
     }
 
     fn extensions(&self) -> Vec<String> {

@@ -30,6 +30,31 @@ impl Program {
         Ok(Self { candidates: vec![path.clone()], arguments: vec![path], folder: folder.to_owned() })
     }
 
+    /// A wrapper in the place of an image's own bootstrap: it is given the interpreter that the bootstrap's first line names, with
+    /// its argument, and the bootstrap, and is to run them. A bootstrap without such a line is a program by itself.
+    pub(super) fn wrapped(
+        wrapper: &str,
+        bootstrap: &str,
+        beginning: &[u8],
+        folder: &CStr,
+    ) -> Result<Self, NulError> {
+        let line = beginning.strip_prefix(b"#!").and_then(|rest| rest.split(|byte| *byte == b'\n').next());
+        // As the kernel reads it: all that follows the interpreter is one argument.
+        let line = line.unwrap_or_default().trim_ascii();
+        let (interpreter, argument) = match line.iter().position(u8::is_ascii_whitespace) {
+            Some(at) => (&line[..at], line[at..].trim_ascii()),
+            None => (line, &line[line.len()..]),
+        };
+        let given = [wrapper.as_bytes(), interpreter, argument, bootstrap.as_bytes()];
+        let arguments: Result<_, _> =
+            given.into_iter().filter(|part| !part.is_empty()).map(CString::new).collect();
+        Ok(Self {
+            candidates: vec![CString::new(wrapper)?],
+            arguments: arguments?,
+            folder: folder.to_owned(),
+        })
+    }
+
     /// What a container image runs; `None` if that is nothing. As execvp(3) has it, a name without a slash is looked for in `PATH`.
     pub(super) fn of(container: &Container, environment: &Environment) -> Result<Option<Self>, NulError> {
         let Container { arguments, working_directory, .. } = container;
@@ -64,6 +89,23 @@ mod tests {
         };
         let start = guest_protocol::Start { container: Some(container.clone()), ..start() };
         Program::of(&container, &Environment::of(&start, "x", None)).unwrap()
+    }
+
+    #[test]
+    fn a_wrapper_is_given_the_interpreter_and_what_it_runs() {
+        let wrapped = |beginning: &[u8]| {
+            let program =
+                Program::wrapped("/opt/w", "/var/runtime/bootstrap", beginning, c"/var/task").unwrap();
+            assert_eq!(program.candidates, [CString::from(c"/opt/w")]);
+            let arguments = program.arguments.into_iter().map(|part| part.into_string().unwrap());
+            arguments.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(wrapped(b"#!/usr/bin/node\nx"), "/opt/w /usr/bin/node /var/runtime/bootstrap");
+        assert_eq!(wrapped(b"#! /bin/java  @/o p \n"), "/opt/w /bin/java @/o p /var/runtime/bootstrap");
+        for program in [b"\x7fELF".as_slice(), b"", b"#!\n"] {
+            assert_eq!(wrapped(program), "/opt/w /var/runtime/bootstrap");
+        }
+        assert!(Program::wrapped("/opt/\0", "/b", b"", c"/").is_err());
     }
 
     #[test]

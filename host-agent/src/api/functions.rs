@@ -41,7 +41,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Re
     let code = request.code.take().unwrap_or_default();
     let arns = request.settings.layers.clone();
     let publish = Publish::from(request.publish);
-    let mut config = settings::create(request, id, &call.caller.account_id, &app.runtimes)?;
+    let mut config = settings::create(request, id, app.offered())?;
     if app.functions.get(&config.id).is_some() {
         return Err(ApiError::function_exists(&config.id.name));
     }
@@ -127,7 +127,7 @@ pub(super) async fn update_configuration(
     let target = call.target("UpdateFunctionConfiguration")?;
     let mut changed = FunctionConfig::clone(&*find_to_change(&app, &target)?.config);
     containers::check(&request.settings, PackageType::of(&changed))?;
-    settings::check(&request.settings, &app.account_id, &app.runtimes)?;
+    settings::check(&request.settings, app.offered())?;
     settings::apply(&request.settings, &mut changed);
     settings::check_start(&changed)?;
     // Held until the record names them, as code is.

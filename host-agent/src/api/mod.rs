@@ -130,6 +130,12 @@ impl App {
             url_budget: Arc::new(Semaphore::new(gate::URL_BUDGET_KIB)),
         })
     }
+
+    /// What settings of a function may name.
+    fn offered(&self) -> settings::Offered<'_> {
+        let (account_id, destinations) = (&self.account_id, self.events.destinations());
+        settings::Offered { account_id, runtimes: &self.runtimes, destinations }
+    }
 }
 
 /// The whole API as one service; requests whose host is a function's URL are that function's and never the API's.

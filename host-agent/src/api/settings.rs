@@ -15,7 +15,7 @@ use super::{
     tags,
 };
 use crate::{
-    events::QueueName,
+    events::{QueueName, destinations::Destinations},
     functions::{
         model::{CodeRef, ContainerImage, FunctionConfig, FunctionId, LATEST, LoggingConfig, State},
         new_id, now_ms,
@@ -198,12 +198,22 @@ pub(crate) fn refuse_architectures(architectures: Option<&[String]>) -> Result<(
     }
 }
 
+/// What a node has that settings may name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offered<'a> {
+    /// Whose queues it has.
+    pub(crate) account_id: &'a str,
+    /// Those that it has images for.
+    pub(crate) runtimes: &'a Runtimes,
+    /// Buckets and topics that its configuration names.
+    pub(crate) destinations: &'a Destinations,
+}
+
 /// The record of a new function, whose code and layers come later.
 pub(crate) fn create(
     request: CreateFunction,
     id: FunctionId,
-    account_id: &str,
-    runtimes: &Runtimes,
+    node: Offered<'_>,
 ) -> Result<FunctionConfig, ApiError> {
     let package_type = match request.package_type.as_deref() {
         Some("Image") => PackageType::Image,
@@ -236,7 +246,7 @@ pub(crate) fn create(
     };
     let mut config = FunctionConfig {
         id,
-        account_id: account_id.into(),
+        account_id: node.account_id.into(),
         version: LATEST.into(),
         runtime: String::new(),
         handler: String::new(),
@@ -263,7 +273,7 @@ pub(crate) fn create(
         published: None,
         reserved_concurrency: None,
     };
-    check(&request.settings, &config.account_id, runtimes)?;
+    check(&request.settings, node)?;
     apply(&request.settings, &mut config);
     check_start(&config)?;
     Ok(config)
@@ -280,7 +290,8 @@ pub(crate) fn check_start(config: &FunctionConfig) -> Result<(), ApiError> {
 }
 
 /// Checks what the model's constraints do not: support, runtime, environment.
-pub(crate) fn check(settings: &Settings, account_id: &str, runtimes: &Runtimes) -> Result<(), ApiError> {
+pub(crate) fn check(settings: &Settings, node: Offered<'_>) -> Result<(), ApiError> {
+    let Offered { account_id, runtimes, destinations } = node;
     if let Some(refusal) = settings.runtime.as_deref().and_then(|runtime| runtimes.refusal(runtime)) {
         return Err(ApiError::invalid_parameter(refusal));
     }
@@ -291,8 +302,12 @@ pub(crate) fn check(settings: &Settings, account_id: &str, runtimes: &Runtimes) 
     }
     refuse_unsupported(settings)?;
     let target = settings.dead_letter_config.as_ref().and_then(|config| config.target_arn.as_deref());
-    if target.is_some_and(|arn| !arn.is_empty() && QueueName::of_arn(arn, account_id).is_none()) {
-        return Err(ApiError::unsupported_parameter("A DeadLetterConfig that is no queue"));
+    // A bucket takes none, on AWS either.
+    let is_topic = |arn: &str| arn.split(':').nth(2) == Some("sns") && destinations.has(arn);
+    let takes = |arn: &str| arn.is_empty() || QueueName::of_arn(arn, account_id).is_some() || is_topic(arn);
+    if target.is_some_and(|arn| !takes(arn)) {
+        let what = "A DeadLetterConfig that is no queue and no topic that its configuration names";
+        return Err(ApiError::unsupported_parameter(what));
     }
     let logging = settings.logging_config.as_ref();
     let levels = logging

@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     Shared,
     outcome::{End, Report, Said},
-    parcels,
+    parcels::{self, Message},
     policy::{Failure, Rules},
     queues::QueueName,
     record::{Event, Item, Outcome},
@@ -274,7 +274,11 @@ async fn end(
         );
         let function = shared.parts.functions.view().named(&event.function, qualifier);
         if let Some(arn) = function.and_then(|function| given(&function.config.dead_letter)) {
-            ops.extend(tell(shared, event, &arn, report.dead_letter()).await);
+            ops.extend(if parcels::is_for(&arn) {
+                parcels::send(shared, event, &arn, Message::DeadLetter(&report))
+            } else {
+                tell(shared, event, &arn, report.dead_letter()).await
+            });
         }
         let seq = shared.ledger.schedule().number();
         let grave = Place { function: event.function.clone(), due_ms: now_ms, seq };
@@ -299,7 +303,7 @@ async fn tell(shared: &Shared, event: &Event, arn: &str, line: Vec<u8>) -> Optio
         return append(shared, &place, queue, outcome).await;
     }
     if parcels::is_for(arn) {
-        return parcels::send(shared, event, arn, line);
+        return parcels::send(shared, event, arn, Message::Record(line));
     }
     let Some((function, qualifier, incarnation)) = shared.function_of(arn) else {
         tracing::warn!(function = event.function.name, arn, "an event's destination is gone");

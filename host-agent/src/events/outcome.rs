@@ -3,6 +3,8 @@
 //!
 //! Payloads are put in as they came: both are bytes of others, of whatever depth, and nobody here reads them.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use chrono::DateTime;
 use serde::Deserialize;
@@ -99,15 +101,45 @@ impl Report<'_> {
         (text + "}").into_bytes()
     }
 
+    /// What went wrong, as a dead letter says it: name, type, and value.
+    fn attributes(&self) -> [(&'static str, &'static str, String); 3] {
+        let message = self.said.map_or_else(|| self.condition().to_owned(), |said| error_in(said).1);
+        let code = if self.said.is_some() { "200" } else { "429" };
+        [
+            ("RequestID", "String", self.event.request_id.clone()),
+            ("ErrorCode", "Number", code.to_owned()),
+            ("ErrorMessage", "String", message),
+        ]
+    }
+
+    /// The message for a dead-letter topic, as a webhook that is subscribed to it has it: what SNS posts, but for what SNS signs.
+    pub(super) fn notification(&self, topic: &str, id: &str) -> Vec<u8> {
+        let attributes = self.attributes();
+        let attributes =
+            attributes.map(|(name, kind, value)| (name, json!({ "Type": kind, "Value": value })));
+        let mut notification = json!({
+            "Type": "Notification",
+            "MessageId": id,
+            "TopicArn": topic,
+            "Message": String::from_utf8_lossy(&self.event.payload),
+            "Timestamp": time(self.now_ms),
+            "MessageAttributes": attributes.into_iter().collect::<BTreeMap<_, _>>(),
+        });
+        let whole = notification.to_string();
+        if whole.len() <= MAX_PAYLOAD_LEN {
+            return whole.into_bytes();
+        }
+        tracing::warn!(request = self.event.request_id, "an event is too long for a dead letter");
+        notification["Message"] = "".into();
+        notification.to_string().into_bytes()
+    }
+
     /// The message for a dead-letter queue, on one line: the event, and what went wrong beside it.
     pub(super) fn dead_letter(&self) -> Vec<u8> {
-        let message = self.said.map_or_else(|| self.condition().to_owned(), |said| error_in(said).1);
-        let text = |value: &str| json!({ "DataType": "String", "StringValue": value });
-        let attributes = json!({
-            "RequestID": text(&self.event.request_id),
-            "ErrorCode": { "DataType": "Number", "StringValue": if self.said.is_some() { "200" } else { "429" } },
-            "ErrorMessage": text(&message),
-        });
+        let attributes = self.attributes();
+        let attributes =
+            attributes.map(|(name, kind, value)| (name, json!({ "DataType": kind, "StringValue": value })));
+        let attributes = json!(attributes.into_iter().collect::<BTreeMap<_, _>>());
         let body = as_json(&self.event.payload);
         let whole = format!(r#"{{"Body":{body},"MessageAttributes":{attributes}}}"#);
         if whole.len() <= MAX_PAYLOAD_LEN {
@@ -236,6 +268,22 @@ mod tests {
         let attributes = &letter["MessageAttributes"];
         assert_eq!(attributes["ErrorMessage"], json!({ "DataType": "String", "StringValue": "no" }));
         assert_eq!(attributes["ErrorCode"], json!({ "DataType": "Number", "StringValue": "200" }));
+        let notification = parse(&report(&event, Some(&said)).notification("arn:t", "id"));
+        assert_eq!(
+            notification,
+            json!({
+                "Type": "Notification",
+                "MessageId": "id",
+                "TopicArn": "arn:t",
+                "Message": "{\"a\":\n1}",
+                "Timestamp": "2025-11-24T16:00:00.123Z",
+                "MessageAttributes": {
+                    "RequestID": { "Type": "String", "Value": "r" },
+                    "ErrorCode": { "Type": "Number", "Value": "200" },
+                    "ErrorMessage": { "Type": "String", "Value": "no" },
+                },
+            })
+        );
     }
 
     #[test]
@@ -265,6 +313,12 @@ mod tests {
         let whole = super::super::record::tests::event("f", &long);
         assert!(parse(&report(&whole, None).record()).get("requestPayload").is_none());
         assert!(parse(&report(&whole, None).dead_letter()).get("Body").is_none());
+        // Each quotation mark is escaped in a string.
+        let quotes =
+            super::super::record::tests::event("f", &format!("\"{}\"", "\\\"".repeat(MAX_PAYLOAD_LEN / 3)));
+        let notification = report(&quotes, None).notification("arn:t", "id");
+        assert!(notification.len() < MAX_PAYLOAD_LEN);
+        assert_eq!(parse(&notification)["Message"], "");
         let shown = report(&whole, None).shown();
         assert_eq!(shown["Payload"].as_str().unwrap().len(), MAX_SHOWN_LEN);
         assert_eq!(shown["PayloadLength"], MAX_PAYLOAD_LEN);

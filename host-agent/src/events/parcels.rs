@@ -1,4 +1,4 @@
-//! Records on their way to buckets and webhooks. A record waits in its destination's lane from the commit in which its event goes, so
+//! Records, and dead letters, on their way to buckets and webhooks. A record waits in its destination's lane from the commit in which its event goes, so
 //! that neither the event nor anybody else waits for a server that is not the node's.
 //!
 //! ```text
@@ -11,7 +11,7 @@
 use super::{
     Shared,
     destinations::GiveError,
-    outcome::shown_lost,
+    outcome::{Report, shown_lost},
     policy::{MAX_AGE_S, backoff_ms},
     record::{Event, Item, Parcel},
     schedule::lane,
@@ -27,17 +27,31 @@ pub(super) fn is_for(arn: &str) -> bool {
     matches!(arn.split(':').nth(2), Some("s3" | "sns"))
 }
 
-/// A record sets out: what is to be done for it.
-pub(super) fn send(shared: &Shared, event: &Event, arn: &str, record: Vec<u8>) -> Option<Op> {
+/// What a destination is to have.
+pub(super) enum Message<'a> {
+    /// A record as it is.
+    Record(Vec<u8>),
+    /// An event that was given up, as a topic's message.
+    DeadLetter(&'a Report<'a>),
+}
+
+/// A message sets out: what is to be done for it.
+pub(super) fn send(shared: &Shared, event: &Event, arn: &str, message: Message<'_>) -> Option<Op> {
     let now_ms = shared.parts.clock.now_ms();
+    let id = uuid::Uuid::new_v4().to_string();
+    let (record, is_notification) = match message {
+        Message::Record(record) => (record, false),
+        Message::DeadLetter(report) => (report.notification(arn, &id), true),
+    };
     let parcel = Parcel {
         destination: arn.into(),
         function: event.function.clone(),
         request_id: event.request_id.clone(),
-        id: uuid::Uuid::new_v4().to_string(),
+        id,
         calls: event.calls,
         since_ms: now_ms,
         failures: 0,
+        is_notification,
         record: record.into(),
     };
     let lane = lane(arn);

@@ -99,6 +99,9 @@ pub(crate) struct Parcel {
     pub(crate) since_ms: u64,
     /// How often it was not taken.
     pub(crate) failures: u32,
+    /// Whether the record is a topic's message with all around it, which a dead letter is, or a record alone.
+    #[serde(default)]
+    pub(crate) is_notification: bool,
     /// A JSON document.
     #[serde(skip)]
     pub(crate) record: Bytes,
@@ -205,6 +208,7 @@ pub(super) mod tests {
             calls: 1,
             since_ms: 1_764_000_000_123,
             failures: 0,
+            is_notification: false,
             record: Bytes::copy_from_slice(record.as_bytes()),
         }
     }

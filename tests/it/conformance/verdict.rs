@@ -47,12 +47,6 @@ pub(super) const MODEL: [Exception; 7] = [
     times("invoke Invoke: 8 invocations of 1 s run in parallel (under 6 s)", "seven of them start cold"),
 ];
 
-/// Of those by the SDK for JavaScript.
-pub(super) const JAVASCRIPT: [Exception; 1] = [differs(
-    "20 invocations at once",
-    "twenty sandboxes of 128 MiB take 4.4 GiB with what the platform adds to each; this node has 4 in all, and says so",
-)];
-
 /// Checks by their names, with what was wrong with those that failed.
 #[derive(Debug, Default)]
 pub(super) struct Report(BTreeMap<String, Option<String>>);

@@ -169,3 +169,34 @@ async fn a_record_that_is_refused_or_too_old_is_lost_and_shown() {
     }
     assert_eq!(shown().await["DeadEvents"][0]["Condition"], "DestinationFailed");
 }
+
+#[tokio::test]
+async fn a_dead_letter_goes_to_a_topic_as_a_message_with_what_went_wrong_and_to_no_bucket() {
+    let (node, [hook, _]) = start().await;
+    let path = "/2015-03-31/functions/f/configuration";
+    let to = |arn: &str| json!({ "DeadLetterConfig": { "TargetArn": arn } });
+    let message = "A DeadLetterConfig that is no queue and no topic that its configuration names is not supported by this \
+                   Tinderbox node.";
+    for arn in [BUCKET, &format!("{TOPIC}2")] {
+        node.put(path, &to(arn)).await.is_error(400, "InvalidParameterValueException", message);
+    }
+    assert_eq!(node.put(path, &to(TOPIC)).await.ok(200)["DeadLetterConfig"]["TargetArn"], TOPIC);
+    node.settled("f").await;
+    node.put(CONFIG, &told("", "")).await.ok(200);
+    hook.answers.lock().unwrap().push_back(503);
+    let event = r#"{"do":"fail","errorMessage":"no"}"#;
+    let request = node.accept(event).await;
+    node.lane(TOPIC, |lane| lane["Failed"] == 1 && lane["InFlight"] == 0).await;
+    let node = node.restarted().await;
+    node.clock.send_modify(|now| *now += 1000);
+    node.lane(TOPIC, |lane| lane["Delivered"] == 1).await;
+    let taken = hook.taken();
+    let [(.., first), (_, headers, last)] = &taken[..] else { panic!("{taken:?}") };
+    assert_eq!(first, last, "the same at each attempt");
+    assert_eq!(headers.get("x-amz-sns-rawdelivery"), None);
+    let letter: Value = serde_json::from_slice(last).unwrap();
+    assert_eq!((&letter["Message"], &letter["TopicArn"]), (&json!(event), &json!(TOPIC)));
+    assert_eq!(letter["MessageId"], headers["x-amz-sns-message-id"].to_str().unwrap());
+    assert_eq!(letter["MessageAttributes"]["RequestID"], json!({ "Type": "String", "Value": request }));
+    assert_eq!(letter["MessageAttributes"]["ErrorMessage"]["Value"], "no");
+}

@@ -286,7 +286,7 @@ async fn a_dead_letter_queue_has_the_event_and_what_went_wrong() {
     let none = node.put(path, &json!({ "DeadLetterConfig": { "TargetArn": "" } })).await.ok(200);
     assert_eq!(none.get("DeadLetterConfig"), None);
     let topic = json!({ "DeadLetterConfig": { "TargetArn": QUEUE.replace("sqs", "sns") } });
-    let message = "A DeadLetterConfig that is no queue is not supported by this Tinderbox node.";
+    let message = "A DeadLetterConfig that is no queue and no topic that its configuration names is not supported by this Tinderbox node.";
     node.put(path, &topic).await.is_error(400, "InvalidParameterValueException", message);
 }
 

@@ -1,7 +1,8 @@
 //! A webhook: an HTTPS server that each record is posted to, by a connection of its own. What it answers is a status; nothing else of
 //! that is read, and no redirect is followed.
 //!
-//! The request is what SNS sends to a subscription with raw delivery, as far as it says something: the record alone is the body.
+//! The request is what SNS sends to a subscription, as far as it says something. A record is the body alone, as with raw delivery; a dead
+//! letter is a whole message, since what went wrong is in its attributes.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -157,8 +158,10 @@ impl Webhook {
             .header(USER_AGENT, concat!("tinderbox/", env!("CARGO_PKG_VERSION")))
             .header("x-amz-sns-message-type", "Notification")
             .header("x-amz-sns-message-id", &parcel.id)
-            .header("x-amz-sns-topic-arn", &self.topic)
-            .header("x-amz-sns-rawdelivery", "true");
+            .header("x-amz-sns-topic-arn", &self.topic);
+        if !parcel.is_notification {
+            request = request.header("x-amz-sns-rawdelivery", "true");
+        }
         if let Some(value) = &self.authorization {
             request = request.header(AUTHORIZATION, value);
         }

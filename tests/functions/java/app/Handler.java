@@ -2,6 +2,7 @@ package app;
 
 import com.amazonaws.services.lambda.runtime.Context;
 import com.amazonaws.services.lambda.runtime.RequestHandler;
+import com.amazonaws.services.lambda.runtime.logging.LogLevel;
 import java.lang.reflect.Field;
 import java.security.NoSuchAlgorithmException;
 import java.security.SecureRandom;
@@ -65,6 +66,8 @@ public class Handler implements RequestHandler<Handler.Order, Handler.Answer> {
         }
         System.out.println("printed for " + order.name);
         context.getLogger().log("logged for " + context.getAwsRequestId());
+        context.getLogger().log("damp", LogLevel.WARN);
+        context.getLogger().log("drip", LogLevel.DEBUG);
         if (drawn.isEmpty()) {
             draw();
         }

@@ -1,6 +1,5 @@
 package tinderbox.runtime;
 
-import com.amazonaws.services.lambda.runtime.LambdaRuntime;
 import java.io.FileDescriptor;
 import java.io.FileOutputStream;
 import java.io.IOError;
@@ -87,6 +86,7 @@ public final class Main {
     private void serve(Handler handler) throws IOException {
         while (true) {
             Invocation invocation = api.next();
+            FunctionLog.OF_PROCESS.requestIs(invocation.requestId());
             if (invocation.traceId() == null) {
                 System.clearProperty(TRACE_PROPERTY);
             } else {
@@ -114,7 +114,7 @@ public final class Main {
             api.respond(invocation.requestId(), document);
         } catch (RuntimeApi.Refused refused) {
             // It is too long: the caller has been told so.
-            LambdaRuntime.getLogger().log(refused.getMessage());
+            FunctionLog.OF_PROCESS.failed(refused.getMessage());
         }
     }
 
@@ -128,7 +128,7 @@ public final class Main {
 
     /** Before the Runtime API is told: it may end this process at once. */
     private static void log(Failure failure) {
-        LambdaRuntime.getLogger().log(failure.report());
+        FunctionLog.OF_PROCESS.failed(failure.report());
     }
 
     /** Ends the process; returns for the compiler only. */

@@ -4,12 +4,10 @@ import tinderbox.runtime.FunctionLog;
 
 /** The runtime's own logger, for code that has no {@link Context} at hand. */
 public final class LambdaRuntime {
-    private static final LambdaLogger LOGGER = new FunctionLog();
-
     private LambdaRuntime() {}
 
     /** The logger. */
     public static LambdaLogger getLogger() {
-        return LOGGER;
+        return FunctionLog.OF_PROCESS;
     }
 }
