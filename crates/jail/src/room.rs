@@ -1,4 +1,4 @@
-//! The room that a launcher puts a program into: what a new process does, as root, before it becomes the program.
+//! The room that a launcher puts a program into: what a new process does, with the launcher's rights, before it becomes the program.
 //!
 //! A [`RoomPlan`] is plain data, printed and compared by tests; [`RoomPlan::enter`] goes through its steps. Whatever is
 //! refused on the way means that there is no process. The room is empty: a root without a single name in it, which
@@ -27,7 +27,7 @@ use crate::plan::Limit;
 use crate::syscalls::{CompiledFilter, FilterError};
 
 pub use mounts::enter_empty_root;
-pub use rights::{Capability, core_sharing, drop_bounding_set, keep_capability};
+pub use rights::{Capability, core_sharing, drop_ambient_set, drop_bounding_set, keep_capability};
 
 /// First of the users that sandboxes are: of a range that neither Debian nor systemd gives to anybody (systemd's
 /// `UIDS-GIDS`). Groups have the same numbers.

@@ -96,6 +96,18 @@ pub fn drop_bounding_set() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Of what this process executes, nothing has a capability for being started by it: what a user who is not root is given, it is given
+/// so that `execve` keeps it.
+///
+/// # Errors
+/// The kernel's.
+pub fn drop_ambient_set() -> Result<(), Errno> {
+    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong;
+    // SAFETY: PR_CAP_AMBIENT takes numbers.
+    let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear, 0_u64, 0_u64, 0_u64) };
+    Errno::result(result).map(drop)
+}
+
 pub(super) fn lock_securebits() -> Result<(), Errno> {
     // SAFETY: PR_SET_SECUREBITS takes a number.
     let result = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECUREBITS, 0_u64, 0_u64, 0_u64) };
@@ -109,12 +121,12 @@ pub(super) fn become_user(number: u32) -> Result<(), Errno> {
     setresuid(user, user, user)
 }
 
-/// The change of user has dropped all but the inheritable ones; this says it of all.
+/// A change of user drops them for root alone, which a launcher need not be; this says it of all, also of those that `execve` would keep.
 pub(super) fn drop_capabilities() -> Result<(), Errno> {
     set_capabilities(0)
 }
 
-/// Leaves the calling thread one capability, without a way to others but by `execve`.
+/// Leaves the calling thread one capability, which is gone when it executes something, unless it is root.
 ///
 /// # Errors
 /// It does not have that one.
