@@ -72,8 +72,10 @@ pub enum Handed {
 pub enum CoreSharing {
     /// The kernel keeps them apart.
     Refused,
-    /// Cores have one thread each, or this kernel cannot.
+    /// Cores have one thread each, or one that is on.
     Moot,
+    /// Cores have more, and this kernel cannot keep them apart.
+    Allowed,
 }
 
 /// One thing that [`RoomPlan::enter`] does.

@@ -3,7 +3,6 @@
 //!
 //! ```text
 //! jail-probe LAUNCHER        starts that launcher with this program, has everything tried, writes {"attempt": "outcome", …}
-//! jail-probe --cookies PID…  writes whom those processes share a core with, {"PID": [COOKIE, …], …}
 //! vmm --control-fd 3 …       what the launcher makes of it: waits for one attempt's name, tries, answers, waits to be ended
 //! ```
 //!
@@ -14,7 +13,6 @@
 #![expect(unsafe_code, reason = "system calls as a hostile program makes them")]
 
 mod attempts;
-mod cookies;
 mod driver;
 
 use std::os::fd::{BorrowedFd, RawFd};
@@ -34,7 +32,6 @@ const MAX_WORD: usize = 256;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match &arguments[..] {
-        [flag, pids @ ..] if flag == "--cookies" => cookies::print(pids),
         [launcher] => driver::run(launcher.as_ref()),
         _ => serve(),
     }

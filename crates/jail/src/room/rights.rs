@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "prctl and capset as far as no wrapper offers them")]
 
+use std::fs;
+
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
@@ -26,6 +28,9 @@ const PR_SCHED_CORE_GET: libc::c_ulong = 0;
 const PR_SCHED_CORE_CREATE: libc::c_ulong = 1;
 const SCOPE_THREAD: libc::c_ulong = 0;
 const SCOPE_PROCESS: libc::c_ulong = 1;
+
+/// The kernel's word on threads of cores.
+const THREADS_ARE_ON: &str = "/sys/devices/system/cpu/smt/active";
 
 /// A capability that a program of ours keeps while it has no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +67,16 @@ pub fn core_sharing() -> Result<CoreSharing, Errno> {
     };
     match Errno::result(result) {
         Ok(_) => Ok(CoreSharing::Refused),
-        // No core with two threads; a kernel without core scheduling.
+        // A kernel without core scheduling does not say whether there are threads to keep apart.
+        Err(Errno::EINVAL) if threads_are_on() => Ok(CoreSharing::Allowed),
         Err(Errno::ENODEV | Errno::EINVAL) => Ok(CoreSharing::Moot),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a core has more than one thread that is on.
+fn threads_are_on() -> bool {
+    fs::read(THREADS_ARE_ON).is_ok_and(|text| text.trim_ascii() == b"1")
 }
 
 pub(super) fn schedule_apart() -> Result<(), Errno> {
