@@ -5,9 +5,9 @@
 //! gateway --agent USER --pool PREFIX --nft FILE     < listening SOCK_SEQPACKET socket
 //! ```
 //!
-//! It is root and reads packets of fixed fields (`gateway_api`) from one connection at a time, of one user, and nothing else. It has
+//! It is a user of its own with two capabilities, and reads packets of fixed fields (`gateway_api`) from one connection at a time, of one user, and nothing else. It has
 //! one thread, and no packet of a guest's goes through it: the kernel forwards those, by the rules in `rules.nft`. What it needs
-//! is open before it listens; then it goes into an empty root and under a filter, with one capability. What is where: `packet`
+//! is open before it listens; then it goes into an empty root and under a filter, with one of them. What is where: `packet`
 //! reads and answers, `slots` has the slots, `wires` the links, `tap` makes taps, `rules` changes filters, `netlink` speaks to
 //! the kernel, `filters` says what may be called.
 

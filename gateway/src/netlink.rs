@@ -1,7 +1,7 @@
 //! Messages to the kernel about networks and filters, and its answers: a message is a header, fixed fields, and attributes that
 //! may hold others (netlink(7)). What is asked is done or refused when this returns.
 //!
-//! The dozen messages that this program sends are fewer lines than a library's use would be, and a library is more that is root.
+//! The dozen messages that this program sends are fewer lines than a library's use would be, and a library is more that has the right to.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 

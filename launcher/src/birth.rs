@@ -22,7 +22,7 @@ const PATIENCE_MS: u16 = 20_000;
 const MAX_SAID: usize = 400;
 
 /// Descriptors that must not be in the place of one that is handed over are from here on.
-const ABOVE: RawFd = 64;
+pub(crate) const ABOVE: RawFd = 64;
 
 /// `linux/sched.h`; libc's constant is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;

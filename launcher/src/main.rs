@@ -1,19 +1,22 @@
-//! The node's only program of ours that is root: it starts `vmm` processes for the agent, each in a room of its own
-//! (`jail::RoomPlan`), and ends them when the agent is gone.
+//! The launcher: starts `vmm` processes for the agent, each in a room of its own (`jail::RoomPlan`), and ends them when the agent is
+//! gone. It is a user of its own, with the five capabilities that a room takes.
 //!
 //! ```text
 //! launcher --program FILE --group DIR --controllers NAME,… --agent USER
-//!          --disks DIR,… --disk-mib-per-s NUMBER --disk-ops-per-s NUMBER         < listening SOCK_SEQPACKET socket
+//!          --disks DIR,… --disk-mib-per-s NUMBER --disk-ops-per-s NUMBER
+//!          3< listening SOCK_SEQPACKET socket  4<> /dev/kvm  5<> /dev/userfaultfd
 //! ```
 //!
 //! It reads requests of 16 bytes (`jail::launch`) from one connection at a time, of one user, and nothing else: no path, no
 //! configuration, nothing that a guest or a client wrote. It has one thread. What it needs is open before it listens; then it
-//! goes into an empty root and under a filter itself. What is where: `packet` reads and answers, `house` has the sandboxes,
-//! `birth` makes a process, `networks` has one for it, `disks` says what it may take of a disk, `filters` what may be called.
+//! goes into an empty root and under a filter itself. What is where: `handed` is what it begins with, `packet` reads and answers,
+//! `house` has the sandboxes, `birth` makes a process, `networks` has one for it, `disks` says what it may take of a disk, `filters`
+//! what may be called.
 
 mod birth;
 mod disks;
 mod filters;
+mod handed;
 mod house;
 mod networks;
 mod packet;
@@ -26,7 +29,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use jail::launch::Answer;
-use jail::{Groups, Setting, core_sharing, drop_bounding_set, enter_empty_root};
+use jail::{Groups, Setting, core_sharing, drop_ambient_set, drop_bounding_set, enter_empty_root};
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -38,6 +41,7 @@ use nix::sys::stat::Mode;
 
 use crate::birth::{Program, above};
 use crate::disks::DiskShare;
+use crate::handed::Handed;
 use crate::house::{House, Materials};
 use crate::networks::{Networks, OWN_NAMESPACES};
 use crate::packet::{Connection, Incoming};
@@ -104,7 +108,8 @@ fn run(args: impl Iterator<Item = String>) -> Result<(), String> {
     let signals = block_signals().map_err(|error| format!("block signals: {error}"))?;
     let groups = Groups::open(&options.group, &options.controllers).map_err(|error| describe(&error))?;
     let disks = disks::settings(&options.disks, options.share).map_err(|error| describe(&error))?;
-    let materials = materials(&options.program, disks)?;
+    let Handed { listener, kvm, userfaultfd } = Handed::take()?;
+    let materials = materials(&options.program, [kvm, userfaultfd], disks)?;
     let filter = filters::launcher().compile().map_err(|error| describe(&error))?;
     eprintln!(
         "launcher: {} for user {}, cores between sandboxes: {:?}, disks: {:?}",
@@ -116,10 +121,14 @@ fn run(args: impl Iterator<Item = String>) -> Result<(), String> {
     let networks = Networks::new().map_err(|error| format!("open {OWN_NAMESPACES}: {error}"))?;
     confine().map_err(|error| format!("enter a room: {error}"))?;
     filter.apply().map_err(|error| describe(&error))?;
-    Server { signals, agent: options.agent, house: House::new(groups, materials, networks) }.serve()
+    Server { signals, agent: options.agent, house: House::new(groups, materials, networks) }.serve(&listener)
 }
 
-fn materials(program: &Path, disks: Vec<Setting>) -> Result<Materials, String> {
+fn materials(
+    program: &Path,
+    [kvm, userfaultfd]: [OwnedFd; 2],
+    disks: Vec<Setting>,
+) -> Result<Materials, String> {
     let filter = filters::sandbox().compile_upon(&filters::launcher()).map_err(|error| describe(&error))?;
     let arguments = ARGUMENTS.iter().map(|word| CString::new(*word));
     Ok(Materials {
@@ -128,8 +137,8 @@ fn materials(program: &Path, disks: Vec<Setting>) -> Result<Materials, String> {
             arguments: arguments.collect::<Result<_, _>>().map_err(|error| error.to_string())?,
         },
         null: open_file("/dev/null".as_ref(), OFlag::O_RDWR)?,
-        kvm: open_file("/dev/kvm".as_ref(), OFlag::O_RDWR)?,
-        userfaultfd: open_file("/dev/userfaultfd".as_ref(), OFlag::O_RDWR)?,
+        kvm,
+        userfaultfd,
         filter: Arc::new(filter),
         sharing: core_sharing().map_err(|error| format!("ask for core scheduling: {error}"))?,
         disks,
@@ -149,12 +158,14 @@ fn block_signals() -> Result<SignalFd, nix::errno::Errno> {
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
-/// What is open is all that there is from now on. Nothing is executed here, so the bounding set bounds what is inherited.
+/// What is open is all that there is from now on. Nothing is executed here, so the bounding set bounds what is inherited, and whoever
+/// executed something all the same would have no capability there.
 fn confine() -> Result<(), nix::errno::Errno> {
     prctl::set_dumpable(false)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     prctl::set_no_new_privs()?;
     drop_bounding_set()?;
+    drop_ambient_set()?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     enter_empty_root()
 }
@@ -175,15 +186,13 @@ struct Server {
 
 impl Server {
     /// Serves one agent after the other until it is told to end.
-    fn serve(mut self) -> Result<(), String> {
-        let stdin = std::io::stdin();
-        let listener = stdin.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+    fn serve(mut self, listener: &OwnedFd) -> Result<(), String> {
         loop {
             self.prepare();
-            if let Wake::Told = self.wait(&listener)? {
+            if let Wake::Told = self.wait(listener)? {
                 return Ok(());
             }
-            let connection = Connection::accept(&listener, self.agent);
+            let connection = Connection::accept(listener, self.agent);
             match connection.map_err(|error| format!("accept a connection: {error}"))? {
                 None => continue,
                 Some(connection) => {

@@ -7,6 +7,7 @@ use crate::hash;
 use crate::image::Profile;
 use crate::node::{self, Auth, Spec};
 use crate::payload::Payload;
+use crate::qemu::accel::Cores;
 use crate::qemu::{self, Lifetime};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,11 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum Action {
     /// Boot the host unless it runs.
-    Up,
+    Up {
+        /// With a processor of one core that has two threads.
+        #[arg(long)]
+        two_threads: bool,
+    },
     /// End it.
     Down,
     /// Say whether it runs, and where.
@@ -81,7 +86,10 @@ impl Part {
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     match &args.command {
-        Action::Up => Host::ensure(ctx).map(|host| ctx.progress.say(host.describe())),
+        Action::Up { two_threads } => {
+            let cores = if *two_threads { Cores::Shared } else { Cores::Whole };
+            Host::ensure(ctx, cores).map(|host| ctx.progress.say(host.describe()))
+        }
         Action::Down => down(ctx),
         Action::Status => {
             let host = Host::running(ctx)?;
@@ -146,7 +154,7 @@ impl Host {
     }
 
     /// The host, booted unless it runs.
-    pub(crate) fn ensure(ctx: &Context) -> Result<Host> {
+    pub(crate) fn ensure(ctx: &Context, cores: Cores) -> Result<Host> {
         let step = ctx.progress.step("looking for the test host");
         let _lock = ctx.cache.lock(&folder(), &step)?;
         if let Some(host) = Host::running(ctx)? {
@@ -163,6 +171,7 @@ impl Host {
         let public = fs::read_to_string(key.with_extension("pub")).context("read the public key")?;
         let spec = Spec {
             profile: Profile::Devtools,
+            cores,
             auth: Auth::Optional,
             ssh_key: Some(public),
             lifetime: Lifetime::Background,

@@ -28,7 +28,7 @@ const SEED: &str = "7a1d3c52-6f0b-4c9e-9a55-7d1f0e2b4c11";
 /// change the running kernel nor read its memory; every mitigation that the processor needs is on; guests that boot have
 /// huge pages; `/var` is memory (docs/adr/0024-system-that-does-not-change.md).
 pub(crate) const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 audit=0 no_timer_check panic=10 \
-    lockdown=confidentiality mitigations=auto transparent_hugepage=always systemd.show_status=auto systemd.volatile=state";
+    lockdown=confidentiality mitigations=auto nosmt=force transparent_hugepage=always systemd.show_status=auto systemd.volatile=state";
 
 /// Who an image is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]

@@ -6,7 +6,7 @@ use crate::image::{self, Netboot, Profile};
 use crate::lambda::Endpoint;
 use crate::lost;
 use crate::payload::Payload;
-use crate::qemu::accel::Accelerator;
+use crate::qemu::accel::{Accelerator, Cores};
 use crate::qemu::{Boot, Credential, Forward, Lifetime, Machine, Process};
 use anyhow::{Context as _, Result, bail};
 use std::io::{Read as _, Write as _};
@@ -60,6 +60,7 @@ pub(crate) struct Spec {
     /// The API's port on the host's loopback; any free one when absent.
     pub(crate) port: Option<u16>,
     pub(crate) memory_mib: u32,
+    pub(crate) cores: Cores,
     /// What the agent may give to sandboxes; what it finds free when absent.
     pub(crate) sandbox_memory_mib: Option<u32>,
     /// Whether functions may start as clones of their runtimes; tests and figures of boots want none.
@@ -86,6 +87,7 @@ impl Spec {
             accelerator: None,
             port: None,
             memory_mib: DEFAULT_MEMORY_MIB,
+            cores: Cores::Whole,
             sandbox_memory_mib: None,
             runtime_snapshots: true,
             auth: Auth::Required,
@@ -163,6 +165,7 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
         boot,
         accelerator,
         cpus: CPUS,
+        cores: spec.cores,
         memory_mib: spec.memory_mib,
         state: spec.state.clone(),
         forwards,

@@ -7,7 +7,7 @@
 //!            'F' text                                         which step failed, and why
 //! ```
 //!
-//! The launcher is root and reads what the agent wrote, so there is nothing to parse: a packet of another length, or a
+//! The launcher has capabilities and reads what the agent wrote, so there is nothing to parse: a packet of another length, or a
 //! number out of bounds, is refused whole.
 
 use std::fmt;

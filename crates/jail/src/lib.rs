@@ -10,7 +10,7 @@
 //! 3. start the other threads; each applies its own [`CompiledFilter`];
 //! 4. apply the first thread's own [`CompiledFilter`] last.
 //!
-//! A launcher that is root makes a control group ([`Groups`]), in that a process in [`NAMESPACES`] of its own, which goes through
+//! A launcher with the right to makes a control group ([`Groups`]), in that a process in [`NAMESPACES`] of its own, which goes through
 //! [`RoomPlan::enter`] and becomes the program. What the agent and a launcher say to each other is in [`launch`].
 //!
 //! There is no switch that turns any of this off, in no build profile.
@@ -30,6 +30,6 @@ pub use paths::{Access, PathRule, PortAccess, PortRule};
 pub use plan::{Entered, JailError, JailPlan, Limit, Resource, Step};
 pub use room::{
     Capability, CoreSharing, FIRST_USER, Handed, NAMESPACES, RoomError, RoomPlan, RoomStep, USERS,
-    core_sharing, drop_bounding_set, enter_empty_root, keep_capability,
+    core_sharing, drop_ambient_set, drop_bounding_set, enter_empty_root, keep_capability,
 };
 pub use syscalls::{ArgTest, CompiledFilter, FilterError, SyscallFilter, SyscallRule, Verdict};

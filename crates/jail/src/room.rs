@@ -1,4 +1,4 @@
-//! The room that a launcher puts a program into: what a new process does, as root, before it becomes the program.
+//! The room that a launcher puts a program into: what a new process does, with the launcher's rights, before it becomes the program.
 //!
 //! A [`RoomPlan`] is plain data, printed and compared by tests; [`RoomPlan::enter`] goes through its steps. Whatever is
 //! refused on the way means that there is no process. The room is empty: a root without a single name in it, which
@@ -27,7 +27,7 @@ use crate::plan::Limit;
 use crate::syscalls::{CompiledFilter, FilterError};
 
 pub use mounts::enter_empty_root;
-pub use rights::{Capability, core_sharing, drop_bounding_set, keep_capability};
+pub use rights::{Capability, core_sharing, drop_ambient_set, drop_bounding_set, keep_capability};
 
 /// First of the users that sandboxes are: of a range that neither Debian nor systemd gives to anybody (systemd's
 /// `UIDS-GIDS`). Groups have the same numbers.
@@ -72,8 +72,10 @@ pub enum Handed {
 pub enum CoreSharing {
     /// The kernel keeps them apart.
     Refused,
-    /// Cores have one thread each, or this kernel cannot.
+    /// Cores have one thread each, or one that is on.
     Moot,
+    /// Cores have more, and this kernel cannot keep them apart.
+    Allowed,
 }
 
 /// One thing that [`RoomPlan::enter`] does.

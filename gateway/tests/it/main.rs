@@ -9,3 +9,5 @@ mod guest;
 mod node;
 mod refusals;
 mod traffic;
+#[path = "../../../launcher/tests/it/unit.rs"]
+mod unit;

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{IoSliceMut, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -19,6 +20,7 @@ use nix::sys::socket::{
 use tempfile::TempDir;
 
 use crate::guest::Guest;
+use crate::unit::Unit;
 
 /// Every test's agent is root, as the tests are.
 pub(crate) const ROOT: u32 = 0;
@@ -116,11 +118,19 @@ fn gateway(agent: u32, dir: &Path) -> Child {
     let listener = seqpacket();
     bind(listener.as_raw_fd(), &UnixAddr::new(&dir.join("socket")).expect("an address")).expect("bind");
     listen(&listener, Backlog::new(1).expect("a number")).expect("listen");
-    Command::new(env!("CARGO_BIN_EXE_gateway"))
+    // As udev has it on every machine, and on the appliance.
+    fs::set_permissions("/dev/net/tun", fs::Permissions::from_mode(0o666)).expect("these tests need it");
+    let (mut command, _kept) = unit().command(env!("CARGO_BIN_EXE_gateway"), None, vec![]);
+    command
         .args(["--agent", &agent.to_string(), "--pool", POOL, "--nft", "/usr/sbin/nft"])
         .stdin(Stdio::from(listener))
         .spawn()
         .expect("start the gateway")
+}
+
+/// What the appliance starts the gateway by.
+pub(crate) fn unit() -> Unit {
+    Unit::new(include_str!("../../../image/mkosi.extra/usr/lib/systemd/system/tinderbox-gateway.service"))
 }
 
 /// A network of its own, with the other end of the node's `eth0`.

@@ -5,7 +5,7 @@ use std::fs;
 
 use gateway_api::{Answer, Egress, Request};
 
-use crate::node::Node;
+use crate::node::{Node, unit};
 
 #[test]
 fn another_user_gets_no_answer() {
@@ -31,7 +31,7 @@ fn what_is_no_request_is_refused_and_the_next_one_is_served() {
 }
 
 #[test]
-fn it_has_one_capability_a_filter_and_an_empty_root() {
+fn it_is_a_user_with_one_capability_a_filter_and_an_empty_root() {
     let node = Node::start();
     // It answers, so it is where it wants to be.
     node.connect().make();
@@ -42,8 +42,11 @@ fn it_has_one_capability_a_filter_and_an_empty_root() {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name, value.trim()))
         .collect();
-    for field in ["CapPrm", "CapEff"] {
-        assert_eq!(u64::from_str_radix(status[field], 16), Ok(1 << 12), "{field}");
+    let user = unit().user.to_string();
+    assert!(user != "0" && status["Uid"].split('\t').all(|one| one == user), "{}", status["Uid"]);
+    assert_eq!(status["Groups"], "");
+    for (field, set) in [("CapPrm", 1 << 12), ("CapEff", 1 << 12), ("CapInh", 0), ("CapAmb", 0)] {
+        assert_eq!(u64::from_str_radix(status[field], 16), Ok(set), "{field}");
     }
     assert_eq!((status["NoNewPrivs"], status["Seccomp"], status["Threads"]), ("1", "2", "1"));
     assert_eq!(fs::read_dir(format!("/proc/{id}/root")).unwrap().count(), 0);

@@ -3,10 +3,9 @@
 use std::fs::{self, File};
 use std::io::{self, IoSlice, IoSliceMut, PipeReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jail::launch::{Allotment, Answer, MAX_ANSWER_LEN};
@@ -18,9 +17,18 @@ use nix::sys::socket::{
 use tempfile::TempDir;
 
 use crate::program;
+use crate::unit::Unit;
 
 /// Every test's agent is root, as the tests are.
 pub(crate) const ROOT: u32 = 0;
+
+/// Where systemd has the launcher itself, below the group that it hands over.
+const SUBGROUP: &str = "launcher";
+
+/// What the appliance starts the launcher by.
+pub(crate) fn unit() -> Unit {
+    Unit::new(include_str!("../../../image/mkosi.extra/usr/lib/systemd/system/tinderbox-launcher.service"))
+}
 
 pub(crate) const SOME: Allotment = Allotment { memory_mib: 64, cpu_weight: 7, cpu_percent: 200 };
 
@@ -43,10 +51,15 @@ impl Launcher {
         let program = dir.path().join("program");
         fs::write(&program, file).expect("a program");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
+        // Its user finds the way.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("a directory");
         let group = new_group();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_launcher"));
-        // SAFETY: between fork and exec it makes system calls that take numbers, and nothing else.
-        unsafe { command.pre_exec(keep_the_units_capabilities) };
+        let listener = listening(&dir.path().join("socket"));
+        let (mut command, kept) = unit().command(
+            env!("CARGO_BIN_EXE_launcher"),
+            Some(&group.join(SUBGROUP)),
+            vec![listener, device("/dev/kvm"), device("/dev/userfaultfd")],
+        );
         let process = command
             .arg("--program")
             .arg(program)
@@ -55,9 +68,10 @@ impl Launcher {
             // The tests' machine may have its controllers elsewhere; the end-to-end tests look at limits.
             .args(["--controllers", "", "--agent", &agent.to_string()])
             .args(["--disks", "", "--disk-mib-per-s", "1", "--disk-ops-per-s", "1"])
-            .stdin(Stdio::from(listening(&dir.path().join("socket"))))
+            .stdin(Stdio::null())
             .spawn()
             .expect("start the launcher");
+        drop(kept);
         Self { process, dir, group }
     }
 
@@ -101,32 +115,9 @@ impl Drop for Launcher {
             remove(&entry.path());
         }
         remove(&sandboxes);
+        remove(&self.group.join(SUBGROUP));
         remove(&self.group);
     }
-}
-
-/// The unit that the appliance starts the launcher by.
-const UNIT: &str =
-    include_str!("../../../image/mkosi.extra/usr/lib/systemd/system/tinderbox-launcher.service");
-
-/// `linux/capability.h`: those of the unit, and the last one that there is.
-const CAPABILITIES: &[(&str, u64)] =
-    &[("CAP_KILL", 5), ("CAP_SETGID", 6), ("CAP_SETUID", 7), ("CAP_SETPCAP", 8), ("CAP_SYS_ADMIN", 21)];
-const LAST_CAPABILITY: u64 = 40;
-
-/// What these tests can do and the launcher's unit cannot is not the launcher's.
-fn keep_the_units_capabilities() -> io::Result<()> {
-    let set = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap_or_default();
-    for number in 0..=LAST_CAPABILITY {
-        let known = CAPABILITIES.iter().find(|(_, known)| *known == number);
-        if known.is_some_and(|(name, _)| set.split(' ').any(|kept| kept == *name)) {
-            continue;
-        }
-        // SAFETY: PR_CAPBSET_DROP takes a number.
-        let result = unsafe { nix::libc::prctl(nix::libc::PR_CAPBSET_DROP, number, 0_u64, 0_u64, 0_u64) };
-        nix::errno::Errno::result(result)?;
-    }
-    Ok(())
 }
 
 /// A control group's processes may be on their way out.
@@ -231,7 +222,11 @@ fn listening(path: &Path) -> OwnedFd {
     socket
 }
 
-/// A control group of cgroup v2, wherever that is mounted.
+fn device(path: &str) -> OwnedFd {
+    File::options().read(true).write(true).open(path).expect("these tests need it").into()
+}
+
+/// A control group of cgroup v2, wherever that is mounted, and the launcher's own in it, both handed over to its user.
 fn new_group() -> PathBuf {
     static MADE: AtomicU32 = AtomicU32::new(0);
     let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
@@ -240,6 +235,13 @@ fn new_group() -> PathBuf {
         fields.into_iter().find(|fields| fields[2] == "cgroup2").expect("these tests need cgroup v2")[1];
     let number = MADE.fetch_add(1, Ordering::Relaxed);
     let group = Path::new(root).join(format!("launcher-test-{}-{number}", std::process::id()));
-    fs::create_dir(&group).expect("these tests need root");
+    for group in [&group, &group.join(SUBGROUP)] {
+        fs::create_dir(group).expect("these tests need root");
+        let user = Some(unit().user);
+        let files = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"].map(|name| group.join(name));
+        for path in files.iter().chain([group]) {
+            chown(path, user, user).expect("a control group");
+        }
+    }
     group
 }

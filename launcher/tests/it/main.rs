@@ -8,3 +8,4 @@ mod host;
 mod program;
 mod refusals;
 mod rooms;
+mod unit;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::host::{Launcher, ROOT, Started};
+use crate::host::{Launcher, ROOT, Started, unit};
 use crate::program::STAYS;
+use crate::unit::Unit;
 
 /// Number of the first user.
 const FIRST_USER: u32 = 2_000_000_000;
@@ -34,12 +35,34 @@ fn a_process_is_a_user_that_nobody_else_is_and_has_no_right() {
             assert_eq!(status[field], format!("{user} {user} {user} {user}"));
         }
         assert_eq!(status["Groups"], "");
-        for field in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-            assert_eq!(u64::from_str_radix(&status[field], 16), Ok(0), "{field}");
-        }
+        assert_eq!(capabilities(&status), [0; 5]);
         assert_eq!((status["NoNewPrivs"].as_str(), status["Seccomp"].as_str()), ("1", "2"));
         assert_eq!(status["SigBlk"].trim_start_matches('0'), "");
     }
+}
+
+/// A bit for each, in every set that `/proc` tells of.
+fn capabilities(status: &BTreeMap<String, String>) -> [u64; 5] {
+    ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
+        .map(|field| u64::from_str_radix(&status[field], 16).expect("a number"))
+}
+
+#[test]
+fn the_launcher_is_a_user_with_its_units_capabilities_and_nothing_that_it_executes_has_them() {
+    let launcher = Launcher::start(ROOT, STAYS);
+    // It answers when it has confined itself.
+    launcher.connect().start().unwrap();
+    let status = status(launcher.process.id() as i32);
+    let Unit { user, capabilities: units } = unit();
+    assert!(user != ROOT && user < FIRST_USER);
+    for field in ["Uid", "Gid"] {
+        assert_eq!(status[field], format!("{user} {user} {user} {user}"));
+    }
+    assert_eq!(status["Groups"], "");
+    let [inheritable, permitted, effective, bounding, ambient] = capabilities(&status);
+    assert_eq!([permitted, effective, inheritable & !units], [units, units, 0]);
+    assert_eq!([bounding, ambient], [0, 0]);
+    assert_eq!((status["NoNewPrivs"].as_str(), status["Seccomp"].as_str()), ("1", "2"));
 }
 
 #[test]

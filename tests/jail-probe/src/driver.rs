@@ -24,6 +24,9 @@ use crate::{MAX_WORD, TRYING, attempts};
 /// Where the sandboxes' groups are, beside those of the node.
 const GROUP: &str = "/sys/fs/cgroup/jail-probe";
 
+/// Has the shell put what a launcher is handed where it looks for it, and become the launcher: its words are the arguments.
+const HAND: &str = "exec \"$@\" 3<&0 4<>/dev/kvm 5<>/dev/userfaultfd";
+
 /// What each attempt may have.
 const ALLOTMENT: Allotment = Allotment { memory_mib: 48, cpu_weight: 100, cpu_percent: 100 };
 
@@ -75,7 +78,9 @@ fn start(launcher: &Path, address: &Path) -> Result<Child> {
     let listener = seqpacket()?;
     bind(listener.as_raw_fd(), &UnixAddr::new(address)?).context("bind")?;
     listen(&listener, Backlog::new(1)?).context("listen")?;
-    Command::new(launcher)
+    Command::new("sh")
+        .args(["-c", HAND, "sh"])
+        .arg(launcher)
         .arg("--program")
         .arg(std::env::current_exe().context("find this program")?)
         .args(["--group", GROUP, "--controllers", "cpu,memory,pids", "--agent", "0"])

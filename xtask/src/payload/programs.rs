@@ -1,5 +1,5 @@
 //! The programs of the appliance, built in release mode by cargo. vmm, launcher, gateway and guest-init are static: the first runs in a
-//! jail with nothing to load, the next two are root and load nothing, the last is in a guest without libraries. host-agent is not: glibc's resolver loads its parts
+//! jail with nothing to load, the next two have capabilities and load nothing, the last is in a guest without libraries. host-agent is not: glibc's resolver loads its parts
 //! at run time, from the very glibc it was linked to, which a static program cannot carry.
 
 use crate::context::Context;

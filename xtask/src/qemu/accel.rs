@@ -23,6 +23,18 @@ pub(crate) enum Accelerator {
 /// two of them broke about once an hour (docs/adr/0010). With one there is nobody to race with.
 const EMULATED_CPUS: u32 = 1;
 
+/// Threads of the one core that a machine may have instead.
+const THREADS: u32 = 2;
+
+/// What a machine has for processors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cores {
+    /// As many as it is given, each a core; one where they are emulated.
+    Whole,
+    /// One, with two threads: what its kernel does to keep those apart can be looked at. Emulated ones take turns, which is slow.
+    Shared,
+}
+
 /// The loop of the probe's guest: two instructions a turn. Real hardware needs some 20 ms, a KVM that emulates 25 s.
 const PROBE_TURNS: u32 = 20_000_000;
 /// Between the two, far from both; it includes QEMU's own start on a busy machine.
@@ -53,15 +65,22 @@ impl Accelerator {
     }
 
     /// QEMU's arguments for the accelerator, the processor model and the number of processors.
-    pub(crate) fn args(self, cpus: u32) -> Vec<String> {
-        let (accel, cpu) = match self {
-            Accelerator::Kvm => ("kvm", "host"),
-            Accelerator::Emulated => ("tcg,thread=multi", "EPYC,+svm"),
-            Accelerator::Counted => ("tcg,thread=single", "EPYC,+svm"),
+    pub(crate) fn args(self, cpus: u32, cores: Cores) -> Vec<String> {
+        let (accel, cpu) = match (self, cores) {
+            (Accelerator::Kvm, Cores::Whole) => ("kvm", "host"),
+            // AMD's processors tell of threads by this, which Intel's do without.
+            (Accelerator::Kvm, Cores::Shared) => ("kvm", "host,topoext=on"),
+            (Accelerator::Emulated, Cores::Whole) => ("tcg,thread=multi", "EPYC,+svm"),
+            (Accelerator::Emulated, Cores::Shared) | (Accelerator::Counted, _) => {
+                ("tcg,thread=single", "EPYC,+svm")
+            }
         };
-        let cpus = if self.is_slow() { EMULATED_CPUS } else { cpus };
         let mut args: Vec<String> = ["-accel", accel, "-cpu", cpu, "-smp"].map(str::to_owned).into();
-        args.push(cpus.to_string());
+        args.push(match cores {
+            Cores::Whole if self.is_slow() => EMULATED_CPUS.to_string(),
+            Cores::Whole => cpus.to_string(),
+            Cores::Shared => format!("{THREADS},sockets=1,cores=1,threads={THREADS}"),
+        });
         if self == Accelerator::Counted {
             args.extend(["-icount", "shift=0,sleep=off"].map(str::to_owned));
         }
@@ -152,14 +171,21 @@ mod tests {
 
     #[test]
     fn counting_needs_one_processor_and_no_sleep() {
-        let args = Accelerator::Counted.args(4).join(" ");
+        let args = Accelerator::Counted.args(4, Cores::Whole).join(" ");
         assert_eq!(args, "-accel tcg,thread=single -cpu EPYC,+svm -smp 1 -icount shift=0,sleep=off");
     }
 
     #[test]
     fn an_emulated_machine_has_one_processor_and_a_real_one_what_it_is_given() {
-        assert_eq!(Accelerator::Emulated.args(4).join(" "), "-accel tcg,thread=multi -cpu EPYC,+svm -smp 1");
-        assert_eq!(Accelerator::Kvm.args(4).join(" "), "-accel kvm -cpu host -smp 4");
+        let args = |accelerator: Accelerator| accelerator.args(4, Cores::Whole).join(" ");
+        assert_eq!(args(Accelerator::Emulated), "-accel tcg,thread=multi -cpu EPYC,+svm -smp 1");
+        assert_eq!(args(Accelerator::Kvm), "-accel kvm -cpu host -smp 4");
+    }
+
+    #[test]
+    fn threads_of_an_emulated_core_take_turns() {
+        let args = Accelerator::Emulated.args(4, Cores::Shared).join(" ");
+        assert_eq!(args, "-accel tcg,thread=single -cpu EPYC,+svm -smp 2,sockets=1,cores=1,threads=2");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 pub(crate) mod accel;
 mod process;
 
-use accel::Accelerator;
+use accel::{Accelerator, Cores};
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -50,6 +50,7 @@ pub(crate) struct Machine {
     pub(crate) boot: Boot,
     pub(crate) accelerator: Accelerator,
     pub(crate) cpus: u32,
+    pub(crate) cores: Cores,
     pub(crate) memory_mib: u32,
     /// Made when absent.
     pub(crate) state: PathBuf,
@@ -107,7 +108,7 @@ impl Machine {
     fn args(&self, uplink: RawFd) -> Vec<String> {
         let mut args =
             vec!["-M".to_owned(), "q35,graphics=off".into(), "-m".into(), self.memory_mib.to_string()];
-        args.extend(self.accelerator.args(self.cpus));
+        args.extend(self.accelerator.args(self.cpus, self.cores));
         args.extend(["-nodefaults", "-display", "none", "-no-reboot"].map(str::to_owned));
         args.extend(self.boot_args());
         let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
@@ -174,6 +175,7 @@ mod tests {
             boot: Boot::Direct { kernel: "/k".into(), initrd: "/i".into(), command_line: "quiet".into() },
             accelerator: Accelerator::Emulated,
             cpus: 2,
+            cores: Cores::Whole,
             memory_mib: 4096,
             state: "/s,t".into(),
             forwards: vec![Forward { host: 9000, guest: 9000 }],

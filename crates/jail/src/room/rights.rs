@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "prctl and capset as far as no wrapper offers them")]
 
+use std::fs;
+
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
@@ -26,6 +28,9 @@ const PR_SCHED_CORE_GET: libc::c_ulong = 0;
 const PR_SCHED_CORE_CREATE: libc::c_ulong = 1;
 const SCOPE_THREAD: libc::c_ulong = 0;
 const SCOPE_PROCESS: libc::c_ulong = 1;
+
+/// The kernel's word on threads of cores.
+const THREADS_ARE_ON: &str = "/sys/devices/system/cpu/smt/active";
 
 /// A capability that a program of ours keeps while it has no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +67,16 @@ pub fn core_sharing() -> Result<CoreSharing, Errno> {
     };
     match Errno::result(result) {
         Ok(_) => Ok(CoreSharing::Refused),
-        // No core with two threads; a kernel without core scheduling.
+        // A kernel without core scheduling does not say whether there are threads to keep apart.
+        Err(Errno::EINVAL) if threads_are_on() => Ok(CoreSharing::Allowed),
         Err(Errno::ENODEV | Errno::EINVAL) => Ok(CoreSharing::Moot),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a core has more than one thread that is on.
+fn threads_are_on() -> bool {
+    fs::read(THREADS_ARE_ON).is_ok_and(|text| text.trim_ascii() == b"1")
 }
 
 pub(super) fn schedule_apart() -> Result<(), Errno> {
@@ -96,6 +107,18 @@ pub fn drop_bounding_set() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Of what this process executes, nothing has a capability for being started by it: what a user who is not root is given, it is given
+/// so that `execve` keeps it.
+///
+/// # Errors
+/// The kernel's.
+pub fn drop_ambient_set() -> Result<(), Errno> {
+    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong;
+    // SAFETY: PR_CAP_AMBIENT takes numbers.
+    let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear, 0_u64, 0_u64, 0_u64) };
+    Errno::result(result).map(drop)
+}
+
 pub(super) fn lock_securebits() -> Result<(), Errno> {
     // SAFETY: PR_SET_SECUREBITS takes a number.
     let result = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECUREBITS, 0_u64, 0_u64, 0_u64) };
@@ -109,12 +132,12 @@ pub(super) fn become_user(number: u32) -> Result<(), Errno> {
     setresuid(user, user, user)
 }
 
-/// The change of user has dropped all but the inheritable ones; this says it of all.
+/// A change of user drops them for root alone, which a launcher need not be; this says it of all, also of those that `execve` would keep.
 pub(super) fn drop_capabilities() -> Result<(), Errno> {
     set_capabilities(0)
 }
 
-/// Leaves the calling thread one capability, without a way to others but by `execve`.
+/// Leaves the calling thread one capability, which is gone when it executes something, unless it is root.
 ///
 /// # Errors
 /// It does not have that one.
