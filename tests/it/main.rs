@@ -13,6 +13,7 @@ mod command_line;
 mod conformance;
 mod constraints;
 mod containers;
+mod deploy;
 mod events;
 mod extensions;
 mod failures;
