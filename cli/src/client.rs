@@ -9,7 +9,7 @@ use aws_sigv4::{
     sign::v4,
 };
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -77,6 +77,13 @@ impl Client {
         self.ask(&Asked { method, path, service: "lambda", target: None }, body)
     }
 
+    /// The same; none if the node answers that there is no such thing.
+    pub(crate) fn find(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Option<Bytes>> {
+        let (status, answer) =
+            self.exchanged(&Asked { method, path, service: "lambda", target: None }, body)?;
+        if status == StatusCode::NOT_FOUND { Ok(None) } else { good(status, answer).map(Some) }
+    }
+
     /// The same of an operation of CloudWatch Logs.
     pub(crate) fn ask_logs(&self, operation: &str, body: Vec<u8>) -> Result<Bytes> {
         let target = format!("Logs_20140328.{operation}");
@@ -84,12 +91,17 @@ impl Client {
     }
 
     fn ask(&self, asked: &Asked<'_>, body: Vec<u8>) -> Result<Bytes> {
+        let (status, answer) = self.exchanged(asked, body)?;
+        good(status, answer)
+    }
+
+    fn exchanged(&self, asked: &Asked<'_>, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().context("start")?;
         let called = runtime.block_on(async { timeout(TIMEOUT, self.exchange(asked, body)).await });
         called.unwrap_or_else(|_| bail!("{} did not answer within {} s", self.authority, TIMEOUT.as_secs()))
     }
 
-    async fn exchange(&self, asked: &Asked<'_>, body: Vec<u8>) -> Result<Bytes> {
+    async fn exchange(&self, asked: &Asked<'_>, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
         let stream = TcpStream::connect(&self.authority).await;
         let stream = stream.with_context(|| format!("cannot connect to {}", self.authority))?;
         match &self.tls {
@@ -98,7 +110,7 @@ impl Client {
         }
     }
 
-    async fn converse<S>(&self, stream: S, asked: &Asked<'_>, body: Vec<u8>) -> Result<Bytes>
+    async fn converse<S>(&self, stream: S, asked: &Asked<'_>, body: Vec<u8>) -> Result<(StatusCode, Bytes)>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -114,8 +126,7 @@ impl Client {
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER_LEN).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!(error)).context("read the node's answer")?.to_bytes();
-        ensure!(status.is_success(), "the node answers {status}: {}", message_in(&body));
-        Ok(body)
+        Ok((status, body))
     }
 
     fn request(&self, asked: &Asked<'_>, body: Vec<u8>) -> Result<Request<Full<Bytes>>> {
@@ -148,6 +159,12 @@ impl Client {
         }
         request.body(Full::from(body)).context("make the request")
     }
+}
+
+/// An answer that is a good one.
+fn good(status: StatusCode, answer: Bytes) -> Result<Bytes> {
+    ensure!(status.is_success(), "the node answers {status}: {}", message_in(&answer));
+    Ok(answer)
 }
 
 /// What an error document says.

@@ -1,11 +1,13 @@
 //! The operator's tool: `tinderbox keys create|list|disable|enable|delete|set-policy`, `tinderbox chunks stats|verify|gc|repair`,
-//! `tinderbox egress get|set|unset`, `tinderbox images push|list|rm`, `tinderbox events`, `tinderbox logs` and `tinderbox node` against a node.
+//! `tinderbox egress get|set|unset`, `tinderbox images push|list|rm`, `tinderbox events`, `tinderbox logs`, `tinderbox deploy` and `tinderbox node`
+//! against a node.
 //!
 //! A node has no shell, so everything is asked over its API, signed as every request is. What comes back is text for people, or
 //! with `--json` the node's own answer.
 
 mod chunks;
 mod client;
+mod deploy;
 mod egress;
 mod events;
 mod images;
@@ -61,6 +63,8 @@ enum Command {
     /// Container images, which functions can be made of.
     #[command(subcommand)]
     Images(images::Action),
+    /// Makes the node's functions be what a template says that `sam build` or `cdk synth` wrote.
+    Deploy(deploy::Wish),
     /// How asynchronous calls stand: all of them, or those of a function with the last that were given up.
     Events {
         /// Its name.
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         Command::Node => node::run(&client, json).map(|()| ExitCode::SUCCESS),
         Command::Egress(action) => egress::run(&client, action, json),
         Command::Images(action) => images::run(&client, action, json),
+        Command::Deploy(wish) => deploy::run(&client, wish, &region, json),
         Command::Events { function } => events::run(&client, function, json).map(|()| ExitCode::SUCCESS),
         Command::Logs(wanted) => logs::run(&client, &wanted, json).map(|()| ExitCode::SUCCESS),
     });

@@ -14,6 +14,7 @@ mod conformance;
 mod constraints;
 mod containers;
 mod cores;
+mod deploy;
 mod events;
 mod extensions;
 mod failures;
