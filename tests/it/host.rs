@@ -148,6 +148,12 @@ pub(crate) fn jail_probe() -> String {
     PUSHED.get_or_init(|| pushed("TINDERBOX_JAIL_PROBE", "jail-probe")).clone()
 }
 
+/// `tests/registry`, on the host.
+pub(crate) fn registry() -> String {
+    static PUSHED: OnceLock<String> = OnceLock::new();
+    PUSHED.get_or_init(|| pushed("TINDERBOX_REGISTRY", "registry")).clone()
+}
+
 /// The function of the proof that is in Rust, on the host.
 pub(crate) fn unique_rust() -> String {
     static PUSHED: OnceLock<String> = OnceLock::new();

@@ -290,6 +290,7 @@ pub(super) fn failed(arn: &str, error: ChangeError) -> ApiError {
         ChangeError::Absent => ApiError::function_not_found(arn),
         ChangeError::Stale => ApiError::stale_revision(),
         ChangeError::Busy => ApiError::update_in_progress(arn),
+        ChangeError::Unfinished(state) => ApiError::wrong_state(state),
         ChangeError::Code(error) => upload::refusal(error),
         ChangeError::Exists | ChangeError::Store(_) | ChangeError::Encode(_) => {
             tracing::error!(function = arn, "a change was not made: {:#}", anyhow::Error::from(error));
