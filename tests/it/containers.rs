@@ -13,9 +13,6 @@ use crate::kills::{Agent, CONFIG};
 use crate::node::Node;
 use crate::setting;
 
-/// For how long the registry holds each blob back: long enough for an agent to be killed meanwhile.
-const HELD_MS: u64 = 4000;
-
 fn images(endpoint: &str, arguments: &[&str]) -> Value {
     let output = tinderbox(endpoint, "test", &[&["--json", "images"], arguments].concat());
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -103,7 +100,7 @@ impl Image {
 fn plain(command: &str) -> Image {
     let program = std::fs::read(setting("TINDERBOX_PLAIN_RUST")).expect("the program");
     let layers = [
-        layer(&[("app/bin/serve", b"not yet"), ("app/old", b"x")]),
+        layer(&[("app/bin/serve", b"not yet"), ("app/old", command.as_bytes())]),
         layer(&[("app/bin/serve", &program), ("app/.wh.old", b"")]),
     ];
     let config = json!({
@@ -167,7 +164,7 @@ impl Registry {
                 host::write(&format!("{repository}/{kind}/sha256:{digest}"), bytes);
             }
         }
-        let mut running = Running::start(&[&host::registry(), &folder, &HELD_MS.to_string()]);
+        let mut running = Running::start(&[&host::registry(), &folder]);
         let said: Value = serde_json::from_str(&running.line().expect("a port")).expect("JSON");
         let table = format!(
             "[[registries]]\nhost = \"registry.it\"\nendpoint = \"http://127.0.0.1:{}\"\nallow_http = true\n",
@@ -179,9 +176,10 @@ impl Registry {
         Self { running, folder }
     }
 
-    /// Waits until a blob is asked for.
-    fn pulled(&mut self) {
-        while !self.running.line().expect("it has not ended").contains("/blobs/") {}
+    /// Waits until the lowest layer of an image is asked for.
+    fn wait_for(&mut self, image: &Image) {
+        let (digest, _) = &image.blobs[1];
+        while !self.running.line().expect("it has not ended").contains(&format!("/blobs/sha256:{digest}")) {}
     }
 }
 
@@ -197,14 +195,17 @@ fn an_image_comes_from_its_registry_whenever_the_agent_is_killed() {
     let client = agent.client();
     let (first, second) = (plain("first"), plain("second"));
     let mut registry = Registry::start(&agent, &[("v1", &first), ("v2", &second)]);
+    registry.running.say("open");
     let pulled = images(client.endpoint(), &["pull", "registry.it/team/app:v1"]);
     assert_eq!(pulled["Digest"], first.manifest["digest"]);
     let mut function = Function::container("registry.it/team/app:v1").deploy(client);
     assert_eq!(function.answer(json!({}))["arguments"], json!(["serve", "first"]));
+    registry.running.say("closed");
     assert_eq!(function.update_image("registry.it/team/app:v2")["LastUpdateStatus"], "InProgress");
-    registry.pulled();
+    registry.wait_for(&second);
     assert_eq!(function.answer(json!({}))["arguments"], json!(["serve", "first"]));
     agent.kill();
+    registry.running.say("open");
     function.wait("function_updated_v2");
     assert_eq!(function.answer(json!({}))["arguments"], json!(["serve", "second"]));
     let configured = function.call("get_function", json!({})).expect("it exists");

@@ -52,7 +52,7 @@ enum Place {
 /// Finds the image of a request: what was pushed under that name, or else what its registry has.
 ///
 /// # Errors
-/// InvalidParameterValueException when none is named, or none that there is, or that may be had; ServiceException when the registry does
+/// InvalidParameterValueException when none is named, or none that there is, or that may be had; ServiceUnavailableException when the registry does
 /// not answer.
 pub(super) async fn source(app: &App, code: Code, doing: Doing) -> Result<Source, ApiError> {
     let others = [code.zip_file, code.s3_bucket, code.s3_key, code.s3_object_version];

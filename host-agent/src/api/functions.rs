@@ -168,6 +168,7 @@ pub(super) async fn update_code(State(app): State<Arc<App>>, call: Call) -> Resu
     if request.dry_run == Some(true) {
         let mut config = FunctionConfig::clone(&function.config);
         held.give(&mut config);
+        config.state = function.config.state.clone();
         return Ok(Json(configuration(&config, config.arn(), Detail::Full)));
     }
     let change = |config: &mut FunctionConfig| held.give(config);

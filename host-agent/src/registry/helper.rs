@@ -141,9 +141,9 @@ fn resolver_paths() -> Vec<PathRule> {
 pub(crate) fn filter() -> SyscallFilter {
     let rules = vec![
         allow!(SYS_read, "connections, the agent's end of the pipe, how names are resolved"),
-        allow!(SYS_readv, "connections"),
+        allow!(SYS_readv, "what connections carry"),
         allow!(SYS_write, "the archive, what is said"),
-        allow!(SYS_writev, "connections"),
+        allow!(SYS_writev, "what connections carry"),
         allow!(SYS_openat, "how names are resolved; landlock says which"),
         allow!(SYS_close, "what was opened"),
         allow!(SYS_lseek, "how names are resolved"),
