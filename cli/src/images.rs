@@ -31,6 +31,11 @@ pub(crate) enum Action {
         /// NAME[:TAG], with a registry's host or without: what functions name it by.
         name: String,
     },
+    /// Has the node pull an image from its registry, which the node's configuration has to name, and waits until it is there.
+    Pull {
+        /// REGISTRY/NAME[:TAG]. What was pushed under that name is not replaced.
+        name: String,
+    },
     /// The images that the node has.
     List,
     /// Removes an image's name. Functions that were made of it keep it.
@@ -73,8 +78,12 @@ pub(crate) fn run(client: &Client, action: Action, json: bool) -> Result<ExitCod
     match action {
         Action::Push { archive, name } => {
             let answer = push(client, &archive, tagged(&name))?;
-            let text = |answer: &[u8]| Ok(text(&[serde_json::from_slice(answer)?]));
-            print(&answer, json, text)?;
+            print(&answer, json, one)?;
+        }
+        Action::Pull { name } => {
+            let naming = naming(tagged(&name))?;
+            let answer = client.call("POST", &format!("{PATH}/pulls"), naming)?;
+            print(&answer, json, one)?;
         }
         Action::List => {
             let answer = client.call("GET", PATH, Vec::new())?;
@@ -91,8 +100,7 @@ pub(crate) fn run(client: &Client, action: Action, json: bool) -> Result<ExitCod
 fn push(client: &Client, archive: &Path, image: String) -> Result<Vec<u8>> {
     let shown = archive.display();
     let mut file = File::open(archive).with_context(|| format!("cannot open {shown}"))?;
-    let naming = serde_json::to_vec(&Naming { image }).context("write the request")?;
-    let begun = client.call("POST", &format!("{PATH}/uploads"), naming)?;
+    let begun = client.call("POST", &format!("{PATH}/uploads"), naming(image)?)?;
     let Begun { upload_id } = serde_json::from_slice(&begun).context("understand the node's answer")?;
     let upload = format!("{PATH}/uploads/{}", escaped(&upload_id));
     let mut offset = 0;
@@ -107,6 +115,15 @@ fn push(client: &Client, archive: &Path, image: String) -> Result<Vec<u8>> {
         offset += len;
     }
     Ok(client.call("POST", &upload, Vec::new())?.to_vec())
+}
+
+fn naming(image: String) -> Result<Vec<u8>> {
+    serde_json::to_vec(&Naming { image }).context("write the request")
+}
+
+/// An answer that is one image.
+fn one(answer: &[u8]) -> serde_json::Result<String> {
+    Ok(text(&[serde_json::from_slice(answer)?]))
 }
 
 fn print(answer: &[u8], json: bool, text: impl FnOnce(&[u8]) -> serde_json::Result<String>) -> Result<()> {

@@ -9,6 +9,7 @@ mod events;
 mod function_urls;
 mod logs;
 mod network;
+mod registries;
 mod tls;
 
 use std::{
@@ -31,6 +32,7 @@ pub(crate) use events::Events;
 pub(crate) use function_urls::{FunctionUrls, LABEL, UrlBase};
 pub(crate) use logs::Logs;
 pub(crate) use network::Network;
+pub(crate) use registries::{Registry, RegistryCredential, RegistrySecret};
 pub(crate) use tls::{Tls, TlsSource};
 
 use chunks::{RawChunks, is_bucket};
@@ -39,6 +41,7 @@ use events::RawEvents;
 use function_urls::RawFunctionUrls;
 use logs::RawLogs;
 use network::RawNetwork;
+use registries::RawRegistry;
 use tls::RawTls;
 
 use crate::{
@@ -163,6 +166,8 @@ pub(crate) struct Config {
     pub(crate) function_urls: FunctionUrls,
     /// Bounds of functions' logs.
     pub(crate) logs: Logs,
+    /// Where images come from that nobody pushes.
+    pub(crate) registries: Vec<Registry>,
     /// By which certificate clients know the node; none: they come by plain HTTP.
     pub(crate) tls: Option<Tls>,
 }
@@ -192,6 +197,7 @@ struct RawConfig {
     events: RawEvents,
     function_urls: RawFunctionUrls,
     logs: RawLogs,
+    registries: Vec<RawRegistry>,
     tls: Option<RawTls>,
 }
 
@@ -219,6 +225,7 @@ impl Default for RawConfig {
             events: RawEvents::default(),
             function_urls: RawFunctionUrls::default(),
             logs: RawLogs::default(),
+            registries: Vec::new(),
             tls: None,
         }
     }
@@ -310,6 +317,7 @@ impl RawConfig {
             events: self.events.check()?,
             function_urls,
             logs: self.logs.check()?,
+            registries: registries::check(self.registries)?,
             tls,
         })
     }

@@ -30,6 +30,9 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWNS
 /// Where names are asked for, when an answer is too long for a datagram.
 const DNS_PORT: u16 = 53;
 
+/// Where a registry may have its blobs, if nothing else is said.
+const BLOBS_PORT: u16 = 443;
+
 /// Confines the calling thread, which is the only one, and what it makes from now on.
 ///
 /// # Errors
@@ -78,6 +81,10 @@ fn paths(config: &Config) -> anyhow::Result<Vec<PathRule>> {
     });
     rules
         .extend(directories.map(|path| rule(path, Access::ReadWrite, "what events' destinations are given")));
+    let registries = config.registries.iter().flat_map(|registry| registry.secret_file());
+    // Renewed as a certificate is, by another file in its place.
+    let secrets = registries.filter_map(|file| file.parent());
+    rules.extend(secrets.map(|dir| rule(dir, Access::Read, "who the node is to a registry")));
     rules.extend(renewed(config).map(|dir| rule(&dir, Access::Read, "the certificate, which is renewed")));
     rules.retain(|rule| rule.path.exists());
     Ok(rules)
@@ -122,6 +129,11 @@ fn ports(config: &Config) -> Vec<PortRule> {
         };
         rules.push(rule(port, PortAccess::Connect, "a destination of events"));
         rules.push(rule(DNS_PORT, PortAccess::Connect, "a destination's name"));
+    }
+    for registry in &config.registries {
+        let named = registry.ports().chain([BLOBS_PORT]);
+        rules.extend(named.map(|port| rule(port, PortAccess::Connect, "a registry, by its helper")));
+        rules.push(rule(DNS_PORT, PortAccess::Connect, "a registry's name"));
     }
     rules
 }

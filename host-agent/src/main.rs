@@ -5,6 +5,7 @@
 //! host-agent unzip-code --dir DIR [--layers N]    internal: the confined helpers, see `code::confined`
 //! host-agent flatten-image --dir DIR --room LEN
 //! host-agent pack-code --mkfs FILE --dir DIR
+//! host-agent pull-image                           the one that has a network, see `registry`
 //! ```
 //!
 //! All HTTP and all async code of the product live in this process. It holds no capability and never links `vmm`.
@@ -26,6 +27,7 @@ mod logs;
 mod network;
 mod node_state;
 mod pem;
+mod registry;
 mod s3;
 mod sandbox;
 mod server;
@@ -55,6 +57,7 @@ use crate::{
     logs::LogStore,
     network::{Network, Policies},
     node_state::NodeState,
+    registry::{Puller, Registries},
     server::{Bounds, Entrance},
 };
 
@@ -71,6 +74,8 @@ enum Command {
     FlattenImage { dir: PathBuf, room: u64 },
     /// Be the confined helper that makes one image.
     PackCode { mkfs: PathBuf, dir: PathBuf },
+    /// Be the confined helper that asks a registry.
+    PullImage,
 }
 
 fn main() -> ExitCode {
@@ -84,6 +89,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::UnzipCode { dir, layers } => return code::confined::unzip(&dir, layers),
         Command::FlattenImage { dir, room } => return code::confined::flatten(&dir, room),
+        Command::PullImage => return registry::pull(),
         Command::PackCode { mkfs, dir } => return code::confined::pack(&mkfs, &dir),
         Command::Serve { config, auth } => serve(config, auth),
     };
@@ -120,6 +126,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
     }
     match (command.as_str(), mkfs, dir, room) {
         ("serve", ..) => Ok(Command::Serve { config, auth }),
+        ("pull-image", ..) => Ok(Command::PullImage),
         ("unzip-code", _, Some(dir), _) => Ok(Command::UnzipCode { dir, layers }),
         ("flatten-image", _, Some(dir), Some(room)) => Ok(Command::FlattenImage { dir, room }),
         ("pack-code", Some(mkfs), Some(dir), _) => Ok(Command::PackCode { mkfs, dir }),
@@ -144,13 +151,15 @@ fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<()> {
     let destinations = destinations.context("cannot use a destination of events")?;
     let mut node = NodeState::look();
     node.certificate = certificate.as_ref().map(|certificate| certificate.in_use.clone());
+    let registries = Registries::open(&config.registries, Puller::Helper);
+    let registries = registries.context("cannot use a registry")?;
     node.landlock = confine::enter(&config)?.landlock;
     tracing::info!("confined by landlock {} and a filter of system calls", node.landlock);
     for (kind, state) in node.vulnerable() {
         tracing::warn!("the processor is open to {kind}: {state}");
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(run(Arc::new(config), node, certificate, destinations))
+    runtime.block_on(run(Arc::new(config), node, certificate, destinations, registries))
 }
 
 async fn run(
@@ -158,6 +167,7 @@ async fn run(
     node: NodeState,
     certificate: Option<Certificate>,
     destinations: Arc<Destinations>,
+    registries: Registries,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -178,7 +188,7 @@ async fn run(
     let policies = Policies::open(Arc::clone(&store), network, Arc::clone(&invoker)).await?;
     let access_keys = AccessKeys::open(Arc::clone(&store), chunks.roots()).await;
     let access_keys = Arc::new(access_keys.context("cannot open the access keys")?);
-    let functions = Functions::open(store, Arc::new(code), Arc::clone(&invoker)).await?;
+    let functions = Functions::open(store, Arc::new(code), Arc::clone(&invoker), registries).await?;
     let concurrency = Arc::new(Concurrency::new(&config.concurrency));
     let parts = events::Parts {
         functions: Arc::clone(&functions),
@@ -192,6 +202,7 @@ async fn run(
     let events = Events::open(&config.state_dir, &config.events, parts).await?;
     let calls = (concurrency, Arc::clone(&events));
     let kept = (chunks, policies, Arc::clone(&logs));
+    let pulling = Arc::clone(&functions);
     let app = api::App::new(&config, functions, Arc::clone(&invoker), kept, calls, access_keys, node);
     let tls = certificate.as_ref().map(|certificate| TlsAcceptor::from(Arc::clone(&certificate.server)));
     let entrance = listen(config.listen, tls.clone()).await?;
@@ -228,6 +239,7 @@ async fn run(
     };
     let drain = async {
         stop().await;
+        pulling.stop_pulls();
         events.stop();
         invoker.shutdown().await;
         events.drained().await;
@@ -271,6 +283,7 @@ mod tests {
             check("pack-code --mkfs m --dir d"),
             Ok(Command::PackCode { mkfs: "m".into(), dir: "d".into() })
         );
+        assert_eq!(check("pull-image"), Ok(Command::PullImage));
         assert_eq!(check("unzip-code --dir d"), Ok(Command::UnzipCode { dir: "d".into(), layers: 0 }));
         assert_eq!(
             check("unzip-code --dir d --layers 2"),
@@ -291,6 +304,7 @@ mod tests {
             "pack-code --mkfs m",
             "unzip-code --mkfs m",
             "serve --dir d",
+            "pull-image --dir d",
         ] {
             assert!(check(wrong).is_err(), "{wrong}");
         }

@@ -221,6 +221,12 @@ impl Deployed {
         self.change("update_function_code", json!({ "ZipFile": { "__zip__": zip } }))
     }
 
+    /// Has it be another image, and does not wait; what the update answered.
+    pub(crate) fn update_image(&mut self, uri: &str) -> Value {
+        let updated = self.call("update_function_code", json!({ "ImageUri": uri }));
+        updated.unwrap_or_else(|error| panic!("update {}: {error:?}", self.name))
+    }
+
     fn change(&mut self, operation: &str, change: Value) -> Value {
         let changed = self.call(operation, change);
         let changed = changed.unwrap_or_else(|error| panic!("{operation} of {}: {error:?}", self.name));

@@ -1,6 +1,6 @@
 //! The test host: an appliance of the `devtools` profile that `cargo xtask dev` keeps, to run the VMM by hand in.
 
-use std::io::{BufRead as _, BufReader, Lines};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -64,6 +64,12 @@ impl Running {
             .expect("start xtask dev exec");
         let output = process.stdout.take().expect("standard output is piped");
         Self { process, output: BufReader::new(output).lines() }
+    }
+
+    /// Writes a line to its input.
+    pub(crate) fn say(&mut self, line: &str) {
+        let input = self.process.stdin.as_mut().expect("standard input is piped");
+        writeln!(input, "{line}").expect("it reads its input");
     }
 
     /// Its next line; none when it has ended, which must have been well.
@@ -146,6 +152,12 @@ pub(crate) fn step_killer() -> String {
 pub(crate) fn jail_probe() -> String {
     static PUSHED: OnceLock<String> = OnceLock::new();
     PUSHED.get_or_init(|| pushed("TINDERBOX_JAIL_PROBE", "jail-probe")).clone()
+}
+
+/// `tests/registry`, on the host.
+pub(crate) fn registry() -> String {
+    static PUSHED: OnceLock<String> = OnceLock::new();
+    PUSHED.get_or_init(|| pushed("TINDERBOX_REGISTRY", "registry")).clone()
 }
 
 /// The function of the proof that is in Rust, on the host.

@@ -190,6 +190,7 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_VM_DRIVER", programs.join("vm-driver")),
         ("TINDERBOX_STEP_KILLER", programs.join("step-killer")),
         ("TINDERBOX_JAIL_PROBE", programs.join("jail-probe")),
+        ("TINDERBOX_REGISTRY", programs.join("registry")),
         ("TINDERBOX_UNGATED_INITRD", lesser_initrd(ctx, "ungated")?),
         ("TINDERBOX_ROOTED_INITRD", lesser_initrd(ctx, "rooted")?),
         ("TINDERBOX_TEST_VENV", venv),
@@ -219,6 +220,7 @@ fn programs(ctx: &Context) -> Result<PathBuf> {
         "vm-driver",
         "step-killer",
         "jail-probe",
+        "registry",
     ];
     let folder = payload::build_static(ctx, &step, &programs)?;
     step.done();

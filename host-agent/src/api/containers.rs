@@ -4,9 +4,13 @@ use super::{
     ApiError, App,
     requests::{Code, Settings},
 };
-use crate::functions::{
-    images::{HeldImage, ImageUri},
-    model::{CodeRef, ContainerImage, FunctionConfig, Instead},
+use crate::{
+    code::image::RunSettings,
+    functions::{
+        images::{HeldImage, ImageUri},
+        model::{CodeRef, ContainerImage, FunctionConfig, Instead, State},
+    },
+    registry::{Found, Refusal},
 };
 
 /// What a function's code is.
@@ -30,17 +34,26 @@ pub(super) enum Doing {
     Updating,
 }
 
-/// An image that was named and is here; it stays while this lives.
+/// An image that was named.
 pub(super) struct Source {
     given: String,
     uri: ImageUri,
-    held: HeldImage,
+    place: Place,
 }
 
-/// Finds the image of a request.
+/// Where it is.
+enum Place {
+    /// On this node, where it stays while this lives.
+    Here(HeldImage),
+    /// In its registry, for the function to wait for.
+    Registry(Found),
+}
+
+/// Finds the image of a request: what was pushed under that name, or else what its registry has.
 ///
 /// # Errors
-/// InvalidParameterValueException when none is named, or none that this node has.
+/// InvalidParameterValueException when none is named, or none that there is, or that may be had; ServiceUnavailableException when the registry does
+/// not answer.
 pub(super) async fn source(app: &App, code: Code, doing: Doing) -> Result<Source, ApiError> {
     let others = [code.zip_file, code.s3_bucket, code.s3_key, code.s3_object_version];
     let Some(given) = code.image_uri.filter(|uri| !uri.is_empty()) else {
@@ -60,22 +73,46 @@ pub(super) async fn source(app: &App, code: Code, doing: Doing) -> Result<Source
         ApiError::invalid_parameter(format!("Source image {given} {is}. Provide a valid source image."))
     };
     let uri: ImageUri = given.parse().map_err(|_| wrong("is not valid"))?;
-    let held = app.functions.find_image(&uri).await.ok_or_else(|| wrong("does not exist"))?;
-    Ok(Source { given, uri, held })
+    if let Some(held) = app.functions.find_image(&uri).await {
+        return Ok(Source { given, uri, place: Place::Here(held) });
+    }
+    if !app.functions.have_registry(&uri.name) {
+        return Err(wrong("does not exist"));
+    }
+    if app.functions.waits_for_too_many() {
+        return Err(ApiError::pulls_full());
+    }
+    match app.functions.resolve_image(&uri).await {
+        Ok(found) => Ok(Source { given, uri, place: Place::Registry(found) }),
+        Err(refusal) => {
+            tracing::warn!(image = uri.name, "it is not resolved: {refusal}");
+            Err(match refusal {
+                Refusal::Absent => wrong("does not exist"),
+                Refusal::Denied(_) => ApiError::image_denied(),
+                Refusal::Unsuitable(_) => ApiError::unsuitable_image(&uri.to_string()),
+                Refusal::Unavailable(_) => ApiError::registry_unavailable(),
+            })
+        }
+    }
 }
 
 impl Source {
     /// Has a function be this image, run as it was said before.
     pub(super) fn give(&self, config: &mut FunctionConfig) {
-        let tagged = &self.held.tagged;
-        config.code = CodeRef { sha256: tagged.digest.clone(), size: tagged.size };
+        let (digest, size, unpacked, own) = match &self.place {
+            Place::Here(held) => {
+                let tagged = &held.tagged;
+                (&tagged.digest, tagged.size, tagged.unpacked, tagged.run.clone())
+            }
+            Place::Registry(found) => {
+                config.state = State::Pending;
+                (&found.digest, found.size, 0, RunSettings::default())
+            }
+        };
+        config.code = CodeRef { sha256: digest.clone(), size };
         let instead = config.image.take().map(|image| image.instead).unwrap_or_default();
-        config.image = Some(ContainerImage {
-            uri: self.given.clone(),
-            name: self.uri.name.clone(),
-            own: tagged.run.clone(),
-            instead,
-        });
+        let (uri, name) = (self.given.clone(), self.uri.name.clone());
+        config.image = Some(ContainerImage { uri, name, own, unpacked, instead });
     }
 }
 

@@ -343,6 +343,40 @@ impl ApiError {
         Self { reason: Some("CallerRateLimitExceeded"), ..Self::new(&THROTTLED, message) }
     }
 
+    /// The registry does not let the node have an image, in AWS's words.
+    pub(crate) fn image_denied() -> Self {
+        let message = "Lambda does not have permission to access the ECR image. Check the ECR permissions.";
+        Self::new(&INVALID_PARAMETER, message)
+    }
+
+    /// What a registry has under an image's name is none, in AWS's words.
+    pub(crate) fn unsuitable_image(uri: &str) -> Self {
+        let message = format!(
+            "The image manifest, config or layer media type for the source image {uri} is not supported."
+        );
+        Self::new(&INVALID_PARAMETER, message)
+    }
+
+    /// The registry of an image does not answer.
+    pub(crate) fn registry_unavailable() -> Self {
+        let message = "The image's registry cannot be reached now. The node's log has the details.";
+        Self::new(&UNAVAILABLE, message)
+    }
+
+    /// As many images are pulled, or wait to be, as there may be.
+    pub(crate) fn pulls_full() -> Self {
+        let message = "This Tinderbox node waits for as many images as it may.";
+        Self { reason: Some("CallerRateLimitExceeded"), ..Self::new(&THROTTLED, message) }
+    }
+
+    /// The function waits for its image, or has none: it is in that state.
+    pub(crate) fn wrong_state(state: &str) -> Self {
+        let message = format!(
+            "The operation cannot be performed at this time. The function is currently in the following state: {state}"
+        );
+        Self::new(&RESOURCE_CONFLICT, message)
+    }
+
     /// The node could not do what its operator asked for.
     pub(crate) fn upkeep(problem: impl Into<String>) -> Self {
         Self::new(&SERVICE, problem)

@@ -168,6 +168,7 @@ pub(super) async fn update_code(State(app): State<Arc<App>>, call: Call) -> Resu
     if request.dry_run == Some(true) {
         let mut config = FunctionConfig::clone(&function.config);
         held.give(&mut config);
+        config.state = function.config.state.clone();
         return Ok(Json(configuration(&config, config.arn(), Detail::Full)));
     }
     let change = |config: &mut FunctionConfig| held.give(config);
@@ -290,6 +291,7 @@ pub(super) fn failed(arn: &str, error: ChangeError) -> ApiError {
         ChangeError::Absent => ApiError::function_not_found(arn),
         ChangeError::Stale => ApiError::stale_revision(),
         ChangeError::Busy => ApiError::update_in_progress(arn),
+        ChangeError::Unfinished(state) => ApiError::wrong_state(state),
         ChangeError::Code(error) => upload::refusal(error),
         ChangeError::Exists | ChangeError::Store(_) | ChangeError::Encode(_) => {
             tracing::error!(function = arn, "a change was not made: {:#}", anyhow::Error::from(error));

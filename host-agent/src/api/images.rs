@@ -17,7 +17,11 @@ use super::{ApiError, App, call::Call, requests};
 use crate::{
     code::{BuildError, CodeError, image::ImageRefusal, uploads::UploadError},
     disk::DiskError,
-    functions::images::{ImageError, ImageUri, TaggedImage, Which},
+    functions::{
+        images::{ImageError, ImageUri, TaggedImage, Which},
+        pulls::PullError,
+    },
+    registry::Refusal,
     sandbox::describe,
 };
 
@@ -56,6 +60,17 @@ pub(super) async fn finish(State(app): State<Arc<App>>, call: Call) -> Result<Re
     let (name, archive) = app.functions.uploads().finish(call.path("UploadId")).await.map_err(not_taken)?;
     let pushed = app.functions.push_image(tag(Some(&name))?, archive).await.map_err(failed)?;
     Ok((StatusCode::CREATED, Json(shown(&pushed))).into_response())
+}
+
+/// Pulls what a tag names in its registry: the image is there when this answers.
+pub(super) async fn pull(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
+    let Naming { image } = requests::parse(&call.body)?;
+    let tag = tag(image.as_deref())?;
+    if app.functions.waits_for_too_many() {
+        return Err(ApiError::pulls_full());
+    }
+    let pulled = app.functions.pull_image(tag).await.map_err(not_pulled)?;
+    Ok((StatusCode::CREATED, Json(shown(&pulled))).into_response())
 }
 
 /// Removes a tag. Functions keep what they were made of.
@@ -99,6 +114,18 @@ fn not_taken(error: UploadError) -> ApiError {
             tracing::error!("an upload failed: {}", describe(&error));
             ApiError::internal()
         }
+    }
+}
+
+fn not_pulled(error: PullError) -> ApiError {
+    match error {
+        PullError::Unknown | PullError::Pushed => {
+            ApiError::invalid_content(format!("The image is not pulled: {error}."))
+        }
+        PullError::Refused(Refusal::Absent) => ApiError::not_found("The registry has no such image."),
+        PullError::Refused(refusal) => ApiError::upkeep(format!("The image is not pulled: {refusal}.")),
+        PullError::Failed(failure) => ApiError::upkeep(failure.reason),
+        PullError::Image(error) => failed(error),
     }
 }
 

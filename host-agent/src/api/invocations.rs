@@ -168,10 +168,12 @@ pub(super) fn roll() -> Result<f64, ApiError> {
     Ok(f64::from(bits) / (f64::from(u32::MAX) + 1.0))
 }
 
-/// Refuses a version that waits for its snapshot, or that could not be initialised for it. Any other that is pending is
+/// Refuses a version that waits for its snapshot or its image, or that could not be initialised for it or has none. Any other that is pending is
 /// so for no longer than a write takes.
 pub(super) fn serves(config: &FunctionConfig) -> Result<(), ApiError> {
     match &config.state {
+        model::State::Pending if config.awaits_image() => Err(ApiError::wrong_state("Pending")),
+        model::State::Failed(_) if config.awaits_image() => Err(ApiError::wrong_state("Failed")),
         model::State::Pending if config.start_kind() == StartKind::Snapshot => {
             Err(ApiError::snapshot_not_ready())
         }

@@ -154,6 +154,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/tinderbox/images", get(images::list).delete(images::delete))
         .route("/tinderbox/images/uploads", post(images::begin))
         .route("/tinderbox/images/uploads/{UploadId}", put(images::append).post(images::finish))
+        .route("/tinderbox/images/pulls", post(images::pull))
         .route("/tinderbox/keys", get(keys::list).post(keys::create))
         .route("/tinderbox/keys/{AccessKeyId}", delete(keys::delete))
         .route("/tinderbox/keys/{AccessKeyId}/policy", put(keys::set_policy))

@@ -56,6 +56,8 @@ struct FunctionConfiguration<'a> {
 
 /// The configuration of a function; `arn` as the request named it.
 pub(crate) fn configuration(config: &FunctionConfig, arn: String, detail: Detail) -> Value {
+    let updated = config.incoming.as_ref().map(|_| config.updated());
+    let config = updated.as_ref().unwrap_or(config);
     let shape = FunctionConfiguration {
         function_name: &config.id.name,
         function_arn: arn,
@@ -100,11 +102,12 @@ pub(crate) fn function(config: &FunctionConfig, reserved: Option<u32>, arn: Stri
 
 /// Where its code is: what it was made of, or what `location` says.
 pub(crate) fn source(config: &FunctionConfig, location: impl FnOnce() -> String) -> Value {
-    match &config.image {
-        Some(ContainerImage { uri, name, .. }) => json!({
+    let incoming = config.incoming.as_ref().map(|incoming| (&incoming.image, &incoming.code));
+    match incoming.or(config.image.as_ref().map(|image| (image, &config.code))) {
+        Some((ContainerImage { uri, name, .. }, code)) => json!({
             "RepositoryType": "ECR",
             "ImageUri": uri,
-            "ResolvedImageUri": format!("{name}@sha256:{}", config.code.sha256),
+            "ResolvedImageUri": format!("{name}@sha256:{}", code.sha256),
         }),
         None => json!({ "RepositoryType": "S3", "Location": location() }),
     }
@@ -158,13 +161,18 @@ fn state(config: &FunctionConfig) -> Map<String, Value> {
             add("StateReasonCode", CODE);
         }
     }
-    match config.last_update {
+    match &config.last_update {
         None => {}
         Some(UpdateStatus::Successful) => add("LastUpdateStatus", "Successful"),
         Some(UpdateStatus::InProgress) => {
             add("LastUpdateStatus", "InProgress");
             add("LastUpdateStatusReason", REASON);
             add("LastUpdateStatusReasonCode", CODE);
+        }
+        Some(UpdateStatus::Failed(failure)) => {
+            add("LastUpdateStatus", "Failed");
+            add("LastUpdateStatusReason", &failure.reason);
+            add("LastUpdateStatusReasonCode", &failure.code);
         }
     }
     if config.image.is_none() {

@@ -262,6 +262,7 @@ pub(crate) fn create(
         logging,
         tags,
         code: CodeRef { sha256: String::new(), size: 0 },
+        incoming: None,
         image: (package_type == PackageType::Image).then(ContainerImage::default),
         layers: Vec::new(),
         revision_id: new_id(),

@@ -35,6 +35,7 @@ use crate::{
     },
     logs::tests::logs_in,
     network::tests::nowhere,
+    registry::{Pretended, Puller, Registries},
 };
 
 mod aliases;
@@ -56,6 +57,7 @@ mod list;
 mod logs;
 mod permissions;
 mod provisioned;
+mod pulls;
 mod recorded;
 mod refusals;
 mod snap_start;
@@ -198,6 +200,8 @@ struct Node {
     /// The events' clock; it stands still unless a test moves it.
     clock: watch::Sender<u64>,
     logs: Arc<LogStore>,
+    functions: Arc<Functions>,
+    registry: Arc<Pretended>,
     /// More lines of its configuration.
     more: String,
     dir: tempfile::TempDir,
@@ -251,6 +255,16 @@ impl Node {
 
     /// With more lines in its configuration, and that clock.
     async fn with(dir: tempfile::TempDir, more: &str, clock: watch::Sender<u64>) -> Self {
+        Self::beside(Arc::default(), dir, more, clock).await
+    }
+
+    /// With what its registries are.
+    async fn beside(
+        registry: Arc<Pretended>,
+        dir: tempfile::TempDir,
+        more: &str,
+        clock: watch::Sender<u64>,
+    ) -> Self {
         let runtimes = dir.path().join("runtimes");
         std::fs::create_dir_all(&runtimes).unwrap();
         for name in ["nodejs20.x.pack", "python3.13.pack", "provided.al2023.pack"] {
@@ -270,7 +284,9 @@ impl Node {
         let store: Arc<dyn Store> = Arc::new(store);
         let policies = Policies::open(Arc::clone(&store), nowhere(), invoker.clone()).await.unwrap();
         let access_keys = AccessKeys::open(Arc::clone(&store), chunks.roots()).await.unwrap();
-        let functions = Functions::open(store, code, invoker.clone()).await.unwrap();
+        let pretended = Puller::Pretended(Arc::clone(&registry));
+        let registries = Registries::open(&config.registries, pretended).unwrap();
+        let functions = Functions::open(store, code, invoker.clone(), registries).await.unwrap();
         let concurrency = Arc::new(Concurrency::new(&config.concurrency));
         let parts = Parts {
             functions: Arc::clone(&functions),
@@ -286,7 +302,7 @@ impl Node {
         let logs = logs_in(dir.path());
         let (kept, access_keys) = ((chunks, policies, Arc::clone(&logs)), Arc::new(access_keys));
         let look = NodeState::look();
-        let app = App::new(&config, functions, invoker.clone(), kept, calls, access_keys, look);
+        let app = App::new(&config, Arc::clone(&functions), invoker.clone(), kept, calls, access_keys, look);
         let (body_budget, url_budget) = (Arc::clone(&app.body_budget), Arc::clone(&app.url_budget));
         Self {
             router: router(app),
@@ -296,6 +312,8 @@ impl Node {
             events,
             clock,
             logs,
+            functions,
+            registry,
             more: more.into(),
             dir,
         }
@@ -303,16 +321,17 @@ impl Node {
 
     /// The same node after a restart, however it ended.
     async fn restarted(self) -> Self {
-        let Self { router, invoker, events, clock, logs, more, dir, .. } = self;
+        let Self { router, invoker, events, clock, logs, functions, registry, more, dir, .. } = self;
         invoker.snapshots.send_modify(|made| made.extend([(STOPPING.into(), None)]));
-        drop((router, invoker, events, logs));
+        functions.stop_pulls();
+        drop((router, invoker, events, logs, functions));
         // The view's task, settling tasks and deliveries hold the stores until they see that nobody else does.
         for name in ["store.redb", "events.redb"] {
             while redb::Database::open(dir.path().join(name)).is_err() {
                 tokio::task::yield_now().await;
             }
         }
-        Self::with(dir, &more, clock).await
+        Self::beside(registry, dir, &more, clock).await
     }
 
     async fn send(&self, request: Request<Body>) -> Got {

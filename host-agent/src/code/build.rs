@@ -14,7 +14,7 @@ use tokio::{io::AsyncReadExt as _, process::Command};
 use super::{
     archive::Refusal,
     confined::{DESCRIPTION, EXIT_REFUSED, IMAGE, MAX_DESCRIPTION_LEN, UPLOAD},
-    image::{Description, ImageRefusal},
+    image::{Description, ImageRefusal, documents::is_sha256},
 };
 
 /// Longest time for one zip. The helpers' own limits of CPU time end them before, unless they wait for the disk.
@@ -158,13 +158,8 @@ async fn flatten(dir: &Path, archive: std::fs::File, room: u64) -> Result<Descri
     let mut text = Vec::new();
     described.take(MAX_DESCRIPTION_LEN).read_to_end(&mut text).await.map_err(file("read", &path))?;
     let described: Option<Description> = serde_json::from_slice(&text).ok();
-    let described = described.filter(|described| is_digest(&described.digest));
+    let described = described.filter(|described| is_sha256(&described.digest));
     described.ok_or_else(|| ImageRefusal::Unusable("what it is cannot be understood".into()).into())
-}
-
-/// Whether this is a SHA-256 in lower-case hexadecimal.
-fn is_digest(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 async fn unzip(dir: &Path, layers: usize) -> Result<(), BuildError> {

@@ -45,7 +45,7 @@ use self::{
 
 use crate::{
     chunks::{Chunks, ChunksError},
-    disk::{Disk, DiskError},
+    disk::{Disk, DiskError, Promise},
     functions::model::CodeRef,
     invoke::CodeImage,
 };
@@ -220,6 +220,18 @@ impl CodeStore {
             self.store(&sha256, zip).await?;
         }
         Ok((CodeRef { sha256, size }, handle))
+    }
+
+    /// A file for an archive of at most so many bytes, which has no name, and its room until that is dropped.
+    ///
+    /// # Errors
+    /// [`CodeError::Disk`].
+    pub(crate) fn archive(&self, max_len: u64) -> Result<(std::fs::File, Promise), CodeError> {
+        let file = tempfile::tempfile_in(&self.builds).map_err(file("create a file in", &self.builds))?;
+        // Behind the archive's end it is empty, as behind that of any tar.
+        file.set_len(max_len).map_err(DiskError::Io)?;
+        let room = self.disk.promise(&file)?;
+        Ok((file, room))
     }
 
     /// Verifies and flattens the image of an archive. When this succeeds it is durable, and stays while the handle lives.

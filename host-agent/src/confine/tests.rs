@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use super::*;
+use crate::registry;
 
 /// A configuration whose state and programs are in `dir`, with `more` after it.
 fn config(dir: &Path, more: &str) -> Config {
@@ -78,6 +79,8 @@ fn ports_are_those_of_the_configuration() {
     let service =
         bucket.replace("[chunks.origin]", "[[events.buckets]]\nname = 'far'\n[events.buckets.service]");
     assert_eq!(connects(&format!("{webhook}{folder}{service}")), [443, 53, 8443, 53]);
+    let registry = "[[registries]]\nhost = 'r.example:5000'\ntoken_host = 'auth.example'\n";
+    assert_eq!(connects(registry), [443, 5000, 443, 53]);
     let listens = ports(&config(dir.path(), "[function_urls]\nlisten = '127.0.0.1:9080'")).into_iter();
     let listens = listens.filter(|rule| rule.access == PortAccess::Listen).map(|rule| rule.port);
     assert_eq!(listens.collect::<Vec<_>>(), [0, 9080]);
@@ -129,7 +132,7 @@ fn the_filter_compiles_and_leaves_nothing_that_helps_whoever_took_the_agent_over
 #[test]
 fn what_a_helper_calls_is_left_to_it() {
     let own = filter().rules;
-    for helper in confined::filters() {
+    for helper in confined::filters().into_iter().chain([registry::filter()]) {
         for rule in helper.rules {
             assert!(own.iter().any(|own| own.name == rule.name), "{}: {}", helper.name, rule.name);
         }

@@ -206,7 +206,7 @@ async fn attempt(shared: &Shared, event: &Event, rules: Rules) -> Attempt {
         return Attempt::Over(Failure::ZeroReservedConcurrency);
     }
     if !takes_calls(&function.config) {
-        return Attempt::Failed(InvokeError::Restore("the version has no snapshot".into()));
+        return Attempt::Failed(InvokeError::Restore("the version has no snapshot, or no image".into()));
     }
     let concurrency = &shared.parts.concurrency;
     let share = concurrency.share(view, &event.function, &function.config.version);
@@ -235,11 +235,11 @@ async fn attempt(shared: &Shared, event: &Event, rules: Rules) -> Attempt {
     }
 }
 
-/// Whether a version waits for no snapshot, and has not failed for want of one.
+/// Whether a version waits for no snapshot and no image, and has not failed for want of one.
 fn takes_calls(config: &FunctionConfig) -> bool {
     match config.state {
         State::Active => true,
-        State::Pending => config.start_kind() != StartKind::Snapshot,
+        State::Pending => config.start_kind() != StartKind::Snapshot && !config.awaits_image(),
         State::Failed(_) => false,
     }
 }

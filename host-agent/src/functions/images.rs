@@ -1,4 +1,4 @@
-//! Container images that were uploaded to the node, by name and tag: what functions can be made of.
+//! Container images that were uploaded to the node, or pulled by an operator, by name and tag: what functions can be made of.
 //!
 //! ```text
 //! images/NAME:TAG   the image that the tag names, as JSON
@@ -19,7 +19,10 @@ use tokio::sync::Mutex;
 
 use super::{Functions, now_ms};
 use crate::{
-    code::{CodeError, CodeStore, Package, image::RunSettings},
+    code::{
+        CodeError, CodeStore, Package,
+        image::{Description, RunSettings, documents::sha256},
+    },
     invoke::CodeImage,
 };
 
@@ -53,6 +56,15 @@ pub(crate) enum Which {
     Digest(String),
 }
 
+impl std::fmt::Display for ImageUri {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.which {
+            Which::Tag(tag) => write!(f, "{}:{tag}", self.name),
+            Which::Digest(digest) => write!(f, "{}@sha256:{digest}", self.name),
+        }
+    }
+}
+
 /// Why some text is no image's name.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not NAME:TAG or NAME@sha256:DIGEST")]
@@ -64,10 +76,7 @@ impl std::str::FromStr for ImageUri {
     fn from_str(text: &str) -> Result<Self, ImageUriError> {
         let wrong = || ImageUriError(text.escape_debug().take(MAX_NAME_LEN).collect());
         let (name, which) = if let Some((name, digest)) = text.split_once('@') {
-            let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-            let digits = digest.strip_prefix("sha256:").filter(|digits| digits.len() == 64);
-            let digits = digits.filter(|digits| digits.bytes().all(is_digit)).ok_or_else(wrong)?;
-            (name, Which::Digest(digits.into()))
+            (name, Which::Digest(sha256(digest).ok_or_else(wrong)?.into()))
         } else {
             // A port has a slash behind it.
             let (name, tag) = text.rsplit_once(':').filter(|(_, tag)| is_tag(tag)).ok_or_else(wrong)?;
@@ -119,6 +128,17 @@ pub(crate) struct TaggedImage {
     pub(crate) run: RunSettings,
     /// Milliseconds since the Unix epoch.
     pub(crate) pushed_ms: i64,
+    /// Whether it came from its registry, which says what the tag names.
+    #[serde(default)]
+    pub(crate) pulled: bool,
+}
+
+impl TaggedImage {
+    /// What is known of its image.
+    pub(crate) fn description(&self) -> Description {
+        let Self { digest, size, unpacked, run, .. } = self.clone();
+        Description { digest, size, unpacked, run }
+    }
 }
 
 /// Why images were not read or changed.
@@ -143,6 +163,12 @@ pub(crate) enum ImageError {
 pub(crate) struct HeldImage {
     pub(crate) tagged: Arc<TaggedImage>,
     _image: Arc<CodeImage>,
+}
+
+impl HeldImage {
+    pub(super) fn new(tagged: TaggedImage, image: Arc<CodeImage>) -> Self {
+        Self { tagged: Arc::new(tagged), _image: image }
+    }
 }
 
 /// The node's images.
@@ -173,11 +199,11 @@ impl Images {
         self.read().values().map(|held| Arc::clone(&held.tagged)).collect()
     }
 
-    /// The image that is meant, if it is here.
+    /// The image that is meant, if it is here. What a tag names that was pulled is its registry's to say, not this node's.
     pub(crate) fn find(&self, uri: &ImageUri) -> Option<HeldImage> {
         let map = self.read();
         let found = match &uri.which {
-            Which::Tag(tag) => map.get(&(uri.name.clone(), tag.clone())),
+            Which::Tag(tag) => map.get(&(uri.name.clone(), tag.clone())).filter(|held| !held.tagged.pulled),
             Which::Digest(digest) => {
                 let from_name = map.range((uri.name.clone(), String::new())..);
                 let of_name = from_name.take_while(|((name, _), _)| *name == uri.name);
@@ -246,11 +272,18 @@ impl Functions {
         (name, tag): (String, String),
         archive: std::fs::File,
     ) -> Result<Arc<TaggedImage>, ImageError> {
-        let (described, _image) = self.code.ingest_image(archive).await?;
+        let (described, image) = self.code.ingest_image(archive).await?;
         let (digest, size, unpacked, run) =
             (described.digest, described.size, described.unpacked, described.run);
-        let tagged = Arc::new(TaggedImage { name, tag, digest, size, unpacked, run, pushed_ms: now_ms() });
-        self.images.put(HeldImage { tagged: Arc::clone(&tagged), _image }).await?;
+        let tagged =
+            TaggedImage { name, tag, digest, size, unpacked, run, pushed_ms: now_ms(), pulled: false };
+        self.tag_image(HeldImage::new(tagged, image)).await
+    }
+
+    /// Has a tag name an image from now on: durable when this returns.
+    pub(super) async fn tag_image(self: &Arc<Self>, held: HeldImage) -> Result<Arc<TaggedImage>, ImageError> {
+        let tagged = Arc::clone(&held.tagged);
+        self.images.put(held).await?;
         // What the tag has named before may be nobody's now.
         self.sweep_later();
         Ok(tagged)

@@ -18,6 +18,7 @@ mod keys;
 pub(crate) mod layers;
 pub(crate) mod model;
 pub(crate) mod provisioned;
+pub(crate) mod pulls;
 pub(crate) mod runtimes;
 pub(crate) mod tags;
 pub(crate) mod urls;
@@ -34,8 +35,9 @@ use self::{
     images::{ImageError, Images},
     keys::Key,
     layers::{LayerStoreError, Layers},
-    model::{CodeRef, FunctionConfig, FunctionId, LayerRef, State, UpdateStatus},
-    versions::{Finish, draft},
+    model::{CodeRef, FunctionConfig, FunctionId, Incoming, LayerRef, State, UpdateStatus},
+    pulls::Pulls,
+    versions::{Finish, draft, refuse_unfinished},
     view::key_of,
 };
 pub(crate) use self::{
@@ -45,6 +47,7 @@ pub(crate) use self::{
 use crate::{
     code::{CodeError, CodeStore, uploads::Uploads},
     invoke::{CodeImage, Invoker, Retired},
+    registry::Registries,
 };
 
 /// How often a change is tried again when others change the same function in between.
@@ -62,9 +65,12 @@ pub(crate) enum ChangeError {
     /// The client's precondition does not hold.
     #[error("the revision is not the one that was named")]
     Stale,
-    /// Others changed the function again and again.
+    /// Others changed the function again and again, or its update goes on.
     #[error("the function is being changed")]
     Busy,
+    /// It waits for its image, or has none: it is in that state.
+    #[error("the function is {0}")]
+    Unfinished(&'static str),
     /// Its code and its layers make no image.
     #[error(transparent)]
     Code(#[from] CodeError),
@@ -125,6 +131,7 @@ pub(crate) struct Functions {
     invoker: Arc<dyn Invoker>,
     layers: Layers,
     images: Images,
+    pulls: Pulls,
     /// One reservation of concurrency at a time.
     reserving: tokio::sync::Mutex<()>,
     /// The invoker is told of one function's provisions at a time.
@@ -138,19 +145,26 @@ impl Functions {
         store: Arc<dyn Store>,
         code: Arc<CodeStore>,
         invoker: Arc<dyn Invoker>,
+        registries: Registries,
     ) -> Result<Arc<Self>, OpenError> {
         // Before anything is swept: what has a handle stays.
         let layers = Layers::open(Arc::clone(&store), Arc::clone(&code)).await?;
         let images = Images::open(Arc::clone(&store), &code).await?;
         let view = View::follow(Arc::clone(&store), Arc::clone(&code)).await?;
         let (reserving, providing) = Default::default();
-        let functions = Arc::new(Self { store, view, code, invoker, layers, images, reserving, providing });
+        let pulls = Pulls::new(registries);
+        let functions =
+            Arc::new(Self { store, view, code, invoker, layers, images, pulls, reserving, providing });
         functions.delete_orphans().await?;
         let all = functions.view.collect(|function| Some(Arc::clone(&function.config)));
         functions.invoker.keep(all.iter().map(|config| config.deployment_id.clone()).collect());
         for config in all {
-            if let Err(error) = functions.code.restore(&config.package()).await {
+            // One that waits for its image goes on with that.
+            if !config.awaits_image()
+                && let Err(error) = functions.code.restore(&config.package()).await
+            {
                 tracing::error!(function = config.version_arn(), "its code image cannot be made: {error}");
+                functions.pull_again(&config);
             }
             functions.settle(config);
         }
@@ -246,6 +260,17 @@ impl Functions {
             }
             let mut config = FunctionConfig::clone(&current.config);
             change(&mut config);
+            // A function that has no image may be given one, and nothing else.
+            let given = !config.awaits_image() || config.state == State::Pending;
+            if !(given && matches!(current.config.state, State::Failed(_))) {
+                refuse_unfinished(&current.config)?;
+            }
+            if config.awaits_image() {
+                if let Some(changed) = self.update_later(&current, config, publish).await? {
+                    return Ok(changed);
+                }
+                continue;
+            }
             let package = config.package();
             // Held until the view holds it.
             let _image = self.code.image(&package).await;
@@ -282,6 +307,48 @@ impl Functions {
             }
         }
         Err(ChangeError::Busy)
+    }
+
+    /// The same of an update to an image that is not here: it is the function's when it is. `None` if somebody else was faster.
+    async fn update_later(
+        self: &Arc<Self>,
+        current: &Function,
+        mut updated: FunctionConfig,
+        publish: Publish,
+    ) -> Result<Option<Changed>, ChangeError> {
+        (updated.last_modified_ms, updated.revision_id) = (now_ms(), new_id());
+        let last = self.last_version(&updated);
+        let drafted = match publish {
+            Publish::Yes => draft(&mut updated, last.as_ref(), None, Finish::Later)?,
+            Publish::No => None,
+        };
+        let mut config = updated;
+        if current.config.awaits_image() {
+            // It has never had one.
+            (config.state, config.last_update, config.deployment_id) = (State::Pending, None, new_id());
+        } else if let Some(image) = config.image.take() {
+            let code = std::mem::replace(&mut config.code, current.config.code.clone());
+            config.incoming = Some(Incoming { code, image });
+            config.image = current.config.image.clone();
+            config.state = current.config.state.clone();
+            config.last_update = Some(UpdateStatus::InProgress);
+        }
+        let key = Key::Latest(config.id.clone()).bytes();
+        let put = Op::Put { key: key.clone(), value: serde_json::to_vec(&config)?, lease: None };
+        let (mut compares, mut ops) = (vec![Compare::Modified(key, current.revision)], vec![put]);
+        let version = drafted.map(|version| {
+            compares.push(version.compare);
+            ops.push(version.op);
+            Arc::new(version.config)
+        });
+        if !self.commit(Txn { compares, ops }).await? {
+            return Ok(None);
+        }
+        let latest = Arc::new(config);
+        self.settle(Arc::clone(&latest));
+        version.iter().cloned().for_each(|version| self.settle(version));
+        let last = last.map(|last| last.config).filter(|_| publish == Publish::Yes);
+        Ok(Some(Changed { latest, version: version.or(last) }))
     }
 
     /// Deletes a function with its versions and aliases: gone at once, the last of its records a moment later if they

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::code::{Package, PackageKind, image::RunSettings};
+use crate::code::{
+    Package, PackageKind,
+    image::{Description, RunSettings},
+};
 
 /// The version that updates change; all others are numbers and stay as they were published.
 pub(crate) const LATEST: &str = "$LATEST";
@@ -87,6 +90,9 @@ pub(crate) struct FunctionConfig {
     pub(crate) state: State,
     /// Outcome of the last update; `None` until the function has become active.
     pub(crate) last_update: Option<UpdateStatus>,
+    /// Of `$LATEST`: the image that an update has given it, which is not here yet. Until then it is what it was.
+    #[serde(default)]
+    pub(crate) incoming: Option<Incoming>,
     /// The same in a function and its versions, another after the function was deleted and made again.
     #[serde(default)]
     pub(crate) incarnation: String,
@@ -143,10 +149,33 @@ impl FunctionConfig {
         if !self.layers.is_empty() {
             digest.update(serde_json::to_vec(&self.layers).unwrap_or_default());
         }
-        if let Some(image) = &self.image {
-            digest.update(serde_json::to_vec(image).unwrap_or_default());
+        if let Some(ContainerImage { uri, name, instead, .. }) = &self.image {
+            // What an image says itself is known by its digest, before it is here.
+            digest.update(serde_json::to_vec(&(uri, name, instead)).unwrap_or_default());
         }
         crate::code::hex(&digest.finalize())
+    }
+
+    /// Whether it is a container image that this node does not have yet.
+    pub(crate) fn awaits_image(&self) -> bool {
+        self.image.as_ref().is_some_and(|image| !image.is_known())
+    }
+
+    /// What is known of an image by this function, if it is that one.
+    pub(crate) fn description_of(&self, digest: &str) -> Option<Description> {
+        let image = self.image.as_ref().filter(|image| image.is_known() && self.code.sha256 == digest)?;
+        let CodeRef { sha256, size } = self.code.clone();
+        Some(Description { digest: sha256, size, unpacked: image.unpacked, run: image.own.clone() })
+    }
+
+    /// As it will be when the image that it waits for is here.
+    pub(crate) fn updated(&self) -> Self {
+        let mut config = self.clone();
+        if let Some(Incoming { code, image }) = config.incoming.take() {
+            let instead = config.image.take().map(|image| image.instead).unwrap_or_default();
+            (config.code, config.image) = (code, Some(ContainerImage { instead, ..image }));
+        }
+        config
     }
 
     /// How this version comes to life.
@@ -216,8 +245,11 @@ pub(crate) struct ContainerImage {
     pub(crate) uri: String,
     /// Its name, without tag or digest.
     pub(crate) name: String,
-    /// What the image says itself.
+    /// What the image says itself; nothing before it is here.
     pub(crate) own: RunSettings,
+    /// Bytes of its layers unpacked; 0 where an older agent has not kept that.
+    #[serde(default)]
+    pub(crate) unpacked: u64,
     /// `ImageConfig`: what is said in place of that.
     #[serde(default)]
     pub(crate) instead: Instead,
@@ -234,7 +266,27 @@ pub(crate) struct Instead {
     pub(crate) working_directory: String,
 }
 
+/// An image that a function is to be, and what it is known by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Incoming {
+    /// Its digest.
+    pub(crate) code: CodeRef,
+    /// Its name.
+    pub(crate) image: ContainerImage,
+}
+
 impl ContainerImage {
+    /// Whether the node has had it, and knows how it is run: each image has a folder to run in.
+    pub(crate) fn is_known(&self) -> bool {
+        !self.own.working_directory.is_empty()
+    }
+
+    /// The same image when it is here.
+    pub(crate) fn known(&self, description: &Description, instead: Instead) -> Self {
+        let Description { unpacked, run, .. } = description.clone();
+        Self { own: run, unpacked, instead, ..self.clone() }
+    }
+
     /// Program and arguments.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let Self { own, instead, .. } = self;
@@ -307,10 +359,12 @@ pub(crate) struct Alias {
 }
 
 /// Outcome of the last update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum UpdateStatus {
     /// Being applied; the function before it still serves.
     InProgress,
     /// Applied.
     Successful,
+    /// Not applied: the function is what it was before.
+    Failed(Failure),
 }

@@ -13,6 +13,7 @@ use super::{
     concurrency::MIN_UNRESERVED,
     model::{Alias, FunctionId, LATEST, PUBLISHED_VERSIONS},
     now_ms,
+    view::Function,
 };
 use crate::invoke::Provision;
 
@@ -195,7 +196,8 @@ impl Functions {
     pub(super) fn provide(&self, id: &FunctionId) {
         // Who looks last tells last.
         let _one = self.providing.lock().unwrap_or_else(PoisonError::into_inner);
-        let provisions = self.view.provisions(id).into_iter();
+        let here = |(function, _): &(Function, u32)| !function.config.awaits_image();
+        let provisions = self.view.provisions(id).into_iter().filter(here);
         let wanted = provisions.map(|(function, count)| Provision {
             function: function.config,
             code: function.code,

@@ -17,6 +17,7 @@ use super::{
     new_id, now_ms,
 };
 use crate::{
+    code::image::Description,
     functions::view::Function,
     invoke::{NODE_FAILED, PrepareError, Retired},
 };
@@ -98,6 +99,16 @@ pub(super) fn draft(
     Ok(Some(Draft { config, compare: Compare::Absent(key), op }))
 }
 
+/// Nothing is done to a function that waits for its image, or has none.
+pub(super) fn refuse_unfinished(config: &FunctionConfig) -> Result<(), ChangeError> {
+    match &config.state {
+        State::Pending if config.awaits_image() => Err(ChangeError::Unfinished("Pending")),
+        State::Failed(_) if config.awaits_image() => Err(ChangeError::Unfinished("Failed")),
+        _ if config.incoming.is_some() => Err(ChangeError::Busy),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a version could not be finished for want of luck or room, and another one of the same content may be.
 fn is_nodes_failure(state: &State) -> bool {
     matches!(state, State::Failed(failure) if failure.code == NODE_FAILED)
@@ -119,6 +130,7 @@ impl Functions {
             if code_sha256.as_ref().is_some_and(|expected| *expected != current.config.code.sha256) {
                 return Err(VersionError::OtherCode(current.config.code.sha256.clone()));
             }
+            refuse_unfinished(&current.config)?;
             let last = self.last_version(&current.config);
             let mut latest = FunctionConfig::clone(&current.config);
             let drafted = draft(&mut latest, last.as_ref(), description.clone(), Finish::AtOnce);
@@ -182,10 +194,26 @@ impl Functions {
         tokio::spawn(async move { functions.settle_now(&config).await });
     }
 
-    pub(super) async fn settle_now(&self, config: &FunctionConfig) {
+    pub(super) async fn settle_now(self: &Arc<Self>, config: &FunctionConfig) {
+        if let Some(incoming) = &config.incoming {
+            self.await_incoming(config, incoming).await;
+            return;
+        }
         let state = match config.state {
             State::Failed(_) => return,
-            State::Active if config.last_update == Some(UpdateStatus::Successful) => {
+            State::Pending if config.awaits_image() => {
+                let Some(pulled) = self.await_image(config).await else { return };
+                let (state, description) = match pulled {
+                    Ok(here) => (State::Active, Some(here)),
+                    Err(failure) => (State::Failed(failure), None),
+                };
+                self.enter(config, state, description.as_ref().map(|here| &here.description)).await;
+                self.provide(&config.id);
+                return;
+            }
+            State::Active
+                if matches!(config.last_update, Some(UpdateStatus::Successful | UpdateStatus::Failed(_))) =>
+            {
                 // It serves; whether its snapshot is there and current is seen to beside that.
                 self.prepare(config).await;
                 return;
@@ -199,14 +227,14 @@ impl Functions {
             }
             State::Pending => State::Active,
         };
-        self.enter(config, state).await;
+        self.enter(config, state, None).await;
         if config.start_kind() == StartKind::SnapshotWhenReady {
             self.prepare(config).await;
         }
     }
 
-    /// Writes the state that a record has come to, unless somebody else changed it since.
-    async fn enter(&self, config: &FunctionConfig, state: State) {
+    /// Writes the state that a record has come to, and what is known of its image now, unless somebody else changed it since.
+    async fn enter(&self, config: &FunctionConfig, state: State, image: Option<&Description>) {
         let unchanged = |now: &Function| now.config.deployment_id == config.deployment_id;
         for _ in 0..MAX_TRIES {
             let Some(current) = self.view.named(&config.id, &config.version).filter(unchanged) else {
@@ -214,6 +242,9 @@ impl Functions {
             };
             let mut settled = FunctionConfig::clone(&current.config);
             settled.state = state.clone();
+            if let (Some(its), Some(description)) = (&mut settled.image, image) {
+                *its = its.known(description, its.instead.clone());
+            }
             settled.last_update = (state == State::Active).then_some(UpdateStatus::Successful);
             match self.replace(&current, &mut settled).await {
                 Ok(true) => return,

@@ -41,6 +41,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("jail-probe", LIBRARIES),
     ("launcher", &["jail"]),
     ("plain-rust", &[]),
+    ("registry", &[]),
     ("rust-hello", &[]),
     ("snapshot", &[]),
     ("step-killer", &[]),

@@ -13,20 +13,19 @@ use serde::{Deserialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType};
 
-use super::{Description, ImageRefusal, RunSettings, layer::Layer, readers::Compression};
+use super::{
+    Description, ImageRefusal, RunSettings,
+    documents::{
+        self, Descriptor, Index, MAX_DEPTH, MAX_DOCUMENT_LEN, MAX_LAYERS, Manifest, blob_name, is_index,
+        is_ours,
+    },
+    layer::Layer,
+    readers::Compression,
+};
 use crate::code::hex;
 
 /// Most files of an archive: an image has some dozens.
 const MAX_FILES: usize = 10_000;
-
-/// Longest document: what registries take of a manifest.
-const MAX_DOCUMENT_LEN: u64 = 4 * 1024 * 1024;
-
-/// Most layers: what Docker's own storage has room for.
-const MAX_LAYERS: usize = 127;
-
-/// How deep indexes are within each other: one in the layout's.
-const MAX_DEPTH: usize = 3;
 
 /// Most bytes of what an image says of how it is run: what Linux takes of arguments and environment is 128 KiB for each.
 const MAX_SETTINGS_LEN: usize = 128 * 1024;
@@ -37,36 +36,6 @@ pub(super) struct Image {
     pub(super) description: Description,
     /// From the lowest on.
     pub(super) layers: Vec<Layer>,
-}
-
-/// Names something by what it is.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default)]
-    media_type: String,
-    digest: String,
-    size: u64,
-    platform: Option<Platform>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Index {
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -114,7 +83,8 @@ pub(super) fn read(archive: &mut (impl Read + Seek)) -> Result<Image, ImageRefus
         return Err(unusable("the archive holds several images".into()));
     }
     let digest = checked_digest(&manifest)?.to_owned();
-    let Manifest { config, layers } = layout.blob(&manifest)?;
+    let manifest: Manifest = layout.blob(&manifest)?;
+    let (size, Manifest { config, layers }) = (manifest.size(), manifest);
     let configuration: Configuration = layout.blob(&config)?;
     if !is_ours(&configuration.os, &configuration.architecture) {
         return Err(ImageRefusal::Platform);
@@ -127,7 +97,6 @@ pub(super) fn read(archive: &mut (impl Read + Seek)) -> Result<Image, ImageRefus
             diff_ids.len()
         )));
     }
-    let size = layers.iter().fold(config.size, |sum, layer| sum.saturating_add(layer.size));
     let layers = layers.iter().zip(diff_ids).map(|(layer, diff_id)| layout.layer(layer, diff_id));
     let layers = layers.collect::<Result<_, _>>()?;
     let run = run_settings(configuration.config.unwrap_or_default())?;
@@ -203,7 +172,7 @@ impl<'a, A: Read + Seek> Layout<'a, A> {
         depth: usize,
     ) -> Result<(), ImageRefusal> {
         let mut seen = BTreeSet::new();
-        let ours = index.manifests.iter().filter(|descriptor| may_be_ours(descriptor));
+        let ours = index.manifests.iter().filter(|descriptor| descriptor.may_be_ours());
         for descriptor in ours.filter(|descriptor| seen.insert(&descriptor.digest)) {
             if !is_index(&descriptor.media_type) {
                 found.insert(descriptor.digest.clone(), descriptor.clone());
@@ -237,42 +206,19 @@ impl<'a, A: Read + Seek> Layout<'a, A> {
     }
 }
 
-fn is_index(media_type: &str) -> bool {
-    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"]
-        .contains(&media_type)
-}
-
 /// Without what says how it is compressed. Layers that are somewhere else than in the archive have other types.
 fn is_layer(media_type: &str) -> bool {
     ["application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.image.rootfs.diff.tar"]
         .contains(&media_type)
 }
 
-/// What says no platform may be for ours: its configuration will tell. What a builder attests is no image.
-fn may_be_ours(descriptor: &Descriptor) -> bool {
-    let attests = descriptor.annotations.contains_key("vnd.docker.reference.type");
-    !attests
-        && descriptor.platform.as_ref().is_none_or(|platform| is_ours(&platform.os, &platform.architecture))
-}
-
-fn is_ours(os: &str, architecture: &str) -> bool {
-    (os, architecture) == ("linux", "amd64")
-}
-
-fn blob_name(digest: &str) -> String {
-    format!("blobs/sha256/{digest}")
-}
-
 fn checked_digest(descriptor: &Descriptor) -> Result<&str, ImageRefusal> {
     sha256(&descriptor.digest)
 }
 
-/// The digits of `sha256:DIGITS`, the one algorithm that is in use.
+/// The digits of `sha256:DIGITS`.
 fn sha256(digest: &str) -> Result<&str, ImageRefusal> {
-    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    let digits =
-        digest.strip_prefix("sha256:").filter(|digits| digits.len() == 64 && digits.bytes().all(is_digit));
-    digits.ok_or_else(|| {
+    documents::sha256(digest).ok_or_else(|| {
         unusable(format!("`{}` is no SHA-256", digest.escape_debug().take(200).collect::<String>()))
     })
 }

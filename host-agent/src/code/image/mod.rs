@@ -11,6 +11,7 @@
 //! helper (`code::confined`) only. What comes out is the same for the same layers: no times, no extended attributes
 //! (`docs/adr/0035-container-images.md`).
 
+pub(crate) mod documents;
 mod layer;
 mod layout;
 mod readers;

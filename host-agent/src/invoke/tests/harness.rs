@@ -175,6 +175,7 @@ pub(super) fn function(name: &str) -> FunctionConfig {
         last_modified_ms: 0,
         state: State::Active,
         last_update: None,
+        incoming: None,
         incarnation: String::new(),
         published: None,
         reserved_concurrency: None,
