@@ -98,6 +98,7 @@ impl<'a> Pass<'a> {
         Kept {
             tags: tags.collect(),
             statements: statements.map(|(of, on, sid)| (of.as_str(), on.as_str(), sid.as_str())).collect(),
+            skipped: self.stack.skipped.iter().map(String::as_str).collect(),
         }
     }
 

@@ -31,7 +31,12 @@ pub(crate) fn physical(stack: &str, id: &str, longest: usize) -> String {
 
 /// The name of a statement: another one when what it says is another one.
 pub(crate) fn statement(stack: &str, id: &str, content: &str) -> String {
-    format!("{}-{}-{}", cut(stack, 40), cut(id, 40), hash(&[stack, id, content]))
+    format!("{}{}", statement_start(stack, id), hash(&[stack, id, content]))
+}
+
+/// What the names of a logical id's statements begin with.
+pub(crate) fn statement_start(stack: &str, id: &str) -> String {
+    format!("{}-{}-", cut(stack, 40), cut(id, 40))
 }
 
 /// Whether a statement's name is one of the stack's.

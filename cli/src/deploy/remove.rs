@@ -20,6 +20,8 @@ pub(crate) struct Kept<'a> {
     pub(crate) tags: BTreeMap<&'a str, &'a BTreeSet<String>>,
     /// Function, qualifier and name.
     pub(crate) statements: BTreeSet<(&'a str, &'a str, &'a str)>,
+    /// Logical ids of which nothing is touched.
+    pub(crate) skipped: BTreeSet<&'a str>,
 }
 
 /// The steps that remove what a stack made and is not to keep.
@@ -34,11 +36,14 @@ pub(crate) fn steps(node: &dyn Node, stack: &str, kept: &Kept<'_>) -> Result<Vec
         if tags.get(names::STACK).map(String::as_str) != Some(stack) {
             continue;
         }
+        if tags.get(names::LOGICAL_ID).is_some_and(|id| kept.skipped.contains(id.as_str())) {
+            continue;
+        }
         match kept.tags.get(name) {
             None => steps.push(removed(format!("function {name}"), paths::path(name, "", ""))),
             Some(wanted) => {
                 steps.extend(unwanted_statements(node, stack, name, &tags, kept)?);
-                steps.extend(unwanted(name, arn, &tags, wanted));
+                steps.extend(unwanted((name, arn), &tags, wanted, &kept.skipped));
             }
         }
     }
@@ -58,8 +63,10 @@ fn unwanted_statements(
     let mut steps = Vec::new();
     for qualifier in std::iter::once("").chain(aliases) {
         for sid in statements(node, function, qualifier)? {
-            if names::is_statement_of(stack, &sid) && !kept.statements.contains(&(function, qualifier, &sid))
-            {
+            let mut skipped = kept.skipped.iter().map(|id| names::statement_start(stack, id));
+            let is_kept = kept.statements.contains(&(function, qualifier, &sid))
+                || skipped.any(|start| sid.starts_with(&start));
+            if names::is_statement_of(stack, &sid) && !is_kept {
                 let what = format!("statement {sid} of {}", plan::named(function, qualifier));
                 steps.push(removed(what, paths::path(function, &format!("/policy/{sid}"), qualifier)));
             }
@@ -70,14 +77,19 @@ fn unwanted_statements(
 
 /// Aliases, URLs and settings of asynchronous calls, by the tags that tell of them: what an alias has goes before the alias.
 fn unwanted(
-    function: &str,
-    arn: &str,
+    (function, arn): (&str, &str),
     tags: &BTreeMap<String, String>,
     wanted: &BTreeSet<String>,
+    skipped: &BTreeSet<&str>,
 ) -> Vec<Step> {
     let mut steps = Vec::new();
     for what in ["url", "events", "alias", "version"] {
-        for (tag, value) in tags.iter().filter(|(tag, _)| !wanted.contains(*tag)) {
+        // The tag of a version has the logical id, and its value is the number.
+        let is_skipped = |tag: &str, id: &str| {
+            skipped.contains(id) || skipped.iter().any(|id| names::tag("version", id) == tag)
+        };
+        let gone = |tag: &str, id: &str| !wanted.contains(tag) && !is_skipped(tag, id);
+        for (tag, value) in tags.iter().filter(|(tag, id)| gone(tag, id)) {
             let Some(rest) = tag.strip_prefix(names::OURS).and_then(|tag| tag.strip_prefix(what)) else {
                 continue;
             };

@@ -304,7 +304,7 @@ fn parameter(declared: &Members, given: Option<&String>) -> Result<Value, Unclea
 }
 
 /// The function that a value is: an object of one member with a function's name.
-fn function(value: &Value) -> Option<(&str, &Value)> {
+pub(crate) fn function(value: &Value) -> Option<(&str, &Value)> {
     let members = value.as_object().filter(|members| members.len() == 1)?;
     let (name, argument) = members.iter().next()?;
     // A policy's statement may have a member `Condition`; it is an object then.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
-    scope::{Attributes, Scope},
+    scope::{Attributes, Scope, function},
     skip::Skip,
     table,
     template::{Members, Refusal, Resource, Template, shortened},
@@ -66,6 +66,7 @@ fn merge(defaults: Members, own: Members) -> Members {
     let mut merged = defaults;
     for (name, value) in own {
         let value = match (merged.remove(&name), value) {
+            (Some(default), own) if function(&default).or(function(&own)).is_some() => own,
             (Some(Value::Object(default)), Value::Object(own)) => Value::Object(merge(default, own)),
             (Some(Value::Array(mut default)), Value::Array(own)) => {
                 default.extend(own);
@@ -332,6 +333,19 @@ mod tests {
             refusal(json!({ "CodeUri": "F", "ProvisionedConcurrencyConfig": provisioned }))
                 .contains("AutoPublishAlias")
         );
+    }
+
+    #[test]
+    fn a_default_that_is_a_function_is_replaced_whole() {
+        let merged = |default: Value, own: Value| {
+            merge(members(json!({ "A": default })), members(json!({ "A": own })))
+        };
+        let check = |default: Value, own: Value, expected: Value| {
+            assert_eq!(merged(default, own)["A"], expected);
+        };
+        check(json!({ "Ref": "X" }), json!({ "Fn::Sub": "y" }), json!({ "Fn::Sub": "y" }));
+        check(json!({ "a": { "Ref": "X" } }), json!({ "a": "y" }), json!({ "a": "y" }));
+        check(json!({ "a": 1 }), json!({ "b": 2 }), json!({ "a": 1, "b": 2 }));
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(crate) struct Stack {
     stand_ins: BTreeMap<String, String>,
     followers: BTreeSet<String>,
     outputs: BTreeMap<String, Value>,
+    /// Resources that the user leaves out.
+    pub(crate) skipped: BTreeSet<String>,
     /// What a node is not told, and why: a line each.
     pub(crate) left_out: Vec<String>,
 }
@@ -61,7 +63,9 @@ impl Stack {
             let unclear = unclear.into_iter().map(|(name, why)| Refusal::new(&name, why));
             refusals.iter().cloned().chain(unclear).collect::<Vec<_>>()
         })?;
-        let mut left_out = choose(&mut template, &scope, &wanted.skip, &mut refusals);
+        let skipped = choose(&mut template, &scope, &wanted.skip, &mut refusals);
+        let mut left_out: Vec<_> =
+            skipped.iter().map(|(id, kind)| format!("{id} ({kind}): {SKIPPED}")).collect();
         let transformed = serverless::transform(&mut template, &scope, &wanted.skip, &mut refusals);
         left_out.extend(transformed.left_out.iter().map(|(id, name, why)| format!("{id}.{name}: {why}")));
         left_out.extend(sift(&mut template, &wanted.skip, &mut refusals));
@@ -84,6 +88,7 @@ impl Stack {
             stand_ins: transformed.stand_ins,
             followers: transformed.followers.into_iter().collect(),
             outputs,
+            skipped: skipped.into_keys().collect(),
             left_out,
         };
         stack.rehearse(&mut refusals);
@@ -172,9 +177,14 @@ impl Stack {
     }
 }
 
-/// Takes out what a condition or the user leaves out; refuses types that nothing is known of.
-fn choose(template: &mut Template, scope: &Scope, skip: &Skip, refusals: &mut Vec<Refusal>) -> Vec<String> {
-    let mut left_out = Vec::new();
+/// Takes out what a condition or the user leaves out, and returns the latter by their types; refuses types that nothing is known of.
+fn choose(
+    template: &mut Template,
+    scope: &Scope,
+    skip: &Skip,
+    refusals: &mut Vec<Refusal>,
+) -> BTreeMap<String, String> {
+    let mut skipped = BTreeMap::new();
     template.resources.retain(|id, resource| {
         match scope.holds(resource.condition.as_deref()) {
             Ok(true) => {}
@@ -183,7 +193,7 @@ fn choose(template: &mut Template, scope: &Scope, skip: &Skip, refusals: &mut Ve
         }
         let kind = table::kind(&resource.kind);
         if skip.resource(id, &resource.kind) && !kind.is_some_and(|kind| kind.is_left_out) {
-            left_out.push(format!("{id} ({}): {SKIPPED}", resource.kind));
+            skipped.insert(id.clone(), resource.kind.clone());
             return false;
         }
         if kind.is_none() {
@@ -191,7 +201,7 @@ fn choose(template: &mut Template, scope: &Scope, skip: &Skip, refusals: &mut Ve
         }
         kind.is_some()
     });
-    left_out
+    skipped
 }
 
 /// Takes out properties that mean nothing on a node; refuses those that nothing is known of.

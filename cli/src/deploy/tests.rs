@@ -9,6 +9,11 @@ const CDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/cdk/cdk.o
 
 /// A stack of a folder's template, changed by `edit`.
 fn stack(folder: &str, parameters: &[(&str, &str)], edit: impl FnOnce(&mut Value)) -> Stack {
+    without(folder, parameters, &[], edit)
+}
+
+/// The same without what is to be skipped.
+fn without(folder: &str, parameters: &[(&str, &str)], skip: &[&str], edit: impl FnOnce(&mut Value)) -> Stack {
     let mut source = source::find(Some(Path::new(folder)), Some("shop")).unwrap();
     edit(&mut source.document);
     let wanted = Wanted {
@@ -16,7 +21,7 @@ fn stack(folder: &str, parameters: &[(&str, &str)], edit: impl FnOnce(&mut Value
         region: "us-east-1".into(),
         account: "000000000000".into(),
         parameters: parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
-        skip: Skip::default(),
+        skip: Skip::new(skip.iter().map(|name| (*name).to_owned())),
     };
     Stack::new(source.document, wanted, source.assets).unwrap()
 }
@@ -105,7 +110,7 @@ fn what_changes_in_a_template_changes_on_the_node_and_nothing_else() {
 fn what_is_no_longer_in_a_template_is_removed() {
     let node = Fake::default();
     deployed(&node, &stack(SAM, &[], |_| {}), Mode::Apply);
-    let without = |document: &mut Value| {
+    let less = |document: &mut Value| {
         let greeter = document["Resources"]["Greeter"]["Properties"].as_object_mut().unwrap();
         for property in ["AutoPublishAlias", "FunctionUrlConfig", "EventInvokeConfig", "Tags"] {
             greeter.remove(property);
@@ -115,7 +120,7 @@ fn what_is_no_longer_in_a_template_is_removed() {
     // A statement and an alias that are not the stack's stay.
     let name = node.function("shop-Greeter-")["Configuration"]["FunctionName"].as_str().unwrap().to_owned();
     node.put(&format!("/2015-03-31/functions/{name}/aliases/mine"), Value::Null);
-    let (said, _) = deployed(&node, &stack(SAM, &[], without), Mode::Apply);
+    let (said, _) = deployed(&node, &stack(SAM, &[], less), Mode::Apply);
     let kinds: Vec<_> =
         steps(&said).into_iter().map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(kinds, ["~ Greeter:", "- statement", "- statement", "- URL", "- asynchronous", "- alias"]);
@@ -197,6 +202,21 @@ fn a_function_that_is_anothers_is_left_alone() {
     assert!(text.contains("function mine is there already, and is no stack's"), "{text}");
     assert!(text.starts_with("nothing was changed"), "{text}");
     assert!(node.changes.take().is_empty());
+}
+
+#[test]
+fn what_is_skipped_stays_as_it_was_deployed() {
+    let node = Fake::default();
+    deployed(&node, &stack(CDK, &[], |_| {}), Mode::Apply);
+    node.changes.take();
+    let no_outputs = |document: &mut Value| drop(document.as_object_mut().unwrap().remove("Outputs"));
+    let types = ["AWS::Lambda::Url", "AWS::Lambda::Permission", "AWS::Lambda::EventInvokeConfig"];
+    deployed(&node, &without(CDK, &[], &types, no_outputs), Mode::Apply);
+    assert_eq!(node.changes.take(), [""; 0]);
+    let types =
+        [&types[..], &["AWS::Lambda::Function", "AWS::Lambda::Alias", "AWS::Lambda::Version"]].concat();
+    deployed(&node, &without(CDK, &[], &types, no_outputs), Mode::Apply);
+    assert_eq!(node.changes.take(), [""; 0]);
 }
 
 #[test]
