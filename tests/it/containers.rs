@@ -10,14 +10,15 @@ use crate::functions::Function;
 use crate::node::Node;
 use crate::setting;
 
-fn images(endpoint: &str, arguments: &[&str]) -> Value {
+/// What `tinderbox images` says.
+pub(crate) fn images(endpoint: &str, arguments: &[&str]) -> Value {
     let output = tinderbox(endpoint, "test", &[&["--json", "images"], arguments].concat());
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap_or_default()
 }
 
 /// A layer with these files; one without content says what is not there any more, by its name.
-fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -29,7 +30,7 @@ fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// An OCI archive with an image of these layers.
-fn archive(layers: &[Vec<u8>], config: &Value, file: &Path) {
+pub(crate) fn archive(layers: &[Vec<u8>], config: &Value, file: &Path) {
     let mut tar = tar::Builder::new(std::fs::File::create(file).expect("an archive"));
     let mut add = |name: &str, bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();

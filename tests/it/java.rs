@@ -14,7 +14,8 @@ const HOLD_MS: u32 = 20_000;
 fn a_java_function_answers_and_fails_as_on_lambda_and_its_clones_are_unique() {
     let shared = Node::alone();
     let snap_start = json!({ "ApplyOn": "PublishedVersions" });
-    let function = Function::java("app.Handler").with("SnapStart", snap_start).deploy(&shared.node.client());
+    let mut function =
+        Function::java("app.Handler").with("SnapStart", snap_start).deploy(&shared.node.client());
 
     let booted = function.invoke(json!({ "name": "Ada", "count": 2 }));
     let (answer, log) = (booted.json(), booted.log.as_deref().expect("the tail was asked for"));
@@ -42,6 +43,10 @@ fn a_java_function_answers_and_fails_as_on_lambda_and_its_clones_are_unique() {
         assert_ne!(drawn, &other["drawn"][name], "{name} gave two clones the same");
     }
     eprintln!("booted: {booted:?}\nrestored: {:?}", clones[0]);
+
+    // The class of `examples/java`, which lies beside the others.
+    function.update(json!({ "Handler": "Hello::handle" }));
+    assert_eq!(function.answer(json!({ "name": "Ada" }))["hello"], "Ada");
 }
 
 /// The hooks have run, and nothing was left of what the JDK had drawn before.

@@ -14,6 +14,7 @@ mod conformance;
 mod constraints;
 mod containers;
 mod events;
+mod examples;
 mod extensions;
 mod failures;
 mod faults;
