@@ -13,14 +13,15 @@ use crate::kills::{Agent, CONFIG};
 use crate::node::Node;
 use crate::setting;
 
-fn images(endpoint: &str, arguments: &[&str]) -> Value {
+/// What `tinderbox images` says.
+pub(crate) fn images(endpoint: &str, arguments: &[&str]) -> Value {
     let output = tinderbox(endpoint, "test", &[&["--json", "images"], arguments].concat());
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap_or_default()
 }
 
 /// A layer with these files; one without content says what is not there any more, by its name.
-fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -94,6 +95,11 @@ impl Image {
         add("oci-layout", br#"{"imageLayoutVersion": "1.0.0"}"#);
         tar.finish().expect("end the archive");
     }
+}
+
+/// Writes an OCI archive with an image of these layers.
+pub(crate) fn archive(layers: &[Vec<u8>], config: &Value, file: &Path) {
+    Image::of(layers, config).archive(file);
 }
 
 /// An image whose program says how it is run.

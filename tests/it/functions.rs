@@ -88,7 +88,7 @@ impl Function {
         Self::new("python3.13", "app.handler", &zip_of(folder))
     }
 
-    /// The Rust function, built on AWS's own runtime client.
+    /// The Rust function of `examples`, built on AWS's own runtime client.
     pub(crate) fn rust() -> Self {
         Self::provided(&setting("TINDERBOX_RUST_HELLO"))
     }
@@ -105,7 +105,8 @@ impl Function {
         Self::new("java21", handler, &zip.into()).with("MemorySize", JAVA_MEMORY_MIB)
     }
 
-    fn provided(bootstrap: &Path) -> Self {
+    /// A program that is its own runtime.
+    pub(crate) fn provided(bootstrap: &Path) -> Self {
         let zip = json!([{ "name": "bootstrap", "file": bootstrap, "mode": 0o100_755 }]);
         Self::new("provided.al2023", "bootstrap", &zip)
     }

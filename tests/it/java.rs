@@ -46,6 +46,10 @@ fn a_java_function_answers_and_fails_as_on_lambda_and_its_clones_are_unique() {
         assert_ne!(drawn, &other["drawn"][name], "{name} gave two clones the same");
     }
     eprintln!("booted: {booted:?}\nrestored: {:?}", clones[0]);
+
+    // The class of `examples/java`, which lies beside the others.
+    function.update(json!({ "Handler": "Hello::handle" }));
+    assert_eq!(function.answer(json!({ "name": "Ada" }))["hello"], "Ada");
 }
 
 /// The hooks have run, and nothing was left of what the JDK had drawn before.

@@ -16,6 +16,7 @@ mod containers;
 mod cores;
 mod deploy;
 mod events;
+mod examples;
 mod extensions;
 mod failures;
 mod faults;

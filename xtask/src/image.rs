@@ -160,7 +160,7 @@ impl Build {
         Ok(made)
     }
 
-    /// What mkosi reads of its folder, which also holds runtimes and examples (no part of the system) and the profiles
+    /// What mkosi reads of its folder, which also holds runtimes (no part of the system) and the profiles
     /// of other images.
     fn sources(&self, ctx: &Context) -> Result<Vec<(String, PathBuf)>> {
         let folder = ctx.path(self.config);

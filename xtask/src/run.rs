@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Below this the node's own system would not fit beside one sandbox.
 const MIN_MEMORY_MIB: i64 = 1024;
-const EXAMPLE: &str = "image/examples/hello";
+const EXAMPLE: &str = "examples/python";
 const FUNCTION: &str = "hello";
 
 #[derive(clap::Args)]
@@ -119,11 +119,15 @@ fn comparison(latest: &Phases, version: &str, published: &Phases) -> String {
     )
 }
 
+/// What a folder with a function in it has beside it: what is said of it, and what was made of it by hand.
+const BESIDE: &[&str] = &["README.md", "python.zip"];
+
 /// A zip of a folder's files, by Python: on every machine that setup has seen.
 pub(crate) fn zip_of(ctx: &Context, folder: &Path) -> Result<Vec<u8>> {
     let zip = ctx.cache.dir("run")?.join(format!("example-{}.zip", std::process::id()));
     let names: std::io::Result<Vec<_>> = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect();
-    let names = names.with_context(|| format!("read {}", folder.display()))?;
+    let mut names = names.with_context(|| format!("read {}", folder.display()))?;
+    names.retain(|name| !BESIDE.iter().any(|beside| name == beside));
     Cmd::new("python3").args(["-m", "zipfile", "-c"]).arg(&zip).args(names).dir(folder).read()?;
     let bytes = fs::read(&zip).with_context(|| format!("read {}", zip.display()));
     fs::remove_file(&zip).context("remove the scratch zip")?;

@@ -15,6 +15,8 @@ use crate::cache;
 use crate::cmd::Cmd;
 use crate::context::Context;
 use crate::dev::{self, Host};
+use crate::examples;
+use crate::go;
 use crate::hash::Inputs;
 use crate::image::{self, Netboot, Profile};
 use crate::java;
@@ -174,6 +176,7 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
     let programs = programs(ctx)?;
     let venv = venv(ctx)?;
     let js_modules = js_modules(ctx, &venv)?;
+    let go = go::programs(ctx)?;
     Ok(vec![
         ("TINDERBOX_XTASK", xtask),
         ("TINDERBOX_PAYLOAD", payload.root().join("usr/lib/tinderbox")),
@@ -193,6 +196,9 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_REGISTRY", programs.join("registry")),
         ("TINDERBOX_UNGATED_INITRD", lesser_initrd(ctx, "ungated")?),
         ("TINDERBOX_ROOTED_INITRD", lesser_initrd(ctx, "rooted")?),
+        ("TINDERBOX_GO_EXAMPLE", go.example),
+        ("TINDERBOX_GO_CLIENT", go.client),
+        ("TINDERBOX_CUSTOM_BOOTSTRAP", examples::custom_bootstrap(ctx)?),
         ("TINDERBOX_TEST_VENV", venv),
         ("TINDERBOX_JS_MODULES", js_modules),
     ])

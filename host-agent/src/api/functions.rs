@@ -128,12 +128,12 @@ pub(super) async fn update_configuration(
     let mut changed = FunctionConfig::clone(&*find_to_change(&app, &target)?.config);
     containers::check(&request.settings, PackageType::of(&changed))?;
     settings::check(&request.settings, app.offered())?;
-    settings::apply(&request.settings, &mut changed);
+    settings::change(&request.settings, &mut changed);
     settings::check_start(&changed)?;
     // Held until the record names them, as code is.
     let wanted = layers::wanted(&app, &call.caller, request.settings.layers.as_deref())?;
     let change = |config: &mut FunctionConfig| {
-        settings::apply(&request.settings, config);
+        settings::change(&request.settings, config);
         if let Some(wanted) = &wanted {
             config.layers = wanted.iter().map(|(layer, _)| layer.clone()).collect();
         }

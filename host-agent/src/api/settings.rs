@@ -348,8 +348,17 @@ fn check_environment(variables: &BTreeMap<String, String>) -> Result<(), ApiErro
     Ok(())
 }
 
+/// Applies checked settings to a function that there is. One that is left no variables has no environment any more, unlike one that is
+/// created with none: Terraform would find something to take away in each plan.
+pub(crate) fn change(settings: &Settings, config: &mut FunctionConfig) {
+    apply(settings, config);
+    if settings.environment.is_some() {
+        config.environment.take_if(|variables| variables.is_empty());
+    }
+}
+
 /// Applies checked settings to a record: what is absent stays as it is.
-pub(crate) fn apply(settings: &Settings, config: &mut FunctionConfig) {
+fn apply(settings: &Settings, config: &mut FunctionConfig) {
     let keep = |new: &Option<String>, old: &mut String| {
         if let Some(new) = new {
             old.clone_from(new);

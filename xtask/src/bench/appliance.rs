@@ -20,7 +20,7 @@ const BENCH_DIR: &str = "usr/lib/tinderbox/bench";
 const LIB_DIR: &str = "/usr/lib/tinderbox";
 /// Of `image/mkosi.extra/etc/tinderbox/agent.toml`.
 const STATE_DIR: &str = "/var/lib/tinderbox";
-const FUNCTION: &str = "image/examples/hello";
+const FUNCTION: &str = "examples/python";
 /// What a neighbour does.
 const NOISY: &str = "tests/functions/noisy";
 /// Laid beside the function where its sandboxes have to end, or to be held.

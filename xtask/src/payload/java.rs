@@ -31,7 +31,7 @@ impl<'a> Jdk<'a> {
     /// Unpacks the one that java21 is made by into the empty folder `root`.
     pub(crate) fn extract(ctx: &'a Context, step: &'a Step, root: &'a Path) -> Result<Self> {
         let spec = Spec::read(&ctx.path("image/runtimes").join(RUNTIME))?;
-        extract_packages(ctx, step, &spec, root)?;
+        extract_packages(ctx, step, &spec.packages, root)?;
         for folder in ["/dev", "/proc", "/tmp"] {
             fs::create_dir_all(below(root, folder)).with_context(|| format!("create {folder}"))?;
         }

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::progress::Step;
 use crate::toolbox::{self, Toolbox};
 use anyhow::{Context as _, Result, bail};
+use std::borrow::Borrow;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ pub(crate) fn assemble(
     root: &Path,
 ) -> Result<()> {
     step.note("extracting Debian packages");
-    extract_packages(ctx, step, spec, root)?;
+    extract_packages(ctx, step, &spec.packages, root)?;
     for leftover in LEFTOVERS {
         remove(&below(root, leftover))?;
     }
@@ -78,7 +79,13 @@ pub(crate) fn assemble(
     Ok(())
 }
 
-pub(super) fn extract_packages(ctx: &Context, step: &Step, spec: &Spec, root: &Path) -> Result<()> {
+/// Unpacks Debian packages and what they depend on into the empty folder `root`.
+pub(crate) fn extract_packages<S: Borrow<str>>(
+    ctx: &Context,
+    step: &Step,
+    packages: &[S],
+    root: &Path,
+) -> Result<()> {
     for name in MERGED {
         fs::create_dir_all(root.join("usr").join(name))?;
         symlink(Path::new("usr").join(name), root.join(name))?;
@@ -86,7 +93,7 @@ pub(super) fn extract_packages(ctx: &Context, step: &Step, spec: &Spec, root: &P
     let archive = root.with_extension("tar");
     let sources = toolbox::sources(&Apt::of_host()?)?;
     let cmd = Cmd::privileged("mmdebstrap").args(["--variant=extract", "--mode=root", "--format=tar"]);
-    let cmd = cmd.arg(format!("--include={}", spec.packages.join(","))).arg(format!("--keyring={KEYRING}"));
+    let cmd = cmd.arg(format!("--include={}", packages.join(","))).arg(format!("--keyring={KEYRING}"));
     let cmd = cmd.arg(toolbox::SUITE).arg(&archive).arg("-").stdin(sources);
     cmd.log(ctx.cache.log("runtimes")).step(step).run().context("extract Debian packages")?;
     // Through the symlinks above, should a package still use the old paths.
