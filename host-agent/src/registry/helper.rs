@@ -168,6 +168,7 @@ pub(crate) fn filter() -> SyscallFilter {
         allow!(SYS_socket, arg 0 = libc::AF_INET6, "registry, names"),
         allow!(SYS_socket, arg 0 = libc::AF_UNIX, "the resolver looks for a cache"),
         allow!(SYS_socket, arg 0 = libc::AF_NETLINK, "the resolver asks which addresses this host has"),
+        allow!(SYS_socketpair, arg 0 = libc::AF_UNIX, "how the runtime would hear of signals"),
         allow!(SYS_bind, "which address a packet would have; the resolver's netlink"),
         allow!(SYS_connect, "registry, names; landlock says at which ports"),
         allow!(SYS_shutdown, "the end of a connection"),

@@ -353,6 +353,7 @@ fn a_helper_ends_with_its_agent() {
     server.answers(&image.long_blob(), Answer::Silence);
     let mut child = Ask::of(&server).start(&tempfile::tempfile().unwrap());
     while !server.asked().iter().any(|asked| asked.path == image.long_blob()) {
+        assert_eq!(child.try_wait().unwrap(), None, "it has ended");
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(child.try_wait().unwrap(), None);
