@@ -220,6 +220,7 @@ fn function(
         _ => return Err("an image is named by ImageUri, and nothing else is".to_owned()),
     };
     let reserved = properties.whole("ReservedConcurrentExecutions")?;
+    properties.take("ReservedConcurrentExecutions");
     let mut tags = tags(properties.take("Tags"))?;
     tags.insert(names::STACK.to_owned(), context.place.stack.to_owned());
     tags.insert(names::LOGICAL_ID.to_owned(), names::tag_value(id).to_owned());

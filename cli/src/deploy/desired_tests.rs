@@ -25,7 +25,8 @@ fn function(more: Value) -> Result<Function, String> {
 #[test]
 fn what_is_not_said_of_a_function_is_lambdas_default() {
     let function =
-        function(json!({ "Timeout": "9", "Environment": { "Variables": { "A": 1, "B": true } } })).unwrap();
+        function(json!({ "Timeout": "9", "ReservedConcurrentExecutions": 3, "Environment": { "Variables": { "A": 1, "B": true } } })).unwrap();
+    assert_eq!(function.reserved, Some(3));
     assert!(function.name.starts_with("shop-F-"));
     let log = json!({ "LogFormat": "Text", "LogGroup": format!("/aws/lambda/{}", function.name) });
     let expected = json!({

@@ -11,6 +11,9 @@ use super::template::{Members, Template, shortened};
 /// Names of attributes that `Ref` stands for.
 pub(crate) const REF: &str = "Ref";
 
+/// What types of parameters begin with whose values Systems Manager keeps, which a node has not.
+const STORED: &str = "AWS::SSM::";
+
 /// Longest text that is put together: nothing that a function is told is longer.
 const MAX_TEXT_LEN: usize = 256 * 1024;
 
@@ -64,6 +67,11 @@ impl Scope {
             unclear.push((name.clone(), "the template has no such parameter".to_owned()));
         }
         for (name, declared) in &template.parameters {
+            // Its default is where a value would be found. CDK declares one that nothing refers to.
+            let kind = declared.get("Type").and_then(Value::as_str).unwrap_or_default();
+            if kind.starts_with(STORED) && !given.contains_key(name) {
+                continue;
+            }
             match parameter(declared, given.get(name)) {
                 Ok(value) => drop(scope.parameters.insert(name.clone(), value)),
                 Err(reason) => unclear.push((name.clone(), reason)),

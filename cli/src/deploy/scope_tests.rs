@@ -106,6 +106,18 @@ fn parameters_are_given_or_have_defaults() {
 }
 
 #[test]
+fn a_parameter_that_is_kept_elsewhere_has_to_be_given() {
+    let declared = json!({ "Type": "AWS::SSM::Parameter::Value<String>", "Default": "/some/path" });
+    let template = template(json!({ "Parameters": { "A": declared } }));
+    let evaluate = |given: BTreeMap<String, String>| {
+        let scope = Scope::new(&template, &given, PLACE).unwrap();
+        scope.evaluate(&json!({ "Ref": "A" }), &known())
+    };
+    assert!(evaluate(BTreeMap::new()).is_err());
+    assert_eq!(evaluate([("A".to_owned(), "x".to_owned())].into()), Ok(Some(json!("x"))));
+}
+
+#[test]
 fn a_condition_of_itself_is_none() {
     let conditions = json!({ "A": { "Fn::Not": [{ "Condition": "B" }] }, "B": { "Condition": "A" } });
     let template = template(json!({ "Conditions": conditions }));
