@@ -254,6 +254,9 @@ const UNPROVOKED: &[(&str, &str)] = &[
     ("a wait goes on after a stop", "nobody stops a daemon, or its helpers, and lets it go on"),
     ("the same, where the file system cannot copy ranges", "the tests' file system can"),
     ("a helper that takes too long", "helpers have minutes"),
+    ("libc's allocator", "which way a heap grows is its libc's matter"),
+    ("growing large buffers", "which way a block grows is its libc's matter"),
+    ("the same in the agent's unit", "these tests are in no unit of systemd's"),
     ("load: features that this host has more of", "the tests load on the host that saved"),
     ("load: the guest's TSC rate", "the tests load on the host that saved"),
 ];
