@@ -271,7 +271,7 @@ fn helpers() -> Vec<SyscallRule> {
         allow!(SYS_waitid, "a helper's end"),
         allow!(SYS_pidfd_open, "a helper's end is waited for"),
         allow!(SYS_pidfd_send_signal, "a helper that takes too long; landlock leaves nobody else to signal"),
-        allow!(SYS_kill, "the same"),
+        allow!(SYS_kill, "a helper that takes too long, by its number"),
         allow!(SYS_arch_prctl, "libc's thread-local storage"),
         allow!(SYS_set_tid_address, "libc's start"),
         allow!(SYS_prlimit64, "a helper's limits; libc asks for the stack's size"),

@@ -129,6 +129,14 @@ fn the_filter_compiles_and_leaves_nothing_that_helps_whoever_took_the_agent_over
     }
 }
 
+/// For `cargo xtask seccomp`.
+#[cfg(without_rule)]
+#[test]
+fn print_every_rule() {
+    filter().print();
+    confined::filters().iter().for_each(SyscallFilter::print);
+}
+
 #[test]
 fn what_a_helper_calls_is_left_to_it() {
     let own = filter().rules;
