@@ -1,4 +1,4 @@
-//! `tinderbox node`: how a node is closed, as its kernel says.
+//! `tinderbox node`: how a node is closed and shared, as its kernel says.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +19,7 @@ struct Node {
     page_merging: Option<String>,
     huge_pages: Option<String>,
     smt: Option<String>,
+    turns: Option<String>,
     vulnerabilities: BTreeMap<String, String>,
     certificate: Option<String>,
     landlock: u32,
@@ -46,6 +47,7 @@ fn text(node: &Node) -> String {
         ("merging", page_merging),
         ("huge pages", huge_pages),
         ("threads", &node.smt),
+        ("turns", &node.turns),
         ("landlock", &Some(node.landlock.to_string())),
         ("certificate", &Some(node.certificate.clone().unwrap_or_else(|| "none: plain HTTP".to_owned()))),
     ];

@@ -11,6 +11,9 @@ use crate::certificate::InUse;
 /// Mitigations and what is left of holes, a file for each kind.
 const VULNERABILITIES: &str = "/sys/devices/system/cpu/vulnerabilities";
 
+/// What was in force when the kernel was locked down, which says it no more: features of its scheduler, and how long a turn is, ns.
+const PROCESSORS: &str = "/run/tinderbox-processors";
+
 /// Longest answer of the kernel's that is kept.
 const MAX_LEN: usize = 1024;
 
@@ -33,6 +36,8 @@ pub(crate) struct NodeState {
     huge_pages: Option<String>,
     /// Whether cores have two threads.
     smt: Option<String>,
+    /// What ends a turn at a processor that others wait for, and when.
+    turns: Option<String>,
     /// What the kernel does about each kind of hole in processors.
     vulnerabilities: BTreeMap<String, String>,
     /// The certificate that clients know it by, if they come by TLS: its SHA-256 is told.
@@ -53,6 +58,7 @@ impl NodeState {
             page_merging: read("/sys/kernel/mm/ksm/run"),
             huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled").map(|text| chosen(&text)),
             smt: read("/sys/devices/system/cpu/smt/control"),
+            turns: turns(PROCESSORS.as_ref()),
             vulnerabilities: vulnerabilities(VULNERABILITIES.as_ref()),
             certificate: None,
             landlock: 0,
@@ -97,6 +103,14 @@ fn root(mountinfo: &str) -> Option<String> {
     found
 }
 
+/// By a timer of its own, or by the next tick of the kernel's clock that finds it over.
+fn turns(dir: &Path) -> Option<String> {
+    let features = read(dir.join("features"))?;
+    let by = if features.split_whitespace().any(|feature| feature == "HRTICK") { "timer" } else { "tick" };
+    let ns: u64 = read(dir.join("base_slice_ns"))?.parse().ok()?;
+    Some(format!("{by}, {ns} ns"))
+}
+
 fn vulnerabilities(dir: &Path) -> BTreeMap<String, String> {
     let Ok(entries) = std::fs::read_dir(dir) else { return BTreeMap::new() };
     let states = entries.filter_map(|entry| {
@@ -124,6 +138,23 @@ mod tests {
     fn a_choice_is_what_is_in_brackets() {
         assert_eq!(chosen("none integrity [confidentiality]"), "confidentiality");
         assert_eq!(chosen("none"), "none");
+    }
+
+    #[test]
+    fn turns_end_by_a_timer_where_the_kernel_was_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |features: &str, slice: &str| {
+            std::fs::write(dir.path().join("features"), features).unwrap();
+            std::fs::write(dir.path().join("base_slice_ns"), slice).unwrap();
+            turns(dir.path())
+        };
+        assert_eq!(said("PLACE_LAG HRTICK NO_HRTICK_DL\n", "400000\n").as_deref(), Some("timer, 400000 ns"));
+        assert_eq!(
+            said("PLACE_LAG NO_HRTICK NO_HRTICK_DL\n", "700000\n").as_deref(),
+            Some("tick, 700000 ns")
+        );
+        assert_eq!(said("HRTICK", "many"), None);
+        assert_eq!(turns(&dir.path().join("elsewhere")), None);
     }
 
     #[test]

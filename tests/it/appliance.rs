@@ -10,8 +10,13 @@ use crate::node::Node;
 /// Highest exposure that `systemd-analyze security` may find in a unit of ours, in tenths.
 const MAX_EXPOSURE: &str = "20";
 
-const UNITS: [&str; 3] =
-    ["tinderbox-agent.service", "tinderbox-resident.service", "tinderbox-sealed.service"];
+const UNITS: [&str; 5] = [
+    "tinderbox-agent.service",
+    "tinderbox-lockdown.service",
+    "tinderbox-processors.service",
+    "tinderbox-resident.service",
+    "tinderbox-sealed.service",
+];
 
 /// What these are for takes rights: one makes namespaces and changes users, the other makes links of the node's network.
 const WITH_RIGHTS: [(&str, &str); 2] =
@@ -31,6 +36,7 @@ pub(crate) fn assert_closed(told: &Value) {
         ("swaps", json!(0)),
         ("page_merging", json!("0")),
         ("huge_pages", json!("always")),
+        ("turns", json!("timer, 400000 ns")),
     ] {
         assert_eq!(told[name], value, "{name} of {told}");
     }
@@ -77,10 +83,38 @@ fn root_cannot_change_the_running_kernel() {
     assert_ne!(unseal.code, 0, "{unseal:?}");
     let open = root("echo none > /sys/kernel/security/lockdown");
     assert_ne!(open.code, 0, "{open:?}");
+    // Where turns at a processor are said; the way to it is open to root, what lies there is not.
+    let turns = root(
+        "mkdir -p /run/turns && mount -t debugfs none /run/turns && head -c 1 /run/turns/sched/features; code=$?; umount /run/turns; exit $code",
+    );
+    assert!(turns.code != 0 && turns.stderr.contains("not permitted"), "{turns:?}");
     for file in ["/dev/mem", "/dev/kmem", "/dev/port", "/proc/kcore", "/dev/cpu/0/msr"] {
         let read = root(&format!("head -c 1 {file}"));
         assert_ne!(read.code, 0, "{file}: {read:?}");
     }
+}
+
+#[test]
+fn the_kernel_is_locked_down_before_anything_is_loaded_or_looked_for() {
+    let time = |property: &str, unit: &str| -> u64 {
+        let shown = host::run(&["systemctl", "show", "-P", property, unit]);
+        shown.stdout.trim().parse().unwrap_or_else(|error| panic!("{property} of {unit}: {error}: {shown:?}"))
+    };
+    let locked = time("ExecMainExitTimestampMonotonic", "tinderbox-lockdown.service");
+    assert_ne!(locked, 0);
+    for unit in ["systemd-modules-load.service", "systemd-udevd.service", "tinderbox-launcher.service"] {
+        assert!(locked <= time("ExecMainStartTimestampMonotonic", unit), "{unit}");
+    }
+    let mounted = root("grep -c ' debugfs ' /proc/mounts");
+    assert_eq!(mounted.stdout.trim(), "0", "what it was needed for is over");
+}
+
+#[test]
+fn who_serves_all_sandboxes_comes_before_what_one_of_them_does() {
+    let weights = root(
+        "cd /sys/fs/cgroup/system.slice && cat tinderbox-agent.service/cpu.weight tinderbox-launcher.service/cpu.weight",
+    );
+    assert_eq!(weights.stdout.split_whitespace().collect::<Vec<_>>(), ["100", "25"], "{weights:?}");
 }
 
 #[test]

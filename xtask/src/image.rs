@@ -24,11 +24,14 @@ const PROFILES: &str = "mkosi.profiles";
 const SEED: &str = "7a1d3c52-6f0b-4c9e-9a55-7d1f0e2b4c11";
 /// How the system is started, whoever loads the kernel (the disk's unified kernel image has the same from
 /// `image/mkosi.profiles/disk`). `audit=0 quiet` halve the boot under emulation; without `no_timer_check` the kernel
-/// panics when a busy host delays the first ticks of an emulated timer; any other panic restarts the node. Root may not
-/// change the running kernel nor read its memory; every mitigation that the processor needs is on; guests that boot have
-/// huge pages; `/var` is memory (docs/adr/0024-system-that-does-not-change.md).
+/// panics when a busy host delays the first ticks of an emulated timer; any other panic restarts the node. Every mitigation
+/// that the processor needs is on; guests that boot have huge pages; `/var` is memory
+/// (docs/adr/0024-system-that-does-not-change.md). No `lockdown=`: a unit of the image's does that.
 pub(crate) const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 audit=0 no_timer_check panic=10 \
-    lockdown=confidentiality mitigations=auto transparent_hugepage=always systemd.show_status=auto systemd.volatile=state";
+    mitigations=auto transparent_hugepage=always systemd.show_status=auto systemd.volatile=state";
+
+/// What the image raises lockdown by, from the root.
+const LOCKDOWN: &str = "etc/tinderbox/lockdown.conf";
 
 /// Who an image is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -232,9 +235,17 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// How a node is started on which something is to be measured that a closed one keeps to itself: by tracing its kernel.
-pub(crate) fn traceable_command_line() -> String {
-    KERNEL_COMMAND_LINE.replace("lockdown=confidentiality", "lockdown=integrity")
+/// What makes a node one on which something can be measured that a closed one keeps to itself, by tracing its kernel: a file,
+/// by its path, to lay over the system's.
+pub(crate) fn traceable(ctx: &Context) -> Result<(&'static str, String)> {
+    let path = ctx.path(&format!("image/mkosi.extra/{LOCKDOWN}"));
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok((LOCKDOWN, as_traceable(&text)))
+}
+
+/// Root may read the kernel's memory, and not change it.
+fn as_traceable(lockdown: &str) -> String {
+    lockdown.replace("confidentiality", "integrity")
 }
 
 #[cfg(test)]
@@ -243,10 +254,12 @@ mod tests {
 
     #[test]
     fn a_node_that_is_measured_differs_by_one_word() {
-        let traceable = traceable_command_line();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../image/mkosi.extra").join(LOCKDOWN);
+        let text = fs::read_to_string(path).unwrap();
+        let traceable = as_traceable(&text);
         let differ =
-            KERNEL_COMMAND_LINE.split(' ').zip(traceable.split(' ')).filter(|(one, other)| one != other);
-        assert_eq!(differ.collect::<Vec<_>>(), [("lockdown=confidentiality", "lockdown=integrity")]);
+            text.split_whitespace().zip(traceable.split_whitespace()).filter(|(one, other)| one != other);
+        assert_eq!(differ.collect::<Vec<_>>(), [("confidentiality", "integrity")]);
     }
 
     #[test]

@@ -114,14 +114,11 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
     let boot = match spec.way {
         Way::Direct => {
             let Netboot { kernel, initrd } = Netboot::ensure(ctx, spec.profile, &payload)?;
-            let (initrd, command_line) = match &spec.extra {
-                Some(tree) => (
-                    image::with_tree(&initrd, tree, &spec.dir.join("initrd"))?,
-                    image::traceable_command_line(),
-                ),
-                None => (initrd, image::KERNEL_COMMAND_LINE.to_owned()),
+            let initrd = match &spec.extra {
+                Some(tree) => image::with_tree(&initrd, tree, &spec.dir.join("initrd"))?,
+                None => initrd,
             };
-            Boot::Direct { kernel, initrd, command_line }
+            Boot::Direct { kernel, initrd, command_line: image::KERNEL_COMMAND_LINE.to_owned() }
         }
         Way::Uefi => Boot::Uefi {
             disk: match &spec.disk {

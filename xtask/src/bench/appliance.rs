@@ -3,7 +3,7 @@
 
 use super::figures::Samples;
 use crate::context::Context;
-use crate::image::{Netboot, Profile};
+use crate::image::{self, Netboot, Profile};
 use crate::node::{self, Auth, Spec};
 use crate::payload::{self, Payload};
 use crate::qemu::accel::Accelerator;
@@ -179,6 +179,11 @@ fn write_extra(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<()> {
     let copy = |from: &Path, name: &str| {
         fs::copy(from, bench.join(name)).with_context(|| format!("copy {}", from.display())).map(drop)
     };
+    let (path, text) = image::traceable(ctx)?;
+    let lockdown = root.join(path);
+    fs::create_dir_all(lockdown.parent().unwrap_or(root))
+        .context("create the folder of how it is locked down")?;
+    fs::write(&lockdown, text).with_context(|| format!("write {}", lockdown.display()))?;
     let step = ctx.progress.step("building the benchmark's driver");
     let programs = payload::build_static(ctx, &step, &["bench-driver", "guest-probe"])?;
     copy(&programs.join("bench-driver"), "bench-driver")?;
