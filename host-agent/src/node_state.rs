@@ -149,7 +149,10 @@ mod tests {
             turns(dir.path())
         };
         assert_eq!(said("PLACE_LAG HRTICK NO_HRTICK_DL\n", "400000\n").as_deref(), Some("timer, 400000 ns"));
-        assert_eq!(said("PLACE_LAG NO_HRTICK NO_HRTICK_DL\n", "700000\n").as_deref(), Some("tick, 700000 ns"));
+        assert_eq!(
+            said("PLACE_LAG NO_HRTICK NO_HRTICK_DL\n", "700000\n").as_deref(),
+            Some("tick, 700000 ns")
+        );
         assert_eq!(said("HRTICK", "many"), None);
         assert_eq!(turns(&dir.path().join("elsewhere")), None);
     }

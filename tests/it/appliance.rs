@@ -81,7 +81,9 @@ fn root_cannot_change_the_running_kernel() {
     let open = root("echo none > /sys/kernel/security/lockdown");
     assert_ne!(open.code, 0, "{open:?}");
     // Where turns at a processor are said; the way to it is open to root, what lies there is not.
-    let turns = root("mkdir -p /run/turns && mount -t debugfs none /run/turns && head -c 1 /run/turns/sched/features; code=$?; umount /run/turns; exit $code");
+    let turns = root(
+        "mkdir -p /run/turns && mount -t debugfs none /run/turns && head -c 1 /run/turns/sched/features; code=$?; umount /run/turns; exit $code",
+    );
     assert!(turns.code != 0 && turns.stderr.contains("not permitted"), "{turns:?}");
     for file in ["/dev/mem", "/dev/kmem", "/dev/port", "/proc/kcore", "/dev/cpu/0/msr"] {
         let read = root(&format!("head -c 1 {file}"));
@@ -106,7 +108,9 @@ fn the_kernel_is_locked_down_before_anything_is_loaded_or_looked_for() {
 
 #[test]
 fn who_serves_all_sandboxes_comes_before_what_one_of_them_does() {
-    let weights = root("cd /sys/fs/cgroup/system.slice && cat tinderbox-agent.service/cpu.weight tinderbox-launcher.service/cpu.weight");
+    let weights = root(
+        "cd /sys/fs/cgroup/system.slice && cat tinderbox-agent.service/cpu.weight tinderbox-launcher.service/cpu.weight",
+    );
     assert_eq!(weights.stdout.split_whitespace().collect::<Vec<_>>(), ["100", "25"], "{weights:?}");
 }
 

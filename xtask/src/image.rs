@@ -257,7 +257,8 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../image/mkosi.extra").join(LOCKDOWN);
         let text = fs::read_to_string(path).unwrap();
         let traceable = as_traceable(&text);
-        let differ = text.split_whitespace().zip(traceable.split_whitespace()).filter(|(one, other)| one != other);
+        let differ =
+            text.split_whitespace().zip(traceable.split_whitespace()).filter(|(one, other)| one != other);
         assert_eq!(differ.collect::<Vec<_>>(), [("confidentiality", "integrity")]);
     }
 

@@ -181,7 +181,8 @@ fn write_extra(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<()> {
     };
     let (path, text) = image::traceable(ctx)?;
     let lockdown = root.join(path);
-    fs::create_dir_all(lockdown.parent().unwrap_or(root)).context("create the folder of how it is locked down")?;
+    fs::create_dir_all(lockdown.parent().unwrap_or(root))
+        .context("create the folder of how it is locked down")?;
     fs::write(&lockdown, text).with_context(|| format!("write {}", lockdown.display()))?;
     let step = ctx.progress.step("building the benchmark's driver");
     let programs = payload::build_static(ctx, &step, &["bench-driver", "guest-probe"])?;
