@@ -51,7 +51,9 @@ impl Agent {
             if let Some((_, address)) = line.split_once(READY) {
                 let address = address.trim().parse().with_context(|| format!("an address: {line}"))?;
                 // What it says later is read, too: a full pipe would hold it up.
-                std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+                // It notes each event that it drops, and a million of them are no help to anybody.
+                let lines = lines.map_while(Result::ok).filter(|line| !line.contains(" INFO "));
+                std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
                 return Ok(Self { process, address });
             }
             said.push(line);
