@@ -66,6 +66,9 @@ enum Command {
     /// Makes the node's functions be what a template says that `sam build` or `cdk synth` wrote.
     Deploy(deploy::Wish),
     /// How asynchronous calls stand: all of them, or those of a function with the last that were given up.
+    ///
+    /// What lies in a queue is read by GET /tinderbox/queues/NAME, 4 MiB of lines at a time; x-tinderbox-left says how many bytes are behind them. A
+    /// DELETE with the answer's ETag as If-Match takes away what was read, and the next GET goes on there.
     Events {
         /// Its name.
         function: Option<String>,

@@ -198,7 +198,7 @@ fn files() -> Vec<SyscallRule> {
         allow!(SYS_writev, "answers of several parts"),
         allow!(SYS_pwrite64, "stores, copies of chunks"),
         allow!(SYS_pwritev, "stores, copies of chunks"),
-        allow!(SYS_copy_file_range, "layers of /tmp"),
+        allow!(SYS_copy_file_range, "layers of /tmp, and what is left of a queue"),
         allow!(SYS_sendfile, "the same, where the file system cannot copy ranges"),
         allow!(SYS_splice, "the same, from a pipe"),
         allow!(SYS_lseek, "holes of sparse files"),

@@ -2,9 +2,13 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::MAX_MESSAGE_LEN;
+use crate::{MAX_CHUNK_LEN, MAX_MESSAGE_LEN};
 
 const PREFIX_LEN: usize = 4;
+
+/// Memory that a reader keeps when it holds less: that of two pieces of a body. A guest that has sent a long error document once has not
+/// taken the memory of one for as long as it lives.
+const KEPT_LEN: usize = 2 * MAX_CHUNK_LEN;
 
 /// Why bytes are not a message.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,9 @@ impl FrameReader {
         if self.consumed > 0 {
             self.buffer.drain(..self.consumed);
             self.consumed = 0;
+            if self.buffer.len() < KEPT_LEN {
+                self.buffer.shrink_to(KEPT_LEN);
+            }
         }
         self.buffer.extend_from_slice(bytes);
     }

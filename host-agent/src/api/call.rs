@@ -1,6 +1,6 @@
 //! A request as operations read it: one extractor whose failures are AWS's errors.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use axum::{
     body::Bytes,
@@ -11,7 +11,7 @@ use axum::{
 use super::{
     ApiError,
     constraints::Constraints,
-    gate::{Admitted, Memory},
+    gate::Admitted,
     names::{self, Caller, Target},
 };
 
@@ -23,10 +23,8 @@ pub(crate) struct Call {
     pub(crate) request_id: String,
     /// Headers.
     pub(crate) headers: HeaderMap,
-    /// Body, already bounded and verified.
+    /// Body, already bounded and verified; it has its memory of the budget as long as anybody has it.
     pub(crate) body: Bytes,
-    /// What it has of the budget.
-    pub(super) memory: Arc<Memory>,
     path: HashMap<String, String>,
     query: Vec<(String, String)>,
 }
@@ -47,8 +45,8 @@ impl<S: Send + Sync> FromRequest<S> for Call {
         let body = Bytes::from_request(Request::from_parts(head, body), state)
             .await
             .map_err(|_| ApiError::body_broken())?;
-        let Admitted { caller, request_id, memory } = admitted;
-        Ok(Self { caller, request_id, headers, body, memory, path, query })
+        let Admitted { caller, request_id } = admitted;
+        Ok(Self { caller, request_id, headers, body, path, query })
     }
 }
 

@@ -185,6 +185,11 @@ impl ApiError {
         Self::new(&UNAVAILABLE, "This Tinderbox node has no memory for the request body now.")
     }
 
+    /// Answers of others have all the memory that there is for them; the function has run.
+    pub(crate) fn no_answer_memory() -> Self {
+        Self::new(&UNAVAILABLE, "This Tinderbox node has no memory for the function's answer now.")
+    }
+
     /// The body ended early or was malformed.
     pub(crate) fn body_broken() -> Self {
         Self::new(&INVALID_REQUEST_CONTENT, "The request body could not be read.")

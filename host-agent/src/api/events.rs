@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     extract::State,
     http::{
-        HeaderValue, StatusCode,
+        HeaderName, HeaderValue, StatusCode,
         header::{CONTENT_TYPE, ETAG},
     },
     response::Response,
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{ApiError, App, call::Call};
 use crate::{
     code::blocking,
-    events::{Counts, EventsError, Limits, Past, QueueError, QueueName, Standing, Totals},
+    events::{Counts, EventsError, Limits, Lines, Past, QueueError, QueueName, Standing, Totals},
     invoke::InvokeError,
     sandbox::describe,
 };
@@ -71,13 +71,17 @@ pub(super) async fn get(State(app): State<Arc<App>>, call: Call) -> Result<Json<
     })))
 }
 
-/// The lines of a queue.
+/// How many bytes of lines wait behind those of an answer.
+const LEFT: HeaderName = HeaderName::from_static("x-tinderbox-left");
+
+/// The first lines of a queue.
 pub(super) async fn read_queue(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
     let (queues, queue) = (Arc::clone(app.events.queues()), named(&call)?);
-    let (lines, tag) = blocking(move || queues.read(&queue)).await.map_err(failed)?;
+    let Lines { lines, tag, left } = blocking(move || queues.read(&queue)).await.map_err(failed)?;
     let mut response = Response::new(Body::from(lines));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    headers.insert(LEFT, HeaderValue::from(left));
     // Digits and a dash.
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
         headers.insert(ETAG, tag);

@@ -76,8 +76,6 @@ pub(crate) struct Admitted {
     pub(crate) caller: Caller,
     /// `x-amzn-requestid`.
     pub(crate) request_id: String,
-    /// What its body has of the budget: given back when nobody holds it any more.
-    pub(super) memory: Arc<Memory>,
 }
 
 /// Lets a request through to its operation, or answers it.
@@ -89,11 +87,11 @@ pub(crate) async fn gate(State(app): State<Arc<App>>, mut request: Request, next
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let service = Service::of(&method, request.uri(), request.headers());
     let mut response = match admit(&app, request, request_id).await {
-        Ok((request, memory)) => {
+        Ok(request) => {
             if let Some(standing) = standing {
                 standing.admit().await;
             }
-            if method.is_safe() { next.run(request).await } else { to_its_end(request, memory, next).await }
+            if method.is_safe() { next.run(request).await } else { to_its_end(request, next).await }
         }
         Err(error) => match service {
             Service::Lambda => error.into_response(),
@@ -107,21 +105,15 @@ pub(crate) async fn gate(State(app): State<Arc<App>>, mut request: Request, next
     response
 }
 
-/// Has an operation carried out by a task of its own, for the server drops what it does for a client that goes away. The memory is
-/// given back when the operation is done with the body.
-async fn to_its_end(request: Request, memory: Arc<Memory>, next: Next) -> Response {
-    let operation = tokio::spawn(async move {
-        let response = next.run(request).await;
-        drop(memory);
-        response
-    });
-    operation.await.unwrap_or_else(|error| {
+/// Has an operation carried out by a task of its own, for the server drops what it does for a client that goes away.
+async fn to_its_end(request: Request, next: Next) -> Response {
+    tokio::spawn(next.run(request)).await.unwrap_or_else(|error| {
         tracing::error!("an operation's task: {error}");
         ApiError::internal().into_response()
     })
 }
 
-async fn admit(app: &App, request: Request, request_id: String) -> Result<(Request, Arc<Memory>), ApiError> {
+async fn admit(app: &App, request: Request, request_id: String) -> Result<Request, ApiError> {
     let (mut head, body) = request.into_parts();
     let claim = app.authenticator.identify(&head, chrono::Utc::now())?;
     let (limit, operation) = body_limit(&head);
@@ -131,9 +123,8 @@ async fn admit(app: &App, request: Request, request_id: String) -> Result<(Reque
     let principal = claim.principal();
     let caller = Caller { account_id: app.account_id.clone(), region: claim.region };
     authorize::authorize(app, &principal, &caller, (&mut head, &body)).await?;
-    let memory = Arc::new(memory);
-    head.extensions.insert(Admitted { caller, request_id, memory: Arc::clone(&memory) });
-    Ok((Request::from_parts(head, Body::from(body)), memory))
+    head.extensions.insert(Admitted { caller, request_id });
+    Ok(Request::from_parts(head, Body::from(memory.keep(body))))
 }
 
 /// A body that has come whole.
@@ -211,6 +202,11 @@ impl Memory {
         Ok(Self { budget: Arc::clone(budget), permit, len, max })
     }
 
+    /// The body, or what was made of it, which has this memory as long as anybody has it.
+    pub(super) fn keep(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Kept { bytes, _memory: self })
+    }
+
     /// Until there is room for `len` bytes.
     pub(super) async fn grow(&mut self, len: usize) -> Result<(), ApiError> {
         if len > self.len {
@@ -220,6 +216,18 @@ impl Memory {
             self.len = grown;
         }
         Ok(())
+    }
+}
+
+/// Bytes, and what they have of the budget: one goes with the other.
+struct Kept {
+    bytes: Bytes,
+    _memory: Memory,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     ApiError, App,
     call::Call,
     constraints::{Constraints, EXECUTION, TENANT},
-    gate::{MAX_ASYNC_EVENT_LEN, Memory},
+    gate::MAX_ASYNC_EVENT_LEN,
     names::Target,
 };
 use crate::{
@@ -85,7 +85,10 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
         request_id: call.request_id,
         slot: None,
         sink: None,
+        answers: app.answers.clone(),
     };
+    // The event has its memory until its answer begins, and not longer.
+    drop(call.body);
     let answer = run(&app, &target.id, invocation).await?;
     Ok(respond(answer))
 }
@@ -147,19 +150,14 @@ pub(super) async fn run(
     app.invoker.invoke(invocation).await
 }
 
-/// The same in a task of its own, whether or not anybody waits for it: its event has the memory that is held for it as long.
+/// The same in a task of its own, whether or not anybody waits for it.
 pub(super) fn begin(
     app: &Arc<App>,
     id: &FunctionId,
     invocation: Invocation,
-    memory: Arc<Memory>,
 ) -> JoinHandle<Result<Answer, InvokeError>> {
     let (app, id) = (Arc::clone(app), id.clone());
-    tokio::spawn(async move {
-        let ended = run(&app, &id, invocation).await;
-        drop(memory);
-        ended
-    })
+    tokio::spawn(async move { run(&app, &id, invocation).await })
 }
 
 /// A number from 0.0 up to 1.0, for the share of an alias's second version.

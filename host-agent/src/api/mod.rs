@@ -68,7 +68,11 @@ use crate::{
     events::Events,
     functions::{Functions, runtimes::Runtimes},
     identity::AccessKeys,
-    invoke::{Invoker, concurrency::Concurrency},
+    invoke::{
+        Invoker,
+        concurrency::Concurrency,
+        memory::{self, Answers},
+    },
     logs::LogStore,
     network::Policies,
     node_state::NodeState,
@@ -94,6 +98,8 @@ pub(crate) struct App {
     node: NodeState,
     urls: UrlBase,
     url_budget: Arc<Semaphore>,
+    answers: Answers,
+    url_answers: Answers,
 }
 
 impl App {
@@ -128,6 +134,8 @@ impl App {
             node,
             urls: config.function_urls.base.clone(),
             url_budget: Arc::new(Semaphore::new(gate::URL_BUDGET_KIB)),
+            answers: Answers::new(memory::API_ANSWERS_KIB),
+            url_answers: Answers::twofold(memory::URL_ANSWERS_KIB),
         })
     }
 

@@ -110,7 +110,9 @@ impl Invoker for Echo {
         // Others are in flight until the test forgets them.
         let slot = if event["do"] == "hold" { invocation.slot.take() } else { None };
         let sink = invocation.sink.clone();
-        self.seen.lock().unwrap().push(invocation);
+        // A copy: the event itself has memory of the budget.
+        let payload = Bytes::copy_from_slice(&invocation.payload);
+        self.seen.lock().unwrap().push(Invocation { payload, ..invocation });
         let told = self.told.lock().unwrap().take();
         let told = told.or(event["do"].as_str());
         if let (Some((content_type, pieces, fails)), Some(sink)) = (told.and_then(streaming::script), sink) {

@@ -17,7 +17,7 @@ const MAX_MIB: u64 = 1024 * 1024;
 /// Most deliveries at a time: each may hold an event and an answer in memory, some 8 MiB.
 const MAX_DELIVERIES: usize = 1000;
 
-/// Longest queue file in MiB: it is answered from memory when it is asked for.
+/// Longest queue file in MiB: what is left of it is written anew when its first lines are taken away.
 const MAX_QUEUE_MIB: u64 = 64;
 
 /// Bounds of asynchronous calls, checked.

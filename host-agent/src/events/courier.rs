@@ -222,6 +222,7 @@ async fn attempt(shared: &Shared, event: &Event, rules: Rules) -> Attempt {
         log_tail: false,
         slot: Some(Arc::new(slot)),
         sink: None,
+        answers: shared.answers.clone(),
     };
     match shared.parts.invoker.invoke(invocation).await {
         Ok(answer) => Attempt::Answered(Said {

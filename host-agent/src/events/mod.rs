@@ -33,7 +33,7 @@ use tokio::sync::{Semaphore, watch};
 pub(crate) use self::{
     clock::Clock,
     destinations::{Destinations, Past},
-    queues::{QueueError, QueueName, Queues},
+    queues::{Lines, QueueError, QueueName, Queues},
     record::Event,
     schedule::{Limits, Standing, Totals},
     store::StoreError,
@@ -48,7 +48,11 @@ use crate::{
     config,
     disk::Disk,
     functions::{Functions, model::FunctionId},
-    invoke::{Invoker, concurrency::Concurrency},
+    invoke::{
+        Invoker,
+        concurrency::Concurrency,
+        memory::{self, Answers},
+    },
     sandbox::describe,
 };
 
@@ -117,6 +121,7 @@ struct Shared {
     queues: Arc<Queues>,
     /// One for each delivery that may be under way.
     places: Arc<Semaphore>,
+    answers: Answers,
     max_deliveries: usize,
     stopping: watch::Sender<bool>,
 }
@@ -163,6 +168,7 @@ impl Events {
             keeper,
             queues,
             places: Arc::new(Semaphore::new(max_deliveries)),
+            answers: Answers::new(memory::EVENT_ANSWERS_KIB),
             max_deliveries,
             stopping: watch::Sender::new(false),
         });

@@ -14,6 +14,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
+use super::record::MAX_PAYLOAD_LEN;
 use crate::config::is_region;
 
 /// Queues of a node, at most: each is a file.
@@ -21,6 +22,12 @@ const MAX_QUEUES: usize = 256;
 
 /// Longest name of a queue: AWS's.
 const MAX_NAME_LEN: usize = 80;
+
+/// What is read of a queue at a time, in bytes: whole lines, which are shorter. Who has taken those away reads what is behind them, so
+/// that a queue may be long and a reader costs no more than this.
+pub(crate) const MAX_READ_LEN: usize = 4 * 1024 * 1024;
+
+const _: () = assert!(MAX_PAYLOAD_LEN < MAX_READ_LEN, "any line is read");
 
 /// What a file is searched backwards by for the end of its last whole line.
 const STEP: usize = 64 * 1024;
@@ -123,12 +130,16 @@ impl Queues {
         if fresh { sync_dir(&self.dir).map_err(failed) } else { Ok(()) }
     }
 
-    /// Its whole lines, and a tag for them. Blocks.
-    pub(crate) fn read(&self, queue: &QueueName) -> Result<(Vec<u8>, String), QueueError> {
+    /// Its first whole lines, [`MAX_READ_LEN`] bytes at most. Blocks.
+    pub(crate) fn read(&self, queue: &QueueName) -> Result<Lines, QueueError> {
         let _turn = self.turn();
-        let lines = self.lines(queue)?;
-        let tag = tag(&lines);
-        Ok((lines, tag))
+        let failed = |source| queue.failed(source);
+        let Some(mut file) = self.file(queue)? else { return Ok(Lines::of(Vec::new(), 0)) };
+        let len = whole_len(&mut file).map_err(failed)?;
+        let mut lines = first(&mut file, len.min(MAX_READ_LEN as u64)).map_err(failed)?;
+        lines.truncate(lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1));
+        let left = len - lines.len() as u64;
+        Ok(Lines::of(lines, left))
     }
 
     /// Takes away the lines that were read with a tag; what has come since stays. Blocks.
@@ -137,46 +148,77 @@ impl Queues {
     /// [`QueueError::Changed`] when they are not its first: somebody has taken them away.
     pub(crate) fn drop_first(&self, queue: &QueueName, read: &str) -> Result<(), QueueError> {
         let _turn = self.turn();
-        let lines = self.lines(queue)?;
+        let failed = |source| queue.failed(source);
+        let changed = || QueueError::Changed(queue.name.clone());
         let len = read.split_once('-').and_then(|(len, _)| len.parse().ok());
-        let first = len.and_then(|len: usize| lines.get(..len)).filter(|first| tag(first) == read);
-        let Some(first) = first else { return Err(QueueError::Changed(queue.name.clone())) };
-        if first.is_empty() {
+        let len = len.filter(|len| *len <= MAX_READ_LEN as u64).ok_or_else(changed)?;
+        let file = self.file(queue)?;
+        let Some(mut file) = file else {
+            return if tag(&[]) == read { Ok(()) } else { Err(changed()) };
+        };
+        let end = whole_len(&mut file).map_err(failed)?;
+        if len > end || tag(&first(&mut file, len).map_err(failed)?) != read {
+            return Err(changed());
+        }
+        if len == 0 {
             return Ok(());
         }
         let path = self.dir.join(queue.file());
-        let rest = &lines[first.len()..];
+        // The file is where the first lines end.
         let replace = || -> io::Result<()> {
-            if rest.is_empty() {
+            if len == end {
                 fs::remove_file(&path)?;
             } else {
                 let new = path.with_extension("new");
-                let mut file = File::create(&new)?;
-                file.write_all(rest)?;
-                file.sync_all()?;
+                let mut rest = File::create(&new)?;
+                io::copy(&mut file.take(end - len), &mut rest)?;
+                rest.sync_all()?;
                 fs::rename(&new, &path)?;
             }
             sync_dir(&self.dir)
         };
-        replace().map_err(|source| queue.failed(source))
+        replace().map_err(failed)
     }
 
-    fn lines(&self, queue: &QueueName) -> Result<Vec<u8>, QueueError> {
-        let failed = |source| queue.failed(source);
-        let mut bytes = Vec::new();
+    /// Its file, if there is one.
+    fn file(&self, queue: &QueueName) -> Result<Option<File>, QueueError> {
         match File::open(self.dir.join(queue.file())) {
-            Ok(file) => drop(file.take(self.max_len).read_to_end(&mut bytes).map_err(failed)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(queue.failed(error)),
         }
-        bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1));
-        Ok(bytes)
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
         // A file is as good as its last whole line, whoever panicked.
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What was read of a queue.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    /// Whole lines, with their ends.
+    pub(crate) lines: Vec<u8>,
+    /// By which they are taken away.
+    pub(crate) tag: String,
+    /// Bytes of the lines behind them.
+    pub(crate) left: u64,
+}
+
+impl Lines {
+    fn of(lines: Vec<u8>, left: u64) -> Self {
+        Self { tag: tag(&lines), lines, left }
+    }
+}
+
+/// The first bytes of a file, which is left where they end.
+fn first(file: &mut File, len: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(0))?;
+    // At most MAX_READ_LEN.
+    let mut bytes = vec![0; len as usize];
+    file.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Tells lines from others: how long they are, and a hash.
@@ -249,7 +291,8 @@ mod tests {
     fn lines_are_kept_and_taken_away_once() {
         let (dir, queues, queue) = queues(100);
         let lines = |expected: &str| {
-            let (lines, tag) = queues.read(&queue).unwrap();
+            let Lines { lines, tag, left } = queues.read(&queue).unwrap();
+            assert_eq!(left, 0);
             assert_eq!(String::from_utf8(lines).unwrap(), expected);
             tag
         };
@@ -270,13 +313,38 @@ mod tests {
     }
 
     #[test]
+    fn a_long_queue_is_read_in_parts_and_no_line_is_lost_between_them() {
+        let (dir, queues, queue) = queues(1 << 30);
+        let path = dir.path().join("queues/us-east-1.q.jsonl");
+        let line = |number: usize| format!("{number:0>width$}\n", width = 1000 + number % 77);
+        let all: String = (0..10_000).map(line).collect();
+        // Something is being written behind them.
+        fs::write(&path, format!("{all}half")).unwrap();
+        let (mut seen, mut parts) = (String::new(), 0);
+        loop {
+            let Lines { lines, tag, left } = queues.read(&queue).unwrap();
+            if lines.is_empty() {
+                break;
+            }
+            assert!(lines.len() <= MAX_READ_LEN && lines.ends_with(b"\n"));
+            assert_eq!(left as usize, all.len() - seen.len() - lines.len());
+            seen += std::str::from_utf8(&lines).unwrap();
+            queues.drop_first(&queue, &tag).unwrap();
+            assert!(matches!(queues.drop_first(&queue, &tag), Err(QueueError::Changed(_))), "once");
+            parts += 1;
+        }
+        assert!(seen == all);
+        assert_eq!(parts, all.len().div_ceil(MAX_READ_LEN));
+    }
+
+    #[test]
     fn half_a_line_is_none() {
         let (dir, queues, queue) = queues(1 << 20);
         queues.append(&queue, b"1").unwrap();
         let path = dir.path().join("queues/us-east-1.q.jsonl");
         let half = [b"1\n".to_vec(), vec![b'x'; 3 * STEP]].concat();
         fs::write(&path, half).unwrap();
-        assert_eq!(queues.read(&queue).unwrap().0, b"1\n");
+        assert_eq!(queues.read(&queue).unwrap().lines, b"1\n");
         queues.append(&queue, b"2").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"1\n2\n");
     }
@@ -286,7 +354,7 @@ mod tests {
         let (_dir, queues, queue) = queues(10);
         queues.append(&queue, b"12345678").unwrap();
         assert!(matches!(queues.append(&queue, b"1"), Err(QueueError::Full(_))));
-        let (_, read) = queues.read(&queue).unwrap();
+        let read = queues.read(&queue).unwrap().tag;
         queues.drop_first(&queue, &read).unwrap();
         queues.append(&queue, b"1").unwrap();
     }

@@ -3,13 +3,16 @@
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use guest_protocol::{FunctionError, RestoreFailure};
 use tokio::sync::oneshot;
 
 use super::{
     Answer, Invocation, InvokeError, Throttle, Timing,
     concurrency::Slot,
-    error_text, messages,
+    error_text,
+    memory::Handout,
+    messages,
     node::{Grant, Shared},
     runtimes,
     start::{self, Blueprint, StartError},
@@ -39,13 +42,14 @@ enum Lost {
 /// Runs an invocation to its end.
 pub(super) async fn run(
     shared: Arc<Shared>,
-    invocation: Invocation,
+    mut invocation: Invocation,
     slot: Option<&Arc<Slot>>,
 ) -> Result<Answer, InvokeError> {
+    let event = Arc::new(Handout::new(std::mem::take(&mut invocation.payload)));
     let invocation = Arc::new(invocation);
     let mut losses = Losses::default();
     loop {
-        match try_once(&shared, &invocation, slot, losses).await {
+        match try_once(&shared, (&invocation, &event), slot, losses).await {
             Attempt::Answered(answer) => return Ok(*answer),
             Attempt::Failed(error) => return Err(error),
             Attempt::Undelivered(lost, problem) => {
@@ -74,7 +78,7 @@ pub(super) async fn run(
 
 async fn try_once(
     shared: &Arc<Shared>,
-    invocation: &Arc<Invocation>,
+    (invocation, event): (&Arc<Invocation>, &Arc<Handout>),
     slot: Option<&Arc<Slot>>,
     losses: Losses,
 ) -> Attempt {
@@ -98,7 +102,8 @@ async fn try_once(
         },
     };
     let (end, ended) = oneshot::channel();
-    let command = Command::Run(Run { invocation: Arc::clone(invocation), slot: slot.cloned(), end });
+    let (own, event) = (Arc::clone(invocation), Arc::clone(event));
+    let command = Command::Run(Run { invocation: own, event, slot: slot.cloned(), end });
     if commands.send(command).await.is_err() {
         return Attempt::Undelivered(Lost::Other, "its sandbox had just ended".into());
     }
@@ -184,11 +189,12 @@ fn finish(end: RunEnd, invocation: &Invocation, mut timing: Timing) -> Attempt {
             let request_id = &invocation.request_id;
             let (payload, function_error) = match result {
                 ReplyResult::Response(payload) => (payload, None),
-                ReplyResult::Streamed => (Vec::new(), None),
-                ReplyResult::Error(error) => (error.payload, Some(UNHANDLED)),
+                ReplyResult::Streamed => (Bytes::new(), None),
+                ReplyResult::Error(document) => (document, Some(UNHANDLED)),
+                ReplyResult::Unkept => return Attempt::Failed(InvokeError::NoAnswerMemory),
                 ReplyResult::TimedOut => {
                     let timeout_ms = messages::timeout_ms(&invocation.function);
-                    (FunctionError::timed_out(request_id, timeout_ms).payload, Some(UNHANDLED))
+                    (FunctionError::timed_out(request_id, timeout_ms).payload.into(), Some(UNHANDLED))
                 }
             };
             Attempt::Answered(answer(invocation, timing, payload, function_error, log_tail))
@@ -207,18 +213,18 @@ fn finish(end: RunEnd, invocation: &Invocation, mut timing: Timing) -> Attempt {
 fn lost(invocation: &Invocation, timing: Timing, log_tail: Vec<u8>) -> Box<Answer> {
     let message = "Runtime exited without providing a reason";
     let error = FunctionError::of_request(&invocation.request_id, "Runtime.ExitError", message);
-    answer(invocation, timing, error.payload, Some(UNHANDLED), log_tail)
+    answer(invocation, timing, error.payload.into(), Some(UNHANDLED), log_tail)
 }
 
 fn answer(
     invocation: &Invocation,
     timing: Timing,
-    payload: Vec<u8>,
+    payload: Bytes,
     function_error: Option<&'static str>,
     log_tail: Vec<u8>,
 ) -> Box<Answer> {
     Box::new(Answer {
-        payload: payload.into(),
+        payload,
         function_error,
         log_tail: invocation.log_tail.then(|| log_tail.into()),
         executed_version: invocation.function.version.clone(),

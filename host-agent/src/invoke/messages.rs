@@ -209,7 +209,7 @@ fn log_format(logging: &LoggingConfig) -> LogFormat {
 }
 
 /// The event's head, as the guest is told.
-pub(super) fn invoke(invocation: &Invocation) -> Invoke {
+pub(super) fn invoke(invocation: &Invocation, event_len: usize) -> Invoke {
     Invoke {
         request_id: invocation.request_id.clone(),
         timeout_ms: timeout_ms(&invocation.function),
@@ -217,7 +217,7 @@ pub(super) fn invoke(invocation: &Invocation) -> Invoke {
         trace_id: invocation.trace_id.clone().unwrap_or_else(|| trace_id(&invocation.request_id)),
         client_context: invocation.client_context.clone(),
         cognito_identity: None,
-        event_len: u32::try_from(invocation.payload.len()).unwrap_or(u32::MAX),
+        event_len: u32::try_from(event_len).unwrap_or(u32::MAX),
         response_mode: match invocation.sink {
             Some(_) => ResponseMode::Streamed,
             None => ResponseMode::Buffered,

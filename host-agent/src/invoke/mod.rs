@@ -11,6 +11,7 @@ use chunk_store::Label;
 use guest_protocol::FunctionError;
 use tokio::sync::mpsc;
 
+use self::memory::Answers;
 use crate::{
     chunks::Chunks,
     config::Config,
@@ -29,6 +30,7 @@ pub(crate) use crate::sandbox::{
 mod ahead;
 mod call;
 pub(crate) mod concurrency;
+pub(crate) mod memory;
 mod messages;
 mod node;
 mod prepare;
@@ -65,6 +67,8 @@ pub(crate) struct Invocation {
     /// Where the response goes while the function makes it, if somebody wants it so and the runtime streams. The function waits
     /// while it is full; when nobody is at its other end any more, what comes is dropped.
     pub(crate) sink: Option<mpsc::Sender<Part>>,
+    /// What its answer has its memory of.
+    pub(crate) answers: Answers,
 }
 
 /// A code image among the node's contents.
@@ -143,6 +147,9 @@ pub(crate) enum InvokeError {
     /// A resumed function was not ready in time.
     #[error("the function was not restored in time")]
     RestoreTimeout,
+    /// The function ran, and there was no memory for its answer: other clients read theirs too slowly.
+    #[error("the node had no memory for the function's answer")]
+    NoAnswerMemory,
     /// The node is being shut down.
     #[error("the node is shutting down")]
     ShuttingDown,

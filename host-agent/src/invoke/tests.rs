@@ -16,6 +16,7 @@ mod harness;
 mod killed;
 mod launcher;
 mod load;
+mod payloads;
 mod rehearsal;
 mod runtimes;
 mod snapshots;

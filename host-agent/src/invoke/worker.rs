@@ -12,7 +12,7 @@ use std::{
 use guest_protocol::ShutdownReason;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Invocation, concurrency::Slot, messages, node::Shared};
+use super::{Invocation, concurrency::Slot, memory::Handout, messages, node::Shared};
 use crate::sandbox::{
     SandboxId,
     boot::Sandbox,
@@ -37,6 +37,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) invocation: Arc<Invocation>,
+    pub(super) event: Arc<Handout>,
     /// Held as long as the sandbox is not free, which may be longer than the answer takes.
     pub(super) slot: Option<Arc<Slot>>,
     pub(super) end: oneshot::Sender<RunEnd>,
@@ -145,7 +146,7 @@ impl Worker {
         shared.ended(id);
     }
 
-    async fn run(&mut self, Run { invocation, slot, end }: Run) -> Next {
+    async fn run(&mut self, Run { invocation, event, slot, end }: Run) -> Next {
         let began = Instant::now();
         // A tail of the log has the line that says what the invocation took, which depends on its extensions.
         let tells = self.sandbox.has_extensions() && !invocation.log_tail;
@@ -158,8 +159,8 @@ impl Worker {
             }
             None => Some(result),
         };
-        let outlets = (invocation.sink.as_ref(), tell);
-        let running = self.sandbox.invoke(messages::invoke(&invocation), &invocation.payload, outlets);
+        let outlets = (&invocation.answers, invocation.sink.as_ref(), tell);
+        let running = self.sandbox.invoke(messages::invoke(&invocation, event.len()), &event, outlets);
         let result = tokio::select! {
             result = running => result,
             _ = self.forced.wait_for(|forced| *forced) => {

@@ -21,7 +21,6 @@ use guest_protocol::{Hello, Invoke, Start};
 use jail::CpuQuota;
 use tokio::{
     net::unix::pipe,
-    sync::mpsc,
     time::{sleep, timeout},
 };
 use vmm_api::MachineConfig;
@@ -31,7 +30,7 @@ use super::{
     blanks::Blanks,
     console::{Captured, Stream},
     error::SandboxError,
-    guest::{Guest, GuestError, Init, Lost, Part, Reply, ReplyResult},
+    guest::{Guest, GuestError, Init, Lost, Outlets, Reply, ReplyResult},
     logs::Logs,
     machine::{self, Connections},
     packet::PacketSocket,
@@ -45,6 +44,7 @@ use crate::{
     code::blocking,
     disk::Disk,
     functions::model::FunctionId,
+    invoke::memory::Handout,
     logs::{LogStore, StreamId},
     network::{Network, NetworkError, Slot},
     snapshots::{RuntimeImage, image_in},
@@ -336,8 +336,8 @@ impl Sandbox {
     pub(crate) async fn invoke(
         &mut self,
         invoke: Invoke,
-        event: &[u8],
-        outlets: (Option<&mpsc::Sender<Part>>, impl FnOnce(ReplyResult) -> Option<ReplyResult>),
+        event: &Handout,
+        outlets: Outlets<'_, impl FnOnce(ReplyResult) -> Option<ReplyResult>>,
     ) -> Result<Option<Reply>, Lost> {
         let timeout_ms = Duration::from_millis(invoke.timeout_ms.into());
         // An init that is repeated has the function's timeout for itself.

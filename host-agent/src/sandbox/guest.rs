@@ -6,6 +6,7 @@
 
 use std::{io, os::unix::net::UnixStream as StdStream, pin::pin};
 
+use bytes::Bytes;
 use guest_protocol::{
     BodyChunk, CONTROL_PORT, FrameError, FrameReader, FunctionError, GuestMessage, Hello, HostMessage,
     Invoke, MAX_CHUNK_LEN, PROTOCOL_VERSION, ShutdownNeeds, ShutdownReason, Start, encode,
@@ -21,6 +22,7 @@ use tokio::{
 use vmm_api::VsockConnect;
 
 use super::{logs::Logs, packet::PacketSocket};
+use crate::invoke::memory::{Answers, Handout};
 
 mod reply;
 mod restore;
@@ -96,6 +98,9 @@ pub(crate) enum Lost {
     After(GuestError),
 }
 
+/// Where an answer goes: what it has its memory of, where it is streamed to, and who is told of it before its end, if they are.
+pub(crate) type Outlets<'a, Tell> = (&'a Answers, Option<&'a mpsc::Sender<Part>>, Tell);
+
 /// A connected guest.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -152,41 +157,55 @@ impl Guest {
         }
     }
 
-    /// Hands over an event and collects the answer; what is streamed of it goes into `sink`, and the guest waits as long as that is
-    /// full. `tell` is given the answer before its end, and gives back one that it has not told. Reads while it writes: a
-    /// guest that logs before it has read the event must not stop either side.
+    /// Hands over an event, which is let go when its answer begins, and collects that, as far as `answers` has memory for it; what
+    /// is streamed of it goes into `sink`, and the guest waits as long as that is full. `tell` is given the answer before its end,
+    /// and gives back one that it has not told. Reads while it writes: a guest that logs before it has read the event must not stop
+    /// either side.
     pub(crate) async fn invoke(
         &mut self,
         invoke: Invoke,
-        event: &[u8],
-        (sink, tell): (Option<&mpsc::Sender<Part>>, impl FnOnce(ReplyResult) -> Option<ReplyResult>),
+        event: &Handout,
+        (answers, sink, tell): Outlets<'_, impl FnOnce(ReplyResult) -> Option<ReplyResult>>,
         logs: &mut Logs,
     ) -> Result<Reply, Lost> {
         let mut reply = ReplyReader::new(invoke.request_id.clone(), invoke.response_mode);
-        let (mut tell, mut answer) = (Some(tell), None);
-        let mut handing_over = pin!(hand_over(&mut self.outgoing, invoke, event));
+        let (mut tell, mut answer, mut room) = (Some(tell), None, None);
+        let mut handing_over = pin!(hand_over(&mut self.outgoing, invoke, event.event()));
         let mut handed_over = false;
         loop {
             let message = tokio::select! {
                 result = &mut handing_over, if !handed_over => {
-                    result.map_err(Lost::Before)?;
+                    result.map_err(if reply.has_begun() { Lost::After } else { Lost::Before })?;
                     handed_over = true;
                     continue;
                 }
                 message = self.incoming.next() => message,
             };
-            let lost = if handed_over { Lost::After } else { Lost::Before };
+            let lost = if handed_over || reply.has_begun() { Lost::After } else { Lost::Before };
             match message.map_err(lost)? {
                 GuestMessage::Log(chunk) => logs.write(&chunk),
                 // It crossed the event on the wire: the guest says so by itself.
-                GuestMessage::Ended(error) => return Err(Lost::Before(GuestError::Ended(error))),
+                GuestMessage::Ended(error) if !reply.has_begun() => {
+                    return Err(Lost::Before(GuestError::Ended(error)));
+                }
                 message => {
+                    if let Some(len) = reply.wants(&message) {
+                        // What was there for another answer is free first: nobody waits with anything.
+                        drop(room.take());
+                        room = answers.room(len).await;
+                        if room.is_none() {
+                            reply.discard();
+                        }
+                    }
                     let progress =
                         reply.accept(message).map_err(|breach| Lost::After(GuestError::Breach(breach)))?;
+                    if reply.has_begun() {
+                        event.done();
+                    }
                     let answered = match progress {
                         Progress::Ended(mut reply) => {
                             self.shutdown_needs = reply.shutdown;
-                            reply.result = answer.or(reply.result);
+                            reply.result = answer.or(reply.result.map(|result| result.kept(room)));
                             // An event that was answered unread would be taken for the next one's messages.
                             if !handed_over {
                                 reply.end.get_or_insert(ShutdownReason::Failure);
@@ -194,16 +213,16 @@ impl Guest {
                             return Ok(reply);
                         }
                         Progress::Part(part) => {
-                            pass_on(sink, part).await;
+                            pass_on(answers, sink, part).await;
                             continue;
                         }
                         Progress::Last(piece) => {
                             if !piece.is_empty() {
-                                pass_on(sink, Part::Piece(piece)).await;
+                                pass_on(answers, sink, Part::Piece(piece)).await;
                             }
                             ReplyResult::Streamed
                         }
-                        Progress::Answered(result) => result,
+                        Progress::Answered(result) => result.kept(room.take()),
                         Progress::Waiting => continue,
                     };
                     answer = tell.take().and_then(|tell| tell(answered));
@@ -264,16 +283,23 @@ async fn connection(broker: &PacketSocket) -> Result<UnixStream, GuestError> {
 }
 
 /// Nobody may be listening any more: an invocation runs to its end without its client.
-async fn pass_on(sink: Option<&mpsc::Sender<Part>>, part: Part) {
-    if let Some(sink) = sink {
-        drop(sink.send(part).await);
-    }
+async fn pass_on(answers: &Answers, sink: Option<&mpsc::Sender<Part>>, part: Part) {
+    let Some(sink) = sink.filter(|sink| !sink.is_closed()) else { return };
+    let part = match part {
+        // The guest waits as long as there is none, and its function's timeout ends that.
+        Part::Piece(piece) => match answers.room_in_time(piece.len()).await {
+            Some(room) => Part::Piece(room.keep(piece)),
+            None => return,
+        },
+        head @ Part::Head(_) => head,
+    };
+    drop(sink.send(part).await);
 }
 
 /// Sends the head and the event. A small event travels with its head in one write.
-async fn hand_over(stream: &mut OwnedWriteHalf, invoke: Invoke, event: &[u8]) -> Result<(), GuestError> {
+async fn hand_over(stream: &mut OwnedWriteHalf, invoke: Invoke, event: Bytes) -> Result<(), GuestError> {
     let mut frames = encode(&HostMessage::Invoke(invoke))?;
-    let mut rest = event;
+    let mut rest = &event[..];
     loop {
         let (piece, behind) = rest.split_at(rest.len().min(MAX_CHUNK_LEN));
         let last = behind.is_empty();

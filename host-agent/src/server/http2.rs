@@ -38,6 +38,7 @@ use tokio::{
 
 use super::{
     Bounds, Ended, MAX_HEAD_LEN, Peer,
+    pace::Pace,
     places::{Seat, Standing},
 };
 
@@ -80,7 +81,8 @@ where
     let _ending = Ending(requests.clone());
     let watch = Arc::new(Watch::new(seat));
     let (service, watched) = (TowerToHyperService::new(router), Arc::clone(&watch));
-    let service = service_fn(move |request| answer(service.clone(), peer, Turn::begin(&watched), request));
+    let service =
+        service_fn(move |request| answer(service.clone(), peer, (Turn::begin(&watched), bounds), request));
     let connection = http2::Builder::new(requests)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
@@ -140,8 +142,8 @@ struct State {
     open: usize,
     /// When the last one was.
     rested: Instant,
-    /// Answers of which a piece waits for the client, since when.
-    handed: BTreeMap<u64, Instant>,
+    /// How quickly the client takes the answers of which it has been given a piece.
+    handed: BTreeMap<u64, Pace>,
     last: u64,
     taken_back: usize,
 }
@@ -162,7 +164,7 @@ impl Watch {
             if state.open == 0 && state.rested.elapsed() > head_timeout {
                 return "the client asks for nothing";
             }
-            if state.handed.values().any(|since| since.elapsed() > write_timeout) {
+            if state.handed.values().any(|pace| pace.is_over(Instant::now())) {
                 return "the client does not read its answer";
             }
         }
@@ -191,6 +193,13 @@ impl Turn {
         drop(state);
         Self { watch: Arc::clone(watch), standing: watch.seat.begin(), number, answered: false }
     }
+
+    /// Notes how its answer goes.
+    fn pace(&self, note: impl FnOnce(&mut Pace)) {
+        if let Some(pace) = self.watch.state().handed.get_mut(&self.number) {
+            note(pace);
+        }
+    }
 }
 
 impl Drop for Turn {
@@ -213,7 +222,7 @@ impl Drop for Turn {
 async fn answer(
     service: TowerToHyperService<Router>,
     peer: Peer,
-    mut turn: Turn,
+    (mut turn, bounds): (Turn, Bounds),
     mut request: Request<Incoming>,
 ) -> Result<Response<Handed>, Infallible> {
     let response = match name_host(&mut request) {
@@ -229,7 +238,9 @@ async fn answer(
         }
     };
     turn.answered = true;
-    Ok(response.map(|body| Handed { body, piece: Bytes::new(), turn }))
+    let pace = Pace::new(bounds.write_timeout);
+    turn.watch.state().handed.insert(turn.number, pace);
+    Ok(response.map(|body| Handed { body, piece: Bytes::new(), given: 0, turn }))
 }
 
 /// Says the host where HTTP/1.1 says it, which signatures and URLs go by; `false`: it is said twice, and differently (RFC 9113
@@ -260,6 +271,8 @@ struct Handed {
     body: Body,
     /// What is left of a frame.
     piece: Bytes,
+    /// Bytes that wait for the client.
+    given: usize,
     turn: Turn,
 }
 
@@ -272,7 +285,8 @@ impl HttpBody for Handed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         // Who asks for a piece has given the one before to the client.
-        self.turn.watch.state().handed.remove(&self.turn.number);
+        let given = std::mem::take(&mut self.given);
+        self.turn.pace(|pace| pace.took(Instant::now(), given));
         if self.piece.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => self.piece = data,
@@ -283,7 +297,10 @@ impl HttpBody for Handed {
         }
         let len = self.piece.len().min(PIECE_LEN);
         let piece = self.piece.split_to(len);
-        self.turn.watch.state().handed.insert(self.turn.number, Instant::now());
+        self.given = len;
+        self.turn.pace(|pace| {
+            pace.wait(Instant::now());
+        });
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

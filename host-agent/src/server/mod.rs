@@ -5,6 +5,7 @@
 //! ([`places`]); who serves a request says with [`Standing::admit`] when it has begun.
 
 mod http2;
+mod pace;
 mod patient;
 mod places;
 mod secure;
@@ -60,7 +61,7 @@ pub(crate) struct Bounds {
     handshake_timeout: Duration,
     /// Longest time for a request's head, counted from the end of the request before it.
     head_timeout: Duration,
-    /// Longest time in which a client takes nothing of its answer.
+    /// Longest time in which a client takes nothing of its answers, or too little ([`pace`]).
     write_timeout: Duration,
 }
 

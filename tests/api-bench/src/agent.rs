@@ -26,13 +26,13 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Starts it with an empty state, and returns when it serves.
-    pub(crate) fn start(plan: &Plan) -> Result<Self> {
+    /// Starts it with what it finds of an earlier one's state, and returns when it serves; `more` is of its configuration.
+    pub(crate) fn start(plan: &Plan, more: &str) -> Result<Self> {
         let config = plan.state_dir.join("agent.toml");
         // Where it listens it says: any port that is free. Memory for sandboxes it would have none to give.
         let text = format!(
             "listen = '127.0.0.1:0'\nmemory_mib = 256\nruntime_snapshots = false\nlib_dir = '{}'\nstate_dir = '{}'\n\
-             [[keys]]\naccess_key_id = '{KEY}'\nsecret_access_key = '{SECRET}'\n",
+             [[keys]]\naccess_key_id = '{KEY}'\nsecret_access_key = '{SECRET}'\n{more}",
             plan.lib_dir.display(),
             plan.state_dir.display()
         );
@@ -51,7 +51,9 @@ impl Agent {
             if let Some((_, address)) = line.split_once(READY) {
                 let address = address.trim().parse().with_context(|| format!("an address: {line}"))?;
                 // What it says later is read, too: a full pipe would hold it up.
-                std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+                // It notes each event that it drops, and a million of them are no help to anybody.
+                let lines = lines.map_while(Result::ok).filter(|line| !line.contains(" INFO "));
+                std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
                 return Ok(Self { process, address });
             }
             said.push(line);
@@ -65,6 +67,14 @@ impl Agent {
             .context("read the agent's memory")?;
         let pages: u64 = text.split(' ').nth(1).context("statm has fields")?.parse().context("a number")?;
         Ok(pages * PAGE)
+    }
+
+    /// The most that it has had of that.
+    pub(crate) fn largest_bytes(&self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.process.id()))
+            .context("read the agent's status")?;
+        let kib = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        Ok(kib.context("status has the line")?.parse::<u64>().context("a number")? * 1024)
     }
 
     /// Time that its threads had on a processor so far, seconds.

@@ -1,5 +1,5 @@
 //! Takes the figures of `cargo xtask bench` that need an agent and no guest: how many reads of a configuration it answers when it
-//! has many functions, how long it takes to list them, and what they take of its memory. On the machine that xtask runs on:
+//! has many functions, how long it takes to list them, and what they, or a million asynchronous calls, take of its memory. On the machine that xtask runs on:
 //! clients and agent share its processors, and the clock is its own.
 //!
 //! Not a test and not shipped. It reads its plan from a file and prints the raw samples of each figure as a line of JSON, as
@@ -7,6 +7,7 @@
 
 mod agent;
 mod connection;
+mod events;
 mod functions;
 mod lists;
 mod reads;
@@ -36,6 +37,8 @@ pub(crate) struct Plan {
     callers: u32,
     /// Reads of a configuration, by all of them.
     reads: u32,
+    /// Asynchronous calls that wait, if they are what is measured.
+    events: u32,
 }
 
 /// Raw samples of one figure.
@@ -59,7 +62,10 @@ fn main() -> Result<()> {
     let Some(path) = env::args().nth(1) else { bail!("usage: api-bench PLAN.json") };
     let text = fs::read_to_string(&path).with_context(|| format!("read the plan {path}"))?;
     let plan: Plan = serde_json::from_str(&text).with_context(|| format!("parse the plan {path}"))?;
-    let agent = Agent::start(&plan)?;
+    if plan.events > 0 {
+        return print(&events::measure(&plan)?);
+    }
+    let agent = Agent::start(&plan, "")?;
     let before = agent.resident_bytes()?;
     functions::create(&plan, &agent)?;
     let grown = agent.resident_bytes()?.saturating_sub(before);

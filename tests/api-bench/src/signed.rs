@@ -18,6 +18,16 @@ const HOST: &str = "localhost";
 
 /// The bytes of a request without a query, or with one that is in order.
 pub(crate) fn request(method: &str, path: &str, body: &str) -> Result<Vec<u8>> {
+    request_with(method, path, body, &[])
+}
+
+/// The same with headers that are not signed.
+pub(crate) fn request_with(
+    method: &str,
+    path: &str,
+    body: &str,
+    unsigned: &[(&str, &str)],
+) -> Result<Vec<u8>> {
     let identity = Credentials::new(KEY, SECRET, None, None, "bench").into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
@@ -34,6 +44,9 @@ pub(crate) fn request(method: &str, path: &str, body: &str) -> Result<Vec<u8>> {
         .context("a request to sign")?;
     let (added, _) = sign(signable, &params).context("sign a request")?.into_parts().0.into_parts();
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in unsigned {
+        text += &format!("{name}: {value}\r\n");
+    }
     for header in &added {
         text += &format!("{}: {}\r\n", header.name(), header.value());
     }

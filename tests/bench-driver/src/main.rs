@@ -10,9 +10,11 @@ mod fair;
 mod images;
 mod invoke;
 mod jail;
+mod load;
 mod memory;
 mod node;
 mod ours;
+mod payloads;
 mod peer;
 mod plan;
 mod process;
@@ -103,7 +105,11 @@ fn measure(part: Part, plan: &Plan) -> Result<()> {
         Part::Snapshot => print(&snapshot::measure(plan)?),
         Part::Touch => print(&touch::measure(plan)?),
         Part::Jail => print(&[jail::measure(plan)?, slots::measure(plan)?].concat()),
-        Part::Invoke => print(&invoke::measure(plan)?),
+        Part::Invoke => {
+            print(&invoke::measure(plan)?)?;
+            print(&load::measure(plan)?)?;
+            print(&payloads::measure(plan)?)
+        }
         Part::Fair => print(&fair::measure(plan)?),
         Part::Resume => resume::measure(plan),
         Part::Shared => print(&shared::measure(plan)?),

@@ -53,6 +53,8 @@ pub(crate) struct Answer {
     /// From the request to the end of the response.
     pub(crate) whole_us: f64,
     pub(crate) timing: Timing,
+    /// How long it is, in bytes.
+    pub(crate) len: usize,
     /// Whether the function failed.
     pub(crate) failed: bool,
 }
@@ -111,11 +113,12 @@ impl Caller {
         let started = Instant::now();
         let mut response = self.http.post(url).send(event.as_bytes())?;
         let first_byte_us = micros(started);
-        response.body_mut().read_to_vec().context("read the answer")?;
+        let len = response.body_mut().read_to_vec().context("read the answer")?.len();
         let whole_us = micros(started);
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let timing = Timing::parse(header("server-timing").unwrap_or_default());
-        Ok(Answer { first_byte_us, whole_us, timing, failed: header("x-amz-function-error").is_some() })
+        let failed = header("x-amz-function-error").is_some();
+        Ok(Answer { first_byte_us, whole_us, timing, len, failed })
     }
 
     /// Reads a function's configuration; µs.

@@ -86,6 +86,12 @@ pub(crate) struct Plan {
     pub(crate) warm_invokes: u32,
     /// Warm invocations of each of the eight callers at concurrency 8; 0 leaves the figure out.
     pub(crate) warm_invokes_by_eight: u32,
+    /// Zip file of `tests/functions/echo`.
+    pub(crate) echo_zip: PathBuf,
+    /// Warm invocations of each open loop; 0 leaves the figures out.
+    pub(crate) load_calls: u32,
+    /// Invocations at once with the longest events and answers; 0 leaves the figures out.
+    pub(crate) big_calls: usize,
     /// Zip file of `tests/functions/noisy`.
     pub(crate) noisy_zip: PathBuf,
     /// Zip file of the same function behind `tests/functions/ends`.

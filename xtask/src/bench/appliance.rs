@@ -21,6 +21,8 @@ const LIB_DIR: &str = "/usr/lib/tinderbox";
 /// Of `image/mkosi.extra/etc/tinderbox/agent.toml`.
 const STATE_DIR: &str = "/var/lib/tinderbox";
 const FUNCTION: &str = "examples/python";
+/// What answers with so much, or so late.
+const ECHO: &str = "tests/functions/echo";
 /// What a neighbour does.
 const NOISY: &str = "tests/functions/noisy";
 /// Laid beside the function where its sandboxes have to end, or to be held.
@@ -41,6 +43,10 @@ const SLOTS: u32 = 40;
 const CREATES: u32 = 5;
 const WARM_INVOKES: u32 = 100;
 const WARM_INVOKES_BY_EIGHT: u32 = 10;
+/// Warm invocations of each open loop: enough for a tail.
+const LOAD_CALLS: u32 = 500;
+/// Invocations at once with the longest events and answers; the figures' names say so, too.
+const BIG_CALLS: usize = 16;
 /// Cold starts that boot: enough for a median.
 const COLD_BOOTS: u32 = 5;
 /// Clones at once.
@@ -101,12 +107,14 @@ pub(crate) enum Part {
     Chunks,
     /// An agent with many functions, without a node.
     Api,
+    /// A million asynchronous calls, without a node.
+    Events,
 }
 
 impl Part {
     /// Whether it is measured on this machine.
     pub(super) fn needs_no_node(self) -> bool {
-        matches!(self, Part::Chunks | Part::Api)
+        matches!(self, Part::Chunks | Part::Api | Part::Events)
     }
 }
 
@@ -200,6 +208,8 @@ fn write_extra(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<()> {
         .context("write the function that ends")?;
     fs::write(bench.join("noisy.zip"), run::zip_of(ctx, &ctx.path(NOISY))?)
         .context("write the noisy function")?;
+    fs::write(bench.join("echo.zip"), run::zip_of(ctx, &ctx.path(ECHO))?)
+        .context("write the function that echoes")?;
     let image_zip = write_images(ctx, extent, root)?;
     fs::write(bench.join("image.zip"), image_zip).context("write the function for images")?;
     let at = |name: &str| format!("/{BENCH_DIR}/{name}");
@@ -225,6 +235,9 @@ fn write_extra(ctx: &Context, extent: Extent<'_>, root: &Path) -> Result<()> {
         "creates": CREATES,
         "warm_invokes": WARM_INVOKES,
         "warm_invokes_by_eight": WARM_INVOKES_BY_EIGHT,
+        "echo_zip": at("echo.zip"),
+        "load_calls": if extent.crowds { LOAD_CALLS } else { 0 },
+        "big_calls": if extent.crowds { BIG_CALLS } else { 0 },
         "noisy_zip": at("noisy.zip"),
         "resume_zip": at("resume.zip"),
         "cold_boots": COLD_BOOTS,

@@ -131,6 +131,9 @@ fn measure(ctx: &Context, accelerator: Accelerator, parts: &[Part], crowds: bool
     if parts.contains(&Part::Api) {
         samples.extend(api::measure(ctx)?);
     }
+    if parts.contains(&Part::Events) {
+        samples.extend(api::measure_events(ctx)?);
+    }
     Ok(figures::figures(&samples))
 }
 

@@ -20,6 +20,10 @@ const NOT_COMPARED: &[&str] = &[
     "_c8",
     "_c32",
     "crowd_",
+    // When calls come is chance, and who waits for whom with it.
+    "_at_80",
+    // What the allocator keeps.
+    "agent_memory",
     // A disk's time is the host's; creating a function is mostly that.
     "_dropped",
     "create_to_first_answer",

@@ -43,6 +43,7 @@ impl From<InvokeError> for ApiError {
                 tracing::error!("an invocation was lost: {problem}");
                 Self::internal()
             }
+            InvokeError::NoAnswerMemory => Self::no_answer_memory(),
             InvokeError::Restore(problem) => Self::snapshot_failed(problem),
             InvokeError::RestoreTimeout => Self::new(
                 &SNAP_START_TIMEOUT,

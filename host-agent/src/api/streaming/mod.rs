@@ -1,7 +1,7 @@
 //! InvokeWithResponseStream, and responses that come while their function makes them.
 //!
 //! Memory: [`WAITING_PARTS`] pieces of a response wait for its client, and the function waits when they are that many. A client
-//! that takes nothing for a minute is given up by the server; a function runs to its end without it.
+//! that takes nothing, or too little, is given up by the server; a function runs to its end without it.
 
 mod event_stream;
 
@@ -16,6 +16,7 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures_util::stream;
+use guest_protocol::MAX_CHUNK_LEN;
 use serde_json::{Map, Value};
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -23,7 +24,6 @@ use super::{
     ApiError, App,
     call::Call,
     constraints::{Constraints, TENANT},
-    gate::Memory,
     invocations::{self, EXECUTED_VERSION, LOG_TAIL_LEN, MAX_TRACE_LEN},
 };
 use crate::{
@@ -59,7 +59,7 @@ pub(super) enum Next {
     End(Result<Box<Answer>, InvokeError>),
 }
 
-/// Runs an invocation until its response begins, or to its end if it is not streamed; `memory` is as for [`invocations::begin`].
+/// Runs an invocation until its response begins, or to its end if it is not streamed.
 ///
 /// # Errors
 /// As the invoker's; a throttling.
@@ -67,11 +67,10 @@ pub(super) async fn begin(
     app: &Arc<App>,
     id: &FunctionId,
     invocation: Invocation,
-    memory: Arc<Memory>,
 ) -> Result<Beginning, InvokeError> {
     let (sink, mut parts) = mpsc::channel(WAITING_PARTS);
     let invocation = Invocation { sink: Some(sink), ..invocation };
-    let mut end = invocations::begin(app, id, invocation, memory);
+    let mut end = invocations::begin(app, id, invocation);
     tokio::select! {
         biased;
         Some(Part::Head(content_type)) = parts.recv() => {
@@ -143,8 +142,11 @@ pub(super) async fn invoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
         request_id: call.request_id,
         slot: None,
         sink: None,
+        answers: app.answers.clone(),
     };
-    let body = match begin(&app, &target.id, invocation, call.memory).await? {
+    // The event has its memory until its answer begins, and not longer.
+    drop(call.body);
+    let body = match begin(&app, &target.id, invocation).await? {
         Beginning::Streamed(_, streaming) => events(streaming),
         Beginning::Whole(answer) => whole(answer),
     };
@@ -167,13 +169,21 @@ fn events(streaming: Streaming) -> Body {
     }))
 }
 
-/// The events of a response that was not.
+/// The events of a response that was not: in pieces as well, so that there is one of them beside it and not a second copy of all.
 fn whole(answer: Box<Answer>) -> Body {
-    let chunk = match answer.function_error {
-        None if !answer.payload.is_empty() => chunk(&answer.payload),
-        _ => Bytes::new(),
+    let rest = match answer.function_error {
+        None => answer.payload.clone(),
+        Some(_) => Bytes::new(),
     };
-    Body::from([chunk, complete(Ok(answer))].concat())
+    Body::from_stream(stream::unfold(Some((rest, answer)), |left| async {
+        let (mut rest, answer) = left?;
+        Some(if rest.is_empty() {
+            (Ok::<_, Infallible>(complete(Ok(answer))), None)
+        } else {
+            let piece = rest.split_to(rest.len().min(MAX_CHUNK_LEN));
+            (Ok(chunk(&piece)), Some((rest, answer)))
+        })
+    }))
 }
 
 fn chunk(payload: &[u8]) -> Bytes {

@@ -82,7 +82,7 @@ async fn an_event_takes_its_memory_until_its_function_is_done_with_it() {
 }
 
 #[tokio::test]
-async fn one_that_is_answered_while_it_runs_takes_it_as_long() {
+async fn one_whose_answer_has_begun_takes_none_however_slowly_that_is_read() {
     let node = Node::new().await;
     node.function("f").await;
     let config = json!({ "AuthType": "NONE", "InvokeMode": "RESPONSE_STREAM" });
@@ -99,10 +99,9 @@ async fn one_that_is_answered_while_it_runs_takes_it_as_long() {
         let request = Request::builder().method("POST").uri(path).header("host", host);
         let body = format!("\"{}\"", "x".repeat(1_000_000));
         let unread = node.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
-        assert!(budget.available_permits() < all - 900, "{path}");
-        drop(unread);
         while budget.available_permits() < all {
             tokio::task::yield_now().await;
         }
+        drop(unread);
     }
 }

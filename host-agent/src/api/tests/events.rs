@@ -304,6 +304,7 @@ async fn a_queue_that_is_full_has_its_record_when_there_is_room() {
     let said = node.when("f", |said| said["Delivered"] == 2 && said["InFlight"] == 0).await;
     assert_eq!(said["Queued"], 1, "its outcome waits");
     let read = node.get("/tinderbox/queues/q").await;
+    assert_eq!(read.header("x-tinderbox-left"), Some("0"));
     let taken = || {
         let request = Request::builder().method("DELETE").uri("/tinderbox/queues/q");
         request.header("if-match", read.header("etag").unwrap()).body(Body::empty()).unwrap()

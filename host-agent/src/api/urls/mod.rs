@@ -26,7 +26,9 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use bytes::Bytes;
 use chrono::Utc;
+use http_body_util::BodyExt as _;
 
 use self::{
     event::{Context, Signer},
@@ -153,14 +155,13 @@ impl Found {
         let event = event::of(&head, &body, &context)?;
         drop(body);
         memory.grow(event.len()).await.map_err(Refusal::Request)?;
+        let event = memory.keep(event);
         let trace_id = head.headers.get(TRACE_ID).and_then(|id| id.to_str().ok());
         let trace_id = trace_id.filter(|id| id.len() <= invocations::MAX_TRACE_LEN).map(String::from);
-        let (invocation, memory) = (self.invocation(app, event, trace_id, request_id)?, Arc::new(memory));
+        let invocation = self.invocation(app, event, trace_id, request_id)?;
         let answer = match self.url.mode {
-            UrlMode::Buffered => {
-                streaming::joined(invocations::begin(app, &self.id, invocation, memory).await)?
-            }
-            UrlMode::Streamed => match streaming::begin(app, &self.id, invocation, memory).await? {
+            UrlMode::Buffered => streaming::joined(invocations::begin(app, &self.id, invocation).await)?,
+            UrlMode::Streamed => match streaming::begin(app, &self.id, invocation).await? {
                 Beginning::Whole(answer) => answer,
                 Beginning::Streamed(content_type, streaming) => {
                     return stream::answer(&content_type, streaming).await;
@@ -169,7 +170,7 @@ impl Found {
         };
         match answer.function_error {
             Some(_) => Err(Refusal::Failed),
-            None => Ok(answer::of(&answer.payload)?),
+            None => with_memory(answer::of(&answer.payload)?, answer.payload).await,
         }
     }
 
@@ -199,7 +200,7 @@ impl Found {
     fn invocation(
         &self,
         app: &App,
-        payload: bytes::Bytes,
+        payload: Bytes,
         trace_id: Option<String>,
         request_id: &str,
     ) -> Result<Invocation, Refusal> {
@@ -218,6 +219,27 @@ impl Found {
             request_id: request_id.into(),
             slot: None,
             sink: None,
+            answers: app.url_answers.clone(),
         })
+    }
+}
+
+/// An answer that was made of what a function answered, with the memory that there is for both.
+async fn with_memory(made: Response, answered: Bytes) -> Result<Response, Refusal> {
+    let (head, body) = made.into_parts();
+    // It is in memory: nothing is waited for, and nothing is copied.
+    let body = body.collect().await.map_err(|_| Refusal::Failed)?.to_bytes();
+    Ok(Response::from_parts(head, Body::from(Bytes::from_owner(Made { body, _of: answered }))))
+}
+
+/// A body, and what it was made of.
+struct Made {
+    body: Bytes,
+    _of: Bytes,
+}
+
+impl AsRef<[u8]> for Made {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
     }
 }

@@ -28,8 +28,8 @@ use crate::{
         runtimes::{Runtimes, StandIns},
     },
     invoke::{
-        Answer, CodeImage, Invocation, InvokeError, Invoker, NodeInvoker, PrepareError, node::Shared,
-        rate::Rate, settings::Settings,
+        Answer, CodeImage, Invocation, InvokeError, Invoker, NodeInvoker, PrepareError, memory::Answers,
+        node::Shared, rate::Rate, settings::Settings,
     },
     logs::tests::logs_in,
     network,
@@ -49,9 +49,14 @@ pub(super) const CODE: &str = "code.erofs";
 pub(super) const MEMORY_MIB: u32 = 128;
 const ROOM: u64 = 8;
 
+/// Memory for answers: more than anybody needs.
+const ANSWERS_KIB: usize = 64 * 1024;
+
 pub(super) struct Node {
     pub(super) dir: Home,
     pub(super) invoker: Arc<NodeInvoker>,
+    /// What its answers have for memory.
+    pub(super) answers: Answers,
     settings: Settings,
 }
 
@@ -93,7 +98,7 @@ pub(super) fn node_with(mode: &str, adjust: impl FnOnce(&mut Settings)) -> Node 
     adjust(&mut settings);
     let dir = Home { path: dir.path().to_owned(), _own: Some(dir) };
     let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings.clone()).unwrap() });
-    let node = Node { dir, invoker, settings };
+    let node = Node { dir, invoker, answers: Answers::new(ANSWERS_KIB), settings };
     node.publish_code();
     node
 }
@@ -112,7 +117,8 @@ pub(super) fn adopt(dir: &Path, adjust: impl FnOnce(&mut Settings)) -> Node {
     let mut settings = settings(dir);
     adjust(&mut settings);
     let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings.clone()).unwrap() });
-    Node { dir: Home { path: dir.to_owned(), _own: None }, invoker, settings }
+    let dir = Home { path: dir.to_owned(), _own: None };
+    Node { dir, invoker, answers: Answers::new(ANSWERS_KIB), settings }
 }
 
 /// What a node in `dir` is set up with.
@@ -226,12 +232,12 @@ impl Node {
 
     /// The same with other settings.
     pub(super) async fn restarted_with(self, adjust: impl FnOnce(&mut Settings)) -> Self {
-        let Self { dir, invoker, mut settings } = self;
+        let Self { dir, invoker, answers, mut settings } = self;
         within(invoker.shutdown()).await;
         settings.chunks = chunks_in(&settings.state_dir);
         adjust(&mut settings);
         let invoker = Arc::new(NodeInvoker { shared: Shared::new(settings.clone()).unwrap() });
-        Self { dir, invoker, settings }
+        Self { dir, invoker, answers, settings }
     }
 
     /// Has a version snapshotted.
@@ -301,6 +307,7 @@ impl Node {
             log_tail: true,
             slot: None,
             sink: None,
+            answers: self.answers.clone(),
         }
     }
 

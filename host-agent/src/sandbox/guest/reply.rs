@@ -16,6 +16,8 @@ use guest_protocol::{
     MAX_STREAM_LEN, Outcome, ResponseMode, ShutdownNeeds, ShutdownReason,
 };
 
+use crate::invoke::memory::Room;
+
 /// A rule of the protocol that a guest broke.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Breach {
@@ -69,13 +71,27 @@ pub(crate) struct Reply {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ReplyResult {
     /// Its response.
-    Response(Vec<u8>),
+    Response(Bytes),
     /// Its response was streamed, to the end.
     Streamed,
     /// An error document, its own or the platform's.
-    Error(FunctionError),
+    Error(Bytes),
+    /// There was no memory for what it answered.
+    Unkept,
     /// Its time was up.
     TimedOut,
+}
+
+impl ReplyResult {
+    /// The same with its memory; what needs some and has none is not kept.
+    pub(super) fn kept(self, room: Option<Room>) -> Self {
+        match (self, room) {
+            (Self::Response(body), Some(room)) => Self::Response(room.keep(body)),
+            (Self::Error(document), Some(room)) => Self::Error(room.keep(document)),
+            (Self::Response(_) | Self::Error(_), None) => Self::Unkept,
+            (other, _) => other,
+        }
+    }
 }
 
 /// What a message comes to.
@@ -116,14 +132,43 @@ pub(crate) struct ReplyReader {
     wanted: ResponseMode,
     state: State,
     body: Vec<u8>,
-    /// Bytes of a streamed response.
-    streamed: usize,
+    /// There is no memory for its body.
+    discards: bool,
+    /// Bytes of a response that is streamed or discarded.
+    passed: usize,
 }
 
 impl ReplyReader {
     /// For the event with that request id, whose response is wanted in that way.
     pub(crate) fn new(request_id: String, wanted: ResponseMode) -> Self {
-        Self { request_id, wanted, state: State::Waiting, body: Vec::new(), streamed: 0 }
+        Self { request_id, wanted, state: State::Waiting, body: Vec::new(), discards: false, passed: 0 }
+    }
+
+    /// What an answer that this message begins may become, in bytes: there has to be memory for it first.
+    pub(super) fn wants(&self, message: &GuestMessage) -> Option<usize> {
+        let document = |error: &FunctionError| error.payload.len();
+        match (&self.state, message) {
+            (State::Body(ResponseMode::Buffered), GuestMessage::Body(chunk)) if self.body.is_empty() => {
+                let len = if chunk.last { chunk.bytes.len() } else { MAX_RESPONSE_LEN };
+                (!self.discards).then_some(len)
+            }
+            (State::Waiting | State::Body(_), GuestMessage::Failed(error)) => Some(document(error)),
+            (State::Waiting | State::Body(_), GuestMessage::Done(report)) => match &report.outcome {
+                Outcome::Failed(error) | Outcome::Exited(error) => Some(document(error)),
+                Outcome::Succeeded | Outcome::TimedOut => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// There is no memory for what [`Self::wants`] said: it is read to its end, as the guest goes on, and thrown away.
+    pub(super) fn discard(&mut self) {
+        self.discards = true;
+    }
+
+    /// Whether the function has begun to answer: it has run.
+    pub(super) fn has_begun(&self) -> bool {
+        self.state != State::Waiting
     }
 
     /// Takes the next message.
@@ -143,7 +188,8 @@ impl ReplyReader {
             (State::Body(mode), GuestMessage::Body(chunk)) => self.take(*mode, chunk),
             (State::Waiting | State::Body(_), GuestMessage::Failed(error)) => {
                 self.state = State::Answered;
-                Ok(Progress::Answered(ReplyResult::Error(bounded(error)?)))
+                self.body = Vec::new();
+                Ok(Progress::Answered(self.error(error)?))
             }
             (_, GuestMessage::Done(report)) => {
                 self.of_this_request(&report.request_id, "report")?;
@@ -166,25 +212,48 @@ impl ReplyReader {
             self.state = State::Answered;
         }
         if mode == ResponseMode::Streamed {
-            self.streamed += len;
-            if self.streamed > MAX_STREAM_LEN {
+            self.passed += len;
+            if self.passed > MAX_STREAM_LEN {
                 return Err(Breach::StreamTooLong);
             }
             let piece = Bytes::from(chunk.bytes);
             return Ok(if chunk.last { Progress::Last(piece) } else { Progress::Part(Part::Piece(piece)) });
         }
-        if self.body.len() + len > MAX_RESPONSE_LEN {
+        if self.body.len() + self.passed + len > MAX_RESPONSE_LEN {
             return Err(Breach::ResponseTooLong);
         }
-        if self.body.is_empty() {
+        if self.discards {
+            self.passed += len;
+        } else if chunk.last && self.body.is_empty() {
             self.body = chunk.bytes;
         } else {
+            // In place: a longer one would be beside the shorter one while it is copied.
+            self.body.reserve_exact(MAX_RESPONSE_LEN - self.body.len());
             self.body.extend_from_slice(&chunk.bytes);
         }
         Ok(match self.state {
-            State::Answered => Progress::Answered(ReplyResult::Response(std::mem::take(&mut self.body))),
+            State::Answered => Progress::Answered(self.response()),
             _ => Progress::Waiting,
         })
+    }
+
+    fn response(&mut self) -> ReplyResult {
+        if self.discards {
+            return ReplyResult::Unkept;
+        }
+        let mut body = std::mem::take(&mut self.body);
+        if body.capacity() / 2 > body.len() {
+            body.shrink_to_fit();
+        }
+        ReplyResult::Response(body.into())
+    }
+
+    fn error(&self, error: FunctionError) -> Result<ReplyResult, Breach> {
+        match error.payload.len() {
+            len if len > MAX_RESPONSE_LEN => Err(Breach::ErrorLen(len)),
+            _ if self.discards => Ok(ReplyResult::Unkept),
+            _ => Ok(ReplyResult::Error(error.payload.into())),
+        }
     }
 
     fn finish(&mut self, report: InvocationReport) -> Result<Reply, Breach> {
@@ -197,18 +266,11 @@ impl ReplyReader {
             Outcome::Succeeded => {
                 return Err(Breach::Unexpected { message: "done", state: doing(&self.state) });
             }
-            Outcome::Failed(error) | Outcome::Exited(error) => Some(ReplyResult::Error(bounded(error)?)),
+            Outcome::Failed(error) | Outcome::Exited(error) => Some(self.error(error)?),
             Outcome::TimedOut => Some(ReplyResult::TimedOut),
         };
         let end = (report.fate == Fate::Ended).then_some(reason);
         Ok(Reply { result, end, shutdown: report.shutdown })
-    }
-}
-
-fn bounded(error: FunctionError) -> Result<FunctionError, Breach> {
-    match error.payload.len() {
-        len if len > MAX_RESPONSE_LEN => Err(Breach::ErrorLen(len)),
-        _ => Ok(error),
     }
 }
 
@@ -242,151 +304,4 @@ fn name(message: &GuestMessage) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use guest_protocol::ResponseHead;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn head(id: &str) -> GuestMessage {
-        let content_type = "application/json".into();
-        GuestMessage::Response(ResponseHead {
-            request_id: id.into(),
-            content_type,
-            mode: ResponseMode::Buffered,
-        })
-    }
-
-    fn streamed() -> GuestMessage {
-        let (content_type, mode) = ("text/x".into(), ResponseMode::Streamed);
-        GuestMessage::Response(ResponseHead { request_id: "r1".into(), content_type, mode })
-    }
-
-    fn body(bytes: &[u8], last: bool) -> GuestMessage {
-        GuestMessage::Body(BodyChunk { bytes: bytes.into(), last })
-    }
-
-    fn done(id: &str, outcome: Outcome) -> GuestMessage {
-        let (fate, duration_us, max_memory_used_mib) = (Fate::Reusable, 1, 1);
-        GuestMessage::Done(InvocationReport {
-            request_id: id.into(),
-            outcome,
-            fate,
-            duration_us,
-            max_memory_used_mib,
-            shutdown: ShutdownNeeds::None,
-        })
-    }
-
-    fn check(messages: impl IntoIterator<Item = GuestMessage>) -> Result<Option<ReplyResult>, Breach> {
-        let mut reader = ReplyReader::new("r1".into(), ResponseMode::Buffered);
-        let mut answer = None;
-        for message in messages {
-            match reader.accept(message)? {
-                Progress::Answered(result) => answer = Some(result),
-                Progress::Ended(reply) => return Ok(answer.or(reply.result)),
-                Progress::Waiting | Progress::Part(_) | Progress::Last(_) => {}
-            }
-        }
-        Ok(None)
-    }
-
-    #[test]
-    fn a_streamed_response_is_given_away_and_counted() {
-        let mut reader = ReplyReader::new("r1".into(), ResponseMode::Streamed);
-        assert_eq!(reader.accept(streamed()), Ok(Progress::Part(Part::Head("text/x".into()))));
-        for _ in 0..MAX_STREAM_LEN / MAX_CHUNK_LEN {
-            let part = reader.accept(body(&[1; MAX_CHUNK_LEN], false)).unwrap();
-            assert!(matches!(part, Progress::Part(Part::Piece(piece)) if piece.len() == MAX_CHUNK_LEN));
-        }
-        assert!(reader.body.is_empty());
-        let mut longer = ReplyReader { state: State::Body(ResponseMode::Streamed), ..reader };
-        assert_eq!(longer.accept(body(b"x", false)), Err(Breach::StreamTooLong));
-        let mut reader = ReplyReader::new("r1".into(), ResponseMode::Streamed);
-        reader.accept(streamed()).unwrap();
-        assert_eq!(reader.accept(body(b"", true)), Ok(Progress::Last(Bytes::new())));
-        let reply = Reply { result: None, end: None, shutdown: ShutdownNeeds::None };
-        assert_eq!(reader.accept(done("r1", Outcome::Succeeded)), Ok(Progress::Ended(reply)));
-        // Nobody asked for this one.
-        assert_eq!(check([streamed()]), Err(Breach::Unasked));
-    }
-
-    #[test]
-    fn a_response_is_put_together() {
-        let reply = check([head("r1"), body(b"ab", false), body(b"c", true), done("r1", Outcome::Succeeded)]);
-        assert_eq!(reply, Ok(Some(ReplyResult::Response(b"abc".into()))));
-    }
-
-    #[test]
-    fn a_failure_forgets_what_was_sent() {
-        let error = FunctionError { error_type: "E".into(), payload: b"{}".into() };
-        let failed = done("r1", Outcome::Failed(error.clone()));
-        let answer = Ok(Some(ReplyResult::Error(error.clone())));
-        assert_eq!(check([head("r1"), body(b"ab", false), failed.clone()]), answer);
-        assert_eq!(check([head("r1"), body(b"ab", false), GuestMessage::Failed(error), failed]), answer);
-    }
-
-    #[test]
-    fn an_answer_stands() {
-        let error = FunctionError { error_type: "E".into(), payload: b"{}".into() };
-        let mut reader = ReplyReader::new("r1".into(), ResponseMode::Buffered);
-        reader.accept(head("r1")).unwrap();
-        let answer = ReplyResult::Response(b"ab".into());
-        assert_eq!(reader.accept(body(b"ab", true)), Ok(Progress::Answered(answer)));
-        assert!(reader.accept(GuestMessage::Failed(error)).is_err());
-        let mut late = done("r1", Outcome::TimedOut);
-        if let GuestMessage::Done(report) = &mut late {
-            report.fate = Fate::Ended;
-        }
-        let (end, shutdown) = (Some(ShutdownReason::Timeout), ShutdownNeeds::None);
-        let reply = Reply { result: None, end, shutdown };
-        assert_eq!(reader.accept(late), Ok(Progress::Ended(reply)));
-    }
-
-    #[test]
-    fn breaches_are_named() {
-        let whole = |len| {
-            let mut messages = vec![head("r1")];
-            messages.extend((0..len).map(|_| body(&[0; MAX_CHUNK_LEN], false)));
-            messages
-        };
-        for (messages, expected) in [
-            (vec![body(b"x", true)], "body while no response has begun"),
-            (vec![head("r1"), head("r1")], "response while a response is being sent"),
-            (vec![head("r2")], "response of another invocation"),
-            (vec![done("r2", Outcome::TimedOut)], "report of another invocation"),
-            (vec![done("r1", Outcome::Succeeded)], "done while no response has begun"),
-            (vec![head("r1"), body(b"", false)], "a piece of 0 bytes"),
-            (vec![head("r1"), body(&[0; MAX_CHUNK_LEN + 1], true)], "a piece of 131073 bytes"),
-            (whole(49), "a response of more than 6291556 bytes"),
-        ] {
-            assert_eq!(check(messages).unwrap_err().to_string(), expected);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_order_of_messages_ends_in_a_reply_or_a_breach_and_never_holds_too_much(
-            kinds in prop::collection::vec(0..6u8, 0..80)
-        ) {
-            let mut reader = ReplyReader::new("r1".into(), ResponseMode::Streamed);
-            for &kind in &kinds {
-                let message = match kind {
-                    0 if kinds.len() % 2 == 0 => streamed(),
-                    0 => head("r1"),
-                    1 => body(&[1; MAX_CHUNK_LEN], false),
-                    2 => body(b"", true),
-                    3 => done("r1", Outcome::Succeeded),
-                    4 if kinds.len() % 3 == 0 => done("r1", Outcome::TimedOut),
-                    4 => GuestMessage::Failed(FunctionError::new("T", "m")),
-                    _ => body(&[1; MAX_CHUNK_LEN / 2], false),
-                };
-                let result = reader.accept(message);
-                prop_assert!(reader.body.len() <= MAX_RESPONSE_LEN);
-                if matches!(result, Ok(Progress::Ended(_)) | Err(_)) {
-                    break;
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -17,6 +17,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
@@ -218,6 +219,23 @@ async fn an_answer_that_nobody_opens_a_window_for_is_given_up() {
         len += if kind == DATA { payload.len() } else { 0 };
     }
     assert!((1..=100_000).contains(&len), "{len}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_taken_in_trickles_is_given_up() {
+    let bounds = Bounds { write_timeout: Duration::from_millis(800), ..GENEROUS };
+    let router = Router::new().route("/", get(|| async { vec![0; 64 << 20] }));
+    let speaker = Speaker::start(router, bounds).await;
+    let piece: u32 = 16 * 1024;
+    let mut client = speaker.begun(&[settings(&[(4, piece)]), get_frame(1)]).await;
+    // A piece in time for each, at two thirds of the least rate.
+    let more = frame(WINDOW_UPDATE, 0, 1, &piece.to_be_bytes());
+    let mut pieces = 0;
+    while client.write_all(&more).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(750)).await;
+        pieces += 1;
+        assert!(pieces < 30, "nobody gives it up");
+    }
 }
 
 #[tokio::test]
