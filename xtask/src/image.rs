@@ -238,7 +238,7 @@ fn file_name(path: &Path) -> String {
 /// What makes a node one on which something can be measured that a closed one keeps to itself, by tracing its kernel: a file,
 /// by its path, to lay over the system's.
 pub(crate) fn traceable(ctx: &Context) -> Result<(&'static str, String)> {
-    let path = ctx.path(&format!("image/mkosi.extra/{LOCKDOWN}"));
+    let path = ctx.path(format!("image/mkosi.extra/{LOCKDOWN}"));
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     Ok((LOCKDOWN, as_traceable(&text)))
 }

@@ -223,11 +223,14 @@ pub(crate) mod tests {
 
     use super::*;
 
+    /// An image, and its archive.
+    type Answer = Result<(Found, Vec<u8>), Refusal>;
+
     /// A registry without a network: what it answers to each name and digest.
     #[derive(Debug)]
     pub(crate) struct Pretended {
-        /// By `REPOSITORY:TAG` or `REPOSITORY@DIGEST`: the image, and its archive.
-        pub(crate) has: Mutex<BTreeMap<String, Result<(Found, Vec<u8>), Refusal>>>,
+        /// By `REPOSITORY:TAG` or `REPOSITORY@DIGEST`.
+        pub(crate) has: Mutex<BTreeMap<String, Answer>>,
         /// Archives are given while this is so.
         pub(crate) open: watch::Sender<bool>,
         /// What was fetched.
