@@ -161,12 +161,11 @@ fn is_host(field: &'static str, host: String) -> Result<String, ConfigError> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]_".contains(&byte);
     let url = format!("https://{host}/").parse::<Uri>();
     let is_host = url.is_ok_and(|url| {
-        let port = url.port_u16();
-        let whole = url.authority().is_some_and(|authority| authority.as_str() == host);
-        whole
-            && !url.host().unwrap_or_default().is_empty()
-            && port != Some(0)
-            && (port.is_some() || !host.ends_with(':'))
+        let name = url.host().unwrap_or_default();
+        // What is no number is a port to that parser all the same.
+        let port = host.strip_prefix(name).unwrap_or(&host);
+        let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port != 0);
+        !name.is_empty() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
     });
     if is_host && host.len() <= MAX_HOST_LEN && host.bytes().all(plain) {
         Ok(host)
