@@ -90,7 +90,9 @@ fn a_guest_that_attacks_every_device_finds_them_working_afterwards() {
     let guest = VICTIMS.iter().fold(guest, |guest, victim| {
         victim.set_up(guest).load(victim.register(8)).print_eax().load(victim.register(STATUS)).print_eax()
     });
-    let guest = guest.store(VIRTIO + STATUS, 0).store(reading::USED, 0).store(reading::HEADER, 0);
+    // All of them: their rings are in one place, and what one of them finds there when it begins late is not for it.
+    let guest = VICTIMS.iter().fold(guest, |guest, victim| guest.store(victim.register(STATUS), 0));
+    let guest = guest.store(reading::USED, 0).store(reading::HEADER, 0);
     let guest = reading::print_sector(reading::set_up(guest), 0).print("\n").spin();
     let (vmm, mut console) = given().run(&guest);
     let mut printed = [0; 8 * VICTIMS.len() + 8];
