@@ -58,7 +58,7 @@ fn what_sam_built_is_deployed_changed_and_removed() {
     let live = format!("{name}:live");
     assert_eq!(said_by(&client, &live, &json!({})), "hello from it-sam somebody");
     let url = outputs["Url"].as_str().expect("an output");
-    assert_eq!(client.fetch(url, json!({}))["status"], 200);
+    assert_eq!(client.fetch(url, json!({ "method": "GET" }))["status"], 200);
 
     let code = folder.path().join("Greeter/app.py");
     let text = fs::read_to_string(&code).expect("the code").replace("\"said\": f\"", "\"said\": f\"now: ");

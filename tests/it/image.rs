@@ -54,6 +54,7 @@ fn the_disk_image_boots_under_uefi_and_serves() {
     let node = Node::boot(Boot::Uefi, &state);
     let told = appliance::told(&node);
     appliance::assert_closed(&told);
+    assert_eq!(told["turns"], appliance::TURNS);
     assert_eq!(told["root"], "erofs /dev/mapper/root ro", "its root is read through dm-verity");
     let function = Function::rust().deploy(&node.client());
     assert_eq!(function.answer(json!({ "from": "UEFI" }))["event"], json!({ "from": "UEFI" }));

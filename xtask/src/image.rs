@@ -9,6 +9,7 @@ use crate::cpio;
 use crate::hash::Inputs;
 use crate::payload::Payload;
 use crate::progress::Step;
+use crate::qemu::accel::Accelerator;
 use crate::toolbox::{self, Toolbox};
 use anyhow::{Context as _, Result};
 use std::fs;
@@ -27,11 +28,21 @@ const SEED: &str = "7a1d3c52-6f0b-4c9e-9a55-7d1f0e2b4c11";
 /// panics when a busy host delays the first ticks of an emulated timer; any other panic restarts the node. Every mitigation
 /// that the processor needs is on; guests that boot have huge pages; `/var` is memory
 /// (docs/adr/0024-system-that-does-not-change.md). No `lockdown=`: a unit of the image's does that.
-pub(crate) const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 audit=0 no_timer_check panic=10 \
+const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 audit=0 no_timer_check panic=10 \
     mitigations=auto nosmt=force transparent_hugepage=always systemd.show_status=auto systemd.volatile=state";
+
+/// An emulator forgets what it has translated of a guest's guest whenever that gives way, so that short turns at the processor are most
+/// of what it does (docs/adr/0039-turns-that-end-in-time.md).
+const LONG_TURNS: &str = " tinderbox.turns=kernel";
 
 /// What the image raises lockdown by, from the root.
 const LOCKDOWN: &str = "etc/tinderbox/lockdown.conf";
+
+/// How the system is started when kernel and initrd are loaded directly.
+pub(crate) fn command_line(accelerator: Accelerator) -> String {
+    let turns = if accelerator == Accelerator::Emulated { LONG_TURNS } else { "" };
+    format!("{KERNEL_COMMAND_LINE}{turns}")
+}
 
 /// Who an image is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]

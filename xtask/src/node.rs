@@ -127,22 +127,6 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
     spec.port.map_or(Ok(()), check_free)?;
     crate::setup::ensure_packages(ctx)?;
     let payload = Payload::ensure(ctx)?;
-    let boot = match spec.way {
-        Way::Direct => {
-            let Netboot { kernel, initrd } = Netboot::ensure(ctx, spec.profile, &payload)?;
-            let initrd = match &spec.extra {
-                Some(tree) => image::with_tree(&initrd, tree, &spec.dir.join("initrd"))?,
-                None => initrd,
-            };
-            Boot::Direct { kernel, initrd, command_line: image::KERNEL_COMMAND_LINE.to_owned() }
-        }
-        Way::Uefi => Boot::Uefi {
-            disk: match &spec.disk {
-                Some(disk) => disk.clone(),
-                None => image::disk(ctx, &payload)?,
-            },
-        },
-    };
     let accelerator = match spec.accelerator {
         Some(accelerator) => accelerator,
         None => {
@@ -150,6 +134,22 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
             ctx.progress.say(format!("running by {}: {reason}", accelerator.name()));
             accelerator
         }
+    };
+    let boot = match spec.way {
+        Way::Direct => {
+            let Netboot { kernel, initrd } = Netboot::ensure(ctx, spec.profile, &payload)?;
+            let initrd = match &spec.extra {
+                Some(tree) => image::with_tree(&initrd, tree, &spec.dir.join("initrd"))?,
+                None => initrd,
+            };
+            Boot::Direct { kernel, initrd, command_line: image::command_line(accelerator) }
+        }
+        Way::Uefi => Boot::Uefi {
+            disk: match &spec.disk {
+                Some(disk) => disk.clone(),
+                None => image::disk(ctx, &payload)?,
+            },
+        },
     };
     let mut forwards = vec![Forward { host: spec.port.unwrap_or(ANY_PORT), guest: API_PORT }];
     let mut credentials =
