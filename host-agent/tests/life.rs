@@ -7,6 +7,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![expect(unsafe_code, reason = "code between fork and exec")]
 
+mod names;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -28,7 +30,6 @@ use chunk_store::{ChunkSize, Kind, Salt, write_pack};
 use jail::launch::{Answer, REQUEST_LEN};
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
     sys::{
         signal::{Signal, kill},
         socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket},
@@ -49,6 +50,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// More than the allocator has room for at first, so that it grows what it has.
 const LARGE: usize = 20 << 20;
 
+/// Files of an image that would be too long with each of them at a chunk's beginning.
+const MANY: usize = 8200;
+
 /// A daemon, what it is made from, and whom it asks.
 struct Daemon {
     dir: tempfile::TempDir,
@@ -68,6 +72,9 @@ impl Daemon {
         }
         runtime(&dir.path().join("runtimes/python3.13.pack"));
         launcher(&dir.path().join("run/tinderbox-launcher.sock"));
+        // Where an older agent had its images.
+        fs::create_dir_all(dir.path().join("state/images")).unwrap();
+        names::serve(dir.path());
         let (port, told) = world();
         fs::create_dir(dir.path().join("bucket")).unwrap();
         fs::write(dir.path().join("agent.toml"), configuration(dir.path(), port)).unwrap();
@@ -117,11 +124,12 @@ fn configuration(dir: &Path, port: u16) -> String {
          [chunks.origin]\nbucket = 'chunks'\nregion = 'us-east-1'\naccess_key_id = 'a'\nsecret_access_key = 's'\n\
          endpoint = 'http://localhost:{port}'\nallow_http = true\n\
          [[events.buckets]]\nname = 'near'\ndirectory = '{}'\n\
-         [[events.webhooks]]\ntopic = '{TOPIC}'\nurl = 'http://localhost:{port}/hook'\nallow_http = true\n",
+         [[events.webhooks]]\ntopic = '{TOPIC}'\nurl = 'http://{name}:{port}/hook'\nallow_http = true\n",
         path("state"),
         dir.display(),
         mkfs().unwrap_or("/bin/true"),
         path("bucket"),
+        name = names::NAME,
     )
 }
 
@@ -136,11 +144,10 @@ fn begin(dir: &Path) -> (Child, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_host-agent"));
     command.args(["serve", "--config"]).arg(dir.join("agent.toml"));
     command.env_clear().envs(left_out());
+    names::settle(&mut command, dir);
     let run = dir.join("run");
     let own_run = move || {
         let none = None::<&str>;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
         Ok(mount(Some(&run), "/run", none, MsFlags::MS_BIND, none)?)
     };
     // SAFETY: between fork and exec it makes system calls on what is there already.
@@ -315,6 +322,8 @@ fn sandboxes_that_end_at_once(daemon: &Daemon, functions: &str) {
     assert_eq!(status, 201, "{said}");
     let record = daemon.told.recv_timeout(PATIENCE).unwrap();
     assert!(record.contains("requestContext"), "{record}");
+    let mut templates = fs::read_dir(daemon.dir.path().join("state/scratch")).unwrap().map(Result::unwrap);
+    assert!(templates.any(|file| file.path().extension().is_some_and(|is| is == "img")), "no /tmp was made");
 }
 
 #[test]
@@ -328,7 +337,20 @@ fn a_tar_becomes_an_image_in_the_helpers_jail() {
         helper.arg(name).args(more).arg("--dir").arg(dir.path()).current_dir(dir.path());
         helper.env_clear().envs(left_out()).stdin(input).status().unwrap()
     };
+    let pack = || {
+        assert!(helper("pack-code", &["--mkfs", mkfs], Stdio::null()).success());
+        assert!(fs::metadata(dir.path().join("code.erofs")).unwrap().len() > 0);
+    };
     assert!(helper("unzip-code", &[], File::open(zip).unwrap().into()).success());
-    assert!(helper("pack-code", &["--mkfs", mkfs], Stdio::null()).success());
-    assert!(fs::metadata(dir.path().join("code.erofs")).unwrap().len() > 0);
+    pack();
+    // As short as it can be, which mkfs.erofs makes by other means.
+    let mut tar = tar::Builder::new(File::create(dir.path().join("code.tar")).unwrap());
+    for number in 0..MANY {
+        let content = vec![7; 4096 + number % 1000];
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, number.to_string(), &content[..]).unwrap();
+    }
+    tar.finish().unwrap();
+    pack();
 }
