@@ -7,6 +7,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![expect(unsafe_code, reason = "code between fork and exec")]
 
+mod names;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -28,7 +30,6 @@ use chunk_store::{ChunkSize, Kind, Salt, write_pack};
 use jail::launch::{Answer, REQUEST_LEN};
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
     sys::{
         signal::{Signal, kill},
         socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket},
@@ -68,6 +69,9 @@ impl Daemon {
         }
         runtime(&dir.path().join("runtimes/python3.13.pack"));
         launcher(&dir.path().join("run/tinderbox-launcher.sock"));
+        // Where an older agent had its images.
+        fs::create_dir_all(dir.path().join("state/images")).unwrap();
+        names::serve(dir.path());
         let (port, told) = world();
         fs::create_dir(dir.path().join("bucket")).unwrap();
         fs::write(dir.path().join("agent.toml"), configuration(dir.path(), port)).unwrap();
@@ -117,11 +121,12 @@ fn configuration(dir: &Path, port: u16) -> String {
          [chunks.origin]\nbucket = 'chunks'\nregion = 'us-east-1'\naccess_key_id = 'a'\nsecret_access_key = 's'\n\
          endpoint = 'http://localhost:{port}'\nallow_http = true\n\
          [[events.buckets]]\nname = 'near'\ndirectory = '{}'\n\
-         [[events.webhooks]]\ntopic = '{TOPIC}'\nurl = 'http://localhost:{port}/hook'\nallow_http = true\n",
+         [[events.webhooks]]\ntopic = '{TOPIC}'\nurl = 'http://{name}:{port}/hook'\nallow_http = true\n",
         path("state"),
         dir.display(),
         mkfs().unwrap_or("/bin/true"),
         path("bucket"),
+        name = names::NAME,
     )
 }
 
@@ -136,11 +141,10 @@ fn begin(dir: &Path) -> (Child, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_host-agent"));
     command.args(["serve", "--config"]).arg(dir.join("agent.toml"));
     command.env_clear().envs(left_out());
+    names::settle(&mut command, dir);
     let run = dir.join("run");
     let own_run = move || {
         let none = None::<&str>;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
         Ok(mount(Some(&run), "/run", none, MsFlags::MS_BIND, none)?)
     };
     // SAFETY: between fork and exec it makes system calls on what is there already.
@@ -315,6 +319,8 @@ fn sandboxes_that_end_at_once(daemon: &Daemon, functions: &str) {
     assert_eq!(status, 201, "{said}");
     let record = daemon.told.recv_timeout(PATIENCE).unwrap();
     assert!(record.contains("requestContext"), "{record}");
+    let mut templates = fs::read_dir(daemon.dir.path().join("state/scratch")).unwrap().map(Result::unwrap);
+    assert!(templates.any(|file| file.path().extension().is_some_and(|is| is == "img")), "no /tmp was made");
 }
 
 #[test]

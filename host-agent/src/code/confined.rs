@@ -270,7 +270,7 @@ fn pack_filter() -> SyscallFilter {
         allow!(SYS_readlink, "the loader finds out where it is"),
         allow!(SYS_statfs, "libselinux looks for its file system when it is loaded"),
         allow!(SYS_fstat, "lengths of libraries and of the tar"),
-        allow!(SYS_newfstatat, "lengths of libraries and of the tar"),
+        allow!(SYS_newfstatat, "an older libc asks for lengths by it"),
         allow!(SYS_pread64, "libraries, the image's superblock for its checksum"),
         allow!(SYS_pwrite64, "the image's metadata"),
         allow!(SYS_ftruncate, "the image's length"),

@@ -135,6 +135,7 @@ fn the_filter_compiles_and_leaves_nothing_that_helps_whoever_took_the_agent_over
 fn print_every_rule() {
     filter().print();
     confined::filters().iter().for_each(SyscallFilter::print);
+    registry::filter().print();
 }
 
 #[test]

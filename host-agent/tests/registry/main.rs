@@ -2,12 +2,16 @@
 //! where they lead it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+#![expect(unsafe_code, reason = "code between fork and exec")]
 
+#[path = "../names/mod.rs"]
+mod names;
 mod server;
 
 use std::{
     fs::File,
     io::{Seek as _, Write as _},
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -23,12 +27,22 @@ const REFUSED: i32 = 3;
 /// Longest time that a test waits for a helper that should end at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The program, which leaves a rule out where it has such a way.
+fn agent() -> Command {
+    const LEFT_OUT: &str = "TINDERBOX_WITHOUT_RULE";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_host-agent"));
+    command.env_clear().envs(std::env::var(LEFT_OUT).map(|rule| (LEFT_OUT, rule)));
+    command
+}
+
 /// What a helper is asked.
 struct Ask {
     registry: Value,
     reference: Value,
     wanted: Value,
     pace: Value,
+    /// Where `names` has its settings, for one that asks it.
+    settings: Option<PathBuf>,
 }
 
 fn duration(of: Duration) -> Value {
@@ -47,7 +61,7 @@ impl Ask {
             "silence": duration(Duration::from_secs(30)), "window": duration(Duration::from_secs(60)), "window_len": 1,
         });
         let wanted = json!({ "Archive": { "max_len": 16 << 20 } });
-        Self { registry, reference: json!({ "Tag": "v1" }), wanted, pace }
+        Self { registry, reference: json!({ "Tag": "v1" }), wanted, pace, settings: None }
     }
 
     fn with(mut self, member: &str, value: Value) -> Self {
@@ -73,13 +87,16 @@ impl Ask {
     }
 
     fn start(&self, file: &File) -> Child {
-        let Self { registry, reference, wanted, pace } = self;
+        let Self { registry, reference, wanted, pace, settings } = self;
         let request = json!({
             "registry": registry, "repository": "team/app", "reference": reference, "wanted": wanted, "pace": pace,
         });
-        let mut child = Command::new(env!("CARGO_BIN_EXE_host-agent"))
+        let mut agent = agent();
+        if let Some(dir) = settings {
+            names::settle(&mut agent, dir);
+        }
+        let mut child = agent
             .arg("pull-image")
-            .env_clear()
             .stdin(Stdio::piped())
             .stdout(file.try_clone().unwrap())
             .stderr(Stdio::piped())
@@ -132,10 +149,9 @@ impl Ask {
 /// What the helper for archives makes of one.
 fn flattened(archive: File) -> Value {
     let dir = tempfile::tempdir().unwrap();
-    let done = Command::new(env!("CARGO_BIN_EXE_host-agent"))
+    let done = agent()
         .args(["flatten-image", "--room", "1000000", "--dir"])
         .arg(dir.path())
-        .env_clear()
         .stdin(archive)
         .output()
         .unwrap();
@@ -158,6 +174,17 @@ fn an_image_comes_whole_by_its_tag_or_its_digest() {
             assert_eq!(described["run"]["entry_point"], json!(["/app/run"]));
         }
     }
+}
+
+#[test]
+fn a_registry_is_found_by_its_name() {
+    let (server, image, dir) = (Server::plain(), Image::of(OCI), tempfile::tempdir().unwrap());
+    image.serve(&server);
+    names::serve(dir.path());
+    let endpoint = format!("http://{}:{}", names::NAME, server.port);
+    let ask = Ask::of(&server).with("endpoint", json!(endpoint));
+    let ask = Ask { settings: Some(dir.path().to_owned()), ..ask };
+    assert_eq!(ask.good().0, image.found());
 }
 
 #[test]
