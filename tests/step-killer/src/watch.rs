@@ -3,6 +3,7 @@
 
 use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::{fs, io};
 
@@ -43,7 +44,19 @@ impl Deed<'_> {
             Sign::Writes(_) => MaskFlags::FAN_MODIFY,
             Sign::Says(_) => return false,
         };
-        self.event.mask().intersects(kind) && sign.is_about(&self.path) && service::has(self.pid())
+        let is_it = match sign {
+            Sign::Runs(program) => self.is_of(program),
+            sign => sign.is_about(&self.path),
+        };
+        self.event.mask().intersects(kind) && is_it && service::has(self.pid())
+    }
+
+    /// Whether it is done to that file, by whatever name: the launcher runs `vmm` from a mount that nobody else sees.
+    fn is_of(&self, path: &str) -> bool {
+        let Some(fd) = self.event.fd() else { return false };
+        let file = |path: &str| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        let done_to = file(&format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        done_to.is_some() && done_to == file(path)
     }
 }
 
