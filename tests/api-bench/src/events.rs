@@ -21,6 +21,9 @@ use crate::{
     signed,
 };
 
+/// Calls of one connection with one signature, which is good for five minutes.
+const CALLS_A_SIGNATURE: usize = 1000;
+
 /// Of the agent: as many deliveries at a time as there may be, which share a commit.
 const CONFIG: &str = "[concurrency]\ngrowth = 1\ngrowth_s = 1000000\n[events]\nmax_deliveries = 1000\n";
 /// Between two looks at what is left.
@@ -40,9 +43,7 @@ struct Standing {
 pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     let agent = Agent::start(plan, CONFIG)?;
     functions::create(plan, &agent)?;
-    let path = format!("{FUNCTIONS}/{}/invocations", name(0));
-    let event =
-        signed::request_with("POST", &path, r#"{"key":"value"}"#, &[("x-amz-invocation-type", "Event")])?;
+    let event = event()?;
     let mut connections = Vec::new();
     for _ in 0..plan.callers {
         let mut connection = Connection::open(agent.address)?;
@@ -51,7 +52,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     }
     let before = agent.resident_bytes()?;
     let began = Instant::now();
-    accept(plan, connections, &event)?;
+    accept(plan, connections)?;
     let accepted_us = began.elapsed().as_secs_f64() * 1e6;
     let grown = agent.resident_bytes()?.saturating_sub(before);
     drop(agent);
@@ -71,14 +72,27 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     ])
 }
 
+/// An asynchronous call, signed now.
+fn event() -> Result<Vec<u8>> {
+    let path = format!("{FUNCTIONS}/{}/invocations", name(0));
+    signed::request_with("POST", &path, r#"{"key":"value"}"#, &[("x-amz-invocation-type", "Event")])
+}
+
 /// Has all of them accepted, by all connections at once.
-fn accept(plan: &Plan, connections: Vec<Connection>, event: &[u8]) -> Result<()> {
+fn accept(plan: &Plan, connections: Vec<Connection>) -> Result<()> {
     let left = AtomicU32::new(plan.events);
     let take = |mut connection: Connection| -> Result<()> {
-        while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
-            connection.ask(event, 202)?;
+        let next =
+            || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        loop {
+            let event = event()?;
+            for _ in 0..CALLS_A_SIGNATURE {
+                if !next() {
+                    return Ok(());
+                }
+                connection.ask(&event, 202)?;
+            }
         }
-        Ok(())
     };
     thread::scope(|scope| {
         let take = &take;
