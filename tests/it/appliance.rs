@@ -111,6 +111,14 @@ fn the_kernel_is_locked_down_before_anything_is_loaded_or_looked_for() {
 }
 
 #[test]
+fn what_all_calls_go_through_comes_before_what_one_sandbox_does() {
+    let weights = root(
+        "cd /sys/fs/cgroup/system.slice && cat tinderbox-agent.service/cpu.weight tinderbox-launcher.service/cpu.weight",
+    );
+    assert_eq!(weights.stdout.split_whitespace().collect::<Vec<_>>(), ["200", "100"], "{weights:?}");
+}
+
+#[test]
 fn every_sysctl_has_the_value_that_its_reason_is_for() {
     let different = root(
         "cat /usr/lib/sysctl.d/60-tinderbox.conf /etc/tinderbox/sealed.conf | while read name is value; do \
