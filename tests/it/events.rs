@@ -2,7 +2,7 @@
 //! (`host-agent/src/events/`, `host-agent/src/api/tests/events.rs`).
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -11,6 +11,7 @@ use crate::client::bytes;
 use crate::functions::Function;
 use crate::host;
 use crate::kills::{Agent, CONFIG};
+use crate::looks::until;
 use crate::sight::STATE;
 
 /// Events between two kills: an emulated guest takes longer to boot than they take to be accepted.
@@ -103,15 +104,11 @@ fn every_event_that_was_accepted_is_delivered_though_the_agent_is_killed_meanwhi
         }
     }
     assert!(accepted.len() >= EVENTS, "{accepted:?}");
-    let begun = Instant::now();
-    loop {
-        let delivered = delivered();
-        let missing: Vec<_> = accepted.difference(&delivered).collect();
-        if missing.is_empty() {
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE, "of {} events are not delivered: {missing:?}", accepted.len());
-    }
+    let missing = until(PATIENCE, || {
+        let missing: BTreeSet<_> = accepted.difference(&delivered()).cloned().collect();
+        if missing.is_empty() { Ok(()) } else { Err(missing) }
+    });
+    assert_eq!(missing, Ok(()), "of {} events are not delivered", accepted.len());
     let says = |args: &[&str]| {
         let said = tinderbox(agent.client().endpoint(), "test", args);
         String::from_utf8_lossy(&said.stdout).into_owned()
@@ -125,10 +122,12 @@ fn every_event_that_was_accepted_is_delivered_though_the_agent_is_killed_meanwhi
     tell(TOPIC);
     let args = json!({ "Payload": bytes(b"{}"), "InvocationType": "Event" });
     function.begin_with(args).end().expect("accepted");
-    let begun = Instant::now();
-    while !says(&["events"]).contains("1 lost: the webhook did not take a record: it answered 404") {
-        assert!(begun.elapsed() < PATIENCE, "{}", says(&["events"]));
-    }
+    let lost = until(PATIENCE, || {
+        let said = says(&["events"]);
+        let is_lost = said.contains("1 lost: the webhook did not take a record: it answered 404");
+        if is_lost { Ok(()) } else { Err(said) }
+    });
+    assert_eq!(lost, Ok(()));
     let said = says(&["events", &function.name]);
     assert!(said.contains("DestinationFailed") && said.contains(TOPIC), "{said}");
     forget();

@@ -1,11 +1,12 @@
 //! Extensions as their users bring them: what a stock one is told, up to the end of its sandbox.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::functions::Function;
 use crate::layers::Layer;
+use crate::looks::until;
 use crate::node::Node;
 use crate::setting;
 
@@ -30,12 +31,11 @@ fn a_stock_extension_is_told_of_its_function_up_to_the_end_of_its_sandbox() {
         let events = found["events"].as_array().expect("events").iter();
         events.map(|event| event["message"].as_str().expect("a message")).collect::<String>()
     };
-    let began = Instant::now();
-    let mut log = said();
-    while !log.contains("stock is told SHUTDOWN spindown\n") {
-        assert!(began.elapsed() < PATIENCE, "it is not told of its end: {log}");
-        log = said();
-    }
+    let log = until(PATIENCE, || {
+        let log = said();
+        if log.contains("stock is told SHUTDOWN spindown\n") { Ok(log) } else { Err(log) }
+    });
+    let log = log.unwrap_or_else(|log| panic!("it is not told of its end: {log}"));
     let mut rest = log.as_str();
     for line in [
         "stock hears PlatformInitStart\n",

@@ -8,12 +8,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::client::{Call, Client};
 use crate::functions::{Deployed, Function, Invocation};
 use crate::host::{self, Running};
+use crate::looks::until;
 use crate::sight::{STATE, Sight};
 
 const LIB: &str = "/usr/lib/tinderbox";
@@ -28,8 +30,8 @@ const TMP_MIB: u32 = 513;
 /// systemd ends what is left of a service politely at first; this is less than the time after which it kills.
 const MAX_GONE_MS: u64 = 10_000;
 
-/// How often the host is looked at before what is on its way must be gone: a look takes a second under emulation.
-const LOOKS: usize = 5;
+/// How long the host is looked at before what is on its way must be gone.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The host's agent, which tests that kill share one after the other. It keeps no snapshots of runtimes meanwhile: they are made
 /// beside everything else, by the same steps.
@@ -190,15 +192,12 @@ impl Agent {
     /// its way out is given a moment.
     #[track_caller]
     pub(crate) fn look() -> Sight {
-        let mut left = Vec::new();
-        for _ in 0..LOOKS {
+        let tidy = until(PATIENCE, || {
             let sight = Sight::of_the_host();
-            left = [sight.strangers(), sight.unfinished(), sight.empty_groups()].concat();
-            if left.is_empty() {
-                return sight;
-            }
-        }
-        panic!("left on the host: {left:#?}");
+            let left = [sight.strangers(), sight.unfinished(), sight.empty_groups()].concat();
+            if left.is_empty() { Ok(sight) } else { Err(left) }
+        });
+        tidy.unwrap_or_else(|left| panic!("left on the host: {left:#?}"))
     }
 
     /// The same, with so many snapshots more than there were when the test began.
@@ -214,18 +213,15 @@ impl Agent {
     #[track_caller]
     fn look_after(&self, function: Deployed) {
         drop(function);
-        let mut left = Vec::new();
-        for _ in 0..LOOKS {
-            left = Self::look().files.difference(&self.before).cloned().collect();
+        let gone = until(PATIENCE, || {
+            let mut left: Vec<_> = Self::look().files.difference(&self.before).cloned().collect();
             // The image of its runtime is kept until the agent starts without a snapshot of it, and with it chunks; what this node
             // has at hand of chunks is bounded. What a function has printed outlives it, as on Lambda.
             let kept = ["chunks/cache/", "chunks/origin/chunks/", "chunks/origin/roots/runtime-", "logs/"];
             left.retain(|file| *file != template() && !kept.iter().any(|kept| file.starts_with(kept)));
-            if left.is_empty() {
-                return;
-            }
-        }
-        panic!("left of a function that is deleted: {left:#?}");
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
+        gone.unwrap_or_else(|left| panic!("left of a function that is deleted: {left:#?}"));
     }
 }
 

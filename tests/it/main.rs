@@ -33,6 +33,7 @@ mod kills;
 mod layers;
 mod limits;
 mod logs;
+mod looks;
 mod machine;
 mod network;
 mod node;

@@ -1,10 +1,11 @@
 //! Provisioned concurrency: a version's first call finds a sandbox that was initialised before it, and the next one's, too.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::functions::{Deployed, Function, Invocation};
+use crate::looks::until;
 use crate::node::Node;
 
 /// Longest time until what was provisioned is there: several boots on a busy machine.
@@ -22,17 +23,14 @@ def handler(event, context):
 
 /// Waits until as many as were asked for are ready.
 fn ready(function: &Deployed, version: &str) {
-    let begun = Instant::now();
-    loop {
+    let config = until(PATIENCE, || {
         let args = json!({ "Qualifier": version });
         let config = function.call("get_provisioned_concurrency_config", args).expect("it is configured");
-        if config["Status"] == "READY" {
-            assert_eq!(config["AllocatedProvisionedConcurrentExecutions"], 1, "{config}");
-            return;
-        }
-        assert_eq!(config["Status"], "IN_PROGRESS", "{config}");
-        assert!(begun.elapsed() < PATIENCE, "{config}");
-    }
+        if config["Status"] == "IN_PROGRESS" { Err(config) } else { Ok(config) }
+    });
+    let config = config.unwrap_or_else(|config| panic!("it is not ready: {config}"));
+    assert_eq!(config["Status"], "READY", "{config}");
+    assert_eq!(config["AllocatedProvisionedConcurrentExecutions"], 1, "{config}");
 }
 
 /// A call that finds what was provisioned.
