@@ -38,6 +38,7 @@ mod requests;
 mod responses;
 mod settings;
 mod streaming;
+mod structures;
 mod tags;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::error::ApiError;
+use super::{error::ApiError, structures::structure};
 use crate::functions::urls::Cors;
 
 /// A structure of which only the presence matters.
@@ -18,6 +18,7 @@ pub(crate) type Structure = serde_json::Map<String, serde_json::Value>;
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct CreateFunction {
     pub(crate) function_name: Option<String>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) code: Option<Code>,
     pub(crate) package_type: Option<String>,
     pub(crate) architectures: Option<Vec<String>>,
@@ -76,6 +77,7 @@ pub(crate) struct AliasRequest {
     pub(crate) name: Option<String>,
     pub(crate) function_version: Option<String>,
     pub(crate) description: Option<String>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) routing_config: Option<RoutingConfig>,
     pub(crate) revision_id: Option<String>,
 }
@@ -116,6 +118,7 @@ pub(crate) struct AddPermission {
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct PublishLayerVersion {
     pub(crate) description: Option<String>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) content: Option<Code>,
     pub(crate) compatible_runtimes: Option<Vec<String>>,
     pub(crate) compatible_architectures: Option<Vec<String>>,
@@ -138,6 +141,7 @@ pub(crate) struct AddLayerVersionPermission {
 pub(crate) struct EventInvokeConfig {
     pub(crate) maximum_retry_attempts: Option<i64>,
     pub(crate) maximum_event_age_in_seconds: Option<i64>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) destination_config: Option<DestinationConfig>,
 }
 
@@ -145,7 +149,9 @@ pub(crate) struct EventInvokeConfig {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct DestinationConfig {
+    #[serde(deserialize_with = "structure")]
     pub(crate) on_success: Option<Destination>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) on_failure: Option<Destination>,
 }
 
@@ -161,6 +167,7 @@ pub(crate) struct Destination {
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct FunctionUrlConfig {
     pub(crate) auth_type: Option<String>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) cors: Option<Cors>,
     pub(crate) invoke_mode: Option<String>,
 }
@@ -200,17 +207,25 @@ pub(crate) struct Settings {
     pub(crate) description: Option<String>,
     pub(crate) timeout: Option<i64>,
     pub(crate) memory_size: Option<i64>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) environment: Option<Environment>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) ephemeral_storage: Option<EphemeralStorage>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) tracing_config: Option<TracingConfig>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) snap_start: Option<SnapStart>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) logging_config: Option<LoggingConfig>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) vpc_config: Option<VpcConfig>,
     pub(crate) layers: Option<Vec<String>>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) dead_letter_config: Option<DeadLetterConfig>,
     #[serde(rename = "KMSKeyArn")]
     pub(crate) kms_key_arn: Option<String>,
     pub(crate) file_system_configs: Option<Vec<Structure>>,
+    #[serde(deserialize_with = "structure")]
     pub(crate) image_config: Option<ImageConfig>,
     pub(crate) capacity_provider_config: Option<Structure>,
     pub(crate) durable_config: Option<Structure>,

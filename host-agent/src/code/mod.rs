@@ -324,14 +324,21 @@ impl CodeStore {
         }
         let alive: HashSet<Label> = handles.keys().map(Package::label).collect();
         let chunks = Arc::clone(&self.chunks);
-        let swept = blocking(move || {
+        let deleted = blocking(move || {
             let labels = chunks.labels()?;
             let images = labels.iter().filter(|label| label.as_str().starts_with(CODE));
             let gone: Vec<_> = images.filter(|label| !alive.contains(label)).collect();
             gone.iter().try_for_each(|label| chunks.delete(label))?;
-            if gone.is_empty() { Ok(()) } else { chunks.collect().map(drop) }
+            Ok::<_, ChunksError>(!gone.is_empty())
         });
-        Ok(swept.await?)
+        let deleted = deleted.await?;
+        // Contents are published while chunks are collected, and a disk may take its time: no update waits for that.
+        drop(handles);
+        if deleted {
+            let chunks = Arc::clone(&self.chunks);
+            blocking(move || chunks.collect()).await?;
+        }
+        Ok(())
     }
 
     /// Names of all zips on the disk.

@@ -30,10 +30,10 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     caller.create(&function(VICTIM, &plan.function_zip, &plan.handler, ONE_CPU_MIB))?;
     caller.create(&function(NOISY, &plan.noisy_zip, "app.handler", SMALLEST_MIB))?;
     // Both are warm from here on.
-    answered_us(&caller, VICTIM, "{}")?;
+    caller.answer(VICTIM, "{}")?;
     let mut figures = vec![Figure::new("fair_quiet", "us", calls(plan, &caller)?)];
     for kind in KINDS {
-        answered_us(&caller, NOISY, &noise(kind, 0))?;
+        caller.answer(NOISY, &noise(kind, 0))?;
         rest(SETTLE);
         figures.push(Figure::new(format!("fair_{kind}"), "us", beside(plan, &caller, kind)?));
     }
@@ -44,7 +44,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
 /// The victim's calls while its neighbour is noisy.
 fn beside(plan: &Plan, caller: &Caller, kind: &str) -> Result<Vec<f64>> {
     std::thread::scope(|scope| {
-        let neighbour = scope.spawn(|| answered_us(&Caller::new(plan), NOISY, &noise(kind, SECONDS)));
+        let neighbour = scope.spawn(|| Caller::new(plan).answer(NOISY, &noise(kind, SECONDS)));
         rest(SETTLE);
         let samples = calls(plan, caller)?;
         ensure!(!neighbour.is_finished(), "the noise ({kind}) was over before all calls were");
@@ -55,13 +55,7 @@ fn beside(plan: &Plan, caller: &Caller, kind: &str) -> Result<Vec<f64>> {
 }
 
 fn calls(plan: &Plan, caller: &Caller) -> Result<Vec<f64>> {
-    (0..plan.warm_invokes).map(|_| answered_us(caller, VICTIM, r#"{"key":"value"}"#)).collect()
-}
-
-fn answered_us(caller: &Caller, name: &str, event: &str) -> Result<f64> {
-    let answer = caller.invoke(name, None, event)?;
-    ensure!(!answer.failed, "{name} failed");
-    Ok(answer.whole_us)
+    (0..plan.warm_invokes).map(|_| Ok(caller.answer(VICTIM, r#"{"key":"value"}"#)?.whole_us)).collect()
 }
 
 fn noise(kind: &str, seconds: u32) -> String {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 
 use crate::{
     Figure,
@@ -40,14 +40,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
         return Ok(Vec::new());
     }
     let caller = Caller::new(plan);
-    caller.create(&Function {
-        name: FUNCTION,
-        runtime: &plan.runtime,
-        zip: &plan.echo_zip,
-        handler: "app.handler",
-        memory_mib: MEMORY_MIB,
-        timeout_s: TIMEOUT_S,
-    })?;
+    caller.create(&Function::echo(plan, FUNCTION, MEMORY_MIB, TIMEOUT_S))?;
     let (waits, busy) = (format!(r#"{{"wait_s":{WAIT_S}}}"#), "{}");
     // All at once, so that there are as many sandboxes; what is made behind first answers is over then.
     at_once(plan, SANDBOXES, |caller| call_us(caller, r#"{"wait_s":2}"#))?;
@@ -103,9 +96,7 @@ fn open_loop(plan: &Plan, event: &str, rate: f64) -> Result<Vec<f64>> {
 }
 
 fn call_us(caller: &Caller, event: &str) -> Result<f64> {
-    let answer = caller.invoke(FUNCTION, None, event).context("call")?;
-    ensure!(!answer.failed, "the function failed");
-    Ok(answer.whole_us)
+    Ok(caller.answer(FUNCTION, event)?.whole_us)
 }
 
 /// When calls come, from the beginning: so many a second on average, and none knows of another (a Poisson process).

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use nix::{
     sys::time::TimeSpec,
@@ -44,6 +44,20 @@ pub(crate) struct Function<'a> {
     pub(crate) handler: &'a str,
     pub(crate) memory_mib: u32,
     pub(crate) timeout_s: u32,
+}
+
+impl<'a> Function<'a> {
+    /// One that answers with what its event says, after as long as that says (`tests/functions/echo`).
+    pub(crate) fn echo(plan: &'a Plan, name: &'a str, memory_mib: u32, timeout_s: u32) -> Self {
+        Self {
+            name,
+            runtime: &plan.runtime,
+            zip: &plan.echo_zip,
+            handler: "app.handler",
+            memory_mib,
+            timeout_s,
+        }
+    }
 }
 
 /// One answer.
@@ -119,6 +133,13 @@ impl Caller {
         let timing = Timing::parse(header("server-timing").unwrap_or_default());
         let failed = header("x-amz-function-error").is_some();
         Ok(Answer { first_byte_us, whole_us, timing, len, failed })
+    }
+
+    /// The same of `$LATEST`, whose function must not fail.
+    pub(crate) fn answer(&self, name: &str, event: &str) -> Result<Answer> {
+        let answer = self.invoke(name, None, event).with_context(|| format!("call {name}"))?;
+        ensure!(!answer.failed, "{name} failed");
+        Ok(answer)
     }
 
     /// Reads a function's configuration; µs.

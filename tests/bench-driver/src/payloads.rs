@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::{
     Figure,
@@ -28,22 +28,9 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
         return Ok(Vec::new());
     }
     let caller = Caller::new(plan);
-    caller.create(&Function {
-        name: FUNCTION,
-        runtime: &plan.runtime,
-        zip: &plan.echo_zip,
-        handler: "app.handler",
-        memory_mib: MEMORY_MIB,
-        timeout_s: TIMEOUT_S,
-    })?;
+    caller.create(&Function::echo(plan, FUNCTION, MEMORY_MIB, TIMEOUT_S))?;
     let event = |len: usize| format!(r#"{{"wait_s":{WAIT_S},"say":"{}"}}"#, "x".repeat(len));
-    let call = |event: &str| {
-        at_once(plan, plan.big_calls, |caller| {
-            let answer = caller.invoke(FUNCTION, None, event)?;
-            ensure!(!answer.failed, "the function failed");
-            Ok(answer.len)
-        })
-    };
+    let call = |event: &str| at_once(plan, plan.big_calls, |caller| Ok(caller.answer(FUNCTION, event)?.len));
     // Sandboxes, connections and threads are there before anything is looked at.
     call(&event(1))?;
     rest(SETTLE);

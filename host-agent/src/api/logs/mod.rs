@@ -22,6 +22,7 @@ use super::{
     constraints::{Constraints, LOG_GROUP, LOG_GROUP_IDENTIFIER, LOG_STREAM},
     error::JSON_1_1,
     names::Caller,
+    requests::parse,
 };
 use crate::logs::{GroupName, LogsError};
 
@@ -177,13 +178,8 @@ async fn delete_stream(app: &App, call: &Call) -> Result<(), ApiError> {
 }
 
 /// A request's document; without a body an empty one.
-fn read<T: DeserializeOwned>(call: &Call) -> Result<T, ApiError> {
+fn read<T: DeserializeOwned + Default>(call: &Call) -> Result<T, ApiError> {
     parse(&call.body)
-}
-
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    let body: &[u8] = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| ApiError::serialization(&error))
 }
 
 fn required_group(constraints: &mut Constraints, name: Option<&str>) {

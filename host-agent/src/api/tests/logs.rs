@@ -61,6 +61,24 @@ async fn events_are_filtered_by_stream_time_and_pattern() {
     assert_eq!((&by_arn["searchedLogStreams"], &by_arn["nextToken"]), (&json!([]), &Value::Null));
 }
 
+/// In an array the gate and the operation would find different members.
+#[tokio::test]
+async fn an_array_is_no_request() {
+    let node = Node::new().await;
+    node.prints("s", "kept\n");
+    for operation in
+        ["FilterLogEvents", "GetLogEvents", "DescribeLogStreams", "DeleteLogGroup", "DeleteLogStream"]
+    {
+        let got = node.logs(operation, &json!([GROUP, "s"])).await;
+        assert_eq!(
+            (got.status.as_u16(), &got.json()["__type"]),
+            (400, &json!("SerializationException")),
+            "{operation}"
+        );
+    }
+    assert_eq!(node.found(json!({})).await, ["kept\n"]);
+}
+
 #[tokio::test]
 async fn pages_go_on_where_the_last_one_ended() {
     let node = Node::new().await;

@@ -137,6 +137,57 @@ async fn bodies_that_are_no_requests_are_serialization_errors() {
     }
 }
 
+/// Its members have names; nobody says in what order they stand.
+#[tokio::test]
+async fn an_array_is_no_structure() {
+    let node = Node::new().await;
+    node.function("f").await;
+    let is_refused = |got: &Got, what: &str| {
+        let error = got.header("x-amzn-errortype");
+        assert_eq!((got.status.as_u16(), error), (400, Some("SerializationException")), "{what}");
+    };
+    let zip = zip_base64("x = 2");
+    let created = node.create(&with(request("g"), &[("/Code", json!([zip]))])).await;
+    is_refused(&created, "Code");
+    for (member, array) in [
+        ("Environment", json!([{ "NAME": "value" }])),
+        ("EphemeralStorage", json!([1024])),
+        ("TracingConfig", json!(["Active"])),
+        ("SnapStart", json!(["PublishedVersions"])),
+        ("LoggingConfig", json!(["JSON"])),
+        ("VpcConfig", json!([[], []])),
+        ("DeadLetterConfig", json!(["arn:aws:sqs:us-east-1:000000000000:q"])),
+        ("ImageConfig", json!([["program"]])),
+    ] {
+        is_refused(
+            &node.create(&with(request("g"), &[(&format!("/{member}"), array.clone())])).await,
+            member,
+        );
+        let update = json!({ member: array });
+        is_refused(&node.put("/2015-03-31/functions/f/configuration", &update).await, member);
+    }
+    let queue = json!({ "Destination": "arn:aws:sqs:us-east-1:000000000000:q" });
+    for (method, path, body) in [
+        (
+            "POST",
+            "/2015-03-31/functions/f/aliases",
+            json!({ "Name": "a", "FunctionVersion": "$LATEST", "RoutingConfig": [{}] }),
+        ),
+        ("PUT", "/2019-09-25/functions/f/event-invoke-config", json!({ "DestinationConfig": [queue] })),
+        (
+            "PUT",
+            "/2019-09-25/functions/f/event-invoke-config",
+            json!({ "DestinationConfig": { "OnFailure": ["arn:aws:sqs:us-east-1:000000000000:q"] } }),
+        ),
+        ("POST", "/2021-10-31/functions/f/url", json!({ "AuthType": "NONE", "Cors": [true] })),
+        ("POST", "/2018-10-31/layers/l/versions", json!({ "Content": [zip] })),
+    ] {
+        is_refused(&node.call(method, path, body.to_string()).await, path);
+    }
+    let listed = node.get("/2015-03-31/functions").await.ok(200);
+    assert_eq!(listed["Functions"].as_array().unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn what_is_not_served_is_told_apart() {
     let node = Node::new().await;

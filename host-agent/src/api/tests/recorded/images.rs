@@ -76,9 +76,18 @@ async fn a_zip_does_not_become_an_image_as_recorded() {
     let test = "TestLambdaImages::test_lambda_zip_file_to_image";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node_with_images().await;
-    node.recorded_function("f").await.ok(201);
-    let code = json!({ "ImageUri": "first:latest" });
-    recorded.check("zipfile-to-image-error", &node.put(&format!("{FUNCTIONS}/f/code"), &code).await);
+    let members = [("/Runtime", json!("python3.12")), ("/Handler", json!("handler.handler"))];
+    recorded.check("create-image-response", &node.create(&with(request("f"), &members)).await);
+    node.settled("f").await;
+    for after in ["", "-after-update"] {
+        let (function, configuration) = (format!("{FUNCTIONS}/f"), format!("{FUNCTIONS}/f/configuration"));
+        recorded.check(&format!("get-function-code-response{after}"), &node.get(&function).await);
+        recorded.check(&format!("get-function-config-response{after}"), &node.get(&configuration).await);
+        if after.is_empty() {
+            let code = json!({ "ImageUri": "first:latest" });
+            recorded.check("zipfile-to-image-error", &node.put(&format!("{function}/code"), &code).await);
+        }
+    }
     recorded.finish();
 }
 

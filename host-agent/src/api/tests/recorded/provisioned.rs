@@ -63,7 +63,7 @@ async fn it_is_part_of_what_is_reserved_as_recorded() {
     let invoked = node.post("/2015-03-31/functions/f/invocations", &json!({})).await;
     recorded.check("reserved_equals_provisioned_latest_invoke_exc", &invoked);
     let configuration = "/2015-03-31/functions/f/configuration";
-    node.put(configuration, &json!({ "Timeout": 15 })).await.ok(200);
+    recorded.check("update_func_config", &node.put(configuration, &json!({ "Timeout": 15 })).await);
     node.settled("f").await;
     let published = node.post("/2015-03-31/functions/f/versions", &json!({})).await.ok(201);
     assert_eq!(published["Version"], "2");

@@ -3,6 +3,7 @@
 use super::*;
 
 const API: &str = "test_lambda_api.snapshot.json";
+const DESTINATIONS: &str = "test_lambda_destinations.snapshot.json";
 const FUNCTIONS: &str = "/2015-03-31/functions";
 
 #[tokio::test]
@@ -81,20 +82,35 @@ async fn policies_of_versions_and_aliases_are_as_recorded() {
     node.post(&alias, &right).await.ok(201);
     recorded.check("get_policy_alias", &node.get(&alias).await);
     recorded.check("get_policy_after_adding_to_new_version", &node.get(&path).await);
+    let another = with(s3, &[("/StatementId", json!("s3_2"))]);
+    node.post(&path, &another).await.ok(201);
+    recorded.check("get_policy_after_adding_2", &node.get(&path).await);
     recorded.finish();
 }
 
 #[tokio::test]
 async fn a_dead_letter_queue_is_kept_as_recorded() {
-    let file = "test_lambda_destinations.snapshot.json";
-    let Some(mut recorded) = Recorded::of(file, "TestLambdaDLQ::test_dead_letter_queue") else { return };
+    let Some(mut recorded) = Recorded::of(DESTINATIONS, "TestLambdaDLQ::test_dead_letter_queue") else {
+        return;
+    };
+    let node = node().await;
+    let queue = json!({ "TargetArn": "arn:aws:sqs:us-east-1:000000000000:q" });
+    recorded.check("create_lambda_with_dlq", &node.recorded_with("f", &[("/DeadLetterConfig", queue)]).await);
+    let path = format!("{FUNCTIONS}/f/configuration");
+    recorded.check("delete_dlq", &node.put(&path, &json!({ "DeadLetterConfig": {} })).await);
+    recorded.finish();
+}
+
+#[tokio::test]
+async fn destinations_are_kept_as_recorded() {
+    let test = "TestLambdaDestinationSqs::test_lambda_destination_default_retries";
+    let Some(mut recorded) = Recorded::of(DESTINATIONS, test) else { return };
     let node = node().await;
     node.recorded_function("f").await.ok(201);
-    let path = format!("{FUNCTIONS}/f/configuration");
-    let queue = json!({ "DeadLetterConfig": { "TargetArn": "arn:aws:sqs:us-east-1:000000000000:q" } });
-    node.put(&path, &queue).await.ok(200);
-    node.settled("f").await;
-    recorded.check("delete_dlq", &node.put(&path, &json!({ "DeadLetterConfig": {} })).await);
+    let queue = json!({ "Destination": "arn:aws:sqs:us-east-1:000000000000:q" });
+    let config = json!({ "DestinationConfig": { "OnSuccess": queue, "OnFailure": queue } });
+    let got = node.put("/2019-09-25/functions/f/event-invoke-config", &config).await;
+    recorded.check("put_function_event_invoke_config", &got);
     recorded.finish();
 }
 
@@ -183,6 +199,7 @@ async fn event_invoke_configurations_are_refused_as_recorded() {
         ("put_shorthand_qualifier_match", "f:$LATEST?Qualifier=$LATEST", &once),
         ("put_shorthand_qualifier_mismatch_1", "f:$LATEST?Qualifier=1", &once),
         ("put_shorthand_qualifier_mismatch_2", "f:1?Qualifier=$LATEST", &once),
+        ("put_shorthand_qualifier_mismatch_3", "f:$LATEST?Qualifier=eventinvokealias", &once),
         (
             "put_maxevent_maxvalue_result",
             "f",
@@ -190,14 +207,23 @@ async fn event_invoke_configurations_are_refused_as_recorded() {
         ),
         ("put_pre_overwrite", "f", &json!({ "MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 60 })),
         ("put_post_overwrite", "f", &json!({ "MaximumRetryAttempts": 0 })),
+        ("second_overwrite_existing_response", "f", &json!({ "MaximumRetryAttempts": 0 })),
     ] {
         let (name, query) =
             name.split_once('?').map_or((name, String::new()), |(name, query)| (name, format!("?{query}")));
         recorded.check(answer, &node.put(&(of(name) + &query), body).await);
     }
     recorded.check("get_post_overwrite", &node.get(&of("f")).await);
-    for name in ["f", "f:1", "f:eventinvokealias"] {
-        node.delete(&of(name)).await.ok(204);
+    let both = json!({ "MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 60 });
+    recorded.check("pre_update_response", &node.put(&of("f"), &both).await);
+    for answer in ["update_response", "update_response_existing"] {
+        recorded.check(answer, &node.post(&of("f"), &json!({ "MaximumRetryAttempts": 0 })).await);
+    }
+    recorded.check("list_configs", &node.get(&(of("f") + "/list")).await);
+    for (answer, name) in
+        [("delete_latest", "f"), ("delete_version", "f:1"), ("delete_alias", "f:eventinvokealias")]
+    {
+        recorded.check(answer, &node.delete(&of(name)).await);
     }
     recorded.check("list_configs_postdelete", &node.get(&(of("f") + "/list")).await);
     recorded.check("delete_function_not_found", &node.delete(&of("f")).await);
@@ -239,7 +265,11 @@ async fn an_alias_that_is_not_there_is_as_recorded() {
         return;
     };
     let node = node().await;
-    node.recorded_function("f").await.ok(201);
+    let members = [
+        ("/Runtime", json!("python3.12")),
+        ("/Environment", json!({ "Variables": { "testenv": "staging" } })),
+    ];
+    recorded.check("create_response", &node.create(&with(request("f"), &members)).await);
     let path = format!("{FUNCTIONS}/f/aliases/non-existent");
     recorded.check("update_alias_response", &node.put(&path, &json!({ "FunctionVersion": "$LATEST" })).await);
     recorded.finish();

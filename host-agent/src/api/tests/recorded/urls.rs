@@ -36,10 +36,12 @@ async fn urls_live_as_recorded() {
 async fn urls_are_refused_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaUrl::test_url_config_exceptions") else { return };
     let node = node().await;
-    node.recorded_function("f").await.ok(201);
-    node.post("/2015-03-31/functions/f/versions", &json!({})).await.ok(201);
+    let members = [("/Runtime", json!("nodejs20.x")), ("/Handler", json!("lambda_handler.handler"))];
+    node.recorded_with("f", &members).await.ok(201);
+    let version = node.post("/2015-03-31/functions/f/versions", &json!({})).await;
+    recorded.check("fn_version_result", &version);
     let alias = json!({ "Name": "urlalias", "FunctionVersion": "1" });
-    node.post("/2015-03-31/functions/f/aliases", &alias).await.ok(201);
+    recorded.check("create_alias_result", &node.post("/2015-03-31/functions/f/aliases", &alias).await);
     let open = json!({ "AuthType": "NONE" });
     for operation in ["create", "get", "delete", "update"] {
         for (what, name, qualifier) in [
@@ -72,7 +74,7 @@ async fn urls_are_refused_as_recorded() {
     recorded.finish();
 }
 
-/// What AWS answered at a URL, by what the function returned.
+/// What AWS answered when a URL was made for everybody, and at that URL, by what the function returned.
 #[tokio::test]
 async fn answers_are_as_recorded() {
     for (case, returned) in [
@@ -84,22 +86,74 @@ async fn answers_are_as_recorded() {
         ("boolean", json!(true)),
     ] {
         let test = format!("TestLambdaURL::test_lambda_url_invocation[{case}]");
-        let Some(recorded) = Recorded::of(INVOKED, &test) else { return };
-        let expected = &recorded.answers["lambda_url_invocation"];
+        let Some(mut recorded) = Recorded::of(INVOKED, &test) else { return };
+        let node = node().await;
+        node.recorded_function("f").await.ok(201);
+        recorded.open_url(&node, &json!({ "AuthType": "NONE" })).await;
         let answer = crate::api::urls::answer::of(&serde_json::to_vec(&returned).unwrap()).unwrap();
         let (head, body) = answer.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        assert_eq!(u64::from(head.status.as_u16()), expected["statuscode"], "{case}");
-        assert_eq!(body.len().to_string(), expected["headers"]["Content-Length"], "{case}");
-        assert_eq!(
-            head.headers["content-type"].to_str().unwrap(),
-            expected["headers"]["Content-Type"],
-            "{case}"
-        );
-        let content = match &expected["content"] {
-            Value::String(text) => text.clone(),
-            document => document.to_string(),
-        };
-        assert_eq!(body, content, "{case}");
+        let content = String::from_utf8(body.to_vec()).unwrap();
+        let as_text = recorded.answers["lambda_url_invocation"]["content"].is_string();
+        let shown = json!({
+            "statuscode": head.status.as_u16(),
+            "headers": {
+                "Content-Length": body.len().to_string(),
+                "Content-Type": head.headers["content-type"].to_str().unwrap(),
+            },
+            "content": if as_text { json!(content) } else { serde_json::from_str(&content).unwrap() },
+        });
+        recorded.check_shown("lambda_url_invocation", &shown);
+        recorded.finish();
+    }
+}
+
+#[tokio::test]
+async fn urls_for_everybody_are_as_recorded() {
+    let streamed = json!({ "AuthType": "NONE", "InvokeMode": "RESPONSE_STREAM" });
+    let buffered = json!({ "AuthType": "NONE" });
+    for (test, config) in [
+        ("TestLambdaURL::test_lambda_url_echo_invoke[RESPONSE_STREAM]", &streamed),
+        ("TestLambdaURL::test_lambda_url_echo_invoke[None]", &buffered),
+        ("TestLambdaURL::test_lambda_url_invocation_exception", &buffered),
+        ("TestRequestIdHandling::test_request_id_invoke_url", &buffered),
+    ] {
+        let Some(mut recorded) = Recorded::of(INVOKED, test) else { return };
+        let node = node().await;
+        node.recorded_function("f").await.ok(201);
+        if recorded.answers.get("get_fn_result").is_some() {
+            recorded.check("get_fn_result", &node.get("/2015-03-31/functions/f").await);
+        }
+        recorded.open_url(&node, config).await;
+        recorded.finish();
+    }
+}
+
+#[tokio::test]
+async fn a_url_that_is_called_in_no_known_way_is_refused_as_recorded() {
+    let test = "TestLambdaURL::test_lambda_url_invalid_invoke_mode";
+    let Some(mut recorded) = Recorded::of(INVOKED, test) else { return };
+    let node = node().await;
+    node.recorded_function("f").await.ok(201);
+    let config = json!({ "AuthType": "NONE", "InvokeMode": "UNKNOWN" });
+    let refused = node.post(&format!("{FUNCTIONS}/f/url"), &config).await;
+    recorded.check("invoke_function_invalid_invoke_type", &refused);
+    recorded.finish();
+}
+
+impl Recorded {
+    /// Makes a URL of the function `f` for everybody.
+    async fn open_url(&mut self, node: &Node, config: &Value) {
+        let mut created = as_boto_reads(&node.post(&format!("{FUNCTIONS}/f/url"), config).await);
+        // Every run has another one.
+        created["FunctionUrl"] = self.answers["create_lambda_url_config"]["FunctionUrl"].clone();
+        self.check_shown("create_lambda_url_config", &created);
+        let permission = json!({
+            "StatementId": "urlPermission",
+            "Action": "lambda:InvokeFunctionUrl",
+            "Principal": "*",
+            "FunctionUrlAuthType": "NONE",
+        });
+        self.check("add_permission", &node.post("/2015-03-31/functions/f/policy", &permission).await);
     }
 }

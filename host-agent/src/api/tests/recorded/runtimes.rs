@@ -1,0 +1,82 @@
+//! As `scripts`, of functions of each runtime that a node has or has a stand-in for: how they are made. What they answer when they
+//! are called is their guests'.
+
+use super::*;
+
+const FUNCTIONS: &str = "/2015-03-31/functions";
+
+/// Tests, with the answer to the creation of their function.
+const MADE: &[(&str, &str, &str)] = &[
+    (COMMON, "TestLambdaRuntimesCommon::test_introspection_invoke", "create_function_result"),
+    (COMMON, "TestLambdaRuntimesCommon::test_uncaught_exception_invoke", "create_function_result"),
+    (COMMON, "TestLambdaRuntimesCommon::test_runtime_wrapper_invoke", "create_function_result"),
+    (RUNTIMES, "TestNodeJSRuntimes::test_invoke_nodejs_es6_lambda", "creation-result"),
+    (RUNTIMES, "TestJavaRuntimes::test_java_custom_handler_method_specification", "create-result"),
+];
+const COMMON: &str = "test_lambda_common.snapshot.json";
+const RUNTIMES: &str = "test_lambda_runtimes.snapshot.json";
+
+#[tokio::test]
+async fn functions_of_each_runtime_are_made_as_recorded() {
+    for (file, test, answer) in MADE {
+        for (given, mut recorded) in Recorded::all_of(file, test) {
+            if coverage::is_left_out(&format!("{test}[{given}]"), answer) {
+                continue;
+            }
+            let node = node_with(&["java21"]).await;
+            recorded.made(&node, answer, "f").await;
+            recorded.finish();
+        }
+    }
+}
+
+#[tokio::test]
+async fn functions_with_libraries_are_made_as_recorded() {
+    let Some(mut recorded) = Recorded::of(RUNTIMES, "TestJavaRuntimes::test_java_runtime_with_lib") else {
+        return;
+    };
+    let node = node_with(&["java21"]).await;
+    for (answer, name) in [
+        ("create-result-jar-with-lib", "f"),
+        ("create-result-zip-with-lib", "g"),
+        ("create-result-zip-with-lib-gradle", "h"),
+    ] {
+        recorded.made(&node, answer, name).await;
+    }
+    recorded.finish();
+}
+
+#[tokio::test]
+async fn a_topic_may_call_a_function_as_recorded() {
+    let test = "TestJavaRuntimes::test_java_lambda_subscribe_sns_topic";
+    let Some(mut recorded) = Recorded::of(RUNTIMES, test) else { return };
+    let node = node_with(&["java21"]).await;
+    let members =
+        [("/Runtime", json!("java11")), ("/Handler", json!("cloud.localstack.sample.LambdaHandler"))];
+    node.recorded_with("f", &members).await.ok(201);
+    recorded.check("get-function", &node.get(&format!("{FUNCTIONS}/f")).await);
+    let permission = json!({
+        "StatementId": "topic",
+        "Action": "lambda:InvokeFunction",
+        "Principal": "sns.amazonaws.com",
+        "SourceArn": "arn:aws:sns:us-east-1:000000000000:topic",
+    });
+    recorded.check("add-permission", &node.post(&format!("{FUNCTIONS}/f/policy"), &permission).await);
+    recorded.finish();
+}
+
+impl Recorded {
+    /// Makes the function of an answer, as that says that it was asked for.
+    async fn made(&mut self, node: &Node, answer: &str, name: &str) {
+        let recorded = &self.answers[answer];
+        let function = recorded.get("CreateFunctionResponse").unwrap_or(recorded);
+        let mut body = request(name);
+        for member in ["Runtime", "Handler", "MemorySize", "Timeout", "Environment"] {
+            if let Some(value) = function.get(member) {
+                body[member] = value.clone();
+            }
+        }
+        let got = node.create(&body).await;
+        self.check(answer, &got);
+    }
+}
