@@ -339,7 +339,9 @@ fn a_tar_becomes_an_image_in_the_helpers_jail() {
     };
     let pack = || {
         assert!(helper("pack-code", &["--mkfs", mkfs], Stdio::null()).success());
-        assert!(fs::metadata(dir.path().join("code.erofs")).unwrap().len() > 0);
+        let image = dir.path().join("code.erofs");
+        assert!(fs::metadata(&image).unwrap().len() > 0);
+        fs::remove_file(image).unwrap();
     };
     assert!(helper("unzip-code", &[], File::open(zip).unwrap().into()).success());
     pack();
