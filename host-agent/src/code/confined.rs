@@ -291,6 +291,7 @@ fn pack_filter() -> SyscallFilter {
             arg 0 without jail::libc::CLONE_NEWUSER,
             "the same in the agent's unit, where systemd's filter for namespaces answers that there is no clone3"
         ),
+        allow!(SYS_futex, "mkfs.erofs and that thread wait for each other"),
         allow!(SYS_exit, "that thread's end"),
         allow!(SYS_clock_gettime, "where the clock cannot be read without the kernel"),
         allow!(SYS_gettimeofday, "where the clock cannot be read without the kernel"),
@@ -314,7 +315,6 @@ fn common_rules() -> Vec<SyscallRule> {
         allow!(SYS_munmap, "libc's allocator"),
         allow!(SYS_mremap, "growing large buffers"),
         allow!(SYS_brk, "libc's allocator"),
-        allow!(SYS_futex, "libc's locks and what it does once"),
         allow!(SYS_getrandom, "seeds of hash tables"),
         allow!(
             SYS_rt_sigprocmask,
