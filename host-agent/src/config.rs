@@ -284,6 +284,12 @@ impl RawConfig {
                 return Err(value(field, format!("{number} is not between 1 and {}", u32::MAX)));
             }
         }
+        // Helpers are given them, and begin in a directory of their own.
+        for (field, path) in [("state_dir", &self.state_dir), ("mkfs_erofs", &self.mkfs_erofs)] {
+            if !path.is_absolute() {
+                return Err(value(field, format!("`{}` does not begin at the root", path.display())));
+            }
+        }
         if self.memory_mib == Some(0) {
             return Err(value("memory_mib", "0 leaves no room for a sandbox".into()));
         }
@@ -409,6 +415,8 @@ mod tests {
             ("init_timeout_ms = 0", "init_timeout_ms"),
             ("restore_timeout_ms = 0", "restore_timeout_ms"),
             ("memory_mib_per_cpu = 0", "memory_mib_per_cpu"),
+            ("state_dir = 'state'", "`state_dir`"),
+            ("mkfs_erofs = 'mkfs.erofs'", "`mkfs_erofs`"),
             ("auth = 'maybe'", "maybe"),
             ("runtime_snapshots = 'many'", "runtime_snapshots"),
             ("[concurrency]\naccount = 100", "concurrency.account"),

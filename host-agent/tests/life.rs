@@ -53,6 +53,9 @@ const LARGE: usize = 20 << 20;
 /// Files of an image that would be too long with each of them at a chunk's beginning.
 const MANY: usize = 8200;
 
+/// Length of an image's block.
+const BLOCK: usize = 4096;
+
 /// A daemon, what it is made from, and whom it asks.
 struct Daemon {
     dir: tempfile::TempDir,
@@ -337,20 +340,28 @@ fn a_tar_becomes_an_image_in_the_helpers_jail() {
         helper.arg(name).args(more).arg("--dir").arg(dir.path()).current_dir(dir.path());
         helper.env_clear().envs(left_out()).stdin(input).status().unwrap()
     };
-    let pack = || {
+    let pack = |min_len: usize| {
         assert!(helper("pack-code", &["--mkfs", mkfs], Stdio::null()).success());
-        assert!(fs::metadata(dir.path().join("code.erofs")).unwrap().len() > 0);
+        let image = dir.path().join("code.erofs");
+        assert!(fs::metadata(&image).unwrap().len() > min_len as u64);
+        fs::remove_file(image).unwrap();
     };
     assert!(helper("unzip-code", &[], File::open(zip).unwrap().into()).success());
-    pack();
+    pack(3_000_000);
     // As short as it can be, which mkfs.erofs makes by other means.
     let mut tar = tar::Builder::new(File::create(dir.path().join("code.tar")).unwrap());
     for number in 0..MANY {
-        let content = vec![7; 4096 + number % 1000];
+        // Some have ends that are too long to be kept beside their inodes.
+        let content = vec![7; 2 * BLOCK - 100 + number % 1000];
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
+        // mkfs.erofs leaves out what has no type, and refuses what lacks another field.
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
         tar.append_data(&mut header, number.to_string(), &content[..]).unwrap();
     }
     tar.finish().unwrap();
-    pack();
+    pack(MANY * BLOCK);
 }

@@ -111,6 +111,25 @@ fn a_bomb_is_stopped_before_it_fills_the_disk() {
     assert!(std::fs::metadata(dir.path().join("code.tar")).unwrap().len() < 10_000);
 }
 
+#[test]
+fn the_packing_helper_says_what_has_failed_inside_its_jail() {
+    let dir = tempfile::tempdir().unwrap();
+    let [tar, image, mkfs] = ["code.tar", "code.erofs", "mkfs"].map(|name| dir.path().join(name));
+    let fails = |words: &str| {
+        let failed = agent().arg("pack-code").arg("--mkfs").arg(&mkfs).arg("--dir").arg(dir.path()).output();
+        let failed = failed.unwrap();
+        assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+        let said = String::from_utf8(failed.stderr).unwrap();
+        assert!(said.starts_with("pack-code: ") && said.contains(words), "{said}");
+    };
+    std::fs::write(&mkfs, "no program").unwrap();
+    fails("cannot read the tar");
+    std::fs::write(&tar, tar_of(&[("index.py", b"x")])).unwrap();
+    fails("cannot run");
+    std::fs::write(&image, "").unwrap();
+    fails("code.erofs is there already");
+}
+
 /// An OCI archive with an image of that layer, which is stored as that.
 fn archive_of(layer: &[u8], kind: &str, stored: &[u8]) -> Vec<u8> {
     let digits =

@@ -7,8 +7,12 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// What a shell adds to the number of the signal that ended a program.
+const SIGNALS: i32 = 128;
 
 /// Lines shown when a program fails: the error and what led to it.
 const LAST_LINES: usize = 25;
@@ -146,6 +150,14 @@ impl Cmd {
     pub(crate) fn succeeds(mut self) -> bool {
         let status = self.command.stdout(Stdio::null()).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
+    }
+
+    /// Runs the program and returns its exit status, as a shell would have it; its output is dropped.
+    pub(crate) fn code(mut self) -> Result<i32> {
+        let shown = self.shown();
+        let status = self.command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let status = status.with_context(|| format!("start {shown}"))?;
+        Ok(status.code().unwrap_or(SIGNALS + status.signal().unwrap_or_default()))
     }
 
     fn show(&self, text: &str, count: u64) {

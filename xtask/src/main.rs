@@ -55,7 +55,7 @@ enum Command {
     Test(test::Args),
     /// Run the fuzz targets.
     Fuzz(fuzz::Args),
-    /// Take each rule out of the VMM's system call filters and see that a test misses it.
+    /// Take each rule out of our programs' system call filters and see that a test misses it.
     Seccomp(seccomp::Args),
     /// Take the product's figures.
     Bench(bench::Args),

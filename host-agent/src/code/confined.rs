@@ -133,6 +133,12 @@ fn flatten_confined(dir: &Path, room: u64) -> anyhow::Result<()> {
 
 /// Is the last helper; returns only when it cannot become mkfs.erofs.
 pub(crate) fn pack(mkfs: &Path, dir: &Path) -> ExitCode {
+    let image = dir.join(IMAGE);
+    // mkfs.erofs would ask on which file system it is and remove it on some, by calls that it may not make.
+    if image.exists() {
+        eprintln!("pack-code: {} is there already", image.display());
+        return ExitCode::FAILURE;
+    }
     // An image was described; nobody but the helper before this one has written there.
     let limits = limits(if dir.join(DESCRIPTION).exists() { IMAGE_LIMITS } else { CODE_LIMITS });
     if let Err(error) = enter(&pack_plan(mkfs, dir, limits), &pack_filter()) {
@@ -151,7 +157,7 @@ pub(crate) fn pack(mkfs: &Path, dir: &Path) -> ExitCode {
         .args(["--quiet", "-T0", "-U", UUID, "-x-1", "--workers=1"])
         .args(arrangement)
         .arg("--tar=f")
-        .arg(dir.join(IMAGE))
+        .arg(image)
         .arg(tar)
         .env_clear()
         .exec();
@@ -247,9 +253,7 @@ fn limits(Limits { cpu_s, memory }: Limits) -> Vec<Limit> {
 }
 
 fn unzip_filter() -> SyscallFilter {
-    let mut rules = common_rules();
-    rules.extend([allow!(SYS_sigaltstack, "Rust takes its stack guard down at the end")]);
-    SyscallFilter::new("unzip-code", rules)
+    SyscallFilter::new("unzip-code", common_rules())
 }
 
 /// The loader, libc and mkfs.erofs. `clone3` hides its flags in memory: that a process could be made is bounded by
@@ -287,6 +291,7 @@ fn pack_filter() -> SyscallFilter {
             arg 0 without jail::libc::CLONE_NEWUSER,
             "the same in the agent's unit, where systemd's filter for namespaces answers that there is no clone3"
         ),
+        allow!(SYS_futex, "mkfs.erofs and that thread wait for each other"),
         allow!(SYS_exit, "that thread's end"),
         allow!(SYS_clock_gettime, "where the clock cannot be read without the kernel"),
         allow!(SYS_gettimeofday, "where the clock cannot be read without the kernel"),
@@ -310,11 +315,14 @@ fn common_rules() -> Vec<SyscallRule> {
         allow!(SYS_munmap, "libc's allocator"),
         allow!(SYS_mremap, "growing large buffers"),
         allow!(SYS_brk, "libc's allocator"),
-        allow!(SYS_futex, "libc's locks and what it does once"),
         allow!(SYS_getrandom, "seeds of hash tables"),
         allow!(
             SYS_rt_sigprocmask,
             "libc blocks signals while it makes a thread or sets up its random generator"
+        ),
+        allow!(
+            SYS_sigaltstack,
+            "Rust takes its stack guard down at the end, that of what could not become mkfs.erofs, too"
         ),
         allow!(SYS_exit_group, "the end of the process"),
     ]

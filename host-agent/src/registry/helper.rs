@@ -149,7 +149,6 @@ pub(crate) fn filter() -> SyscallFilter {
         allow!(SYS_lseek, "how names are resolved"),
         allow!(SYS_fstat, "what kind of file standard input is"),
         allow!(SYS_newfstatat, "whether the resolver's settings have changed"),
-        allow!(SYS_statx, "the same"),
         allow!(SYS_fcntl, "a connection does not block"),
         allow!(SYS_mmap, arg 2 without libc::PROT_EXEC, "libc's allocator"),
         allow!(SYS_mprotect, arg 2 without libc::PROT_EXEC, "libc's allocator"),
