@@ -15,7 +15,7 @@ pub(crate) fn until<Found, Seen>(
     let begun = Instant::now();
     loop {
         match look() {
-            Err(_) if begun.elapsed() < patience => thread::sleep(PAUSE),
+            Err(_) if begun.elapsed() < patience => thread::park_timeout(PAUSE),
             seen => return seen,
         }
     }
