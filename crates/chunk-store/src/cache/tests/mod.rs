@@ -112,12 +112,21 @@ impl Node {
         is_open
     }
 
-    /// Bytes of copies on the disk.
+    /// Bytes of copies on the disk. One file is looked at after the other, and what has gone from one meanwhile may be in the next: what
+    /// counts is what two looks see.
     fn bytes(&self) -> u64 {
         let blocks = |size: u8| {
             fs::metadata(self.root.path().join(format!("slots-{size}"))).map_or(0, |file| file.blocks())
         };
-        (14..=20).map(blocks).sum::<u64>() * 512
+        let look = || (14..=20).map(blocks).collect::<Vec<_>>();
+        let mut seen = look();
+        loop {
+            let again = look();
+            if again == seen {
+                return seen.iter().sum::<u64>() * 512;
+            }
+            seen = again;
+        }
     }
 }
 
