@@ -60,6 +60,9 @@ const SCRIPTS: &[fn()] = &[
     urls::a_url_that_is_called_in_no_known_way_is_refused_as_recorded,
 ];
 
+/// That run them at a time.
+const THREADS: usize = 8;
+
 /// The files of recordings; in that of the API hardly any function is called.
 const FILES: &[&str] = &[
     "test_lambda.snapshot.json",
@@ -158,13 +161,17 @@ fn nine_tenths_of_what_was_recorded_are_replayed_and_the_rest_is_named() {
     if recordings().is_none() {
         return;
     }
-    SCRIPTS.iter().for_each(|script| script());
+    std::thread::scope(|scope| {
+        for scripts in SCRIPTS.chunks(SCRIPTS.len().div_ceil(THREADS)) {
+            scope.spawn(|| scripts.iter().for_each(|script| script()));
+        }
+    });
     let same = SAME.lock().unwrap();
     let (mut wrong, mut all_replayed, mut all_served) = (Vec::new(), 0, 0);
     for file in FILES {
         let mut left = BTreeMap::<Why, usize>::new();
         let mut replayed = 0;
-        for (name, answers) in &all_in(file).unwrap() {
+        for (name, answers) in all_in(file).unwrap() {
             let test = name.split_once("::").map_or(name.as_str(), |(_, test)| test);
             for answer in answers.as_object().unwrap().keys() {
                 let is_same = same.contains(&[(*file).to_owned(), name.clone(), answer.clone()]);
