@@ -87,7 +87,12 @@ struct Echo {
     provided: Mutex<BTreeMap<(String, String), Provided>>,
     /// Whether invocations end whose event says `hold`.
     released: watch::Sender<bool>,
+    /// What answers in its place.
+    function: Mutex<Option<Stand>>,
 }
+
+/// A function that is there in name only: what it returns when it is called, or the document of what it fails with.
+type Stand = Box<dyn FnMut(&Invocation) -> Result<Vec<u8>, Vec<u8>> + Send>;
 
 type Snapshots = BTreeMap<String, Option<&'static str>>;
 
@@ -107,6 +112,13 @@ impl Invoker for Echo {
             executed_version: invocation.function.version.clone(),
             ..Answer::default()
         };
+        if let Some(function) = &mut *self.function.lock().unwrap() {
+            let (Ok(document) | Err(document)) = &function(&invocation).inspect_err(|_| {
+                answer.function_error = Some("Unhandled");
+            });
+            answer.payload = Bytes::copy_from_slice(document);
+            return Box::pin(std::future::ready(Ok(answer)));
+        }
         // Others are in flight until the test forgets them.
         let slot = if event["do"] == "hold" { invocation.slot.take() } else { None };
         let sink = invocation.sink.clone();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-/// Runtimes that Lambda itself has retired: refused by name, whatever images the node has.
+/// Runtimes that Lambda itself has retired: refused as such, unless the node was given an image of one.
 const RETIRED: &[&str] = &[
     "dotnet5.0",
     "dotnet6",

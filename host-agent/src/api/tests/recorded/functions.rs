@@ -33,7 +33,7 @@ fn escaped(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn updates_that_change_nothing_are_as_recorded() {
+pub(super) async fn updates_that_change_nothing_are_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaFunction::test_redundant_updates") else { return };
     let node = node().await;
     let (function, configuration) = (format!("{FUNCTIONS}/f"), format!("{FUNCTIONS}/f/configuration"));
@@ -51,7 +51,7 @@ async fn updates_that_change_nothing_are_as_recorded() {
 }
 
 #[tokio::test]
-async fn a_new_version_comes_with_new_code_as_recorded() {
+pub(super) async fn a_new_version_comes_with_new_code_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaVersions::test_publish_with_update") else {
         return;
     };
@@ -71,7 +71,7 @@ async fn a_new_version_comes_with_new_code_as_recorded() {
 }
 
 #[tokio::test]
-async fn a_name_that_contradicts_its_qualifier_is_refused_as_recorded() {
+pub(super) async fn a_name_that_contradicts_its_qualifier_is_refused_as_recorded() {
     let node = node().await;
     for (operation, mut recorded) in
         Recorded::all_of(API, "TestLambdaFunction::test_ops_with_arn_qualifier_mismatch")
@@ -85,7 +85,7 @@ async fn a_name_that_contradicts_its_qualifier_is_refused_as_recorded() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_or_not_here_is_told_as_recorded() {
+pub(super) async fn what_is_not_there_or_not_here_is_told_as_recorded() {
     let node = node().await;
     node.recorded_function("f").await.ok(201);
     for (test, answer, name, query) in [
@@ -106,7 +106,7 @@ async fn what_is_not_there_or_not_here_is_told_as_recorded() {
 }
 
 #[tokio::test]
-async fn names_of_functions_to_create_are_as_recorded() {
+pub(super) async fn names_of_functions_to_create_are_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaFunction::test_function_arns") else { return };
     let node = node().await;
     let first = node.recorded_with("f", &[("/FunctionName", json!(format!("{ARN}:f")))]).await;
@@ -126,7 +126,7 @@ async fn names_of_functions_to_create_are_as_recorded() {
 }
 
 #[tokio::test]
-async fn malformed_names_and_qualifiers_are_refused_as_recorded() {
+pub(super) async fn malformed_names_and_qualifiers_are_refused_as_recorded() {
     let long = |len: usize| "a".repeat(len);
     let cases = [
         ("invalid_characters_in_function_name", "my-function!".into(), None),
@@ -195,7 +195,7 @@ fn problems(got: &Got) -> Value {
 }
 
 #[tokio::test]
-async fn retired_runtimes_are_refused_as_recorded() {
+pub(super) async fn retired_runtimes_are_refused_as_recorded() {
     let test = "TestRuntimeValidation::test_create_deprecated_function_runtime_with_validation_enabled";
     let node = node().await;
     for (runtime, mut recorded) in Recorded::all_of(API, test) {
@@ -206,7 +206,7 @@ async fn retired_runtimes_are_refused_as_recorded() {
 }
 
 #[tokio::test]
-async fn how_a_function_logs_is_as_recorded() {
+pub(super) async fn how_a_function_logs_is_as_recorded() {
     let configuration = format!("{FUNCTIONS}/f/configuration");
     let (json_format, text) = (json!({ "LogFormat": "JSON" }), json!({ "LogFormat": "Text" }));
     let json_with = |level: &str| json!({ "LogFormat": "JSON", level: "DEBUG" });
@@ -237,10 +237,12 @@ async fn how_a_function_logs_is_as_recorded() {
 }
 
 #[tokio::test]
-async fn snap_start_is_as_recorded() {
+pub(super) async fn snap_start_is_as_recorded() {
     for (test, runtime, handler) in [
         ("test_snapstart_lifecycle", "java11", "echo.Handler"),
         ("test_snapstart_lifecycle", "java17", "echo.Handler"),
+        ("test_snapstart_lifecycle", "java25", "echo.Handler"),
+        ("test_snapstart_lifecycle", "dotnet8", "dotnet::Dotnet.Function::FunctionHandler"),
         ("test_snapstart_lifecycle", "python3.12", "handler.handler"),
         ("test_snapstart_update_function_configuration", "java11", "echo.Handler"),
         ("test_snapstart_update_function_configuration", "python3.12", "handler.handler"),
@@ -248,7 +250,7 @@ async fn snap_start_is_as_recorded() {
     ] {
         let name = format!("TestLambdaSnapStart::{test}[{runtime}]");
         let Some(mut recorded) = Recorded::of(API, &name) else { return };
-        let node = node_with(&["java21"]).await;
+        let node = node_of_all().await;
         let function = format!("{FUNCTIONS}/f");
         let members = [
             ("/Runtime", json!(runtime)),
@@ -273,7 +275,7 @@ async fn snap_start_is_as_recorded() {
 }
 
 #[tokio::test]
-async fn a_long_environment_is_kept_as_recorded() {
+pub(super) async fn a_long_environment_is_kept_as_recorded() {
     let test = "TestLambdaSizeLimits::test_lambda_envvars_near_limit_succeeds";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node().await;
@@ -285,7 +287,7 @@ async fn a_long_environment_is_kept_as_recorded() {
 }
 
 #[tokio::test]
-async fn the_account_is_as_recorded() {
+pub(super) async fn the_account_is_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaAccountSettings::test_account_settings") else {
         return;
     };

@@ -31,7 +31,7 @@ async fn read(node: &Node, recorded: &mut Recorded, [function, settings]: [&str;
 }
 
 #[tokio::test]
-async fn functions_of_images_live_as_recorded() {
+pub(super) async fn functions_of_images_live_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaImages::test_lambda_image_crud") else { return };
     let node = node_with_images().await;
     recorded.check("create-image-response", &node.create(&function()).await);
@@ -47,7 +47,7 @@ async fn functions_of_images_live_as_recorded() {
 }
 
 #[tokio::test]
-async fn how_images_are_run_is_said_as_recorded() {
+pub(super) async fn how_images_are_run_is_said_as_recorded() {
     let test = "TestLambdaImages::test_lambda_image_and_image_config_crud";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node_with_images().await;
@@ -72,7 +72,7 @@ async fn how_images_are_run_is_said_as_recorded() {
 }
 
 #[tokio::test]
-async fn a_zip_does_not_become_an_image_as_recorded() {
+pub(super) async fn a_zip_does_not_become_an_image_as_recorded() {
     let test = "TestLambdaImages::test_lambda_zip_file_to_image";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node_with_images().await;
@@ -92,7 +92,7 @@ async fn a_zip_does_not_become_an_image_as_recorded() {
 }
 
 #[tokio::test]
-async fn versions_of_images_are_published_as_recorded() {
+pub(super) async fn versions_of_images_are_published_as_recorded() {
     let test = "TestLambdaImages::test_lambda_image_versions";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node_with_images().await;

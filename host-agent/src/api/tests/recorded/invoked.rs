@@ -1,25 +1,28 @@
-//! As `scripts`, of calls: what is answered without a guest, for the invoker here is none.
+//! As `scripts`, of calls: what is answered without a guest, and how functions that are called are made.
 
 use super::*;
 
 const INVOKED: &str = "test_lambda.snapshot.json";
 const FUNCTIONS: &str = "/2015-03-31/functions";
 
-/// An answer to a call as the recordings have it: the payload as a document, or as it is.
-fn as_boto_reads_calls(got: &Got) -> Value {
+/// An answer to a call as the recordings have it: the payload as a document if that has members, or as it is.
+pub(super) fn as_boto_reads_calls(got: &Got) -> Value {
     if got.header("x-amzn-errortype").is_some() {
         return as_boto_reads(got);
     }
     let text = String::from_utf8(got.body.to_vec()).unwrap();
     let status = got.status.as_u16();
+    let document = serde_json::from_str(&text).ok().filter(|document: &Value| document.is_object());
     let mut shown = json!({
-        "Payload": serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        "Payload": document.unwrap_or(Value::String(text)),
         "StatusCode": status,
         "ResponseMetadata": { "HTTPHeaders": {}, "HTTPStatusCode": status },
     });
-    for (member, header) in
-        [("ExecutedVersion", "x-amz-executed-version"), ("FunctionError", "x-amz-function-error")]
-    {
+    for (member, header) in [
+        ("ExecutedVersion", "x-amz-executed-version"),
+        ("FunctionError", "x-amz-function-error"),
+        ("LogResult", "x-amz-log-result"),
+    ] {
         if let Some(value) = got.header(header) {
             shown[member] = json!(value);
         }
@@ -28,7 +31,7 @@ fn as_boto_reads_calls(got: &Got) -> Value {
 }
 
 #[tokio::test]
-async fn calls_of_each_type_are_as_recorded() {
+pub(super) async fn calls_of_each_type_are_as_recorded() {
     let node = node().await;
     node.recorded_function("f").await.ok(201);
     for (test, kind) in [
@@ -51,7 +54,7 @@ async fn calls_of_each_type_are_as_recorded() {
 }
 
 #[tokio::test]
-async fn an_alias_moves_as_recorded() {
+pub(super) async fn an_alias_moves_as_recorded() {
     let Some(mut recorded) = Recorded::of(INVOKED, "TestLambdaAliases::test_lambda_alias_moving") else {
         return;
     };
@@ -68,20 +71,31 @@ async fn an_alias_moves_as_recorded() {
     node.post(&format!("{function}/versions"), &publish("First version description :)")).await.ok(201);
     let alias = json!({ "FunctionVersion": "1", "Name": "alias1" });
     recorded.check("create_alias_response", &node.post(&aliases, &alias).await);
+    node.is_its_code();
+    let alias = "arn:aws:lambda:us-east-1:000000000000:function:f:alias1";
+    recorded.called(&node, "invocation_result_qualifier_v1", "f/invocations?Qualifier=alias1").await;
+    recorded.called(&node, "invocation_result_qualifier_v1_arn", &format!("{alias}/invocations")).await;
     let update = json!({ "ZipFile": zip_base64("x = 2") });
     recorded.check("update_lambda_response", &node.put(&format!("{function}/code"), &update).await);
     node.settled("f").await;
+    recorded
+        .called(&node, "invocation_result_qualifier_v1_after_update", &format!("{alias}/invocations"))
+        .await;
     let second = node.post(&format!("{function}/versions"), &publish("Second version description :)")).await;
     recorded.check("second_publish_response", &second);
+    recorded
+        .called(&node, "invocation_result_qualifier_v1_after_publish", &format!("{alias}/invocations"))
+        .await;
     let moved = node.put(&format!("{aliases}/alias1"), &json!({ "FunctionVersion": "2" })).await;
     recorded.check("update_alias_response", &moved);
+    recorded.called(&node, "invocation_result_qualifier_v2", &format!("{alias}/invocations")).await;
     let nobody = node.post(&format!("{function}/invocations?Qualifier=non-existent-alias"), &json!({})).await;
     recorded.check("invocation_exc_not_existent", &nobody);
     recorded.finish();
 }
 
 #[tokio::test]
-async fn a_call_beyond_what_is_reserved_is_refused_as_recorded() {
+pub(super) async fn a_call_beyond_what_is_reserved_is_refused_as_recorded() {
     let test = "TestLambdaConcurrency::test_reserved_concurrency_async_queue";
     let Some(mut recorded) = Recorded::of(INVOKED, test) else { return };
     let node = node().await;
@@ -109,7 +123,7 @@ async fn a_call_beyond_what_is_reserved_is_refused_as_recorded() {
 }
 
 #[tokio::test]
-async fn a_function_that_is_made_again_is_as_recorded() {
+pub(super) async fn a_function_that_is_made_again_is_as_recorded() {
     let Some(mut recorded) = Recorded::of(INVOKED, "TestLambdaCleanup::test_recreate_function") else {
         return;
     };
@@ -122,7 +136,7 @@ async fn a_function_that_is_made_again_is_as_recorded() {
 }
 
 #[tokio::test]
-async fn functions_to_call_are_made_as_recorded() {
+pub(super) async fn functions_to_call_are_as_recorded() {
     for (test, answer, more) in [
         ("TestLambdaBaseFeatures::test_lambda_different_iam_keys_environment", "create-result", vec![]),
         (
@@ -145,12 +159,15 @@ async fn functions_to_call_are_made_as_recorded() {
         ("/Timeout", json!(10)),
         ("/Publish", json!(true)),
     ];
-    recorded.check("creation-response", &node().await.create(&with(request("f"), &members)).await);
+    let node = node().await;
+    recorded.check("creation-response", &node.create(&with(request("f"), &members)).await);
+    node.settled("f").await;
+    recorded.called_as_it_was(&node, "invocation-response", "f/invocations?Qualifier=1").await;
     recorded.finish();
 }
 
 #[tokio::test]
-async fn one_provisioned_sandbox_is_ready_as_recorded() {
+pub(super) async fn one_provisioned_sandbox_is_ready_as_recorded() {
     let test = "TestLambdaConcurrency::test_lambda_provisioned_concurrency_scheduling";
     let Some(mut recorded) = Recorded::of(INVOKED, test) else { return };
     let node = node().await;

@@ -19,7 +19,7 @@ fn python(more: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn layers_live_as_recorded() {
+pub(super) async fn layers_live_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaLayer::test_layer_lifecycle") else { return };
     let node = node().await;
     node.recorded_function("f").await.ok(201);
@@ -47,7 +47,7 @@ async fn layers_live_as_recorded() {
 }
 
 #[tokio::test]
-async fn layers_are_refused_as_recorded() {
+pub(super) async fn layers_are_refused_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaLayer::test_layer_exceptions") else { return };
     let node = node().await;
     let versions = format!("{LAYERS}/l/versions");
@@ -100,7 +100,7 @@ async fn layers_are_refused_as_recorded() {
 }
 
 #[tokio::test]
-async fn layers_of_a_function_are_refused_as_recorded() {
+pub(super) async fn layers_of_a_function_are_refused_as_recorded() {
     let test = "TestLambdaLayer::test_layer_function_exceptions";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node().await;
@@ -129,7 +129,7 @@ async fn layers_of_a_function_are_refused_as_recorded() {
 }
 
 #[tokio::test]
-async fn a_sixth_layer_is_refused_as_recorded() {
+pub(super) async fn a_sixth_layer_is_refused_as_recorded() {
     let test = "TestLambdaLayer::test_layer_function_quota_exception";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node().await;
@@ -140,7 +140,7 @@ async fn a_sixth_layer_is_refused_as_recorded() {
 }
 
 #[tokio::test]
-async fn retired_runtimes_may_be_named_as_recorded() {
+pub(super) async fn retired_runtimes_may_be_named_as_recorded() {
     let test = "TestLambdaLayer::test_layer_compatibilities[runtimes2]";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node().await;

@@ -19,7 +19,7 @@ async fn with_version() -> Node {
 }
 
 #[tokio::test]
-async fn limits_are_as_recorded() {
+pub(super) async fn limits_are_as_recorded() {
     let test = "TestLambdaProvisionedConcurrency::test_provisioned_concurrency_limits";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = with_version().await;
@@ -33,7 +33,7 @@ async fn limits_are_as_recorded() {
 }
 
 #[tokio::test]
-async fn it_becomes_ready_as_recorded() {
+pub(super) async fn it_becomes_ready_as_recorded() {
     let test = "TestLambdaConcurrency::test_provisioned_concurrency";
     let Some(mut recorded) = Recorded::of(INVOKED, test) else { return };
     let node = with_version().await;
@@ -46,7 +46,7 @@ async fn it_becomes_ready_as_recorded() {
 }
 
 #[tokio::test]
-async fn it_is_part_of_what_is_reserved_as_recorded() {
+pub(super) async fn it_is_part_of_what_is_reserved_as_recorded() {
     let test = "TestLambdaConcurrency::test_reserved_provisioned_overlap";
     let Some(mut recorded) = Recorded::of(INVOKED, test) else { return };
     let node = with_version().await;

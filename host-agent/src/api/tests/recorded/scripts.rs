@@ -7,7 +7,7 @@ const DESTINATIONS: &str = "test_lambda_destinations.snapshot.json";
 const FUNCTIONS: &str = "/2015-03-31/functions";
 
 #[tokio::test]
-async fn permissions_are_refused_as_recorded() {
+pub(super) async fn permissions_are_refused_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaPermissions::test_permission_exceptions") else {
         return;
     };
@@ -49,7 +49,7 @@ async fn permissions_are_refused_as_recorded() {
 }
 
 #[tokio::test]
-async fn policies_of_versions_and_aliases_are_as_recorded() {
+pub(super) async fn policies_of_versions_and_aliases_are_as_recorded() {
     let test = "TestLambdaPermissions::test_lambda_permission_fn_versioning";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node().await;
@@ -89,7 +89,7 @@ async fn policies_of_versions_and_aliases_are_as_recorded() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_queue_is_kept_as_recorded() {
+pub(super) async fn a_dead_letter_queue_is_kept_as_recorded() {
     let Some(mut recorded) = Recorded::of(DESTINATIONS, "TestLambdaDLQ::test_dead_letter_queue") else {
         return;
     };
@@ -98,11 +98,13 @@ async fn a_dead_letter_queue_is_kept_as_recorded() {
     recorded.check("create_lambda_with_dlq", &node.recorded_with("f", &[("/DeadLetterConfig", queue)]).await);
     let path = format!("{FUNCTIONS}/f/configuration");
     recorded.check("delete_dlq", &node.put(&path, &json!({ "DeadLetterConfig": {} })).await);
+    node.settled("f").await;
+    recorded.called_as_it_was(&node, "invoke_result", "f/invocations").await;
     recorded.finish();
 }
 
 #[tokio::test]
-async fn destinations_are_kept_as_recorded() {
+pub(super) async fn destinations_are_kept_as_recorded() {
     let test = "TestLambdaDestinationSqs::test_lambda_destination_default_retries";
     let Some(mut recorded) = Recorded::of(DESTINATIONS, test) else { return };
     let node = node().await;
@@ -115,7 +117,7 @@ async fn destinations_are_kept_as_recorded() {
 }
 
 #[tokio::test]
-async fn event_invoke_configurations_live_as_recorded() {
+pub(super) async fn event_invoke_configurations_live_as_recorded() {
     let test = "TestLambdaEventInvokeConfig::test_lambda_eventinvokeconfig_lifecycle";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node().await;
@@ -143,7 +145,7 @@ async fn event_invoke_configurations_live_as_recorded() {
 }
 
 #[tokio::test]
-async fn event_invoke_configurations_are_refused_as_recorded() {
+pub(super) async fn event_invoke_configurations_are_refused_as_recorded() {
     let test = "TestLambdaEventInvokeConfig::test_lambda_eventinvokeconfig_exceptions";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node().await;
@@ -244,7 +246,7 @@ async fn event_invoke_configurations_are_refused_as_recorded() {
 }
 
 #[tokio::test]
-async fn reserved_concurrency_is_as_recorded() {
+pub(super) async fn reserved_concurrency_is_as_recorded() {
     let test = "TestLambdaConcurrency::test_lambda_concurrency_crud";
     let Some(mut recorded) = Recorded::of("test_lambda.snapshot.json", test) else { return };
     let node = node().await;
@@ -260,7 +262,7 @@ async fn reserved_concurrency_is_as_recorded() {
 }
 
 #[tokio::test]
-async fn an_alias_that_is_not_there_is_as_recorded() {
+pub(super) async fn an_alias_that_is_not_there_is_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaAlias::test_non_existent_alias_update") else {
         return;
     };
@@ -276,7 +278,7 @@ async fn an_alias_that_is_not_there_is_as_recorded() {
 }
 
 #[tokio::test]
-async fn versions_live_as_recorded() {
+pub(super) async fn versions_live_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaVersions::test_version_lifecycle") else { return };
     let node = node().await;
     let members = [("/Runtime", json!("python3.12")), ("/Description", json!("No version :("))];
@@ -309,7 +311,7 @@ async fn versions_live_as_recorded() {
 }
 
 #[tokio::test]
-async fn tags_are_refused_as_recorded() {
+pub(super) async fn tags_are_refused_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaTags::test_tag_exceptions") else { return };
     let node = node().await;
     node.recorded_function("f").await.ok(201);

@@ -18,7 +18,7 @@ fn tags(count: usize) -> Value {
 }
 
 #[tokio::test]
-async fn tags_of_what_is_gone_are_as_recorded() {
+pub(super) async fn tags_of_what_is_gone_are_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaTag::test_tag_nonexisting_resource") else {
         return;
     };
@@ -34,7 +34,7 @@ async fn tags_of_what_is_gone_are_as_recorded() {
 }
 
 #[tokio::test]
-async fn tags_of_what_a_node_has_none_of_are_as_recorded() {
+pub(super) async fn tags_of_what_a_node_has_none_of_are_as_recorded() {
     let test = "TestLambdaTag::test_tag_exceptions[event_source_mapping]";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node().await;
@@ -50,7 +50,7 @@ async fn tags_of_what_a_node_has_none_of_are_as_recorded() {
 }
 
 #[tokio::test]
-async fn a_tag_too_many_is_refused_as_recorded() {
+pub(super) async fn a_tag_too_many_is_refused_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaTags::test_tag_limits") else { return };
     let node = node().await;
     node.recorded_function("f").await.ok(201);
@@ -67,7 +67,7 @@ async fn a_tag_too_many_is_refused_as_recorded() {
 }
 
 #[tokio::test]
-async fn tags_of_versions_are_refused_as_recorded() {
+pub(super) async fn tags_of_versions_are_refused_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaTags::test_tag_versions") else { return };
     let node = node().await;
     node.recorded_function("f").await.ok(201);
@@ -80,7 +80,7 @@ async fn tags_of_versions_are_refused_as_recorded() {
 }
 
 #[tokio::test]
-async fn a_policy_grows_as_recorded() {
+pub(super) async fn a_policy_grows_as_recorded() {
     let test = "TestLambdaPermissions::test_create_multiple_lambda_permissions";
     let Some(mut recorded) = Recorded::of(API, test) else { return };
     let node = node().await;

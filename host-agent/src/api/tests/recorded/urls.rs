@@ -7,7 +7,7 @@ const INVOKED: &str = "test_lambda.snapshot.json";
 const FUNCTIONS: &str = "/2021-10-31/functions";
 
 #[tokio::test]
-async fn urls_live_as_recorded() {
+pub(super) async fn urls_live_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaUrl::test_url_config_lifecycle") else { return };
     let node = node().await;
     node.recorded_function("f").await.ok(201);
@@ -33,7 +33,7 @@ async fn urls_live_as_recorded() {
 }
 
 #[tokio::test]
-async fn urls_are_refused_as_recorded() {
+pub(super) async fn urls_are_refused_as_recorded() {
     let Some(mut recorded) = Recorded::of(API, "TestLambdaUrl::test_url_config_exceptions") else { return };
     let node = node().await;
     let members = [("/Runtime", json!("nodejs20.x")), ("/Handler", json!("lambda_handler.handler"))];
@@ -76,7 +76,7 @@ async fn urls_are_refused_as_recorded() {
 
 /// What AWS answered when a URL was made for everybody, and at that URL, by what the function returned.
 #[tokio::test]
-async fn answers_are_as_recorded() {
+pub(super) async fn answers_are_as_recorded() {
     for (case, returned) in [
         ("dict", json!({ "hello": "world" })),
         ("http-response", json!({ "statusCode": 200, "body": "body123" })),
@@ -109,7 +109,7 @@ async fn answers_are_as_recorded() {
 }
 
 #[tokio::test]
-async fn urls_for_everybody_are_as_recorded() {
+pub(super) async fn urls_for_everybody_are_as_recorded() {
     let streamed = json!({ "AuthType": "NONE", "InvokeMode": "RESPONSE_STREAM" });
     let buffered = json!({ "AuthType": "NONE" });
     for (test, config) in [
@@ -130,7 +130,7 @@ async fn urls_for_everybody_are_as_recorded() {
 }
 
 #[tokio::test]
-async fn a_url_that_is_called_in_no_known_way_is_refused_as_recorded() {
+pub(super) async fn a_url_that_is_called_in_no_known_way_is_refused_as_recorded() {
     let test = "TestLambdaURL::test_lambda_url_invalid_invoke_mode";
     let Some(mut recorded) = Recorded::of(INVOKED, test) else { return };
     let node = node().await;
