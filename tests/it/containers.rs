@@ -13,6 +13,9 @@ use crate::kills::{Agent, CONFIG};
 use crate::node::Node;
 use crate::setting;
 
+/// An attribute of each file of a layer: bytes of any kind.
+const NOTE: &[u8] = b"a\n\0b";
+
 /// What `tinderbox images` says.
 pub(crate) fn images(endpoint: &str, arguments: &[&str]) -> Value {
     let output = tinderbox(endpoint, "test", &[&["--json", "images"], arguments].concat());
@@ -27,6 +30,7 @@ pub(crate) fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o755);
+        tar.append_pax_extensions([("SCHILY.xattr.user.note", NOTE)]).expect("write an attribute");
         tar.append_data(&mut header, name, *content).expect("write a layer");
     }
     tar.into_inner().expect("end a layer")
@@ -137,7 +141,8 @@ fn a_container_image_is_a_function() {
     // What it is does not depend on its name.
     images(client.endpoint(), &["rm", &name]);
     let paths = ["/tmp/x", "/app/x", "/etc/x", "/var/task/x", "/run/x"];
-    let answer = function.answer(json!({ "write_to": paths }));
+    let answer = function.answer(json!({ "write_to": paths, "attribute": ["/app/bin/serve", "user.note"] }));
+    assert_eq!(answer["attribute"], "610a0062", "{answer}");
     assert_eq!(answer["written"], json!([true, false, false, false, false]), "{answer}");
     assert_eq!(answer["arguments"], json!(["serve", "second"]));
     assert_eq!((&answer["folder"], &answer["said_by_image"]), (&json!("/app"), &json!("yes")));

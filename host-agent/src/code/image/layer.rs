@@ -10,6 +10,7 @@ use tar::{Archive, Entry, EntryType};
 
 use super::{
     Files, FlattenError, ImageRefusal, MAX_IMAGE_LEN,
+    attributes::{Attributed, Attributes, Found},
     readers::{Bounded, Compression, Decoder, Exhausted, Hashed},
     refuse,
     tree::{Node, Position, Tree, What, split},
@@ -46,7 +47,7 @@ pub(super) struct Layer {
 pub(super) type EachFile<'a> = dyn FnMut(usize, u64, &mut dyn Read) -> Result<(), FlattenError> + 'a;
 
 /// A tar that is read; how much is left of what it may be.
-type LayerTar<'a, A> = Archive<Bounded<Hashed<Decoder<BufReader<Hashed<Take<&'a mut A>>>>>>>;
+type LayerTar<'a, A> = Archive<Attributed<Bounded<Hashed<Decoder<BufReader<Hashed<Take<&'a mut A>>>>>>>>;
 
 impl Layer {
     /// Reads it for the first time: verifies it, and has the tree know its entries. Returns what is left of `left` bytes.
@@ -58,12 +59,13 @@ impl Layer {
         files: &mut Files,
         index: usize,
     ) -> Result<u64, ImageRefusal> {
-        let mut tar = self.open(archive, left)?;
+        let (mut tar, found) = self.open(archive, left)?;
         let mut lens = 0u64;
         for (number, entry) in tar.entries().map_err(damaged)?.enumerate() {
             let mut entry = entry.map_err(damaged)?;
             let len = entry.size();
-            if apply(tree, &mut entry, (index, number))? == Applied::File {
+            let attributes = found.take();
+            if apply(tree, &mut entry, (index, number), attributes)? == Applied::File {
                 lens = lens
                     .checked_add(len)
                     .filter(|lens| *lens <= MAX_IMAGE_LEN)
@@ -71,7 +73,7 @@ impl Layer {
                 files.insert((index, number), len);
             }
         }
-        let mut rest = tar.into_inner();
+        let mut rest = tar.into_inner().into_inner();
         // Archive and decoder stop at the end of what they want; the digests are of everything.
         std::io::copy(&mut rest, &mut std::io::sink()).map_err(damaged)?;
         let (unpacked, left) = rest.into_parts();
@@ -93,7 +95,7 @@ impl Layer {
         archive: &mut A,
         each: &mut EachFile<'_>,
     ) -> Result<(), FlattenError> {
-        let mut tar = self.open(archive, MAX_IMAGE_LEN)?;
+        let (mut tar, _) = self.open(archive, MAX_IMAGE_LEN)?;
         for (number, entry) in tar.entries().map_err(damaged)?.enumerate() {
             let mut entry = entry.map_err(damaged)?;
             if is_file(entry.header().entry_type()) {
@@ -108,11 +110,12 @@ impl Layer {
         &self,
         archive: &'a mut A,
         left: u64,
-    ) -> Result<LayerTar<'a, A>, ImageRefusal> {
+    ) -> Result<(LayerTar<'a, A>, Found), ImageRefusal> {
         archive.seek(SeekFrom::Start(self.offset)).map_err(damaged)?;
         let stored = BufReader::new(Hashed::new(archive.take(self.len)));
         let unpacked = Hashed::new(Decoder::new(stored, self.compression));
-        Ok(Archive::new(Bounded::new(unpacked, left)))
+        let (tar, found) = Attributed::new(Bounded::new(unpacked, left));
+        Ok((Archive::new(tar), found))
     }
 }
 
@@ -132,6 +135,7 @@ fn apply(
     tree: &mut Tree,
     entry: &mut Entry<'_, impl Read>,
     position: Position,
+    attributes: Attributes,
 ) -> Result<Applied, ImageRefusal> {
     let (path, kind) = (entry.path_bytes().into_owned(), entry.header().entry_type());
     if matches!(kind, EntryType::XGlobalHeader) {
@@ -171,7 +175,7 @@ fn apply(
         _ => return Err(refuse(&path, "is of a type that no layer has")),
     };
     let is_file = matches!(what, What::File(_));
-    tree.put(&path, node(entry, what, &path)?)?;
+    tree.put(&path, Node { attributes, ..node(entry, what, &path)? })?;
     Ok(if is_file { Applied::File } else { Applied::Other })
 }
 
@@ -196,7 +200,8 @@ fn node(entry: &Entry<'_, impl Read>, what: What, path: &[u8]) -> Result<Node, I
         let id = number(field, id).filter(|id| *id <= MAX_ID);
         id.ok_or_else(|| refuse(path, "has an owner that cannot be"))
     };
-    Ok(Node { what, mode, uid: id(&fields.uid, header.uid())?, gid: id(&fields.gid, header.gid())? })
+    let (uid, gid) = (id(&fields.uid, header.uid())?, id(&fields.gid, header.gid())?);
+    Ok(Node { what, mode, uid, gid, attributes: Attributes::new() })
 }
 
 /// A field of a header. What was left empty is nothing, as other readers of tars have it.

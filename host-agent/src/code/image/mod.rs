@@ -8,9 +8,10 @@
 //! The archive is hostile: every document and layer is compared with the digest that names it before anything of it counts, nothing that
 //! is declared is believed, and all that it can make this process hold has a bound. Layers are read twice, once for what they make of
 //! each other and once for the bytes of files, so that nothing is unpacked that a later layer takes away. Runs inside the first confined
-//! helper (`code::confined`) only. What comes out is the same for the same layers: no times, no extended attributes
-//! (`docs/adr/0035-container-images.md`).
+//! helper (`code::confined`) only. What comes out is the same for the same layers: no times, and of extended attributes
+//! a program's own (`docs/adr/0035-container-images.md`).
 
+mod attributes;
 pub(crate) mod documents;
 mod layer;
 mod layout;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tar::{EntryType, Header};
 
 use self::{
+    attributes::{Attributes, RECORD},
     layer::Layer,
     tree::{Node, Position, Tree, TreePath, What},
 };
@@ -144,9 +146,17 @@ fn tar_len(nodes: &BTreeMap<TreePath, Node>, files: &Files) -> u64 {
                 }
             },
         };
-        ENTRY_OVERHEAD + path.len() as u64 + content
+        ENTRY_OVERHEAD + path.len() as u64 + content + records_len(&node.attributes)
     });
     len.sum()
+}
+
+/// What the records of attributes take at most: a header of their own, padding, and beside each its length, the beginning of its name and
+/// two characters.
+fn records_len(attributes: &Attributes) -> u64 {
+    let records =
+        attributes.iter().map(|(name, value)| (RECORD.len() + name.len() + value.len()) as u64 + 16);
+    if attributes.is_empty() { 0 } else { 1024 + records.sum::<u64>() }
 }
 
 /// Folders and links first, then files in the order of the layers, then their further names.
@@ -194,6 +204,7 @@ fn append(
     len: u64,
     content: impl Read,
 ) -> Result<(), FlattenError> {
+    append_attributes(tar, node)?;
     tar.append_data(&mut header(kind, node, len), os(path), content).map_err(FlattenError::Write)
 }
 
@@ -204,7 +215,19 @@ fn append_link(
     node: &Node,
     target: &[u8],
 ) -> Result<(), FlattenError> {
+    // A further name of a file has those of the first one.
+    if kind == EntryType::Symlink {
+        append_attributes(tar, node)?;
+    }
     tar.append_link(&mut header(kind, node, 0), os(path), os(target)).map_err(FlattenError::Write)
+}
+
+/// For the entry that comes next.
+fn append_attributes(tar: &mut tar::Builder<impl Write>, node: &Node) -> Result<(), FlattenError> {
+    let keys: Vec<_> =
+        node.attributes.iter().map(|(name, value)| (format!("{RECORD}{name}"), value)).collect();
+    let records = keys.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
+    tar.append_pax_extensions(records).map_err(FlattenError::Write)
 }
 
 fn header(kind: EntryType, node: &Node, len: u64) -> Header {

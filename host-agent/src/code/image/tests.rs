@@ -119,6 +119,37 @@ fn owners_stay_and_times_do_not() {
 }
 
 #[test]
+fn attributes_of_programs_come_with_their_files() {
+    let note =
+        |note: &'static [u8]| [("SCHILY.xattr.user.note", note), ("SCHILY.xattr.security.capability", b"\n")];
+    let layer = |records: [(&str, &[u8]); 2], entries: &[Entry<'_>]| {
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_pax_extensions(records).unwrap();
+        let mut layer = tar.into_inner().unwrap();
+        layer.truncate(1024);
+        layer.extend(layer_of(entries));
+        layer
+    };
+    let layers = [
+        layer(
+            note(b"first"),
+            &[Entry::File("a", 0o644, b"1"), Entry::Hard("b", "a"), Entry::File("c", 0o644, b"")],
+        ),
+        layer(note(b"of a\nfolder"), &[Entry::Dir("d", 0o755), Entry::File("d/e", 0o644, b"")]),
+    ];
+    let (_, tar) = flattened(Oci::plain(&layers, &json!({})).archive()).unwrap();
+    let read = super::attributes::tests::read(&tar).unwrap();
+    let with: Vec<_> = read
+        .iter()
+        .filter(|(.., found)| !found.is_empty())
+        .map(|(path, _, found)| (path.as_str(), found))
+        .collect();
+    let of = |value: &[u8]| [("user.note".to_owned(), value.to_vec())].into();
+    assert_eq!(with, [("d", &of(b"of a\nfolder")), ("a", &of(b"first"))]);
+    assert!(read.iter().any(|(path, ..)| path == "b"), "its further name: {read:?}");
+}
+
+#[test]
 fn however_layers_are_stored_the_tree_is_the_same() {
     let tar = layer_of(&[Entry::File("a", 0o644, &[7; 300_000]), Entry::Link("l", "a")]);
     let stored = [("tar", tar.clone()), ("tar+gzip", gzip(&tar)), ("tar+zstd", zstd(&tar))];

@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{ImageRefusal, refuse};
+use super::{ImageRefusal, attributes::Attributes, refuse};
 
 /// Most paths of an image. Lambda names no limit; images of 10 GiB have some 100,000 files, and each costs the helper's memory and
 /// an inode.
 pub(crate) const MAX_PATHS: usize = 500_000;
 
-/// Most bytes of all names and links' targets that layers may bring, taken away ones included: the helper's memory.
+/// Most bytes of all names, links' targets and attributes that layers may bring, taken away ones included: the helper's memory.
 const MAX_NAMES_LEN: usize = 256 * 1024 * 1024;
 
 /// Longest path in bytes, as Linux limits it.
@@ -63,11 +63,17 @@ pub(super) struct Node {
     pub(super) mode: u32,
     pub(super) uid: u64,
     pub(super) gid: u64,
+    pub(super) attributes: Attributes,
 }
 
 impl Node {
+    /// Root's, without attributes.
+    fn plain(what: What, mode: u32) -> Self {
+        Self { what, mode, uid: 0, gid: 0, attributes: Attributes::new() }
+    }
+
     fn implied() -> Self {
-        Self { what: What::Dir, mode: IMPLIED_MODE, uid: 0, gid: 0 }
+        Self::plain(What::Dir, IMPLIED_MODE)
     }
 }
 
@@ -145,7 +151,7 @@ impl Tree {
         for file in FILES.iter().map(|file| file.as_bytes()) {
             if !self.nodes.get(file).is_some_and(|(_, node)| matches!(node.what, What::File(_))) {
                 self.remove(file, |_| true);
-                self.insert(file.to_vec(), Node { what: What::Empty, mode: EMPTY_MODE, uid: 0, gid: 0 })?;
+                self.insert(file.to_vec(), Node::plain(What::Empty, EMPTY_MODE))?;
             }
         }
         Ok(self.nodes.into_iter().map(|(path, (_, node))| (path, node)).collect())
@@ -215,7 +221,9 @@ impl Tree {
             return Err(refuse(&path, "is longer than 4095 bytes"));
         }
         let target_len = if let What::Link(target) = &node.what { target.len() } else { 0 };
-        self.names_len = self.names_len.saturating_add(path.len() + target_len);
+        let attributes_len: usize =
+            node.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.names_len = self.names_len.saturating_add(path.len() + target_len + attributes_len);
         if self.names_len > MAX_NAMES_LEN {
             return Err(ImageRefusal::Unusable(format!("its names have more than {MAX_NAMES_LEN} bytes")));
         }

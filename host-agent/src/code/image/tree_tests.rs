@@ -3,7 +3,7 @@
 use super::*;
 
 fn file(number: usize) -> Node {
-    Node { what: What::File((0, number)), mode: 0o644, uid: 0, gid: 0 }
+    Node::plain(What::File((0, number)), 0o644)
 }
 
 fn dir() -> Node {

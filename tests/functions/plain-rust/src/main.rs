@@ -27,6 +27,9 @@ const TICKS: &str = "/tmp/ticks";
 /// What the program in `restore.d` appends to.
 const REPORT: &str = "/tmp/restore-hook";
 
+/// Longest attribute that is told of.
+const ATTRIBUTE_LEN: usize = 4096;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let api = RuntimeApi::of_environment()?;
     let drawn_in_init = draw()?;
@@ -43,6 +46,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         if let Some(paths) = asked["write_to"].as_array() {
             let written = |path: &Value| path.as_str().is_some_and(|path| fs::write(path, b"x").is_ok());
             answer["written"] = paths.iter().map(written).collect();
+        }
+        if let [Some(path), Some(name)] = [&asked["attribute"][0], &asked["attribute"][1]].map(Value::as_str)
+        {
+            answer["attribute"] =
+                attribute(path, name).map_or_else(|error| error.to_string(), |value| hex(&value)).into();
         }
         // What a URL's client wants is in its body.
         let asked = asked["body"].as_str().map_or(Ok(asked.clone()), serde_json::from_str)?;
@@ -78,6 +86,14 @@ fn tell() -> Result<Value, Box<dyn Error>> {
         "said_by_image": env::var("SAID_BY_IMAGE").ok(),
         "reports": reports?,
     }))
+}
+
+/// An extended attribute of a file.
+fn attribute(path: &str, name: &str) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; ATTRIBUTE_LEN];
+    let len = rustix::fs::getxattr(path, name, &mut value[..])?;
+    value.truncate(len);
+    Ok(value)
 }
 
 fn draw() -> Result<String, Box<dyn Error>> {
