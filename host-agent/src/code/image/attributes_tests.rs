@@ -5,8 +5,11 @@ use tar::{Archive, Builder, EntryType};
 
 use super::*;
 
-/// A tar of entries with records before them, each with its content.
-fn tar_of(entries: &[(&[(&str, &[u8])], &str, &[u8])]) -> Vec<u8> {
+/// A record's key and value.
+type Record<'a> = (&'a str, &'a [u8]);
+
+/// A tar of entries with records before them: those, a path, the content.
+fn tar_of(entries: &[(&[Record<'_>], &str, &[u8])]) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());
     for (records, name, content) in entries {
         tar.append_pax_extensions(records.iter().copied()).unwrap();
@@ -36,7 +39,7 @@ pub(in crate::code::image) fn read(tar: &[u8]) -> Result<Vec<(String, Vec<u8>, A
     entries.collect()
 }
 
-fn attributes(of: &[(&str, &[u8])]) -> Attributes {
+fn attributes(of: &[Record<'_>]) -> Attributes {
     of.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect()
 }
 
