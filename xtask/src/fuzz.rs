@@ -5,8 +5,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::context::Context;
 
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     target: Option<String>,
 }
 
-/// Builds the targets and runs each. The corpus that a run finds grows in the cache; small seeds come from
+/// Builds the targets and runs each, as many at a time as there are processors. The corpus that a run finds grows in the cache; small seeds come from
 /// `tests/fuzz/corpus/TARGET`. Fails when a target does not build, does not exist, or finds a crash; the message says
 /// where the reproducer is.
 pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
@@ -56,13 +57,29 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     step.done();
     let cache = ctx.cache.dir("fuzz")?;
     println!("{:<18} {:>12} {:>10} {:>10}", "target", "executions", "exec/s", "corpus");
-    for (name, binary) in targets.iter().zip(binaries) {
-        let step = ctx.progress.step(format!("fuzzing {name} for {} s", args.seconds));
-        let figures = fuzz(&ctx.root, &cache, name, &binary, args.seconds)?;
-        step.done();
-        println!("{name:<18} {:>12} {:>10} {:>10}", figures.executions, figures.per_second, figures.corpus);
-    }
-    Ok(())
+    let cores = std::thread::available_parallelism().context("count processors")?.get();
+    let waiting = Mutex::new(targets.iter().zip(binaries));
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some((name, binary)) = next() {
+            let step = ctx.progress.step(format!("fuzzing {name} for {} s", args.seconds));
+            let figures = fuzz(&ctx.root, &cache, name, &binary, args.seconds)?;
+            step.done();
+            println!(
+                "{name:<18} {:>12} {:>10} {:>10}",
+                figures.executions, figures.per_second, figures.corpus
+            );
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let done: Vec<Result<()>> = workers
+            .into_iter()
+            .map(|worker| worker.join().map_err(|_| anyhow!("a worker panicked"))?)
+            .collect();
+        done.into_iter().collect()
+    })
 }
 
 /// The targets' names: one file each.

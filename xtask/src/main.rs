@@ -21,6 +21,7 @@ mod java;
 mod kernel;
 mod lambda;
 mod lost;
+mod metadata;
 mod node;
 mod payload;
 mod progress;

@@ -43,6 +43,10 @@ const STATE: &str = "TINDERBOX_TEST_STATE";
 /// How often tests that failed with an emulated machine run again: on a bad day one in two machines broke that ran for ten
 /// minutes, and what is left takes less each time.
 const MAX_AGAIN: usize = 3;
+/// Tests of booted machines that run at a time, beyond one a processor: they wait for each other's machines, and for time to
+/// pass, a fifth of their time.
+const BEYOND_PROCESSORS: usize = 1;
+const THREADS: &str = "RUST_TEST_THREADS";
 /// libtest's exit code when tests failed, and nothing else.
 const SOME_FAILED: i32 = 101;
 
@@ -121,6 +125,10 @@ impl Round {
         let began = SystemTime::now();
         let mut cargo = Command::new(env!("CARGO"));
         cargo.arg("test").args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+        if std::env::var_os(THREADS).is_none() {
+            let processors = std::thread::available_parallelism().context("count processors")?.get();
+            cargo.env(THREADS, (processors + BEYOND_PROCESSORS).to_string());
+        }
         let mut child =
             cargo.current_dir(&ctx.root).stdout(Stdio::piped()).spawn().context("start cargo test")?;
         let mut failed = None;

@@ -10,6 +10,7 @@ mod long;
 mod programs;
 mod rootfs;
 mod runtime;
+mod sources;
 mod spec;
 
 use crate::context::Context;
@@ -53,7 +54,7 @@ pub(crate) struct Payload {
 }
 
 impl Payload {
-    /// Builds what is not there yet. Quick when nothing changed: cargo's check and a few hashes.
+    /// Builds what is not there yet. Quick when nothing changed: a few hashes.
     pub(crate) fn ensure(ctx: &Context) -> Result<Payload> {
         let kernel = GuestKernel::ensure(ctx)?;
         let programs = Programs::build(ctx)?;

@@ -2,10 +2,15 @@
 //! jail with nothing to load, the next two have capabilities and load nothing, the last is in a guest without libraries. host-agent is not: glibc's resolver loads its parts
 //! at run time, from the very glibc it was linked to, which a static program cannot carry.
 
+use super::sources::Sources;
 use crate::context::Context;
+use crate::hash::Inputs;
 use crate::progress::Step;
-use anyhow::Result;
-use std::path::PathBuf;
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const RECIPE: &str = "programs 1";
 
 /// Named, so that flags for it do not reach build scripts and macros, which run on the host.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -21,7 +26,6 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Asks cargo, which knows what is fresh.
     pub(crate) fn build(ctx: &Context) -> Result<Programs> {
         let step = ctx.progress.step("building vmm, launcher, gateway, guest-init and host-agent");
         // Flags change what cargo considers fresh: a folder of its own for each set keeps both fresh.
@@ -45,12 +49,13 @@ pub(crate) fn build_static(ctx: &Context, step: &Step, packages: &[&str]) -> Res
 }
 
 /// A guest-init that leaves something out, for a test that shows what that was for. In a folder of its own, from which no
-/// payload takes anything; the next one takes this one's place there.
+/// payload takes anything.
 pub(crate) fn build_lesser_guest_init(ctx: &Context, step: &Step, feature: &str) -> Result<PathBuf> {
     let folder = build(ctx, step, "lesser", STATIC, &["guest-init"], &[feature])?;
     Ok(folder.join("guest-init"))
 }
 
+/// The folder with these packages' programs; cargo is asked when nothing was built from what is here now.
 fn build(
     ctx: &Context,
     step: &Step,
@@ -59,13 +64,36 @@ fn build(
     packages: &[&str],
     features: &[&str],
 ) -> Result<PathBuf> {
-    let target_dir = ctx.target_dir().join(name);
+    let sources = Sources::of(ctx, packages)?;
+    let inputs = Inputs::new(RECIPE).text("flags", flags).text("features", &features.join(","));
+    let inputs = sources.hash_into(ctx, inputs.text("packages", &packages.join(",")))?;
+    ctx.cache.artefact("programs", &inputs.key(), step, |out| {
+        let target_dir = ctx.target_dir().join(name);
+        sources.renew_for(ctx, &target_dir)?;
+        cargo_build(ctx, step, &target_dir, flags, packages, features)?;
+        let release = target_dir.join(TARGET).join("release");
+        for program in &sources.programs {
+            let built = release.join(program);
+            sources.check(ctx, &built)?;
+            fs::copy(&built, out.join(program)).with_context(|| format!("copy {}", built.display()))?;
+        }
+        Ok(())
+    })
+}
+
+fn cargo_build(
+    ctx: &Context,
+    step: &Step,
+    target_dir: &Path,
+    flags: &str,
+    packages: &[&str],
+    features: &[&str],
+) -> Result<()> {
     // The one that runs us; started by hand, the one in the path, which knows its toolchain.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let cmd = ctx.cmd(cargo, "programs", step).dir(&ctx.root);
-    let cmd = cmd.args(["build", "--release", "--target", TARGET, "--target-dir"]).arg(&target_dir);
+    let cmd = cmd.args(["build", "--release", "--target", TARGET, "--target-dir"]).arg(target_dir);
     let cmd = cmd.args(packages.iter().flat_map(|package| ["--package", package]));
     let cmd = cmd.args(features.iter().flat_map(|feature| ["--features", feature]));
-    cmd.env("RUSTFLAGS", flags).env_remove("CARGO_ENCODED_RUSTFLAGS").run()?;
-    Ok(target_dir.join(TARGET).join("release"))
+    cmd.env("RUSTFLAGS", flags).env_remove("CARGO_ENCODED_RUSTFLAGS").run()
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Finding, metadata::Metadata, tree::Tree};
+use super::{Finding, tree::Tree};
+use crate::metadata::Metadata;
 
 /// The crates that only define a boundary: they know nothing else of ours, and tests may use them.
 const LIBRARIES: &[&str] = &[

@@ -6,7 +6,6 @@
 mod dependencies;
 mod documents;
 mod invariants;
-mod metadata;
 mod modules;
 mod sources;
 mod tree;
@@ -18,7 +17,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::context::Context;
-use metadata::Metadata;
+use crate::metadata::Metadata;
 use tree::Tree;
 
 /// Something about a file that a person should change.

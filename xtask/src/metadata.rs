@@ -1,4 +1,4 @@
-//! What `cargo metadata` says of the workspace, reduced to the members that the checks use.
+//! What `cargo metadata` says of the workspace, reduced to the members that the checks and the builds use.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,29 +9,31 @@ use serde::Deserialize;
 
 /// The workspace's packages and the resolved graph of everything they depend on.
 #[derive(Debug, Deserialize)]
-pub(super) struct Metadata {
-    pub(super) packages: Vec<Package>,
+pub(crate) struct Metadata {
+    pub(crate) packages: Vec<Package>,
     workspace_members: BTreeSet<String>,
     workspace_root: PathBuf,
     resolve: Resolve,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Package {
-    pub(super) id: String,
-    pub(super) name: String,
-    pub(super) manifest_path: PathBuf,
-    pub(super) dependencies: Vec<Dependency>,
+pub(crate) struct Package {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) manifest_path: PathBuf,
+    pub(crate) dependencies: Vec<Dependency>,
     targets: Vec<Target>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Dependency {
-    pub(super) name: String,
+pub(crate) struct Dependency {
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Deserialize)]
 struct Target {
+    name: String,
+    kind: Vec<String>,
     src_path: PathBuf,
 }
 
@@ -58,8 +60,16 @@ struct DependencyKind {
     kind: Option<String>,
 }
 
+impl Package {
+    /// The names of its programs.
+    pub(crate) fn programs(&self) -> impl Iterator<Item = &str> {
+        let programs = self.targets.iter().filter(|target| target.kind.iter().any(|kind| kind == "bin"));
+        programs.map(|target| target.name.as_str())
+    }
+}
+
 impl Metadata {
-    pub(super) fn of_workspace(root: &Path) -> Result<Self> {
+    pub(crate) fn of_workspace(root: &Path) -> Result<Self> {
         let output = Command::new("cargo")
             .args(["metadata", "--format-version", "1", "--all-features", "--filter-platform"])
             .arg("x86_64-unknown-linux-gnu")
@@ -72,17 +82,17 @@ impl Metadata {
         Self::parse(&output.stdout)
     }
 
-    pub(super) fn parse(json: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self> {
         serde_json::from_slice(json).context("parse cargo metadata")
     }
 
     /// Our own packages.
-    pub(super) fn members(&self) -> impl Iterator<Item = &Package> {
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Package> {
         self.packages.iter().filter(|package| self.workspace_members.contains(&package.id))
     }
 
     /// The root file of every target of ours, from the top of the checkout.
-    pub(super) fn target_roots(&self) -> Vec<PathBuf> {
+    pub(crate) fn target_roots(&self) -> Vec<PathBuf> {
         let targets = self.members().flat_map(|package| &package.targets);
         targets
             .filter_map(|target| target.src_path.strip_prefix(&self.workspace_root).ok())
@@ -90,14 +100,19 @@ impl Metadata {
             .collect()
     }
 
+    /// Our package of this name.
+    pub(crate) fn member(&self, name: &str) -> Result<&Package> {
+        self.members().find(|package| package.name == name).with_context(|| format!("no package {name} here"))
+    }
+
     /// A package's manifest, from the top of the checkout.
-    pub(super) fn manifest(&self, package: &Package) -> PathBuf {
+    pub(crate) fn manifest(&self, package: &Package) -> PathBuf {
         let path = &package.manifest_path;
         path.strip_prefix(&self.workspace_root).unwrap_or(path).to_path_buf()
     }
 
     /// Everything that becomes part of `package`'s program, by name, with the package that pulls it in.
-    pub(super) fn linked_into(&self, package: &Package) -> BTreeMap<&str, &str> {
+    pub(crate) fn linked_into(&self, package: &Package) -> BTreeMap<&str, &str> {
         let names: BTreeMap<&str, &str> =
             self.packages.iter().map(|each| (each.id.as_str(), each.name.as_str())).collect();
         let nodes: BTreeMap<&str, &Node> =
