@@ -1,14 +1,14 @@
 //! `cargo xtask test`: sets the machine up, builds everything and passes every test.
 //!
-//! First the tests of every crate, then the tests of the booted appliance (`tests/it`), which learn from the environment
-//! where things are. Tests are cargo's: this only prepares what they need and lets their output through.
+//! First the tests of every crate and the comparison of figures, then the tests of the booted appliance (`tests/it`), which
+//! learn from the environment where things are. Tests are cargo's: this only prepares what they need and lets their output through.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::bench;
 use crate::cache;
@@ -66,13 +66,20 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     // Now: cargo may replace this very program while it builds the tests.
     let xtask = std::env::current_exe().context("find this program")?;
     setup::ensure_packages(ctx)?;
-    if args.names.is_empty() {
-        cargo_test(ctx, &["--workspace", "--exclude", "tests"], &[])?;
-    }
+    let whole = args.names.is_empty();
     if args.no_node {
-        return Ok(());
+        return if whole { test_crates(ctx) } else { Ok(()) };
     }
     let mut environment = prepare(ctx, xtask)?;
+    if whole {
+        // Counted figures are the same on a busy machine: they take the processor that these tests leave idle half of the time.
+        std::thread::scope(|scope| {
+            let compared = (!args.no_bench).then(|| scope.spawn(|| bench::compare(ctx)));
+            let tested = test_crates(ctx);
+            let compared = compared.map_or(Ok(Ok(())), std::thread::ScopedJoinHandle::join);
+            tested.and(compared.map_err(|_| anyhow!("the comparison of figures panicked"))?)
+        })?;
+    }
     environment.extend(conformance(ctx));
     // Disks of the tests' nodes: ours alone, somebody else may test on this machine, too.
     let state = ctx.cache.process_dir("test-state")?;
@@ -98,10 +105,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
         dev::down(ctx)?;
     }
     ensure!(tested.passed, "tests of the booted appliance failed");
-    if args.no_bench || !args.names.is_empty() {
-        return Ok(());
-    }
-    bench::compare(ctx)
+    Ok(())
 }
 
 /// How the tests of the appliance went.
@@ -166,15 +170,12 @@ fn tests_of_lost_machines(ctx: &Context, tested: &Round) -> Result<Option<Vec<St
     Ok(Some(lost.tests))
 }
 
-fn cargo_test(ctx: &Context, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Result<()> {
-    let status = Command::new(env!("CARGO"))
-        .arg("test")
-        .args(arguments)
-        .envs(environment.iter().map(|(name, value)| (name, value)))
-        .current_dir(&ctx.root)
-        .status()
-        .context("start cargo test")?;
-    ensure!(status.success(), "cargo test {}: {status}", arguments.join(" "));
+/// The tests of every crate.
+fn test_crates(ctx: &Context) -> Result<()> {
+    let arguments = ["test", "--workspace", "--exclude", "tests"];
+    let status = Command::new(env!("CARGO")).args(arguments).current_dir(&ctx.root).status();
+    let status = status.context("start cargo test")?;
+    ensure!(status.success(), "cargo {}: {status}", arguments.join(" "));
     Ok(())
 }
 

@@ -98,7 +98,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     }
 }
 
-/// A counted run compared with the recorded figures: the last step of `cargo xtask test`.
+/// A counted run compared with the recorded figures: a step of `cargo xtask test`.
 pub(crate) fn compare(ctx: &Context) -> Result<()> {
     if recorded::read(&ctx.root)?.is_empty() {
         ctx.progress.say(format!("no figures are recorded in {}: nothing to compare with", recorded::FILE));
