@@ -1,11 +1,11 @@
-//! How a booted node is closed: what its production form says of itself over the API, and what root finds on a `devtools` one,
-//! which differs by a way in and a root that can be written (`docs/adr/0024-system-that-does-not-change.md`).
+//! How a booted node is closed: what root finds on a `devtools` one, which differs from the production form by a way in and a root
+//! that can be written (`docs/adr/0024-system-that-does-not-change.md`). What the latter says of itself, `image` tests.
 
 use serde_json::{Value, json};
 
 use crate::chunks::tinderbox;
 use crate::host;
-use crate::node::{Node, Speed};
+use crate::node::Node;
 
 /// Highest exposure that `systemd-analyze security` may find in a unit of ours, in tenths.
 const MAX_EXPOSURE: &str = "20";
@@ -47,22 +47,6 @@ pub(crate) fn assert_closed(told: &Value) {
 
 fn root(script: &str) -> host::Finished {
     host::run(&["sh", "-c", script])
-}
-
-#[test]
-fn a_node_from_the_network_is_closed_and_says_so() {
-    let shared = Node::shared();
-    let told = told(shared.node);
-    assert_closed(&told);
-    assert_eq!(told["root"], "rootfs rootfs ro");
-    // An emulated one is told not to, by the command line; one from a disk has that of its image.
-    let turns = if shared.node.speed() == Speed::Emulated { Value::Null } else { json!(TURNS) };
-    assert_eq!(told["turns"], turns, "{told}");
-    let said = tinderbox(shared.node.client().endpoint(), "test", &["node"]);
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("lockdown     confidentiality\n") && said.contains("spectre_v2"), "{said}");
-    let refused = tinderbox(shared.node.client().endpoint(), "another", &["node"]);
-    assert!(!refused.status.success(), "without its key a node tells nothing: {refused:?}");
 }
 
 #[test]

@@ -1,14 +1,16 @@
-//! The appliance itself: its disk boots under UEFI, there is nothing in it to log in with, and no secret.
+//! The appliance itself: started from the network and from its disk under UEFI it is closed and says so, there is nothing in it to log
+//! in with, and no secret.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::appliance;
+use crate::chunks::tinderbox;
 use crate::functions::Function;
-use crate::node::{Boot, Node};
+use crate::node::{Boot, Node, Speed};
 use crate::setting;
 
 const SECTOR: usize = 512;
@@ -46,6 +48,22 @@ fn content(files: &BTreeSet<String>, path: &str) -> String {
     } else {
         String::new()
     }
+}
+
+#[test]
+fn a_node_from_the_network_is_closed_and_says_so() {
+    let shared = Node::shared();
+    let told = appliance::told(shared.node);
+    appliance::assert_closed(&told);
+    assert_eq!(told["root"], "rootfs rootfs ro");
+    // An emulated one is told not to, by the command line; one from a disk has that of its image.
+    let turns = if shared.node.speed() == Speed::Emulated { Value::Null } else { json!(appliance::TURNS) };
+    assert_eq!(told["turns"], turns, "{told}");
+    let said = tinderbox(shared.node.client().endpoint(), "test", &["node"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("lockdown     confidentiality\n") && said.contains("spectre_v2"), "{said}");
+    let refused = tinderbox(shared.node.client().endpoint(), "another", &["node"]);
+    assert!(!refused.status.success(), "without its key a node tells nothing: {refused:?}");
 }
 
 #[test]

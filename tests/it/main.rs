@@ -41,6 +41,7 @@ mod persistence;
 mod proof;
 mod provisioned;
 mod refusals;
+mod registries;
 mod restore_hooks;
 mod runtime_snapshots;
 mod runtimes;

@@ -3,15 +3,14 @@
 //! First the tests of every crate and the comparison of figures, then the tests of the booted appliance (`tests/it`), which
 //! learn from the environment where things are. Tests are cargo's: this only prepares what they need and lets their output through.
 
-use std::io::{BufRead as _, BufReader};
+mod rounds;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::SystemTime;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::bench;
-use crate::cache;
 use crate::cmd::Cmd;
 use crate::context::Context;
 use crate::dev::{self, Host};
@@ -21,9 +20,7 @@ use crate::hash::Inputs;
 use crate::image::{self, Netboot, Profile};
 use crate::java;
 use crate::kernel::GuestKernel;
-use crate::lost;
 use crate::payload::{self, Payload};
-use crate::qemu::accel::Accelerator;
 use crate::setup;
 
 /// What the clients' virtual environment is made from.
@@ -37,18 +34,6 @@ const JS_RECIPE: &str = "test-modules 1";
 
 /// Checks that others wrote, which may lie beside the clone.
 const CONFORMANCE: &str = "../shared/conformance";
-
-/// Where the tests keep the disks of their nodes, and write down which of them failed.
-const STATE: &str = "TINDERBOX_TEST_STATE";
-/// How often tests that failed with an emulated machine run again: on a bad day one in two machines broke that ran for ten
-/// minutes, and what is left takes less each time.
-const MAX_AGAIN: usize = 3;
-/// Tests of booted machines that run at a time, beyond one a processor: they wait for each other's machines, and for time to
-/// pass, a fifth of their time.
-const BEYOND_PROCESSORS: usize = 1;
-const THREADS: &str = "RUST_TEST_THREADS";
-/// libtest's exit code when tests failed, and nothing else.
-const SOME_FAILED: i32 = 101;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -81,93 +66,13 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
         })?;
     }
     environment.extend(conformance(ctx));
-    // Disks of the tests' nodes: ours alone, somebody else may test on this machine, too.
-    let state = ctx.cache.process_dir("test-state")?;
-    environment.push((STATE, state.clone()));
-    let mut arguments = vec!["--package", "tests", "--test", "it"];
-    if !args.names.is_empty() {
-        arguments.push("--");
-        arguments.extend(args.names.iter().map(String::as_str));
-    }
     let host_was_there = Host::running(ctx)?.is_some();
-    let mut tested = Round::run(ctx, &arguments, &environment, state.clone())?;
-    for again in 1..=MAX_AGAIN {
-        let Some(names) = tests_of_lost_machines(ctx, &tested)? else { break };
-        let folder = ctx.cache.dir(&format!("test-state/{}/again-{again}", std::process::id()))?;
-        environment.retain(|(name, _)| *name != STATE);
-        environment.push((STATE, folder.clone()));
-        let mut arguments = vec!["--package", "tests", "--test", "it", "--", "--exact"];
-        arguments.extend(names.iter().map(String::as_str));
-        tested = Round::run(ctx, &arguments, &environment, folder)?;
-    }
-    cache::remove_tree(&state)?;
+    let passed = rounds::pass(ctx, &args.names, &environment)?;
     if !host_was_there && Host::running(ctx)?.is_some() {
         dev::down(ctx)?;
     }
-    ensure!(tested.passed, "tests of the booted appliance failed");
+    ensure!(passed, "tests of the booted appliance failed");
     Ok(())
-}
-
-/// How the tests of the appliance went.
-struct Round {
-    began: SystemTime,
-    /// Where they left their notes.
-    folder: PathBuf,
-    passed: bool,
-    /// How many failed, when nothing else went wrong.
-    failed: Option<usize>,
-}
-
-impl Round {
-    /// Runs them; an error only when they did not run.
-    fn run(
-        ctx: &Context,
-        arguments: &[&str],
-        environment: &[(&str, PathBuf)],
-        folder: PathBuf,
-    ) -> Result<Round> {
-        let began = SystemTime::now();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.arg("test").args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
-        if std::env::var_os(THREADS).is_none() {
-            let processors = std::thread::available_parallelism().context("count processors")?.get();
-            cargo.env(THREADS, (processors + BEYOND_PROCESSORS).to_string());
-        }
-        let mut child =
-            cargo.current_dir(&ctx.root).stdout(Stdio::piped()).spawn().context("start cargo test")?;
-        let mut failed = None;
-        for line in BufReader::new(child.stdout.take().context("cargo's output")?).lines() {
-            let line = line.context("read cargo's output")?;
-            println!("{line}");
-            failed = failures(&line).or(failed);
-        }
-        let status = child.wait().context("wait for cargo test")?;
-        let failed = failed.filter(|_| status.code() == Some(SOME_FAILED));
-        Ok(Round { began, folder, passed: status.success(), failed })
-    }
-}
-
-/// The number in libtest's last line: `test result: FAILED. 30 passed; 50 failed; …`.
-fn failures(line: &str) -> Option<usize> {
-    let counts = line.strip_prefix("test result: FAILED.")?;
-    counts.split(';').find_map(|count| count.trim().strip_suffix(" failed")?.parse().ok())
-}
-
-/// The tests that failed because the emulation of their machine did, when all of them did so.
-fn tests_of_lost_machines(ctx: &Context, tested: &Round) -> Result<Option<Vec<String>>> {
-    let Some(failed) = tested.failed else { return Ok(None) };
-    if !Accelerator::detect(ctx)?.0.is_slow() {
-        return Ok(None);
-    }
-    let host = Host::lost(ctx, tested.began)?;
-    let Some(lost) = lost::find(&tested.folder, failed, host)? else { return Ok(None) };
-    for machine in &lost.machines {
-        ctx.progress.say(format!("WARNING: {machine}"));
-    }
-    ctx.progress.say(format!(
-        "WARNING: an emulated machine can break (README, known gaps); the {failed} tests that failed with it run again"
-    ));
-    Ok(Some(lost.tests))
 }
 
 /// The tests of every crate.
@@ -292,18 +197,4 @@ fn js_modules(ctx: &Context, venv: &Path) -> Result<PathBuf> {
     })?;
     step.done();
     Ok(folder.join("node_modules"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::failures;
-
-    #[test]
-    fn failures_are_counted_by_libtests_last_line() {
-        let line = "test result: FAILED. 30 passed; 50 failed; 0 ignored; 0 measured; 0 filtered out; finished in 9.00s";
-        assert_eq!(failures(line), Some(50));
-        for other in ["test result: ok. 80 passed; 0 failed;", "test a::b ... FAILED", "50 failed"] {
-            assert_eq!(failures(other), None, "{other}");
-        }
-    }
 }

@@ -4,6 +4,7 @@
 //! Wire: status, header `x-amzn-errortype`, body `{"Type": …, "message": …}`; a few errors spell the member `Message`
 //! (botocore's service model says which). Recorded answers of AWS win over the model, the model over documentation.
 
+mod identity;
 mod invoke;
 mod logs;
 
@@ -211,33 +212,6 @@ impl ApiError {
         Self::new(&RESOURCE_NOT_FOUND, message)
     }
 
-    /// The ARN names another account.
-    pub(crate) fn other_account(account_id: &str, action: &str, arn: &str) -> Self {
-        let message = format!(
-            "User: arn:aws:iam::{account_id}:root is not authorized to perform: lambda:{action} on resource: {arn} \
-             because no resource-based policy allows the lambda:{action} action"
-        );
-        Self::new(&ACCESS_DENIED, message)
-    }
-
-    /// Nothing allows it.
-    pub(crate) fn access_denied(user_arn: &str, action: &str, resource: &str) -> Self {
-        let message = format!(
-            "User: {user_arn} is not authorized to perform: {action} on resource: {resource} because no identity-based \
-             policy allows the {action} action"
-        );
-        Self::new(&ACCESS_DENIED, message)
-    }
-
-    /// A policy denies it.
-    pub(crate) fn explicitly_denied(user_arn: &str, action: &str, resource: &str) -> Self {
-        let message = format!(
-            "User: {user_arn} is not authorized to perform: {action} on resource: {resource} with an explicit deny in an \
-             identity-based policy"
-        );
-        Self::new(&ACCESS_DENIED, message)
-    }
-
     /// The name is taken.
     pub(crate) fn function_exists(name: &str) -> Self {
         Self::new(&RESOURCE_CONFLICT, format!("Function already exist: {name}"))
@@ -390,33 +364,6 @@ impl ApiError {
     /// The node failed; details are in its log.
     pub(crate) fn internal() -> Self {
         Self::new(&SERVICE, "An internal error occurred. The node's log has the details.")
-    }
-
-    /// No credentials at all.
-    pub(crate) fn missing_token() -> Self {
-        Self::new(&MISSING_TOKEN, "Missing Authentication Token")
-    }
-
-    /// Credentials that cannot be read.
-    pub(crate) fn incomplete_signature(message: impl Into<String>) -> Self {
-        Self::new(&INCOMPLETE_SIGNATURE, message)
-    }
-
-    /// An access key that the node does not know.
-    pub(crate) fn unrecognized_client() -> Self {
-        Self::new(&UNRECOGNIZED_CLIENT, "The security token included in the request is invalid.")
-    }
-
-    /// A signature that is not the request's.
-    pub(crate) fn wrong_signature() -> Self {
-        let message = "The request signature we calculated does not match the signature you provided. Check your \
-                       AWS Secret Access Key and signing method. Consult the service documentation for details.";
-        Self::new(&INVALID_SIGNATURE, message)
-    }
-
-    /// A signature from another time.
-    pub(crate) fn signature_time(message: impl Into<String>) -> Self {
-        Self::new(&INVALID_SIGNATURE, message)
     }
 }
 

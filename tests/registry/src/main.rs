@@ -1,4 +1,4 @@
-//! A registry of one folder, for tests of a booted node, whose network leads nowhere (`tests/it/containers.rs`): plain HTTP on the loopback,
+//! A registry of one folder, for tests of a booted node, whose network leads nowhere (`tests/it/registries.rs`): plain HTTP on the loopback,
 //! GET alone, each file under its path. How a bad one is withstood is tested beside the agent (`host-agent/tests/registry/`).
 //!
 //! `registry FOLDER`: says `{"port": …}`, then `{"asked": PATH}` for each request, and ends when its standard input does. What is below
