@@ -13,6 +13,7 @@
 pub(crate) mod aliases;
 pub(crate) mod attached;
 pub(crate) mod concurrency;
+mod errors;
 pub(crate) mod images;
 mod keys;
 pub(crate) mod layers;
@@ -31,18 +32,19 @@ use bytes::Bytes;
 use cluster_store::{Compare, KeyRange, MAX_TXN_OPS, Op, Store, StoreError, Txn};
 use futures_util::Stream;
 
+pub(crate) use self::{
+    errors::{ChangeError, OpenError},
+    provisioned::Claim,
+    view::{Function, View},
+};
 use self::{
-    images::{ImageError, Images},
+    images::Images,
     keys::Key,
-    layers::{LayerStoreError, Layers},
+    layers::Layers,
     model::{CodeRef, FunctionConfig, FunctionId, Incoming, LayerRef, State, UpdateStatus},
     pulls::Pulls,
     versions::{Finish, draft, refuse_unfinished},
     view::key_of,
-};
-pub(crate) use self::{
-    provisioned::Claim,
-    view::{Function, View, ViewError},
 };
 use crate::{
     code::{CodeError, CodeStore, uploads::Uploads},
@@ -52,52 +54,6 @@ use crate::{
 
 /// How often a change is tried again when others change the same function in between.
 const MAX_TRIES: usize = 16;
-
-/// Why a change was not made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ChangeError {
-    /// The name is taken.
-    #[error("the function exists")]
-    Exists,
-    /// No such function.
-    #[error("the function does not exist")]
-    Absent,
-    /// The client's precondition does not hold.
-    #[error("the revision is not the one that was named")]
-    Stale,
-    /// Others changed the function again and again, or its update goes on.
-    #[error("the function is being changed")]
-    Busy,
-    /// It waits for its image, or has none: it is in that state.
-    #[error("the function is {0}")]
-    Unfinished(&'static str),
-    /// Its code and its layers make no image.
-    #[error(transparent)]
-    Code(#[from] CodeError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The record could not be encoded.
-    #[error("the record cannot be encoded")]
-    Encode(#[from] serde_json::Error),
-}
-
-/// Why a node's functions cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
-    /// The functions themselves.
-    #[error(transparent)]
-    View(#[from] ViewError),
-    /// Their layers.
-    #[error(transparent)]
-    Layers(#[from] LayerStoreError),
-    /// Their images.
-    #[error(transparent)]
-    Images(#[from] ImageError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// Whether a creation or an update publishes a version, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
