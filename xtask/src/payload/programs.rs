@@ -6,7 +6,7 @@ use super::sources::Sources;
 use crate::context::Context;
 use crate::hash::Inputs;
 use crate::progress::Step;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -65,9 +65,12 @@ fn build(
     features: &[&str],
 ) -> Result<PathBuf> {
     let sources = Sources::of(ctx, packages)?;
-    let inputs = Inputs::new(RECIPE).text("flags", flags).text("features", &features.join(","));
-    let inputs = sources.hash_into(ctx, inputs.text("packages", &packages.join(",")))?;
-    ctx.cache.artefact("programs", &inputs.key(), step, |out| {
+    let key = || {
+        let inputs = Inputs::new(RECIPE).text("flags", flags).text("features", &features.join(","));
+        Ok::<_, anyhow::Error>(sources.hash_into(ctx, inputs.text("packages", &packages.join(",")))?.key())
+    };
+    let before = key()?;
+    ctx.cache.artefact("programs", &before, step, |out| {
         let target_dir = ctx.target_dir().join(name);
         sources.renew_for(ctx, &target_dir)?;
         cargo_build(ctx, step, &target_dir, flags, packages, features)?;
@@ -77,6 +80,7 @@ fn build(
             sources.check(ctx, &built)?;
             fs::copy(&built, out.join(program)).with_context(|| format!("copy {}", built.display()))?;
         }
+        ensure!(key()? == before, "what the programs are built from was changed meanwhile: build again");
         Ok(())
     })
 }
