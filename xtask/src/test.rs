@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     }
     let mut environment = prepare(ctx, xtask)?;
     if whole {
-        // Counted figures are the same on a busy machine: they take the processor that these tests leave idle half of the time.
+        // Counted figures are the same on a busy machine, and take one processor.
         std::thread::scope(|scope| {
             let compared = (!args.no_bench).then(|| scope.spawn(|| bench::compare(ctx)));
             let tested = test_crates(ctx);
