@@ -1,6 +1,6 @@
 //! What a jailed process is handed of a content, as another than the agent may have left it: a table of any bytes, and a good one
-//! some of whose bytes are others; answers of any bytes to whatever is asked. Reading gives the chunk or an error. And what is asked
-//! of the agent, of any bytes.
+//! some of whose bytes are others; answers of any bytes to whatever is asked. Reading gives the chunk whose key is in the table, or
+//! an error. And what is asked of the agent, of any bytes.
 //!
 //! Of an input, in this order: how many bytes are for the table, which chunk the agent's answer is of that they do not damage, the bytes
 //! for the table, an answer.
@@ -24,6 +24,9 @@ const ZEROS: u32 = 2;
 const LEN: u64 = 3 * 16_384 + 100;
 /// What a table has before its entries.
 const HEADER_LEN: usize = 64;
+const ENTRY_LEN: usize = 64;
+/// What an entry begins with.
+const KEY_LEN: usize = 32;
 
 /// What all inputs share.
 struct Bench {
@@ -57,7 +60,12 @@ fuzz_target!(|input: &[u8]| {
         let mut buffer = vec![0xee; reader.chunk_len(index)];
         match reader.read(index, &mut buffer) {
             Ok(Filled::Zeros) => assert!(is_zeros(&changed, index), "chunk {index} became zeros"),
-            Ok(Filled::Chunk) => assert_eq!(buffer, plaintext(index), "chunk {index}"),
+            Ok(Filled::Chunk) => {
+                let named = named(&BENCH.table, &changed, index).expect("a key was guessed");
+                let mut expected = plaintext(named);
+                expected.resize(buffer.len(), 0);
+                assert_eq!(buffer, expected, "chunk {index}, by the key of {named}");
+            }
             Err(_) => {}
         }
     }
@@ -72,7 +80,7 @@ fn bench() -> std::io::Result<Bench> {
     });
     let content = Content { kind: Kind::Code, len: LEN, chunk_size: ChunkSize::MEMORY, salt: [0; 16] };
     let handed = File::from(Table::new(content, known).map_err(std::io::Error::other)?.handed()?);
-    let mut table = vec![0; HEADER_LEN + 64 * CHUNKS as usize];
+    let mut table = vec![0; HEADER_LEN + ENTRY_LEN * CHUNKS as usize];
     handed.read_exact_at(&mut table, 0)?;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let answer = Arc::new(Mutex::new(Vec::new()));
@@ -108,8 +116,19 @@ fn write(file: &File, bytes: &[u8]) {
 
 /// Whether the table says that the chunk is zeros: of one whose keys nobody knows that can be said, too.
 fn is_zeros(table: &[u8], index: u32) -> bool {
-    let entry = table.iter().skip(HEADER_LEN + 64 * index as usize).take(64);
-    entry.copied().all(|byte| byte == 0)
+    entry(table, index).iter().all(|byte| *byte == 0)
+}
+
+/// The chunk of the good table whose key the changed one has for this one. Who holds a key can name its chunk in another's stead,
+/// and a fuzzer that sees what is compared comes to hold them.
+fn named(good: &[u8], changed: &[u8], index: u32) -> Option<u32> {
+    let key = entry(changed, index).get(..KEY_LEN)?;
+    (0..CHUNKS).filter(|index| *index != ZEROS).find(|other| entry(good, *other).get(..KEY_LEN) == Some(key))
+}
+
+fn entry(table: &[u8], index: u32) -> &[u8] {
+    let at = HEADER_LEN + ENTRY_LEN * index as usize;
+    table.get(at..at + ENTRY_LEN).unwrap_or_default()
 }
 
 fn plaintext(index: u32) -> Vec<u8> {
