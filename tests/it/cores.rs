@@ -25,7 +25,7 @@ impl Host {
     }
 
     fn dev(&self, arguments: &[&str]) -> String {
-        let output = xtask_dev(arguments);
+        let output = xtask_dev(arguments).expect("start xtask dev");
         assert!(output.status.success(), "xtask dev {arguments:?}: {output:?}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
@@ -43,15 +43,18 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        xtask_dev(&["down"]);
+        // A test that has failed already would take all others along by a second panic.
+        if let Err(error) = xtask_dev(&["down"]) {
+            eprintln!("the host was not taken down: {error}");
+        }
     }
 }
 
-fn xtask_dev(arguments: &[&str]) -> Output {
+fn xtask_dev(arguments: &[&str]) -> std::io::Result<Output> {
     let name = std::env::var(NAME_VARIABLE).unwrap_or_default() + "threads";
     let mut xtask = Command::new(setting("TINDERBOX_XTASK"));
     xtask.env(NAME_VARIABLE, name).arg("dev").args(arguments);
-    xtask.output().expect("start xtask dev")
+    xtask.output()
 }
 
 #[test]
