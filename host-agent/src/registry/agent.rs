@@ -30,8 +30,12 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(3600);
 const MAX_RESOLVING: usize = 4;
 
 /// As fast as a registry has to be: a connection that carries no 64 KiB a second is of no use for what is as long as an image.
-const PACE: Pace =
-    Pace { silence: Duration::from_secs(15), window: Duration::from_secs(60), window_len: 60 * 64 * 1024 };
+const PACE: Pace = Pace {
+    silence: Duration::from_secs(15),
+    window: Duration::from_secs(60),
+    window_len: 60 * 64 * 1024,
+    pause: Duration::from_secs(1),
+};
 
 /// Most bytes that are read of what the helper says.
 const MAX_OUTPUT: u64 = 16 * 1024;

@@ -1,20 +1,17 @@
 //! Writes the archive of an image as it comes from its registry: a tar of an image layout, as `code::image` reads it. Each blob is compared
-//! with length and digest on the way, so that what is cut off or damaged is known here, and tried again.
+//! with length and digest on the way ([`Blob`]), so what is damaged is known here, and tried again.
 
 use std::{collections::BTreeSet, io::Write};
 
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     Found, Refusal,
+    blob::{Blob, Patience},
     client::Client,
     manifest::{Manifested, checked},
 };
-use crate::code::{
-    hex,
-    image::documents::{Descriptor, MANIFESTS, MAX_DOCUMENT_LEN, MAX_LAYERS, blob_name},
-};
+use crate::code::image::documents::{Descriptor, MANIFESTS, MAX_DOCUMENT_LEN, MAX_LAYERS, blob_name};
 
 /// Unit of a tar.
 const BLOCK: u64 = 512;
@@ -53,11 +50,12 @@ pub(super) async fn write(
     whole(to, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     whole(to, "index.json", index.as_bytes())?;
     whole(to, &blob_name(&found.digest), &bytes)?;
+    let mut patience = Patience::new();
     let mut there = BTreeSet::from([found.digest.clone()]);
     for descriptor in manifest.layers.iter().chain([&manifest.config]) {
         let digits = checked(&descriptor.digest)?;
         if there.insert(digits.to_owned()) {
-            blob(client, descriptor, digits, to).await?;
+            blob(client, &mut patience, descriptor, digits, to).await?;
         }
     }
     to.write_all(&[0; 2 * BLOCK as usize])?;
@@ -67,31 +65,17 @@ pub(super) async fn write(
 
 async fn blob(
     client: &mut Client,
+    patience: &mut Patience,
     descriptor: &Descriptor,
     digits: &str,
     to: &mut impl Write,
 ) -> Result<(), ArchiveError> {
     head(to, &blob_name(digits), descriptor.size)?;
-    let mut body = client.blob(digits).await?;
-    let (mut len, mut hash) = (0u64, Sha256::new());
-    let other = |problem: &str, place: String| {
-        Refusal::Unavailable(format!("blob sha256:{digits} of {place} {problem}"))
-    };
-    while let Some(piece) = body.piece().await? {
-        len += piece.len() as u64;
-        if len > descriptor.size {
-            return Err(other("is longer than its manifest says", body.place()).into());
-        }
-        hash.update(&piece);
+    let mut blob = Blob::open(client, patience, digits, descriptor.size).await?;
+    while let Some(piece) = blob.piece().await? {
         to.write_all(&piece)?;
     }
-    if len != descriptor.size {
-        return Err(other("is cut off", body.place()).into());
-    }
-    if hex(&hash.finalize()) != digits {
-        return Err(other("is not what its digest says", body.place()).into());
-    }
-    Ok(pad(to, len)?)
+    Ok(pad(to, descriptor.size)?)
 }
 
 fn whole(to: &mut impl Write, name: &str, content: &[u8]) -> std::io::Result<()> {

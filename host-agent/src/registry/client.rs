@@ -7,7 +7,7 @@ use std::{error::Error as _, sync::Arc, time::Instant};
 
 use reqwest::{
     Response, StatusCode, Url,
-    header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderMap, HeaderValue, LOCATION, RANGE},
     redirect::Policy,
 };
 use rustls::{
@@ -42,7 +42,8 @@ pub(super) struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Document,
-    Blob,
+    /// From this byte on.
+    Blob(u64),
 }
 
 impl Client {
@@ -85,11 +86,23 @@ impl Client {
         Ok((kind, self.all(response, max_len).await?))
     }
 
-    /// A blob, whose pieces are taken by [`Self::piece`].
-    pub(super) async fn blob(&mut self, digits: &str) -> Result<Body, Refusal> {
+    /// A blob from a byte on, whose pieces are taken by [`Body::piece`].
+    pub(super) async fn blob(&mut self, digits: &str, from: u64) -> Result<Body, Refusal> {
         let path = format!("/v2/{}/blobs/sha256:{digits}", self.repository);
-        let response = self.get(&path, "*/*", Kind::Blob).await?;
-        Ok(Body { response, begun: Instant::now(), len: 0, pace: self.pace })
+        let response = self.get(&path, "*/*", Kind::Blob(from)).await?;
+        let mut body = Body::of(response, self.pace);
+        if body.response.status() == StatusCode::OK {
+            // It knows no ranges.
+            body.skip = from;
+        } else if first_byte(body.response.headers()) != Some(from) {
+            return Err(Refusal::Unavailable(format!("{} sends another part of a blob", body.place())));
+        }
+        Ok(body)
+    }
+
+    /// How fast the registry has to be.
+    pub(super) fn pace(&self) -> Pace {
+        self.pace
     }
 
     async fn get(&mut self, path: &str, accept: &str, kind: Kind) -> Result<Response, Refusal> {
@@ -102,9 +115,14 @@ impl Client {
             if let Some(authorization) = self.authorization.as_ref().filter(|_| of_registry) {
                 request = request.header(AUTHORIZATION, authorization.clone());
             }
+            let from = if let Kind::Blob(from) = kind { from } else { 0 };
+            if from > 0 {
+                request = request.header(RANGE, format!("bytes={from}-"));
+            }
             let response = self.send(request, &url).await?;
             match response.status() {
                 StatusCode::OK => return Ok(response),
+                StatusCode::PARTIAL_CONTENT if from > 0 => return Ok(response),
                 StatusCode::UNAUTHORIZED if of_registry && !authorized => {
                     // Tokens end while a long image comes: once for each request.
                     authorized = true;
@@ -114,7 +132,7 @@ impl Client {
                     return Err(Refusal::Denied(format!("it answered {}", response.status())));
                 }
                 StatusCode::NOT_FOUND | StatusCode::GONE => return Err(Refusal::Absent),
-                status if is_redirect(status) && kind == Kind::Blob && redirects < MAX_REDIRECTS => {
+                status if is_redirect(status) && kind != Kind::Document && redirects < MAX_REDIRECTS => {
                     redirects += 1;
                     let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
                     let next = to.and_then(|to| url.join(to).ok());
@@ -172,7 +190,7 @@ impl Client {
 
     /// All of a short body.
     async fn all(&self, response: Response, max_len: u64) -> Result<Vec<u8>, Refusal> {
-        let mut body = Body { response, begun: Instant::now(), len: 0, pace: self.pace };
+        let mut body = Body::of(response, self.pace);
         let mut all = Vec::new();
         while let Some(piece) = body.piece().await? {
             all.extend_from_slice(&piece);
@@ -187,6 +205,8 @@ impl Client {
 /// What comes of an answer.
 pub(super) struct Body {
     response: Response,
+    /// Bytes at its beginning that somebody has already.
+    skip: u64,
     /// Of the time in which so much...
     begun: Instant,
     /// ...has come.
@@ -195,19 +215,28 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// The next piece of it; none at its end.
+    fn of(response: Response, pace: Pace) -> Self {
+        Self { response, skip: 0, begun: Instant::now(), len: 0, pace }
+    }
+
+    /// The next piece of it, which may be empty; none at its end.
     pub(super) async fn piece(&mut self) -> Result<Option<bytes::Bytes>, Refusal> {
         let url = self.response.url().clone();
         let piece = tokio::time::timeout(self.pace.silence, self.response.chunk()).await;
         let piece =
             piece.map_err(|_| Refusal::Unavailable(format!("{} has stopped sending", place(&url))))?;
-        let piece = piece.map_err(|error| broken(&url, &error))?;
+        let mut piece = piece.map_err(|error| broken(&url, &error))?;
         self.len += piece.as_ref().map_or(0, |piece| piece.len() as u64);
         if self.begun.elapsed() >= self.pace.window {
             if self.len < self.pace.window_len {
                 return Err(Refusal::Unavailable(format!("{} is too slow", place(&url))));
             }
             (self.begun, self.len) = (Instant::now(), 0);
+        }
+        if let Some(piece) = &mut piece {
+            let skipped = piece.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+            drop(piece.split_to(skipped));
+            self.skip -= skipped as u64;
         }
         Ok(piece)
     }
@@ -216,6 +245,12 @@ impl Body {
     pub(super) fn place(&self) -> String {
         place(self.response.url())
     }
+}
+
+/// Where a part begins: `Content-Range: bytes FIRST-LAST/LENGTH` (RFC 9110, 14.4).
+fn first_byte(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
+    range.split_once('-')?.0.parse().ok()
 }
 
 fn is_redirect(status: StatusCode) -> bool {

@@ -206,7 +206,12 @@ mod tests {
             token_host: Some("auth.example:8443".into()),
             blob_hosts: vec!["10.0.0.1:9000".into()],
         };
-        let pace = Pace { silence: Default::default(), window: Default::default(), window_len: 0 };
+        let pace = Pace {
+            silence: Default::default(),
+            window: Default::default(),
+            window_len: 0,
+            pause: Default::default(),
+        };
         let (repository, reference) = ("app".into(), Reference::Tag("v1".into()));
         let wanted = Wanted::Archive { max_len: 7 };
         let plan = plan(&Request { registry, repository, reference, wanted, pace }).unwrap();

@@ -14,6 +14,7 @@ mod addresses;
 mod agent;
 mod archive;
 mod authorization;
+mod blob;
 mod client;
 mod helper;
 mod manifest;
@@ -103,6 +104,8 @@ struct Pace {
     window: Duration,
     /// ...so many bytes have to come.
     window_len: u64,
+    /// From where a blob has broken off to where it goes on; twice as long each time that nothing more has come.
+    pause: Duration,
 }
 
 /// The image that a reference means.

@@ -59,6 +59,7 @@ impl Ask {
         // Emulated and shared processors: what should not be too slow has a lot of time.
         let pace = json!({
             "silence": duration(Duration::from_secs(30)), "window": duration(Duration::from_secs(60)), "window_len": 1,
+            "pause": duration(Duration::from_millis(10)),
         });
         let wanted = json!({ "Archive": { "max_len": 16 << 20 } });
         Self { registry, reference: json!({ "Tag": "v1" }), wanted, pace, settings: None }
@@ -82,6 +83,7 @@ impl Ask {
     fn hurried(self) -> Self {
         let pace = json!({
             "silence": duration(Duration::from_secs(2)), "window": duration(Duration::from_secs(1)), "window_len": 1000,
+            "pause": duration(Duration::from_millis(10)),
         });
         Self { pace, ..self }
     }
@@ -293,6 +295,27 @@ fn what_is_not_what_its_digest_says_is_not_taken() {
         server.answers(&image.long_blob(), answer);
         Ask::of(&server).is_refused("Unavailable", words);
     }
+}
+
+#[test]
+fn a_blob_that_breaks_off_goes_on_where_it_was() {
+    let (server, image) = (Server::plain(), Image::of(OCI));
+    image.serve(&server);
+    let blob = &image.blobs[1].1;
+    server.answers(&image.long_blob(), Answer::ThirdsOf(blob.clone(), 0));
+    let (found, archive) = Ask::of(&server).good();
+    assert_eq!(found, image.found());
+    assert_eq!(flattened(archive)["digest"], json!(image.digest));
+    let third = blob.len().div_ceil(3);
+    let from: Vec<_> = server.asked().into_iter().filter(|asked| asked.path == image.long_blob()).collect();
+    let from: Vec<_> = from.into_iter().map(|asked| asked.from).collect();
+    assert_eq!(from, [None, Some(third), Some(2 * third)]);
+    // Not for ever, and not with another part of it.
+    server.answers(&image.long_blob(), Answer::HalfOf(blob.clone()));
+    Ask::of(&server).is_refused("Unavailable", "");
+    assert_eq!(server.asked().into_iter().filter(|asked| asked.path == image.long_blob()).count(), 4);
+    server.answers(&image.long_blob(), Answer::ThirdsOf(blob.clone(), 1));
+    Ask::of(&server).is_refused("Unavailable", "another part");
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(crate) enum Answer {
     Is(u16, String, Vec<u8>),
     /// The first half of what was announced.
     HalfOf(Vec<u8>),
+    /// From the byte that was asked for on, a third of all; so many bytes away from there.
+    ThirdsOf(Vec<u8>, usize),
     /// This, a byte in a tenth of a second.
     Drips(Vec<u8>),
     /// More and more.
@@ -38,6 +40,8 @@ pub(crate) enum Answer {
 pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) authorization: Option<String>,
+    /// From which byte on.
+    pub(crate) from: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -134,18 +138,21 @@ fn serve(stream: impl Read + Write, told: &Mutex<Told>) -> std::io::Result<()> {
     let mut line = String::new();
     stream.read_line(&mut line)?;
     let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut authorization = None;
+    let (mut authorization, mut from) = (None, None);
     loop {
         line.clear();
         stream.read_line(&mut line)?;
         let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         if name.eq_ignore_ascii_case("authorization") {
             authorization = Some(value.to_owned());
+        } else if name.eq_ignore_ascii_case("range") {
+            let first = value.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-'));
+            from = Some(first.unwrap().parse().unwrap());
         }
     }
     let answer = {
         let mut told = told.lock().unwrap();
-        told.asked.push(Asked { path: path.clone(), authorization: authorization.clone() });
+        told.asked.push(Asked { path: path.clone(), authorization: authorization.clone(), from });
         let wanted = told.authorization.clone().filter(|_| path.starts_with("/v2/"));
         match wanted {
             Some((wanted, challenge)) if authorization.as_ref() != Some(&wanted) => {
@@ -157,10 +164,10 @@ fn serve(stream: impl Read + Write, told: &Mutex<Told>) -> std::io::Result<()> {
             }
         }
     };
-    write(stream.get_mut(), answer)
+    write(stream.get_mut(), answer, from)
 }
 
-fn write(to: &mut (impl Read + Write), answer: Answer) -> std::io::Result<()> {
+fn write(to: &mut (impl Read + Write), answer: Answer, from: Option<usize>) -> std::io::Result<()> {
     let head = |status: u16, more: &str, len: usize| {
         format!("HTTP/1.1 {status} X\r\n{more}content-length: {len}\r\nconnection: close\r\n\r\n")
     };
@@ -172,6 +179,15 @@ fn write(to: &mut (impl Read + Write), answer: Answer) -> std::io::Result<()> {
         Answer::HalfOf(body) => {
             to.write_all(head(200, "", body.len()).as_bytes())?;
             to.write_all(&body[..body.len() / 2])?;
+        }
+        Answer::ThirdsOf(body, away) => {
+            let (first, part) = (from.unwrap_or(0), body.len().div_ceil(3));
+            let rest = &body[first + away..];
+            let range =
+                format!("content-range: bytes {}-{}/{}\r\n", first + away, body.len() - 1, body.len());
+            let (status, more) = if first == 0 { (200, "") } else { (206, range.as_str()) };
+            to.write_all(head(status, more, rest.len()).as_bytes())?;
+            to.write_all(&rest[..part.min(rest.len())])?;
         }
         Answer::Drips(body) => {
             to.write_all(head(200, "", body.len()).as_bytes())?;
