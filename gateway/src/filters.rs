@@ -35,6 +35,9 @@ pub(crate) fn gateway() -> SyscallFilter {
 }
 
 #[cfg(test)]
+mod provoked;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

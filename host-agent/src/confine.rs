@@ -265,8 +265,7 @@ fn helpers() -> Vec<SyscallRule> {
         allow!(SYS_dup2, "a helper's standard streams"),
         allow!(SYS_wait4, "a helper's end"),
         allow!(SYS_pidfd_open, "a helper's end is waited for"),
-        allow!(SYS_pidfd_send_signal, "a helper that takes too long; landlock leaves nobody else to signal"),
-        allow!(SYS_kill, "a helper that takes too long, by its number"),
+        allow!(SYS_kill, "a helper that takes too long; landlock leaves nobody else to signal"),
         allow!(SYS_arch_prctl, "libc's thread-local storage"),
         allow!(SYS_set_tid_address, "libc's start"),
         allow!(SYS_prlimit64, "a helper's limits; libc asks for the stack's size"),
@@ -286,5 +285,7 @@ fn helpers() -> Vec<SyscallRule> {
     ]
 }
 
+#[cfg(test)]
+mod provoked;
 #[cfg(test)]
 mod tests;

@@ -82,7 +82,6 @@ fn common_rules() -> Vec<SyscallRule> {
         ),
         allow!(SYS_brk, "the allocator grows the heap"),
         allow!(SYS_mmap, arg 2 without libc::PROT_EXEC, "the allocator maps memory"),
-        allow!(SYS_mprotect, arg 2 without libc::PROT_EXEC, "the allocator extends a thread's heap"),
         allow!(SYS_munmap, "the allocator and ending threads unmap memory"),
         allow!(SYS_mremap, "the allocator grows a large block"),
         allow!(SYS_madvise, "the allocator gives memory back; guest memory in small pages"),
@@ -206,6 +205,9 @@ pub(crate) fn resident_filter() -> SyscallFilter {
     ];
     SyscallFilter::new("resident", rules)
 }
+
+#[cfg(test)]
+mod provoked;
 
 #[cfg(test)]
 mod tests {

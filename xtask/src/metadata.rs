@@ -28,6 +28,8 @@ pub(crate) struct Package {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Dependency {
     pub(crate) name: String,
+    /// As a [`DependencyKind`]'s.
+    pub(crate) kind: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,6 +60,13 @@ struct NodeDependency {
 struct DependencyKind {
     /// Absent for what ends up in the program; `dev` and `build` otherwise.
     kind: Option<String>,
+}
+
+impl Dependency {
+    /// Whether tests alone have it.
+    pub(crate) fn is_of_tests(&self) -> bool {
+        self.kind.as_deref() == Some("dev")
+    }
 }
 
 impl Package {

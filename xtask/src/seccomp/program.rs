@@ -1,4 +1,5 @@
-//! Our programs that have filters, built so that a rule can be left out, and their tests, which run one at a time.
+//! Our programs that have filters, built so that a rule can be left out, and their tests, which run one at a time: integration tests, and
+//! unit tests that make happen what no other one does.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,9 @@ const LEFT_OUT: &str = "TINDERBOX_WITHOUT_RULE";
 
 /// The unit test that prints the rules.
 const PRINTS: &str = "print_every_rule";
+
+/// Where unit tests are that make libc do under a filter what it does of itself.
+const PROVOKED: &str = "::provoked::";
 
 /// What a test program exits with when a test has failed.
 const FAILED: i32 = 101;
@@ -99,16 +103,15 @@ impl Program {
             let found = built.lines().find_map(|message| executable(message, name));
             found.with_context(|| format!("cargo has built no tests called {name}"))
         };
+        let unit = executable(self.package())?;
         let prints = ["--nocapture", "--test-threads=1", PRINTS];
-        let printed = Cmd::new(executable(self.package())?).args(prints).env_remove(LEFT_OUT).read()?;
+        let printed = Cmd::new(&unit).args(prints).env_remove(LEFT_OUT).read()?;
         let rules = rules(&printed);
         ensure!(!rules.is_empty(), "the tests of {} print no rules", self.package());
-        let mut tests = Vec::new();
+        let mut tests = listed(&unit, "unit")?;
+        tests.retain(|test| test.name.contains(PROVOKED));
         for of in self.tests() {
-            let file = executable(of)?;
-            let listed = Cmd::new(&file).args(["--list", "--format", "terse"]).read()?;
-            let names = listed.lines().filter_map(|line| line.strip_suffix(": test"));
-            tests.extend(names.map(|name| Test { file: file.clone(), of, name: name.to_owned() }));
+            tests.extend(listed(&executable(of)?, of)?);
         }
         Ok(Built { rules, tests })
     }
@@ -173,6 +176,13 @@ fn executable(message: &str, name: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let is_it = message["target"]["name"] == name && message["profile"]["test"] == true;
     is_it.then(|| message["executable"].as_str().map(|path| Path::new(path).to_owned())).flatten()
+}
+
+/// The tests that a test program has.
+fn listed(file: &Path, of: &'static str) -> Result<Vec<Test>> {
+    let listed = Cmd::new(file).args(["--list", "--format", "terse"]).read()?;
+    let names = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+    Ok(names.map(|name| Test { file: file.to_owned(), of, name: name.to_owned() }).collect())
 }
 
 /// The rules in what the test prints.
