@@ -29,7 +29,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use jail::launch::Answer;
-use jail::{Groups, Setting, core_sharing, drop_ambient_set, drop_bounding_set, enter_empty_root};
+use jail::{
+    Groups, Setting, core_sharing, drop_ambient_set, drop_bounding_set, enter_empty_root, sandbox_filter,
+};
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -129,7 +131,7 @@ fn materials(
     [kvm, userfaultfd]: [OwnedFd; 2],
     disks: Vec<Setting>,
 ) -> Result<Materials, String> {
-    let filter = filters::sandbox().compile_upon(&filters::launcher()).map_err(|error| describe(&error))?;
+    let filter = sandbox_filter().compile_upon(&filters::launcher()).map_err(|error| describe(&error))?;
     let arguments = ARGUMENTS.iter().map(|word| CString::new(*word));
     Ok(Materials {
         program: Program {

@@ -2,7 +2,8 @@
 //!
 //! A [`JailPlan`], a [`RoomPlan`] and a [`SyscallFilter`] are values: whoever wants to know what a process may do reads them,
 //! tests compare them. Nothing here knows guests, HTTP or which program is being confined: `vmm`, `launcher` and host-agent's zip
-//! helper bring their own plans.
+//! helper bring their own plans. One filter is here, as two of them need it: what a sandbox's program may call at most
+//! ([`sandbox_filter`]).
 //!
 //! A process that confines itself has no right that others have not. Order of use, in one thread, before any other exists:
 //! 1. open every file that will be needed;
@@ -21,6 +22,7 @@ mod paths;
 mod plan;
 mod program;
 mod room;
+mod sandbox;
 mod syscalls;
 
 pub use group::{CpuQuota, Group, GroupError, Groups, Setting, settings};
@@ -32,4 +34,5 @@ pub use room::{
     Capability, CoreSharing, FIRST_USER, Handed, NAMESPACES, RoomError, RoomPlan, RoomStep, USERS,
     core_sharing, drop_ambient_set, drop_bounding_set, enter_empty_root, keep_capability,
 };
+pub use sandbox::{sandbox_filter, sandbox_rules};
 pub use syscalls::{ArgTest, CompiledFilter, FilterError, SyscallFilter, SyscallRule, Verdict};
