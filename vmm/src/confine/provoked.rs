@@ -10,6 +10,8 @@ fn under_each(what: impl Fn(Confined<'_>)) {
         (vcpu_filter(Role::Load), End::Thread),
         (io_filter(Role::Load), End::Process),
         (pager_filter(), End::Thread),
+        // In force in all of them, and before they have their own.
+        (jail::sandbox_filter(), End::Thread),
     ];
     for (filter, end) in kinds {
         what(Confined { filter: &filter, heap: Heap::Process, end });
