@@ -112,6 +112,6 @@ fn what_others_check_of_an_endpoint_holds_of_a_node() {
     // starts at once, is in nobody's way.
     let mut problems = checks.command_line().problems(&[], &[], node.speed());
     problems.extend(checks.model().problems(&verdict::MODEL, &operations("refused"), node.speed()));
-    problems.extend(checks.javascript().problems(&[], &[], node.speed()));
+    problems.extend(checks.javascript().problems(&verdict::JAVASCRIPT, &[], node.speed()));
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

@@ -47,6 +47,10 @@ pub(super) const MODEL: [Exception; 7] = [
     times("invoke Invoke: 8 invocations of 1 s run in parallel (under 6 s)", "seven of them start cold"),
 ];
 
+/// Of the checks by AWS's SDK for JavaScript.
+pub(super) const JAVASCRIPT: [Exception; 1] =
+    [times("20 invocations at once", "twenty starts of Node.js, and functions that have ten seconds")];
+
 /// Checks by their names, with what was wrong with those that failed.
 #[derive(Debug, Default)]
 pub(super) struct Report(BTreeMap<String, Option<String>>);
