@@ -61,7 +61,7 @@ async fn reserve(app: &App, target: &Target, reserved: Option<u32>) -> Result<()
 }
 
 /// The function that the path names: versions and aliases share what it has.
-fn unqualified(call: &Call, action: &str) -> Result<Target, ApiError> {
+pub(super) fn unqualified(call: &Call, action: &str) -> Result<Target, ApiError> {
     let target = call.function(action)?;
     if target.qualifier.is_some() {
         let message = "This operation is permitted on Lambda functions only. Aliases and versions do not support this \

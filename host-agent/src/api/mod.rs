@@ -34,6 +34,7 @@ mod operations;
 mod permissions;
 mod policies;
 mod provisioned;
+mod recursion;
 mod requests;
 mod responses;
 mod settings;

@@ -15,7 +15,7 @@ use axum::{
 
 use super::{
     ApiError, App, aliases, code_signing, concurrency, event_invokes, functions, invocations, layer_policies,
-    layers, permissions, provisioned, streaming, tags, url_configs, versions,
+    layers, permissions, provisioned, recursion, streaming, tags, url_configs, versions,
 };
 
 /// An operation of AWS's service model.
@@ -80,7 +80,7 @@ operations! {
     "GetFunctionConcurrency" GET "/2019-09-30/functions/{FunctionName}/concurrency" => concurrency::get;
     "GetFunctionConfiguration" GET "/2015-03-31/functions/{FunctionName}/configuration" => functions::get_configuration;
     "GetFunctionEventInvokeConfig" GET "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::get;
-    "GetFunctionRecursionConfig" GET "/2024-08-31/functions/{FunctionName}/recursion-config";
+    "GetFunctionRecursionConfig" GET "/2024-08-31/functions/{FunctionName}/recursion-config" => recursion::get;
     "GetFunctionScalingConfig" GET "/2025-11-30/functions/{FunctionName}/function-scaling-config";
     "GetFunctionUrlConfig" GET "/2021-10-31/functions/{FunctionName}/url" => url_configs::get;
     "GetLayerVersion" GET "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}" => layers::get;
@@ -114,7 +114,7 @@ operations! {
     "PutFunctionCodeSigningConfig" PUT "/2020-06-30/functions/{FunctionName}/code-signing-config";
     "PutFunctionConcurrency" PUT "/2017-10-31/functions/{FunctionName}/concurrency" => concurrency::put;
     "PutFunctionEventInvokeConfig" PUT "/2019-09-25/functions/{FunctionName}/event-invoke-config" => event_invokes::put;
-    "PutFunctionRecursionConfig" PUT "/2024-08-31/functions/{FunctionName}/recursion-config";
+    "PutFunctionRecursionConfig" PUT "/2024-08-31/functions/{FunctionName}/recursion-config" => recursion::put;
     "PutFunctionScalingConfig" PUT "/2025-11-30/functions/{FunctionName}/function-scaling-config";
     "PutProvisionedConcurrencyConfig" PUT "/2019-09-30/functions/{FunctionName}/provisioned-concurrency" => provisioned::put;
     "PutResourcePolicy" PUT "/2026-07-09/resource-policy/{ResourceArn}";

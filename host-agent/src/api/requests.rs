@@ -89,6 +89,13 @@ pub(crate) struct PutFunctionConcurrency {
     pub(crate) reserved_concurrent_executions: Option<i64>,
 }
 
+/// PutFunctionRecursionConfig.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct PutFunctionRecursionConfig {
+    pub(crate) recursive_loop: Option<String>,
+}
+
 /// PutProvisionedConcurrencyConfig.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

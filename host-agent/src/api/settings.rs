@@ -17,7 +17,9 @@ use super::{
 use crate::{
     events::{QueueName, destinations::Destinations},
     functions::{
-        model::{CodeRef, ContainerImage, FunctionConfig, FunctionId, LATEST, LoggingConfig, State},
+        model::{
+            CodeRef, ContainerImage, FunctionConfig, FunctionId, LATEST, LoggingConfig, RecursiveLoop, State,
+        },
         new_id, now_ms,
         runtimes::Runtimes,
     },
@@ -273,6 +275,7 @@ pub(crate) fn create(
         incarnation: new_id(),
         published: None,
         reserved_concurrency: None,
+        recursive_loop: RecursiveLoop::default(),
     };
     check(&request.settings, node)?;
     apply(&request.settings, &mut config);

@@ -59,6 +59,7 @@ mod permissions;
 mod provisioned;
 mod pulls;
 mod recorded;
+mod recursion;
 mod refusals;
 mod snap_start;
 mod streaming;

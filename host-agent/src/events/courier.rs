@@ -21,13 +21,14 @@ use crate::{
     code::blocking,
     functions::{
         attached::EventInvoke,
-        model::{self, FunctionConfig, FunctionId, LATEST, StartKind, State},
+        model::{self, FunctionConfig, FunctionId, LATEST, RecursiveLoop, StartKind, State},
     },
     invoke::{Invocation, InvokeError},
     sandbox::describe,
 };
 
-/// Longest chain of events, each the destination's of the one before: functions that are each other's destination end there.
+/// Longest chain of events, each the destination's of the one before: functions that are each other's destination end there, but for
+/// those that are said to go on.
 const MAX_HOPS: u32 = 16;
 
 /// How long a queue is waited for that does not take a line: as long as AWS tries an event.
@@ -205,6 +206,9 @@ async fn attempt(shared: &Shared, event: &Event, rules: Rules) -> Attempt {
     if latest.reserved_concurrency == Some(0) {
         return Attempt::Over(Failure::ZeroReservedConcurrency);
     }
+    if event.hops > MAX_HOPS && latest.recursive_loop == RecursiveLoop::Terminate {
+        return Attempt::Over(Failure::RecursiveLoop);
+    }
     if !takes_calls(&function.config) {
         return Attempt::Failed(InvokeError::Restore("the version has no snapshot, or no image".into()));
     }
@@ -263,7 +267,7 @@ async fn end(
         End::Failed(_) => config.and_then(|config| given(&config.on_failure)),
     };
     if let Some(arn) = destination {
-        ops.extend(tell(shared, event, &arn, report.record()).await);
+        ops.extend(tell(shared, event, &arn, end, report.record()).await);
     }
     if let End::Failed(failure) = end {
         tracing::info!(
@@ -278,7 +282,7 @@ async fn end(
             ops.extend(if parcels::is_for(&arn) {
                 parcels::send(shared, event, &arn, Message::DeadLetter(&report))
             } else {
-                tell(shared, event, &arn, report.dead_letter()).await
+                tell(shared, event, &arn, end, report.dead_letter()).await
             });
         }
         let seq = shared.ledger.schedule().number();
@@ -288,8 +292,8 @@ async fn end(
     ops
 }
 
-/// Tells a destination; what of that is still to be done.
-async fn tell(shared: &Shared, event: &Event, arn: &str, line: Vec<u8>) -> Option<Op> {
+/// Tells a destination of an event's end; what of that is still to be done. A function is not called when that was the end of a loop.
+async fn tell(shared: &Shared, event: &Event, arn: &str, end: End, line: Vec<u8>) -> Option<Op> {
     let now_ms = shared.parts.clock.now_ms();
     if let Some(queue) = QueueName::of_arn(arn, &shared.parts.account_id) {
         let outcome = Outcome {
@@ -310,8 +314,8 @@ async fn tell(shared: &Shared, event: &Event, arn: &str, line: Vec<u8>) -> Optio
         tracing::warn!(function = event.function.name, arn, "an event's destination is gone");
         return None;
     };
-    if event.hops >= MAX_HOPS {
-        tracing::warn!(function = event.function.name, arn, "a chain of {MAX_HOPS} events is cut");
+    if matches!(end, End::Failed(Failure::RecursiveLoop)) {
+        tracing::warn!(function = event.function.name, arn, "a chain of {MAX_HOPS} events ends");
         return None;
     }
     let next = Event {
@@ -324,7 +328,7 @@ async fn tell(shared: &Shared, event: &Event, arn: &str, line: Vec<u8>) -> Optio
         accepted_ms: now_ms,
         calls: 0,
         failures: 0,
-        hops: event.hops + 1,
+        hops: event.hops.saturating_add(1),
         payload: line.into(),
     };
     let seq = shared.ledger.schedule().number();

@@ -27,15 +27,19 @@ pub(crate) enum Failure {
     EventAgeExceeded,
     /// The function may not run at all.
     ZeroReservedConcurrency,
+    /// Too many events came before it, each the cause of the next.
+    RecursiveLoop,
 }
 
 impl Failure {
-    /// AWS's word.
+    /// AWS's word, where there is one.
     pub(crate) fn condition(self) -> &'static str {
         match self {
             Self::RetriesExhausted => "RetriesExhausted",
             Self::EventAgeExceeded => "EventAgeExceeded",
             Self::ZeroReservedConcurrency => "ZeroReservedConcurrency",
+            // None is documented.
+            Self::RecursiveLoop => "RecursiveLoop",
         }
     }
 }

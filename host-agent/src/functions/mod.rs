@@ -20,6 +20,7 @@ pub(crate) mod layers;
 pub(crate) mod model;
 pub(crate) mod provisioned;
 pub(crate) mod pulls;
+mod recursion;
 pub(crate) mod runtimes;
 pub(crate) mod tags;
 pub(crate) mod urls;

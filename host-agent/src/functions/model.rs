@@ -100,9 +100,22 @@ pub(crate) struct FunctionConfig {
     /// account has left.
     #[serde(default)]
     pub(crate) reserved_concurrency: Option<u32>,
+    /// Of `$LATEST`: what becomes of an event that is one in a long chain of events.
+    #[serde(default)]
+    pub(crate) recursive_loop: RecursiveLoop,
     /// Of `$LATEST`: what was published last.
     #[serde(default)]
     pub(crate) published: Option<Published>,
+}
+
+/// Whether a function goes on with events that are each other's cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RecursiveLoop {
+    /// It does not: probably nobody meant them to.
+    #[default]
+    Terminate,
+    /// It does: somebody said so.
+    Allow,
 }
 
 /// The last publication of a function.

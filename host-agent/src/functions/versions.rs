@@ -13,7 +13,7 @@ use cluster_store::{Compare, Op, Txn};
 use super::{
     ChangeError, Functions, MAX_TRIES,
     keys::Key,
-    model::{Failure, FunctionConfig, FunctionId, Published, StartKind, State, UpdateStatus},
+    model::{Failure, FunctionConfig, FunctionId, Published, RecursiveLoop, StartKind, State, UpdateStatus},
     new_id, now_ms,
 };
 use crate::{
@@ -88,6 +88,7 @@ pub(super) fn draft(
     config.tags.clear();
     config.published = None;
     config.reserved_concurrency = None;
+    config.recursive_loop = RecursiveLoop::default();
     config.revision_id = new_id();
     config.deployment_id = new_id();
     config.last_modified_ms = now_ms();

@@ -13,14 +13,14 @@ impl Node {
     }
 
     /// Sends an event and returns its request's id.
-    async fn accepted(&self, name: &str, payload: &str) -> String {
+    pub(super) async fn accepted(&self, name: &str, payload: &str) -> String {
         let got = self.event(name, payload).await;
         assert_eq!((got.status.as_u16(), got.body.len()), (202, 0), "{:?}", got.body);
         got.header("x-amzn-requestid").unwrap().to_owned()
     }
 
     /// What the node says of a function's events when that is the case.
-    async fn when(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn when(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         loop {
             let said = self.get(&format!("/tinderbox/events/{name}")).await.ok(200);
             if is_so(&said) {
@@ -31,7 +31,7 @@ impl Node {
     }
 
     /// What it says when none is left.
-    async fn drained(&self, name: &str) -> Value {
+    pub(super) async fn drained(&self, name: &str) -> Value {
         self.when(name, |said| said["Queued"] == 0 && said["InFlight"] == 0).await
     }
 
@@ -44,11 +44,11 @@ impl Node {
         self.clock.send_modify(|now| *now += seconds * 1000);
     }
 
-    fn seen(&self) -> Vec<Invocation> {
+    pub(super) fn seen(&self) -> Vec<Invocation> {
         std::mem::take(&mut self.invoker.seen.lock().unwrap())
     }
 
-    async fn queue(&self) -> Vec<Value> {
+    pub(super) async fn queue(&self) -> Vec<Value> {
         let got = self.get("/tinderbox/queues/q").await;
         assert_eq!(got.status, 200);
         got.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parse).collect()

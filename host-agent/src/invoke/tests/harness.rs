@@ -185,6 +185,7 @@ pub(super) fn function(name: &str) -> FunctionConfig {
         incarnation: String::new(),
         published: None,
         reserved_concurrency: None,
+        recursive_loop: Default::default(),
     }
 }
 

@@ -44,6 +44,7 @@ const SCRIPTS: &[fn()] = &[
     scripts::destinations_are_kept_as_recorded,
     scripts::event_invoke_configurations_live_as_recorded,
     scripts::event_invoke_configurations_are_refused_as_recorded,
+    scripts::a_loop_of_no_known_kind_is_refused_as_recorded,
     scripts::reserved_concurrency_is_as_recorded,
     scripts::an_alias_that_is_not_there_is_as_recorded,
     scripts::versions_live_as_recorded,
@@ -95,7 +96,6 @@ use Why::{Differs, Guest, NoAnswer, Older, Refused};
 /// By the beginning of a test's name, and that of its answers' names.
 const LEFT_OUT: &[(&str, &str, Why)] = &[
     ("TestLambdaEventSourceMappings::", "", Refused),
-    ("TestLambdaRecursion::", "", Refused),
     ("TestCodeSigningConfig::test_function_code_signing_config", "", Refused),
     ("TestLambdaDestinationEventbridge::", "", Refused),
     // Lines of logs.

@@ -246,6 +246,18 @@ pub(super) async fn event_invoke_configurations_are_refused_as_recorded() {
 }
 
 #[tokio::test]
+pub(super) async fn a_loop_of_no_known_kind_is_refused_as_recorded() {
+    let test = "TestLambdaRecursion::test_put_function_recursion_config_invalid_value";
+    let Some(mut recorded) = Recorded::of(API, test) else { return };
+    let node = node().await;
+    node.recorded_function("f").await.ok(201);
+    let path = "/2024-08-31/functions/f/recursion-config";
+    let refused = node.put(path, &json!({ "RecursiveLoop": "InvalidValue" })).await;
+    recorded.check("put_recursion_invalid_value_error", &refused);
+    recorded.finish();
+}
+
+#[tokio::test]
 pub(super) async fn reserved_concurrency_is_as_recorded() {
     let test = "TestLambdaConcurrency::test_lambda_concurrency_crud";
     let Some(mut recorded) = Recorded::of("test_lambda.snapshot.json", test) else { return };
