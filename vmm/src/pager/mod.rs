@@ -14,6 +14,8 @@
 
 mod pages;
 mod prefetch;
+#[cfg(test)]
+mod provoked;
 mod source;
 mod uffd;
 mod work;

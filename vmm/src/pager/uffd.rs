@@ -156,6 +156,15 @@ impl Userfault {
         self.ioctl(UFFDIO_WAKE, &mut request)
     }
 
+    /// Who waits and has not been told of to [`take`](Self::take) yet.
+    #[cfg(test)]
+    pub(super) fn pending(&self) -> usize {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd()));
+        let info = info.expect("what the kernel says of a descriptor");
+        let pending = info.lines().find_map(|line| line.strip_prefix("pending:"));
+        pending.and_then(|number| number.trim().parse().ok()).expect("a number")
+    }
+
     /// Bytes to go on after: what was done, or the one page that was in the way.
     fn progress(&self, result: io::Result<()>, done: i64, at: usize) -> io::Result<usize> {
         // A negative number repeats the error.

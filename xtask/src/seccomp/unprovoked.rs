@@ -39,7 +39,6 @@ const UNPROVOKED: &[(&str, &str)] = &[
         "where the clock cannot be read without the kernel",
         "whether the vDSO reads the clock is the host's matter",
     ),
-    ("a second vCPU that waited", "two vCPUs have to meet within the read of a chunk"),
     ("the end of a thread", "the pager's thread may end with its process"),
     ("the gateway's end", "nothing but a signal ends it, or an error of the kernel's"),
     ("contended locks", "two threads have to meet within a few instructions"),
@@ -57,8 +56,6 @@ const UNPROVOKED: &[(&str, &str)] = &[
     ("a backtrace names files from there", "a backtrace is of a panic, and no way to one is known"),
     ("libc asks how much memory there is before it sorts", "a newer libc, as the tests', does not ask"),
     ("an older libc asks for lengths by it", "the tests' libc has fstat for that"),
-    ("load: features that this host has more of", "the tests load on the host that saved"),
-    ("load: the guest's TSC rate", "the tests load on the host that saved"),
 ];
 
 /// Why the launcher's tests, which start no `vmm`, do not miss a rule for one.

@@ -64,6 +64,14 @@ pub(super) fn file_key() -> snapshot::Key {
     snapshot::Key::new(*key().bytes())
 }
 
+/// Where the number at `at` ends (postcard: seven bits a byte, the highest says that more follow), and which it is.
+pub(super) fn number_at(bytes: &[u8], at: usize) -> (usize, usize) {
+    let more = bytes[at..].iter().take_while(|byte| **byte >= 0x80).count();
+    let value =
+        bytes[at..=at + more].iter().rev().fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
+    (at + more + 1, value)
+}
+
 /// Pages that are not zeros, by number.
 pub(super) type Pages = BTreeMap<u32, Vec<u8>>;
 

@@ -2,31 +2,32 @@
 
 use std::os::fd::AsFd;
 
-use kvm_ioctls::{Cap, Kvm};
-use snapshot::{Fingerprint, Register, StateReader, StateWriter};
 use vmm_api::{DriveAccess, DriveConfig, LoadConfig, MachineConfig, Request, Response, SerialConfig, Source};
 
-use super::content::{Section, bytes_of, file_key, sealed, sections, write_over};
+use super::content::{Section, bytes_of, file_key, number_at, sealed, sections, write_over};
 use super::{CONSOLE, COUNTER, Snapshot, load_config, prepared};
 use crate::guest::Guest;
 use crate::process::{Vmm, machine};
 
 /// A good snapshot, a process that would load it, and what it says of a worse state file instead.
-struct Forgery {
-    snapshot: Snapshot,
-    state: Vec<u8>,
-    vmm: Vmm,
+pub(super) struct Forgery {
+    pub(super) snapshot: Snapshot,
+    pub(super) state: Vec<u8>,
+    pub(super) vmm: Vmm,
 }
 
 impl Forgery {
-    fn new() -> Self {
-        let (snapshot, _) = Snapshot::of_counter();
+    pub(super) fn new() -> Self {
+        Self::of(Snapshot::of_counter().0)
+    }
+
+    pub(super) fn of(snapshot: Snapshot) -> Self {
         let state = bytes_of(&snapshot.state);
         Self { snapshot, state, vmm: prepared() }
     }
 
     #[track_caller]
-    fn refusal(&self, state: &[u8]) -> String {
+    pub(super) fn refusal(&self, state: &[u8]) -> String {
         write_over(&self.snapshot.state, state);
         self.snapshot.refusal(&self.vmm, load_config()).message
     }
@@ -47,7 +48,7 @@ impl Forgery {
     }
 
     /// None of what was refused has left anything behind.
-    fn assert_still_loads(&self) {
+    pub(super) fn assert_still_loads(&self) {
         write_over(&self.snapshot.state, &self.state);
         self.snapshot.clone_in(&self.vmm);
     }
@@ -140,137 +141,6 @@ fn sections_in_another_order_are_refused_whoever_made_them() {
     let expected = format!("section {} {} is out of order", one.name, one.instance);
     assert_eq!(forgery.refusal(&swapped), expected);
     forgery.assert_still_loads();
-}
-
-/// The state of a machine whose processor is another one, to itself and to its vCPU.
-fn of_processor(
-    forgery: &Forgery,
-    change: impl Fn(&mut Fingerprint),
-    change_vcpu: impl Fn(&mut Vec<u8>),
-) -> Vec<u8> {
-    let state = StateReader::open(&forgery.state, &file_key()).unwrap();
-    let mut cpu: Fingerprint = state.get(0).unwrap();
-    change(&mut cpu);
-    let mut all = sections(&forgery.state);
-    for section in &mut all {
-        match section.name {
-            "cpu" => section.bytes = encoded(&cpu),
-            "vcpu" => change_vcpu(&mut section.bytes),
-            _ => {}
-        }
-    }
-    sealed(&forgery.state, &all)
-}
-
-fn encoded(cpu: &Fingerprint) -> Vec<u8> {
-    let mut writer = StateWriter::new();
-    writer.add(0, cpu).unwrap();
-    sections(&writer.finish(&file_key(), &[0; 16])).remove(0).bytes
-}
-
-fn find(bytes: &[u8], wanted: &[u8]) -> usize {
-    bytes.windows(wanted.len()).position(|found| found == wanted).unwrap()
-}
-
-#[test]
-fn a_snapshot_of_another_processor_is_refused_and_says_what_is_different() {
-    let forgery = Forgery::new();
-    let state = StateReader::open(&forgery.state, &file_key()).unwrap();
-    let vendor = state.get::<Fingerprint>(0).unwrap().vendor;
-    // CPUID has a vendor's name in ebx, edx, ecx; its structure has ecx before edx.
-    let registers = |name: &str| [&name[..4], &name[8..], &name[4..8]].concat();
-    let other = of_processor(
-        &forgery,
-        |cpu| cpu.vendor = "CentaurHauls".into(),
-        |vcpu| {
-            let at = find(vcpu, registers(&vendor).as_bytes());
-            vcpu[at..at + 12].copy_from_slice(registers("CentaurHauls").as_bytes());
-        },
-    );
-    let refusal = forgery.refusal(&other);
-    let expected = format!("it was taken on a processor of CentaurHauls, this one is of {vendor} (baseline ");
-    assert!(refusal.starts_with(&expected), "{refusal}");
-    forgery.assert_still_loads();
-}
-
-#[test]
-fn a_feature_that_this_processor_lacks_is_named() {
-    let forgery = Forgery::new();
-    // SGX: no host offers it to a guest of ours.
-    let bit = 1 << 2;
-    let feature = |cpu: &mut Fingerprint| {
-        let word = cpu.words.iter_mut().find(|word| (word.leaf, word.register) == (7, Register::Ebx));
-        word.unwrap().bits |= bit;
-    };
-    let more = of_processor(&forgery, feature, |vcpu| {
-        // Leaf, index, flags (the index counts), eax, ebx.
-        let leaf = [7u32, 0, 1].map(u32::to_le_bytes).concat();
-        let at = find(vcpu, &leaf) + 16;
-        vcpu[at] |= bit as u8;
-    });
-    let refusal = forgery.refusal(&more);
-    assert!(refusal.starts_with("this processor has no such feature (CPUID 0x7.0 Ebx bit 2)"), "{refusal}");
-    // Said of the machine alone, its vCPUs contradict it.
-    let alone = forgery.refusal(&of_processor(&forgery, feature, |_| ()));
-    assert_eq!(alone, "its vCPUs do not have the processor that it was taken on");
-    forgery.assert_still_loads();
-}
-
-/// The state with its vCPU's section changed by somebody who has the key.
-fn of_vcpu(forgery: &Forgery, change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
-    of_processor(forgery, |_| (), change)
-}
-
-/// Where the number at `at` ends (postcard: seven bits a byte, the highest says that more follow), and which it is.
-fn number_at(bytes: &[u8], at: usize) -> (usize, usize) {
-    let more = bytes[at..].iter().take_while(|byte| **byte >= 0x80).count();
-    let value =
-        bytes[at..=at + more].iter().rev().fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
-    (at + more + 1, value)
-}
-
-#[test]
-fn a_tsc_rate_that_this_host_cannot_scale_to_is_refused_with_both_rates() {
-    let forgery = Forgery::new();
-    // A processor that scales does so within bounds; KVM alone does not slow a counter down.
-    let scales = Kvm::new().unwrap().check_extension(Cap::TscControl);
-    let (khz, encoded): (u32, &[u8]) =
-        if scales { (u32::MAX, &[0xff, 0xff, 0xff, 0xff, 0x0f]) } else { (1, &[1]) };
-    let refusal = forgery.refusal(&of_vcpu(&forgery, |vcpu| {
-        // It follows the CPUID table.
-        let (table, len) = number_at(vcpu, 0);
-        let (end, _) = number_at(vcpu, table + len);
-        vcpu.splice(table + len..end, encoded.iter().copied());
-    }));
-    assert!(refusal.starts_with(&format!("its TSC runs at {khz} kHz, which this host of ")), "{refusal}");
-    assert!(refusal.ends_with(" kHz cannot scale to"), "{refusal}");
-    forgery.assert_still_loads();
-}
-
-#[test]
-fn an_msr_that_this_host_does_not_have_is_named() {
-    let forgery = Forgery::new();
-    // The memory type that the VMM gives a guest that it boots, under another number.
-    let entry = [0x2ffu64, 0x806].map(u64::to_le_bytes).concat();
-    let other = of_vcpu(&forgery, |vcpu| {
-        let at = find(vcpu, &entry);
-        vcpu[at..at + 4].copy_from_slice(&0x0bad_cafe_u32.to_le_bytes());
-    });
-    assert_eq!(forgery.refusal(&other), "its MSR 0xbadcafe is set, which this host's KVM does not have");
-    forgery.assert_still_loads();
-}
-
-#[test]
-fn what_the_hosts_own_processor_says_of_itself_is_not_put_back() {
-    let forgery = Forgery::new();
-    // IA32_ARCH_CAPABILITIES, with bits that no host has.
-    let foreign = [0x10au64, u64::MAX].map(u64::to_le_bytes).concat();
-    let with_it = of_vcpu(&forgery, |vcpu| {
-        let at = find(vcpu, &[0x2ffu64, 0x806].map(u64::to_le_bytes).concat());
-        vcpu[at..at + 16].copy_from_slice(&foreign);
-    });
-    write_over(&forgery.snapshot.state, &with_it);
-    forgery.snapshot.clone_in(&forgery.vmm);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod hostile;
 mod network;
 mod prefetch;
 mod privacy;
+mod processor;
 mod sockets;
 
 use std::cell::OnceCell;
