@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 const RECIPE: &str = "programs 1";
 
 /// Named, so that flags for it do not reach build scripts and macros, which run on the host.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-const STATIC: &str = "-C target-feature=+crt-static";
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const STATIC: &str = "-C target-feature=+crt-static";
 
 /// Where the built programs are.
 pub(crate) struct Programs {

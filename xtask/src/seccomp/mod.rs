@@ -71,16 +71,12 @@ fn of_program(program: Program, args: &Args, ctx: &Context) -> Result<usize> {
     let package = program.package();
     let step = ctx.progress.step(format!("building {package} and its tests so that rules can be left out"));
     let Built { mut rules, tests } = program.build(ctx, &step)?;
-    // A sandbox's filter is what a vmm's own allow, and what it takes to come to them.
-    let vmms = if program == Program::Launcher { Program::Vmm.build(ctx, &step)?.rules } else { Vec::new() };
     step.done();
     rules.retain(|rule| {
         args.part.as_ref().is_none_or(|part| rule.place.contains(part) || rule.name.contains(part))
     });
-    let redundant: Vec<_> = redundant(program, &rules, &tests, args, ctx)?
-        .into_iter()
-        .map(|rule| (rule, unprovoked::explained(rule, &vmms)))
-        .collect();
+    let redundant = redundant(program, &rules, &tests, args, ctx)?;
+    let redundant: Vec<_> = redundant.into_iter().map(|rule| (rule, unprovoked::explained(rule))).collect();
     for (Rule { place, name, reason }, why) in &redundant {
         let why = why.unwrap_or("and nobody knows why");
         println!("{place:<14} {name:<20} no test misses it ({reason}): {why}");

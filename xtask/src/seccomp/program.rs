@@ -10,11 +10,15 @@ use super::Rule;
 use super::search::{Outcome, Trial};
 use crate::cmd::Cmd;
 use crate::context::Context;
+use crate::payload::{STATIC, TARGET};
 use crate::progress::Step;
 use crate::toolbox::Toolbox;
 
 /// Which rule is left out, as a [`Trial`] says.
 const LEFT_OUT: &str = "TINDERBOX_WITHOUT_RULE";
+
+/// What a program is built with to have a way to leave one out.
+const WITHOUT: &str = "--cfg without_rule";
 
 /// The unit test that prints the rules.
 const PRINTS: &str = "print_every_rule";
@@ -87,12 +91,28 @@ impl Program {
         }
     }
 
+    /// Static where its tests start it under a sandbox's filter, as a node does: nothing can load a library there.
+    fn flags(self) -> String {
+        match self {
+            Self::Vmm => format!("{WITHOUT} {STATIC}"),
+            Self::Launcher | Self::Gateway | Self::Agent => WITHOUT.to_owned(),
+        }
+    }
+
+    /// Named for a static program, so that macros, which are libraries, are built without its flags.
+    fn target(self) -> &'static [&'static str] {
+        match self {
+            Self::Vmm => &["--target", TARGET],
+            Self::Launcher | Self::Gateway | Self::Agent => &[],
+        }
+    }
+
     /// Builds it and its tests, and asks them what there is.
     pub(super) fn build(self, ctx: &Context, step: &Step) -> Result<Built> {
         let tests = self.tests().iter().flat_map(|name| ["--test", name]);
         let cargo = Cmd::new("cargo").args(["test", "--package", self.package(), self.unit()]).args(tests);
-        let cargo = cargo.args(["--no-run", "--message-format=json"]).dir(&ctx.root);
-        let cargo = cargo.env("CARGO_TARGET_DIR", folder(ctx)).env("RUSTFLAGS", "--cfg without_rule");
+        let cargo = cargo.args(["--no-run", "--message-format=json"]).args(self.target()).dir(&ctx.root);
+        let cargo = cargo.env("CARGO_TARGET_DIR", folder(ctx)).env("RUSTFLAGS", self.flags());
         step.note("compiling");
         let built = cargo.env_remove(LEFT_OUT).read()?;
         let executable = |name: &str| {

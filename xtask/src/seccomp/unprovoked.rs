@@ -1,30 +1,7 @@
-//! Why no test provokes the call of a rule: a list by the rules' reasons, and what a sandbox's filter allows for a `vmm`. A rule that no
-//! test misses and that is not here is one too many, or one that a test is owed.
+//! Why no test provokes the call of a rule: a list by the rules' reasons. A rule that no test misses and that is not here is one too
+//! many, or one that a test is owed.
 
 use super::Rule;
-
-/// How the places of a sandbox's rules begin.
-const SANDBOX: &str = "sandbox:";
-
-/// What a `vmm` calls before it has its own filters. The launcher's tests start programs without a libc; on a node every sandbox
-/// misses these.
-const BEGINNING: &[&str] = &[
-    "SYS_arch_prctl",
-    "SYS_clone",
-    "SYS_clone3",
-    "SYS_landlock_create_ruleset",
-    "SYS_landlock_restrict_self",
-    "SYS_openat",
-    "SYS_prctl",
-    "SYS_prlimit64",
-    "SYS_readlink",
-    "SYS_rseq",
-    "SYS_rt_sigaction",
-    "SYS_sched_getaffinity",
-    "SYS_seccomp",
-    "SYS_set_robust_list",
-    "SYS_set_tid_address",
-];
 
 /// Rules that are there for what no test provokes at will, by the beginning of their reasons, and why. The command names those that
 /// no test has missed.
@@ -58,33 +35,7 @@ const UNPROVOKED: &[(&str, &str)] = &[
     ("an older libc asks for lengths by it", "the tests' libc has fstat for that"),
 ];
 
-/// Why the launcher's tests, which start no `vmm`, do not miss a rule for one.
-fn of_a_vmm(rule: &Rule, vmms: &[Rule]) -> Option<&'static str> {
-    if vmms.iter().any(|own| own.name == rule.name) {
-        return Some("the launcher's tests start no vmm, whose own filters have this call");
-    }
-    BEGINNING.contains(&rule.name.as_str()).then_some("the launcher's tests start nothing that has a libc")
-}
-
-/// Why no test provokes a rule's call. `vmms`: the rules that a `vmm` puts on itself.
-pub(super) fn explained(rule: &Rule, vmms: &[Rule]) -> Option<&'static str> {
-    if rule.place.starts_with(SANDBOX) {
-        return of_a_vmm(rule, vmms);
-    }
+/// Why no test provokes a rule's call.
+pub(super) fn explained(rule: &Rule) -> Option<&'static str> {
     UNPROVOKED.iter().find(|(reason, _)| rule.reason.starts_with(reason)).map(|(_, why)| *why)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sandboxs_rule_is_a_vmms_or_one_of_its_beginning() {
-        let rule =
-            |name: &str| Rule { place: "sandbox:1".into(), name: name.into(), reason: "some reason".into() };
-        let vmms = [rule("SYS_read")];
-        let explained = ["SYS_read", "SYS_rseq", "SYS_mount"];
-        let explained = explained.map(|name| of_a_vmm(&rule(name), &vmms).is_some());
-        assert_eq!(explained, [true, true, false]);
-    }
 }
