@@ -2,18 +2,19 @@
 
 #![expect(unsafe_code, reason = "what a process does before it becomes a vmm is done in another one's child")]
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, PipeReader, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use jail::{CompiledFilter, sandbox_filter};
-use nix::fcntl::AtFlags;
+use jail::{CompiledFilter, enter_empty_root, sandbox_filter};
+use nix::fcntl::{AtFlags, FcntlArg, FdFlag, fcntl};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::execveat;
+use nix::unistd::{dup2, execveat};
 use vmm_api::{
     Client, ClientError, Exit, MachineConfig, Metrics, Refusal, Request, Response, SerialConfig, Source,
 };
@@ -26,30 +27,49 @@ pub(crate) struct Vmm {
 }
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vmm");
-const ARGUMENTS: [&CStr; 2] = [c"--control-fd", c"0"];
 
-/// What a launcher does last: the process is under a sandbox's filter before it becomes the program. A program that has libraries to
-/// load cannot begin there, as that takes mappings that can be executed, so this is for static builds, as a node's is and as
-/// `cargo xtask seccomp` makes, by which each rule of that filter is found to be missed by some test.
+/// What a launcher does last: the process has an empty root, its files in descriptors, and is under a sandbox's filter before it
+/// becomes the program. A program that has libraries to load cannot begin there, as that takes mappings that can be executed, so this
+/// is for static builds, as a node's is and as `cargo xtask seccomp` makes, by which each rule of that filter is found to be missed by
+/// some test. It takes root.
 fn become_sandboxed(command: &mut Command) {
-    let program = File::open(PROGRAM).expect("open vmm");
-    let filter = sandbox_filter().compile().expect("compiles");
-    let arguments = [c"vmm"].iter().chain(&ARGUMENTS).map(|word| CString::from(*word)).collect();
+    let open = |path: &str| File::options().read(true).write(true).open(path).expect(path);
+    let [kvm, userfaultfd, process] = ["/dev/kvm", "/dev/userfaultfd", "/dev/null"].map(open);
+    let number = |file: &File| file.as_raw_fd().to_string();
+    let arguments = [
+        ("vmm", String::new()),
+        ("--control-fd", "0".to_owned()),
+        ("--kvm-fd", number(&kvm)),
+        ("--userfaultfd-fd", number(&userfaultfd)),
+        ("--process-fd", number(&process)),
+    ];
+    let words = arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+    let words = words.filter(|word| !word.is_empty()).map(|word| CString::new(word).expect("no zero in it"));
     // A launcher gives a sandbox none; here it says which rule is left out.
     let environment = std::env::vars_os().map(|(name, value)| {
         let pair = [name.into_vec(), value.into_vec()].join(&b'=');
         CString::new(pair).expect("no zero in it")
     });
-    let image = Image { program, filter, arguments, environment: environment.collect() };
-    // SAFETY: in the child of a process with many threads, what is done may not wait for any of them. The filter and the program's
-    // start are system calls. What is allocated in between, pointers to the words, is the libc's own matter: its fork leaves the
-    // child an allocator that nobody holds.
+    let mut image = Image {
+        program: File::open(PROGRAM).expect("open vmm"),
+        handed: [kvm, userfaultfd],
+        process: process.into(),
+        filter: sandbox_filter().compile().expect("compiles"),
+        arguments: words.collect(),
+        environment: environment.collect(),
+    };
+    // SAFETY: in the child of a process with many threads, what is done may not wait for any of them. It is system calls. What is
+    // allocated in between, words and pointers to them, is the libc's own matter: its fork leaves the child an allocator that nobody
+    // holds.
     unsafe { command.pre_exec(move || image.start()) };
 }
 
 /// What a process becomes.
 struct Image {
     program: File,
+    handed: [File; 2],
+    /// Another file, in whose place comes what there is not before the process.
+    process: OwnedFd,
     filter: CompiledFilter,
     arguments: Vec<CString>,
     environment: Vec<CString>,
@@ -57,9 +77,15 @@ struct Image {
 
 impl Image {
     /// Returns only if it fails.
-    fn start(&self) -> io::Result<()> {
-        self.filter.apply().map_err(io::Error::other)?;
-        let Self { program, filter: _, arguments, environment } = self;
+    fn start(&mut self) -> io::Result<()> {
+        let Self { program, handed, process, filter, arguments, environment } = self;
+        for file in handed {
+            fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        dup2(File::open("/proc/self")?, process)?;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        enter_empty_root()?;
+        filter.apply().map_err(io::Error::other)?;
         match execveat(program, c"", arguments, environment, AtFlags::AT_EMPTY_PATH) {
             Ok(never) => match never {},
             Err(error) => Err(error.into()),
@@ -89,7 +115,7 @@ impl Vmm {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .expect("socketpair");
         let mut command = Command::new(PROGRAM);
-        command.args(ARGUMENTS.map(|argument| argument.to_str().expect("text")));
+        command.args(["--control-fd", "0"]);
         if cfg!(target_feature = "crt-static") {
             become_sandboxed(&mut command);
         }
