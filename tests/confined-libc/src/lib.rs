@@ -175,10 +175,20 @@ fn heap_of_this_thread() -> Heap {
 pub fn use_heap() {
     let blocks: Vec<Vec<u8>> = (0..BLOCKS).map(|_| black_box(Vec::with_capacity(BLOCK_LEN))).collect();
     drop(black_box(blocks));
-    let mut large: Vec<u8> = black_box(Vec::with_capacity(LARGE_LEN));
-    large.push(1);
-    large.reserve_exact(4 * LARGE_LEN);
-    drop(black_box(large));
+    enlarge();
+}
+
+/// By libc itself: a program's own allocator, such as one that counts, may copy instead.
+#[expect(unsafe_code, reason = "libc's allocator without another one around it")]
+fn enlarge() {
+    // SAFETY: any length may be asked for.
+    let block = unsafe { libc::malloc(LARGE_LEN) };
+    assert!(!block.is_null(), "no memory");
+    // SAFETY: the block is libc's, and nobody else knows it.
+    let larger = unsafe { libc::realloc(black_box(block), 4 * LARGE_LEN) };
+    assert!(!larger.is_null(), "no memory");
+    // SAFETY: so is this one, which has taken the other's place.
+    unsafe { libc::free(black_box(larger)) };
 }
 
 /// Reads the clock as libc does where the kernel has given the processor's counter up.
