@@ -36,6 +36,7 @@ mod policies;
 mod provisioned;
 mod requests;
 mod responses;
+mod runtime_management;
 mod settings;
 mod streaming;
 mod structures;
