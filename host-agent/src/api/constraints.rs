@@ -113,6 +113,8 @@ patterns! {
         matched by r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_]{1,64})(:([0-9]*[a-zA-Z-_][0-9a-zA-Z-_]*))?";
     /// An alias that has a URL.
     URL_QUALIFIER = r"((?!^\d+$)^[0-9a-zA-Z-_]+$)" matched by r"[0-9]*[a-zA-Z-_][0-9a-zA-Z-_]*";
+    /// A version of a runtime.
+    RUNTIME_VERSION = r"((arn:(aws[a-zA-Z-]*):lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}::runtime:.+)|(arn:(aws[a-zA-Z-]*):lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:runtime/[A-Za-z0-9_.-]{1,128}/version/[A-Za-z0-9_.-]{1,128}))";
     /// A durable execution's name.
     EXECUTION = r"[a-zA-Z0-9-_]+";
 }

@@ -22,7 +22,7 @@ use super::{
     names::{self, Target},
     requests::{self, Code, CreateFunction, UpdateFunctionCode, UpdateFunctionConfiguration},
     responses::{self, Detail, configuration},
-    settings, upload, versions,
+    runtime_management, settings, upload, versions,
 };
 use crate::{
     functions::{
@@ -59,7 +59,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, call: Call) -> Result<Re
     })?;
     // AWS names a version that came with its function by the function's own ARN.
     let config = created.version.unwrap_or(created.latest);
-    let body = configuration(&config, config.arn(), Detail::Full);
+    let body = app.shown(&config, config.arn()).await;
     Ok((StatusCode::CREATED, Json(body)).into_response())
 }
 
@@ -70,7 +70,8 @@ pub(super) async fn get(State(app): State<Arc<App>>, call: Call) -> Result<Json<
     let location = || app.downloads.location(&function.config.code, call.header("host"), chrono::Utc::now());
     let source = responses::source(&function.config, location);
     let reserved = app.functions.get(&target.id).and_then(|latest| latest.config.reserved_concurrency);
-    Ok(Json(responses::function(&function.config, reserved, target.arn(), source)))
+    let shown = app.shown(&function.config, target.arn()).await;
+    Ok(Json(responses::function(&function.config, shown, reserved, source)))
 }
 
 /// GetFunctionConfiguration.
@@ -80,7 +81,7 @@ pub(super) async fn get_configuration(
 ) -> Result<Json<Value>, ApiError> {
     let target = call.target("GetFunctionConfiguration")?;
     let function = find(&app, &target)?;
-    Ok(Json(configuration(&function.config, target.arn(), Detail::Full)))
+    Ok(Json(app.shown(&function.config, target.arn()).await))
 }
 
 /// ListFunctions.
@@ -130,6 +131,7 @@ pub(super) async fn update_configuration(
     settings::check(&request.settings, app.offered())?;
     settings::change(&request.settings, &mut changed);
     settings::check_start(&changed)?;
+    runtime_management::check_change(&app, &changed).await?;
     // Held until the record names them, as code is.
     let wanted = layers::wanted(&app, &call.caller, request.settings.layers.as_deref())?;
     let change = |config: &mut FunctionConfig| {
@@ -140,7 +142,7 @@ pub(super) async fn update_configuration(
     };
     let updated = app.functions.update(&target.id, request.revision_id.as_deref(), Publish::No, change).await;
     let config = updated.map_err(|error| failed(&target.unqualified_arn(), error))?.latest;
-    Ok(Json(configuration(&config, config.arn(), Detail::Full)))
+    Ok(Json(app.shown(&config, config.arn()).await))
 }
 
 /// UpdateFunctionCode.
@@ -169,14 +171,14 @@ pub(super) async fn update_code(State(app): State<Arc<App>>, call: Call) -> Resu
         let mut config = FunctionConfig::clone(&function.config);
         held.give(&mut config);
         config.state = function.config.state.clone();
-        return Ok(Json(configuration(&config, config.arn(), Detail::Full)));
+        return Ok(Json(app.shown(&config, config.arn()).await));
     }
     let change = |config: &mut FunctionConfig| held.give(config);
     let updated = app.functions.update(&target.id, expected.as_deref(), request.publish.into(), change).await;
     let updated = updated.map_err(|error| failed(&target.unqualified_arn(), error))?;
     Ok(Json(match updated.version {
-        Some(version) => configuration(&version, version.version_arn(), Detail::Full),
-        None => configuration(&updated.latest, updated.latest.arn(), Detail::Full),
+        Some(version) => app.shown(&version, version.version_arn()).await,
+        None => app.shown(&updated.latest, updated.latest.arn()).await,
     }))
 }
 

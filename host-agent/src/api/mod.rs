@@ -37,6 +37,7 @@ mod provisioned;
 mod recursion;
 mod requests;
 mod responses;
+mod runtime_management;
 mod settings;
 mod streaming;
 mod structures;

@@ -15,7 +15,7 @@ use axum::{
 
 use super::{
     ApiError, App, aliases, code_signing, concurrency, event_invokes, functions, invocations, layer_policies,
-    layers, permissions, provisioned, recursion, streaming, tags, url_configs, versions,
+    layers, permissions, provisioned, recursion, runtime_management, streaming, tags, url_configs, versions,
 };
 
 /// An operation of AWS's service model.
@@ -89,7 +89,7 @@ operations! {
     "GetPolicy" GET "/2015-03-31/functions/{FunctionName}/policy" => permissions::get;
     "GetProvisionedConcurrencyConfig" GET "/2019-09-30/functions/{FunctionName}/provisioned-concurrency" => provisioned::get;
     "GetResourcePolicy" GET "/2026-07-09/resource-policy/{ResourceArn}";
-    "GetRuntimeManagementConfig" GET "/2021-07-20/functions/{FunctionName}/runtime-management-config";
+    "GetRuntimeManagementConfig" GET "/2021-07-20/functions/{FunctionName}/runtime-management-config" => runtime_management::get;
     "Invoke" POST "/2015-03-31/functions/{FunctionName}/invocations" => invocations::invoke;
     "InvokeAsync" POST "/2014-11-13/functions/{FunctionName}/invoke-async" => invocations::invoke_async;
     "InvokeWithResponseStream" POST "/2021-11-15/functions/{FunctionName}/response-streaming-invocations" => streaming::invoke;
@@ -118,7 +118,7 @@ operations! {
     "PutFunctionScalingConfig" PUT "/2025-11-30/functions/{FunctionName}/function-scaling-config";
     "PutProvisionedConcurrencyConfig" PUT "/2019-09-30/functions/{FunctionName}/provisioned-concurrency" => provisioned::put;
     "PutResourcePolicy" PUT "/2026-07-09/resource-policy/{ResourceArn}";
-    "PutRuntimeManagementConfig" PUT "/2021-07-20/functions/{FunctionName}/runtime-management-config";
+    "PutRuntimeManagementConfig" PUT "/2021-07-20/functions/{FunctionName}/runtime-management-config" => runtime_management::put;
     "RemoveLayerVersionPermission" DELETE "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}" => layer_policies::remove;
     "RemovePermission" DELETE "/2015-03-31/functions/{FunctionName}/policy/{StatementId}" => permissions::remove;
     "ResumeDurableExecution" POST "/2025-12-01/durable-executions/{DurableExecutionArn}/resume";

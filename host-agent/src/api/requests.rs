@@ -103,6 +103,14 @@ pub(crate) struct PutProvisionedConcurrencyConfig {
     pub(crate) provisioned_concurrent_executions: Option<i64>,
 }
 
+/// PutRuntimeManagementConfig.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct PutRuntimeManagementConfig {
+    pub(crate) update_runtime_on: Option<String>,
+    pub(crate) runtime_version_arn: Option<String>,
+}
+
 /// AddPermission.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

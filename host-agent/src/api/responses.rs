@@ -54,7 +54,7 @@ struct FunctionConfiguration<'a> {
     state: Map<String, Value>,
 }
 
-/// The configuration of a function; `arn` as the request named it.
+/// The configuration of a function, without the version of its runtime; `arn` as the request named it.
 pub(crate) fn configuration(config: &FunctionConfig, arn: String, detail: Detail) -> Value {
     let updated = config.incoming.as_ref().map(|_| config.updated());
     let config = updated.as_ref().unwrap_or(config);
@@ -88,9 +88,9 @@ pub(crate) fn configuration(config: &FunctionConfig, arn: String, detail: Detail
     serde_json::to_value(shape).unwrap_or_default()
 }
 
-/// Body of GetFunction; `reserved`: what the function has reserved, whichever version is shown.
-pub(crate) fn function(config: &FunctionConfig, reserved: Option<u32>, arn: String, source: Value) -> Value {
-    let mut body = json!({ "Configuration": configuration(config, arn, Detail::Full), "Code": source });
+/// Body of GetFunction; `shown`: its configuration; `reserved`: what the function has reserved, whichever version is shown.
+pub(crate) fn function(config: &FunctionConfig, shown: Value, reserved: Option<u32>, source: Value) -> Value {
+    let mut body = json!({ "Configuration": shown, "Code": source });
     if !config.tags.is_empty() {
         body["Tags"] = json!(config.tags);
     }
@@ -175,10 +175,6 @@ fn state(config: &FunctionConfig) -> Map<String, Value> {
             add("LastUpdateStatusReasonCode", &failure.code);
         }
     }
-    if config.image.is_none() {
-        let arn = runtime_version(config);
-        members.insert("RuntimeVersionConfig".into(), json!({ "RuntimeVersionArn": arn }));
-    }
     members
 }
 
@@ -186,13 +182,6 @@ fn state(config: &FunctionConfig) -> Map<String, Value> {
 fn optimization(config: &FunctionConfig) -> &'static str {
     let snapshotted = config.start_kind() == StartKind::Snapshot && config.state == State::Active;
     if snapshotted { "On" } else { "Off" }
-}
-
-/// AWS names a runtime's build by a hash in an ARN; ours is the identifier's own.
-fn runtime_version(config: &FunctionConfig) -> String {
-    use sha2::Digest as _;
-    let hash = crate::code::hex(&sha2::Sha256::digest(&config.runtime));
-    format!("arn:aws:lambda:{}::runtime:{hash}", config.id.region)
 }
 
 fn logging(logging: &LoggingConfig) -> Map<String, Value> {

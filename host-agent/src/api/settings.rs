@@ -267,6 +267,7 @@ pub(crate) fn create(
         incoming: None,
         image: (package_type == PackageType::Image).then(ContainerImage::default),
         layers: Vec::new(),
+        runtime_management: Default::default(),
         revision_id: new_id(),
         deployment_id: new_id(),
         last_modified_ms: now_ms(),

@@ -31,7 +31,7 @@ use crate::{
     functions::model::{FunctionConfig, FunctionId},
     invoke::{
         Answer, CodeImage, Invocation, InvokeError, InvokeFuture, NODE_FAILED, PrepareError, PrepareFuture,
-        Provided, Provision, Retired, Throttle,
+        Provided, Provision, Retired, Throttle, VersionFuture,
     },
     logs::tests::logs_in,
     network::tests::nowhere,
@@ -61,6 +61,7 @@ mod pulls;
 mod recorded;
 mod recursion;
 mod refusals;
+mod runtime_management;
 mod snap_start;
 mod streaming;
 mod tags;
@@ -90,6 +91,15 @@ struct Echo {
     released: watch::Sender<bool>,
     /// What answers in its place.
     function: Mutex<Option<Stand>>,
+    /// Goes into its runtimes' versions: which image the node has.
+    image: Mutex<&'static str>,
+}
+
+impl Echo {
+    fn version_of(&self, runtime: &str) -> String {
+        let image = format!("{runtime} {}", self.image.lock().unwrap());
+        crate::code::hex(&<sha2::Sha256 as sha2::Digest>::digest(image))
+    }
 }
 
 /// A function that is there in name only: what it returns when it is called, or the document of what it fails with.
@@ -106,6 +116,11 @@ const STOPPING: &str = "(stopping)";
 
 impl Invoker for Echo {
     fn invoke(&self, mut invocation: Invocation) -> InvokeFuture<'_> {
+        let FunctionConfig { runtime, runtime_management, .. } = &*invocation.function;
+        if !runtime_management.allows(&self.version_of(runtime)) {
+            let error = InvokeError::InvalidRuntime("another version".into());
+            return Box::pin(std::future::ready(Err(error)));
+        }
         let event: Value = serde_json::from_slice(&invocation.payload).unwrap();
         let mut answer = Answer {
             payload: invocation.payload.clone(),
@@ -186,6 +201,11 @@ impl Invoker for Echo {
     fn provided(&self, function: &FunctionConfig) -> Provided {
         let stands = self.provided.lock().unwrap();
         stands.get(&(function.id.name.clone(), function.version.clone())).cloned().unwrap_or_default()
+    }
+
+    fn runtime_version(&self, function: &FunctionConfig) -> VersionFuture<'_> {
+        let version = function.image.is_none().then(|| self.version_of(&function.runtime));
+        Box::pin(std::future::ready(version))
     }
 
     fn retire(&self, function: &FunctionId, what: Retired<'_>) {

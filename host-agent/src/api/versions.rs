@@ -58,7 +58,7 @@ pub(super) async fn publish(State(app): State<Arc<App>>, call: Call) -> Result<R
         VersionError::OtherCode(current) => other_code(given.as_deref().unwrap_or_default(), &current),
         error => refused(&target, error),
     })?;
-    let body = configuration(&config, config.version_arn(), Detail::Full);
+    let body = app.shown(&config, config.version_arn()).await;
     Ok((StatusCode::CREATED, Json(body)).into_response())
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod model;
 pub(crate) mod provisioned;
 pub(crate) mod pulls;
 mod recursion;
+pub(crate) mod runtime_management;
 pub(crate) mod runtimes;
 pub(crate) mod tags;
 pub(crate) mod urls;
@@ -217,6 +218,7 @@ impl Functions {
             }
             let mut config = FunctionConfig::clone(&current.config);
             change(&mut config);
+            self.update_runtime(&mut config).await;
             // A function that has no image may be given one, and nothing else.
             let given = !config.awaits_image() || config.state == State::Pending;
             if !(given && matches!(current.config.state, State::Failed(_))) {

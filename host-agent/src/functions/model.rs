@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::runtime_management::RuntimeManagement;
 use crate::code::{
     Package, PackageKind,
     image::{Description, RunSettings},
@@ -35,7 +36,7 @@ pub(crate) struct FunctionId {
 }
 
 /// Settings and state of `$LATEST` or of a published version. What was published never changes but for [`Self::state`],
-/// [`Self::last_update`] and [`Self::revision_id`].
+/// [`Self::last_update`], [`Self::runtime_management`] and [`Self::revision_id`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FunctionConfig {
     /// Region and name.
@@ -79,7 +80,11 @@ pub(crate) struct FunctionConfig {
     /// Versions of layers, in the order in which they are merged: as they were when the function was given them.
     #[serde(default)]
     pub(crate) layers: Vec<LayerRef>,
-    /// Changes with every write of this record, state transitions included: the client's precondition.
+    /// When its runtime may become another version of itself.
+    #[serde(default)]
+    pub(crate) runtime_management: RuntimeManagement,
+    /// Changes with every write of this record but of [`Self::runtime_management`], state transitions included: the client's
+    /// precondition.
     pub(crate) revision_id: String,
     /// Changes exactly when a running sandbox no longer is this function: new code, new settings, deleted and made
     /// again. The pool keys sandboxes by it.

@@ -15,6 +15,7 @@ use super::{
     keys::Key,
     model::{Failure, FunctionConfig, FunctionId, Published, RecursiveLoop, StartKind, State, UpdateStatus},
     new_id, now_ms,
+    runtime_management::RuntimeManagement,
 };
 use crate::{
     code::image::Description,
@@ -89,6 +90,8 @@ pub(super) fn draft(
     config.published = None;
     config.reserved_concurrency = None;
     config.recursive_loop = RecursiveLoop::default();
+    // A version is pinned by its own name, not by what `$LATEST` was.
+    config.runtime_management = RuntimeManagement::Auto;
     config.revision_id = new_id();
     config.deployment_id = new_id();
     config.last_modified_ms = now_ms();

@@ -167,7 +167,9 @@ fn failed_boot(id: SandboxId, error: &SandboxError) -> Attempt {
     }
     tracing::error!(%id, problem, "a sandbox could not be started");
     Attempt::Failed(match error {
-        SandboxError::Runtime(_) => InvokeError::InvalidRuntime(problem),
+        SandboxError::Runtime(_) | SandboxError::OtherRuntime { .. } | SandboxError::UnknownRuntime(_) => {
+            InvokeError::InvalidRuntime(problem)
+        }
         SandboxError::Code(_) => InvokeError::InvalidCode(problem),
         _ => InvokeError::Node(problem),
     })

@@ -239,6 +239,9 @@ pub(crate) type InvokeFuture<'a> = Pin<Box<dyn Future<Output = Result<Answer, In
 /// A future that borrows the invoker.
 pub(crate) type PrepareFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PrepareError>> + Send + 'a>>;
 
+/// A future that borrows the invoker.
+pub(crate) type VersionFuture<'a> = Pin<Box<dyn Future<Output = Option<String>> + Send + 'a>>;
+
 /// Sandboxes of a version that are to be ready before anybody invokes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Provision {
@@ -274,6 +277,10 @@ pub(crate) trait Invoker: Send + Sync {
 
     /// How what is kept ready of a version stands.
     fn provided(&self, function: &FunctionConfig) -> Provided;
+
+    /// The version that the node has of a function's runtime, as `functions::runtime_management` has it, for as long as the agent runs;
+    /// `None` for a container image, and when the runtime's image is missing or cannot be read.
+    fn runtime_version(&self, function: &FunctionConfig) -> VersionFuture<'_>;
 
     /// Part of a function was updated or deleted: idle sandboxes and snapshots of it are of no use. Must not block.
     fn retire(&self, function: &FunctionId, what: Retired<'_>);
@@ -337,6 +344,20 @@ impl Invoker for NodeInvoker {
 
     fn provided(&self, function: &FunctionConfig) -> Provided {
         self.shared.provided(function)
+    }
+
+    fn runtime_version(&self, function: &FunctionConfig) -> VersionFuture<'_> {
+        let image = function.image.is_none().then(|| self.shared.image(function).to_owned());
+        Box::pin(async move {
+            let image = image?;
+            match self.shared.making.runtime(&image).await {
+                Ok(version) => Some(version),
+                Err(error) => {
+                    tracing::warn!(image, "the version of a runtime is not known: {error}");
+                    None
+                }
+            }
+        })
     }
 
     fn retire(&self, function: &FunctionId, what: Retired<'_>) {

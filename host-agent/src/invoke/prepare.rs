@@ -63,6 +63,11 @@ impl Making {
         self.identity.identity(runtime, content).await
     }
 
+    /// The version that the node has of a runtime.
+    pub(super) async fn runtime(&self, runtime: &str) -> std::io::Result<String> {
+        self.identity.runtime(runtime).await
+    }
+
     /// The snapshot with the image of its runtime, if the node has that.
     pub(super) async fn resumable(&self, snapshot: Arc<Snapshot>, runtime: &str) -> Option<Resumable> {
         match self.identity.resumable(snapshot, runtime).await {
@@ -126,6 +131,8 @@ async fn make_current(
 ) -> Result<(), PrepareError> {
     let owner = Owner::version(&function);
     let _turn = job.turn.lock().await;
+    let pin = start::check_runtime(&shared, &function).await;
+    pin.map_err(|error| PrepareError::Node(describe(&error)))?;
     let content = function.content();
     let identity = shared.making.identity(shared.image(&function), Content::Function(&content)).await;
     let identity = identity.map_err(|error| PrepareError::Node(error.to_string()))?;

@@ -83,6 +83,7 @@ pub(super) async fn bring_up(
     timing: &mut Timing,
 ) -> Result<Sandbox, StartError> {
     let function = &blueprint.function;
+    check_runtime(shared, function).await?;
     let version = match function.start_kind() {
         StartKind::Boot => None,
         StartKind::Snapshot | StartKind::SnapshotWhenReady => {
@@ -92,7 +93,7 @@ pub(super) async fn bring_up(
     let missing = version.is_none() && function.start_kind() == StartKind::Snapshot;
     let runtime = match version {
         Some(_) => None,
-        None => runtimes::find(shared, function).await,
+        None => runtimes::find(shared, function).await.filter(|snapshot| fits_pin(function, snapshot)),
     };
     let way = choose(losses, version, runtime);
     timing.way = Some(way.name());
@@ -265,7 +266,23 @@ async fn fitting(
     function: &FunctionConfig,
     snapshot: Option<Arc<Snapshot>>,
 ) -> Option<Resumable> {
-    shared.making.resumable(snapshot?, shared.image(function)).await
+    let resumable = shared.making.resumable(snapshot?, shared.image(function)).await;
+    resumable.filter(|snapshot| fits_pin(function, snapshot))
+}
+
+/// A snapshot of another time has the runtime of that time: what is pinned to the node's is not resumed from it.
+fn fits_pin(function: &FunctionConfig, snapshot: &Resumable) -> bool {
+    function.runtime_management.pinned().is_none() || snapshot.has_current_runtime()
+}
+
+/// Nothing runs on another version of its runtime than the one that it is pinned to.
+pub(super) async fn check_runtime(shared: &Shared, function: &FunctionConfig) -> Result<(), SandboxError> {
+    let Some(pinned) = function.runtime_management.pinned() else { return Ok(()) };
+    let here = shared.making.runtime(shared.image(function)).await.map_err(SandboxError::UnknownRuntime)?;
+    if function.runtime_management.allows(&here) {
+        return Ok(());
+    }
+    Err(SandboxError::OtherRuntime { pinned: pinned.into(), here })
 }
 
 /// Waits for user code that computes under its start slot; code that takes this long mostly waits for something, and

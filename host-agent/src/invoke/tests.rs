@@ -17,6 +17,7 @@ mod killed;
 mod launcher;
 mod load;
 mod payloads;
+mod pins;
 mod rehearsal;
 mod runtimes;
 mod snapshots;

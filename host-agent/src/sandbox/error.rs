@@ -20,6 +20,17 @@ pub(crate) enum SandboxError {
     /// The runtime's image cannot be opened.
     #[error("open the runtime image")]
     Runtime(#[source] ChunksError),
+    /// The function is pinned to a version of its runtime that the node does not have.
+    #[error("the function is pinned to version {pinned} of its runtime, and this Tinderbox node has {here}")]
+    OtherRuntime {
+        /// The version that it is pinned to.
+        pinned: String,
+        /// The node's.
+        here: String,
+    },
+    /// The version of a runtime that a function is pinned to cannot be told.
+    #[error("tell the version of the runtime that the function is pinned to")]
+    UnknownRuntime(#[source] std::io::Error),
     /// The code image cannot be opened.
     #[error("open the code image")]
     Code(#[source] ChunksError),

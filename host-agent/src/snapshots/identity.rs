@@ -108,6 +108,13 @@ pub(crate) struct Resumable {
     pub(crate) image: RuntimeImage,
 }
 
+impl Resumable {
+    /// Whether its runtime is the version that the node has now.
+    pub(crate) fn has_current_runtime(&self) -> bool {
+        matches!(self.image, RuntimeImage::Pack(_))
+    }
+}
+
 /// What this node makes snapshots from, hashed when it is first asked for.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -180,7 +187,8 @@ impl Host {
         runtimes::retain(&self.chunks, &needed.map(String::as_str).collect())
     }
 
-    async fn runtime(&self, name: &str) -> io::Result<String> {
+    /// What tells the image that a runtime has now from every other one: SHA-256, lower-case hexadecimal.
+    pub(crate) async fn runtime(&self, name: &str) -> io::Result<String> {
         let chunks = Arc::clone(&self.chunks);
         self.once(&self.image(name), move |path| {
             runtimes::hash_of(&chunks, path).map_err(|error| {

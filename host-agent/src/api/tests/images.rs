@@ -98,6 +98,10 @@ async fn a_function_is_the_image_that_its_tag_named_then() {
     for absent in ["Runtime", "Handler", "ImageConfigResponse", "RuntimeVersionConfig", "Layers"] {
         assert_eq!(created.get(absent), None, "{absent}");
     }
+    let managed = "/2021-07-20/functions/f/runtime-management-config";
+    let refused = node.put(managed, &json!({ "UpdateRuntimeOn": "Auto" })).await;
+    assert_eq!(refused.header("x-amzn-errortype"), Some("InvalidParameterValueException"));
+    assert_eq!(node.get(managed).await.status, 400);
     node.settled("f").await;
     // The tag goes elsewhere, and the function stays what it is; also after a restart.
     node.push("app:v1", &two.archive()).await.ok(201);

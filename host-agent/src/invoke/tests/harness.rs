@@ -176,6 +176,7 @@ pub(super) fn function(name: &str) -> FunctionConfig {
         code: CodeRef { sha256: String::new(), size: 0 },
         image: None,
         layers: Vec::new(),
+        runtime_management: Default::default(),
         revision_id: "r".into(),
         deployment_id: "d1".into(),
         last_modified_ms: 0,
