@@ -131,7 +131,9 @@ pub(super) async fn update_configuration(
     settings::check(&request.settings, app.offered())?;
     settings::change(&request.settings, &mut changed);
     settings::check_start(&changed)?;
-    runtime_management::check_change(&app, &changed).await?;
+    if request.settings.runtime.is_some() {
+        runtime_management::check_change(&app, &changed).await?;
+    }
     // Held until the record names them, as code is.
     let wanted = layers::wanted(&app, &call.caller, request.settings.layers.as_deref())?;
     let change = |config: &mut FunctionConfig| {
