@@ -12,6 +12,9 @@ const MAX_BODY_LEN: usize = 6 * 1024 * 1024;
 /// Unzipped bytes past Lambda's limit of 250 MB.
 const BOMB_LEN: u64 = 251 * 1024 * 1024;
 
+const QUEUE: &str = "arn:aws:sqs:us-east-1:000000000000:queue";
+const SIGNING: &str = "arn:aws:lambda:us-east-1:000000000000:code-signing-config:csc-0123456789abcdef0";
+
 in_both_lives! {
     links_and_folders_inside_a_zip_are_kept,
 }
@@ -191,8 +194,8 @@ fn what_is_not_built_yet_is_refused_and_never_pretended() {
     let client = shared.node.client();
     let function = Function::python("hello").deploy(&client);
     let missing = [
-        ("put_function_recursion_config", json!({ "RecursiveLoop": "Terminate" })),
-        ("put_runtime_management_config", json!({ "UpdateRuntimeOn": "Auto" })),
+        ("create_event_source_mapping", json!({ "EventSourceArn": QUEUE })),
+        ("put_function_code_signing_config", json!({ "CodeSigningConfigArn": SIGNING })),
     ];
     for (operation, args) in missing {
         let error = function.call(operation, args).expect_err(operation);
