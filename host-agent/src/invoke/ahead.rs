@@ -22,9 +22,8 @@ use super::{
 use crate::{
     functions::model::{FunctionConfig, FunctionId},
     sandbox::{
-        SandboxId, VersionKey,
-        boot::Sandbox,
-        describe,
+        SandboxId, VersionKey, describe,
+        life::Sandbox,
         policy::{Demand, Failed},
         way::Losses,
     },

@@ -27,7 +27,7 @@ pub(crate) const EVENT_ANSWERS_KIB: usize = 128 * 1024;
 
 /// Longest wait for memory. Who reads at the least rate that there may be takes minutes for the longest answer, so this ends it
 /// when all of the memory is with such. It is over before the grace that a sandbox has beyond its function's timeout
-/// (`sandbox::boot`): the caller is told what there was none of, and the sandbox goes on.
+/// (`sandbox::life`): the caller is told what there was none of, and the sandbox goes on.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What some answers take together.

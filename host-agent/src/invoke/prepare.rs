@@ -28,7 +28,7 @@ use super::{
 use crate::{
     functions::model::{FunctionConfig, FunctionId},
     sandbox::{
-        SandboxId, boot::Sandbox, describe, error::SandboxError, guest::Init, machine, resume::FREEZE_TIMEOUT,
+        SandboxId, describe, error::SandboxError, guest::Init, life::Sandbox, machine, resume::FREEZE_TIMEOUT,
     },
     snapshots::{Content, Draft, HostIdentity, Owner, Resumable, Snapshot},
 };

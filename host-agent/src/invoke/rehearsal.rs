@@ -12,14 +12,8 @@ use super::{CodeImage, messages, node::Shared, runtimes::Pair, start, worker::Co
 use crate::{
     functions::model::FunctionConfig,
     sandbox::{
-        SandboxId,
-        boot::{Sandbox, Spec},
-        describe,
-        error::SandboxError,
-        guest::Restored,
-        machine,
-        policy::Demand,
-        resume::Tmp,
+        SandboxId, boot::Spec, describe, error::SandboxError, guest::Restored, life::Sandbox, machine,
+        policy::Demand, resume::Tmp,
     },
     snapshots::{Resumable, Snapshot},
 };

@@ -27,7 +27,7 @@ use crate::{
     disk::DiskError,
     functions::model::FunctionConfig,
     log::NOTICE,
-    sandbox::{SandboxId, boot::Sandbox, describe, error::SandboxError, machine, resume::PRELOAD_TIMEOUT},
+    sandbox::{SandboxId, describe, error::SandboxError, life::Sandbox, machine, resume::PRELOAD_TIMEOUT},
     snapshots::{Content, Draft, Owner, Resumable, Snapshot, SnapshotError},
 };
 

@@ -20,9 +20,10 @@ use crate::{
     functions::model::{FunctionConfig, StartKind},
     sandbox::{
         SandboxId,
-        boot::{Sandbox, Spec},
+        boot::Spec,
         error::SandboxError,
         guest::Restored,
+        life::Sandbox,
         resume::{Rebirth, ResumeTiming, Tmp},
         way::{Losses, Way, choose},
     },

@@ -14,11 +14,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Invocation, concurrency::Slot, memory::Handout, messages, node::Shared};
 use crate::sandbox::{
-    SandboxId,
-    boot::Sandbox,
-    describe,
+    SandboxId, describe,
     error::SandboxError,
     guest::{Lost, ReplyResult},
+    life::Sandbox,
 };
 
 /// An event and a stop at most: the pool hands over one event at a time.

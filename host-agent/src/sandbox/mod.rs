@@ -13,6 +13,8 @@
 //!                 ├── scratch         /tmp of the function: a sparse copy of a template, without a name
 //!                 ├── console         serial output and the VMM's stderr, bounded, into the log
 //!                 └── guest           frames over vsock: Hello, Start, InitDone, Invoke … Done
+//!                 │
+//!                life                 once its guest is up: init, events, end
 //! ```
 
 pub(crate) mod blanks;
@@ -20,6 +22,7 @@ pub(crate) mod boot;
 pub(crate) mod console;
 pub(crate) mod error;
 pub(crate) mod guest;
+pub(crate) mod life;
 pub(crate) mod logs;
 pub(crate) mod machine;
 pub(crate) mod packet;

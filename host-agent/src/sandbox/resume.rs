@@ -27,10 +27,11 @@ use vmm_api::{Identity, Key, LoadConfig, SnapshotReport};
 use super::{
     SandboxId,
     blanks::Starting,
-    boot::{Drives, GRACE, Host, Sandbox, Spec, report},
+    boot::{Drives, Host, Spec},
     console::{Captured, Stream},
     error::SandboxError,
     guest::{Guest, GuestError, Restored, told},
+    life::{GRACE, Sandbox, report},
     logs::Logs,
     machine::{self, CODE_DRIVE, Extras, RUNTIME_DRIVE, SCRATCH_DRIVE},
     packet::PacketSocket,

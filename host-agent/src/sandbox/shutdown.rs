@@ -4,8 +4,8 @@ use guest_protocol::{ShutdownNeeds, ShutdownReason};
 use tokio::time::timeout;
 
 use super::{
-    boot::{GRACE, Sandbox},
     describe,
+    life::{GRACE, Sandbox},
 };
 
 impl Sandbox {
