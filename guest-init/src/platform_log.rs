@@ -70,7 +70,7 @@ impl Event<'_> {
 
     fn text(&self, start: &Start, now: &str) -> Option<String> {
         let line = match self {
-            Self::InitStart => init_start(&start.runtime, &start.region),
+            Self::InitStart => init_start(start),
             Self::Extensions(book) => {
                 let line = |(name, state, events): (&str, &str, Vec<&str>)| {
                     format!("EXTENSION\tName: {name}\tState: {state}\tEvents: [{}]\n", events.join(", "))
@@ -82,7 +82,7 @@ impl Event<'_> {
             Self::InitDone(_) if start.initialization_type == InitializationType::OnDemand => return None,
             Self::InitDone(duration_us) => init_report_ahead(*duration_us),
             Self::InitFailed(failure, status) => init_report(failure, *status),
-            Self::RestoreStart => restore_start(&start.runtime, &start.region),
+            Self::RestoreStart => restore_start(start),
             Self::RestoreDone(duration_us) => restore_report(*duration_us),
             Self::RestoreFailed(failure) => restore_report_of_failure(failure),
             // Lambda has no such executables and no such line: without it a function whose hook fails is only slow.
@@ -110,35 +110,35 @@ fn subscribed(name: &str, subscription: &Subscription) -> String {
 }
 
 /// `INIT_START …`: with the runtime that this is, whatever the function's variables say.
-fn init_start(runtime: &str, region: &str) -> String {
-    format!("INIT_START {}", runtime_version(runtime, region))
+fn init_start(start: &Start) -> String {
+    format!("INIT_START {}", runtime_version(start))
 }
 
 /// `RESTORE_START …`.
-fn restore_start(runtime: &str, region: &str) -> String {
-    format!("RESTORE_START {}", runtime_version(runtime, region))
+fn restore_start(start: &Start) -> String {
+    format!("RESTORE_START {}", runtime_version(start))
 }
 
-fn runtime_version(runtime: &str, region: &str) -> String {
-    let (version, arn) = (version(runtime), version_arn(region));
+fn runtime_version(start: &Start) -> String {
+    let (version, arn) = (version(&start.runtime), version_arn(start));
     format!("Runtime Version: {version}\tRuntime Version ARN: {arn}\n")
 }
 
-fn version_arn(region: &str) -> String {
-    format!("arn:aws:lambda:{region}::runtime:tinderbox")
+/// As the API says it of the function.
+fn version_arn(start: &Start) -> String {
+    format!("arn:aws:lambda:{}::runtime:{}", start.region, start.runtime_version)
 }
 
 fn version(runtime: &str) -> String {
     // `python3.13` → `python:3.13.v1`, `nodejs20.x` → `nodejs:20.v1`.
     let runtime = runtime.strip_suffix(".x").unwrap_or(runtime);
-    let version_at = runtime.find(|c: char| c.is_ascii_digit()).unwrap_or(runtime.len());
-    let (name, version) = runtime.split_at(version_at);
-    let runtime = if runtime.starts_with("provided") {
-        runtime.replacen('.', ":", 1)
-    } else {
-        format!("{name}:{version}")
-    };
-    format!("{runtime}.v1")
+    if runtime.starts_with("provided") {
+        return format!("{}.v1", runtime.replacen('.', ":", 1));
+    }
+    match runtime.find(|c: char| c.is_ascii_digit()) {
+        Some(at) => format!("{}:{}.v1", &runtime[..at], &runtime[at..]),
+        None => format!("{runtime}.v1"),
+    }
 }
 
 /// `INIT_REPORT …` of a failed init.
@@ -295,6 +295,7 @@ mod tests {
     use guest_protocol::Fate;
 
     use super::*;
+    use crate::sandbox::tests::start;
 
     fn finished(outcome: Outcome, init_us: Option<Micros>) -> Finished {
         Finished {
@@ -385,13 +386,20 @@ mod tests {
 
     #[test]
     fn init_start_names_the_runtime() {
-        assert!(init_start("python3.13", "eu-west-1").starts_with(
-            "INIT_START Runtime Version: python:3.13.v1\tRuntime Version ARN: arn:aws:lambda:eu-west-1::runtime:"
-        ));
-        for (runtime, version) in
-            [("provided.al2023", "provided:al2023"), ("nodejs20.x", "nodejs:20"), ("java21", "java:21")]
-        {
-            assert!(init_start(runtime, "x").contains(&format!("Version: {version}.v1\t")), "{runtime}");
+        let names = [
+            ("python3.13", "python:3.13"),
+            ("provided.al2023", "provided:al2023"),
+            ("nodejs20.x", "nodejs:20"),
+            ("java21", "java:21"),
+            ("container", "container"),
+        ];
+        for (runtime, version) in names {
+            let (runtime, region) = (runtime.into(), "eu-west-1".into());
+            let start = Start { runtime, region, ..start() };
+            let arn = "arn:aws:lambda:eu-west-1::runtime:0123";
+            let expected = format!("Runtime Version: {version}.v1\tRuntime Version ARN: {arn}\n");
+            assert_eq!(init_start(&start), format!("INIT_START {expected}"));
+            assert_eq!(restore_start(&start), format!("RESTORE_START {expected}"));
         }
     }
 }

@@ -92,10 +92,10 @@ fn a_node_function_answers_fails_and_streams() {
     assert!(answer["remainingMs"].as_u64().is_some_and(|left| left > 0), "{answer}");
     assert!(answer["traceId"].as_str().is_some_and(|id| id.starts_with("Root=")), "{answer}");
     let log = answered.log.expect("the log's tail was asked for");
-    assert!(
-        log.contains("INIT_START Runtime Version: nodejs:20.v1\t"),
-        "no other version has an image: {log}"
-    );
+    let config = function.call("get_function_configuration", json!({})).expect("the function is there");
+    let arn = config["RuntimeVersionConfig"]["RuntimeVersionArn"].as_str().expect("a version's ARN");
+    let init_start = format!("INIT_START Runtime Version: nodejs:20.v1\tRuntime Version ARN: {arn}\n");
+    assert!(log.contains(&init_start), "no other version has an image: {log}");
     let line =
         format!("Z\t{}\tINFO\ttold {{ from: 'Node' }}\n", answer["requestId"].as_str().unwrap_or_default());
     assert!(log.contains(&line), "{log}");

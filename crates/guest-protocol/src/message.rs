@@ -91,6 +91,8 @@ pub struct Start {
     pub function_version: String,
     /// Identifier of the runtime whose image this is. The function may have asked for another one.
     pub runtime: String,
+    /// What tells this image from every other one of the runtime: SHA-256, lower-case hexadecimal.
+    pub runtime_version: String,
     /// `_HANDLER`.
     pub handler: String,
     /// Memory of the function's cgroup and `AWS_LAMBDA_FUNCTION_MEMORY_SIZE`, MiB.

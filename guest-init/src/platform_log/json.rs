@@ -81,7 +81,7 @@ fn subscribed(name: &str, subscription: &Subscription) -> Document {
 fn which(start: &Start) -> Map<String, Value> {
     let mut record = Map::new();
     record.insert("runtimeVersion".into(), version(&start.runtime).into());
-    record.insert("runtimeVersionArn".into(), version_arn(&start.region).into());
+    record.insert("runtimeVersionArn".into(), version_arn(start).into());
     record.insert("functionName".into(), start.function_name.as_str().into());
     record.insert("functionVersion".into(), start.function_version.as_str().into());
     record

@@ -8,6 +8,7 @@ pub(crate) fn start() -> Start {
         function_name: "f".into(),
         function_version: "$LATEST".into(),
         runtime: "python3.13".into(),
+        runtime_version: "0123".into(),
         handler: "app.handler".into(),
         memory_mib: 128,
         init_timeout_ms: 10_000,

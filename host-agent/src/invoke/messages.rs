@@ -152,10 +152,10 @@ pub(super) fn unique(instance: String, wall_clock_unix_ns: u64, chance: &Chance,
     }
 }
 
-/// The function, as its guest is told; `image` is the runtime that serves it.
+/// The function, as its guest is told; `image` is the runtime that serves it, in the version `runtime_version`.
 pub(super) fn start(
     function: &FunctionConfig,
-    image: &str,
+    (image, runtime_version): (&str, String),
     moment: Moment,
     initialization_type: InitializationType,
 ) -> Start {
@@ -164,6 +164,7 @@ pub(super) fn start(
         function_name: function.id.name.clone(),
         function_version: function.version.clone(),
         runtime: image.into(),
+        runtime_version,
         handler: function.handler.clone(),
         memory_mib: function.memory_mib,
         init_timeout_ms: u32::try_from(moment.init_timeout.as_millis()).unwrap_or(u32::MAX),

@@ -263,10 +263,8 @@ async fn initialise_and_save(
 ) -> Result<vmm_api::SnapshotReport, MakeError> {
     let limit: Duration = messages::long_init_timeout(function);
     let moment = start::moment(limit, sandbox).map_err(SandboxError::from)?;
-    match sandbox
-        .init(messages::start(function, shared.image(function), moment, InitializationType::SnapStart))
-        .await?
-    {
+    let runtime = (shared.image(function), start::runtime_version(shared, function).await?);
+    match sandbox.init(messages::start(function, runtime, moment, InitializationType::SnapStart)).await? {
         Init::Done => {
             Ok(sandbox.save(draft, shared.snapshots.key().clone(), identity, FREEZE_TIMEOUT).await?)
         }

@@ -173,7 +173,10 @@ async fn clone_runtime(
             note(timing, resumed);
             // While it is nobody's: what one tenant's function touches is no other tenant's to feel.
             match sandbox.report_working_set().await {
-                Ok(_) => initialise(shared, id, sandbox, blueprint, timing).await,
+                Ok(_) => {
+                    let version = origin.runtime_version().unwrap_or_default().to_owned();
+                    initialise(shared, id, (sandbox, version), blueprint, timing).await
+                }
                 Err(error) => {
                     sandbox.destroy_because(&error).await;
                     Err(error)
@@ -224,16 +227,17 @@ async fn boot(
     timing: &mut Timing,
 ) -> Result<Sandbox, SandboxError> {
     let spec = own_spec(shared, &blueprint.function, &blueprint.code);
+    let version = runtime_version(shared, &blueprint.function).await?;
     let (sandbox, boot) = shared.host.boot(id, &spec).await?;
     (timing.place, timing.boot) = (Some(boot.place), Some(boot.boot));
-    initialise(shared, id, sandbox, blueprint, timing).await
+    initialise(shared, id, (sandbox, version), blueprint, timing).await
 }
 
-/// Tells a guest which function it is, and waits for the end of its init.
+/// Tells a guest which function it is, and waits for the end of its init; with the version of the runtime that the guest has.
 async fn initialise(
     shared: &Shared,
     id: SandboxId,
-    mut sandbox: Sandbox,
+    (mut sandbox, version): (Sandbox, String),
     blueprint: &Blueprint,
     timing: &mut Timing,
 ) -> Result<Sandbox, SandboxError> {
@@ -247,7 +251,8 @@ async fn initialise(
     let began = Instant::now();
     let initialised = {
         let function = &blueprint.function;
-        let start = messages::start(function, shared.image(function), moment, blueprint.initialization);
+        let runtime = (shared.image(function), version);
+        let start = messages::start(function, runtime, moment, blueprint.initialization);
         let init = std::pin::pin!(sandbox.init(start));
         with_slot(shared, id, init).await
     };
@@ -279,11 +284,19 @@ fn fits_pin(function: &FunctionConfig, snapshot: &Resumable) -> bool {
 /// Nothing runs on another version of its runtime than the one that it is pinned to.
 pub(super) async fn check_runtime(shared: &Shared, function: &FunctionConfig) -> Result<(), SandboxError> {
     let Some(pinned) = function.runtime_management.pinned() else { return Ok(()) };
-    let here = shared.making.runtime(shared.image(function)).await.map_err(SandboxError::UnknownRuntime)?;
+    let here = runtime_version(shared, function).await?;
     if function.runtime_management.allows(&here) {
         return Ok(());
     }
     Err(SandboxError::OtherRuntime { pinned: pinned.into(), here })
+}
+
+/// The version that the node has of what serves the function.
+pub(super) async fn runtime_version(
+    shared: &Shared,
+    function: &FunctionConfig,
+) -> Result<String, SandboxError> {
+    shared.making.runtime(shared.image(function)).await.map_err(SandboxError::UnknownRuntime)
 }
 
 /// Waits for user code that computes under its start slot; code that takes this long mostly waits for something, and

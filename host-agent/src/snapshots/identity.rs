@@ -109,6 +109,11 @@ pub(crate) struct Resumable {
 }
 
 impl Resumable {
+    /// The version of its runtime, as [`Host::runtime`] says it.
+    pub(crate) fn runtime_version(&self) -> Option<&str> {
+        self.snapshot.identity().0.get(RUNTIME).map(String::as_str)
+    }
+
     /// Whether its runtime is the version that the node has now.
     pub(crate) fn has_current_runtime(&self) -> bool {
         matches!(self.image, RuntimeImage::Pack(_))

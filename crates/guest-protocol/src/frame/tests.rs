@@ -126,6 +126,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
                 function_name: name.clone(),
                 function_version: "$LATEST".into(),
                 runtime: "python3.13".into(),
+                runtime_version: "0123".into(),
                 handler: name,
                 memory_mib: 128,
                 init_timeout_ms: 10_000,

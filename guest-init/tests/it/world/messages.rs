@@ -38,6 +38,7 @@ pub(super) fn start() -> Start {
         function_name: "f".into(),
         function_version: "$LATEST".into(),
         runtime: "python3.13".into(),
+        runtime_version: "0123".into(),
         handler: "app.handler".into(),
         memory_mib: 128,
         init_timeout_ms: 20_000,
