@@ -119,6 +119,8 @@ pub(crate) struct Node {
     pub(crate) ssh_port: Option<u16>,
     pub(crate) serial_log: PathBuf,
     pub(crate) accelerator: Accelerator,
+    /// What the serial line said until the agent served.
+    pub(crate) early: Vec<String>,
     pub(crate) process: Process,
 }
 
@@ -171,7 +173,12 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
     };
     let step = ctx.progress.step("booting the appliance");
     let mut process = machine.start(spec.lifetime)?;
-    if let Err(error) = process.wait_for_line(READY, BOOT_LIMIT, |line| step.note(line)) {
+    let mut early = Vec::new();
+    let keep = |line: &str| {
+        step.note(line);
+        early.push(line.to_owned());
+    };
+    if let Err(error) = process.wait_for_line(READY, BOOT_LIMIT, keep) {
         process.kill()?;
         return Err(error.context("the appliance did not come up"));
     }
@@ -183,7 +190,7 @@ pub(crate) fn boot(ctx: &Context, spec: &Spec) -> Result<Node> {
     let endpoint = Endpoint::new(port, spec.auth);
     endpoint.check_health().context("the agent said it serves, but does not answer")?;
     step.done();
-    Ok(Node { endpoint, ssh_port, serial_log: machine.serial_log(), accelerator, process })
+    Ok(Node { endpoint, ssh_port, serial_log: machine.serial_log(), accelerator, early, process })
 }
 
 /// The part of the agent's configuration that is this node's own.

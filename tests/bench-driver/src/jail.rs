@@ -18,7 +18,7 @@ use nix::{
 };
 
 use crate::{
-    Figure,
+    Figure, hand,
     node::{SETTLE, rest},
     plan::Plan,
     server::Server,
@@ -29,8 +29,6 @@ const GROUP: &str = "/sys/fs/cgroup/bench-jail";
 /// On the disk that sandboxes use.
 const STATE_DIR: &str = "/var/lib/tinderbox";
 const CONTROLLERS: &str = "cpu,io,memory,pids";
-/// Has the shell put what a launcher is handed where it looks for it, and become the launcher: its words are the arguments.
-const HAND: &str = "exec \"$@\" 3<&0 4<>/dev/kvm 5<>/dev/userfaultfd";
 /// That of a function of the smallest size.
 const ALLOTMENT: Allotment = Allotment { memory_mib: 296, cpu_weight: 7, cpu_percent: 200 };
 
@@ -69,10 +67,8 @@ struct Launcher(Server);
 
 impl Launcher {
     fn start(plan: &Plan) -> Result<Self> {
-        let mut command = Command::new("sh");
+        let mut command = hand::launcher(&plan.launcher)?;
         command
-            .args(["-c", HAND, "sh"])
-            .arg(&plan.launcher)
             .arg("--program")
             .arg(&plan.vmm)
             .args(["--group", GROUP, "--controllers", CONTROLLERS, "--agent", "0"])

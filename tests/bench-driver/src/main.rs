@@ -7,6 +7,7 @@
 mod boot;
 mod entry;
 mod fair;
+mod hand;
 mod images;
 mod invoke;
 mod jail;
@@ -84,7 +85,11 @@ fn main() {
 }
 
 fn run() -> Result<()> {
-    let path = env::args().nth(1).context("usage: bench-driver PLAN.json")?;
+    let mut arguments = env::args().skip(1);
+    let path = arguments.next().context("usage: bench-driver PLAN.json")?;
+    if path == hand::NAME {
+        return hand::become_it(arguments);
+    }
     let text = fs::read_to_string(&path).with_context(|| format!("read the plan {path}"))?;
     let plan: Plan = serde_json::from_str(&text).with_context(|| format!("parse the plan {path}"))?;
     // The agent may still be on its way; what asks nothing of it does not wait.

@@ -160,9 +160,13 @@ fn measure_in(
     let mut node = node::boot(ctx, &spec)?;
     let step = ctx.progress.step(format!("measuring ({})", accelerator.name()));
     let mut samples = Vec::new();
+    // What asks nothing of the agent may be measured, or have failed, before that serves.
+    let mut early = std::mem::take(&mut node.early).into_iter().filter(|line| line.contains(DRIVER_LINES));
     loop {
-        let mut line = String::new();
-        node.process.wait_for_line(DRIVER_LINES, LIMIT, |seen| line = seen.to_owned())?;
+        let mut line = early.next().unwrap_or_default();
+        if line.is_empty() {
+            node.process.wait_for_line(DRIVER_LINES, LIMIT, |seen| line = seen.to_owned())?;
+        }
         if let Some((_, json)) = line.split_once(FIGURE) {
             let figure: Samples = serde_json::from_str(json).context("read a figure of the driver")?;
             step.note(&figure.name);
