@@ -45,7 +45,7 @@ pub(crate) enum History {
 }
 
 /// Parts with figures that are compared; the others take a disk's time, or the machine's own.
-const COMPARED: &[Part] = &[Part::Boot, Part::Snapshot, Part::Invoke, Part::Resume];
+const COMPARED: &[Part] = &[Part::Boot, Part::Snapshot, Part::Jail, Part::Invoke, Part::Resume];
 
 /// Boots whose middle is recorded: odd.
 const RECORDED_BOOTS: usize = 3;
