@@ -139,6 +139,21 @@ async fn a_snapshot_serves_until_what_it_was_made_from_is_made_again() {
 }
 
 #[tokio::test]
+async fn a_function_is_told_the_version_of_the_runtime_that_it_has_got() {
+    let told = async |node: &Node, name| {
+        let answer = node.invoke_version(function(name), "\"runtime\"").await.unwrap();
+        serde_json::from_slice::<String>(&answer.payload).unwrap()
+    };
+    let node = made().await;
+    let before = node.invoker.runtime_version(&function("f")).await.unwrap();
+    assert_eq!([told(&node, "f").await, told(&node, "g").await], [before.clone(), before.clone()]);
+    pack_of("other blocks", &node.dir.path().join("lib").join(PYTHON));
+    let node = node.restarted().await;
+    assert_ne!(node.invoker.runtime_version(&function("f")).await.unwrap(), before);
+    assert_eq!(told(&node, "h").await, before, "it is a clone of then");
+}
+
+#[tokio::test]
 async fn what_clones_of_a_runtime_touch_is_told_before_they_are_anybodys() {
     let node = made().await;
     // By the rehearsal; the fake's guests look after that of the others.

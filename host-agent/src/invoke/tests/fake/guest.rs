@@ -210,6 +210,10 @@ impl Guest {
         let request_id = invoke.request_id.clone();
         match event.as_slice() {
             b"\"how\"" => self.respond(&request_id, format!("{:?}", self.fake.way.get()).as_bytes()),
+            b"\"runtime\"" => {
+                let version = format!("{:?}", self.start.as_ref().unwrap().runtime_version);
+                self.respond(&request_id, version.as_bytes());
+            }
             b"\"who\"" => {
                 let start = self.start.as_ref().unwrap();
                 let tmp = match self.drives[2].source {
