@@ -21,8 +21,8 @@ use nix::unistd::{ForkResult, Pid, fork};
 const BLOCK_LEN: usize = 96 << 10;
 /// More of them than a thread's heap has room for, 64 MiB, so that the thread takes another one.
 const BLOCKS: usize = 800;
-/// Bytes of a block that is mapped by itself.
-const LARGE_LEN: usize = 1 << 20;
+/// Bytes of a block that is mapped by itself, whatever the process has freed before: glibc maps less and less, up to 32 MiB.
+const LARGE_LEN: usize = 33 << 20;
 /// How long [`wait`] waits, milliseconds: whoever stops it has to come in that time.
 const WAIT_MS: u16 = 2000;
 /// What a process ends with whose thread has panicked.
