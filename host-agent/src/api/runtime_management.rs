@@ -63,7 +63,8 @@ pub(super) async fn put(State(app): State<Arc<App>>, call: Call) -> Result<Json<
         None if wanted == Wanted::Auto => String::new(),
         None => return Err(ApiError::invalid_parameter(unknown(config))),
     };
-    let managed = app.functions.manage_runtime(&target.id, target.version(), wanted, &version).await;
+    let of = (config.runtime.as_str(), version.as_str());
+    let managed = app.functions.manage_runtime(&target.id, target.version(), wanted, of).await;
     let config = managed.map_err(|error| failed(&target.arn(), error))?;
     Ok(Json(answer(&config, &target)))
 }

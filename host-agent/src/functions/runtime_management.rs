@@ -71,8 +71,8 @@ pub(crate) fn version_arn(config: &FunctionConfig, version: &str) -> String {
 }
 
 impl Functions {
-    /// Says when the runtime of `$LATEST` or of a version becomes another one; `version` is the node's. What it has of sandboxes may be
-    /// of a snapshot of another time: they are let go of when it is pinned.
+    /// Says when the runtime of `$LATEST` or of a version becomes another one; `version` is what the node has of `runtime`, which the
+    /// function must still be of. What it has of sandboxes may be of a snapshot of another time: they are let go of when it is pinned.
     ///
     /// # Errors
     /// As for other changes.
@@ -81,10 +81,13 @@ impl Functions {
         id: &FunctionId,
         qualifier: &str,
         wanted: Wanted,
-        version: &str,
+        (runtime, version): (&str, &str),
     ) -> Result<Arc<FunctionConfig>, ChangeError> {
         for _ in 0..MAX_TRIES {
             let current = self.view.named(id, qualifier).ok_or(ChangeError::Absent)?;
+            if current.config.runtime != runtime {
+                return Err(ChangeError::Busy);
+            }
             let version = version.to_owned();
             let managed = match (wanted, &current.config.runtime_management) {
                 // It is that already, since an update maybe long ago.

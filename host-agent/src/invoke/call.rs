@@ -82,6 +82,10 @@ async fn try_once(
     slot: Option<&Arc<Slot>>,
     losses: Losses,
 ) -> Attempt {
+    // Before anybody makes room for what will not run.
+    if let Err(error) = start::check_runtime(shared, &invocation.function).await {
+        return Attempt::Failed(InvokeError::InvalidRuntime(describe(&error)));
+    }
     let mut timing = Timing::default();
     let asked = Instant::now();
     let grant = match shared.place(messages::demand(&invocation.function)).await {

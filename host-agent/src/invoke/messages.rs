@@ -64,6 +64,7 @@ pub(super) fn demand(function: &FunctionConfig) -> Demand {
         function: function.id.clone(),
         version: function.version.clone(),
         deployment_id: function.deployment_id.clone(),
+        pin: function.runtime_management.pinned().map(str::to_owned),
     };
     Demand { key: key.into(), charge_mib: machine::charge_mib(function.memory_mib) }
 }
@@ -74,6 +75,7 @@ pub(super) fn snapshot_demand(function: &FunctionConfig) -> Demand {
         function: function.id.clone(),
         version: function.version.clone(),
         deployment_id: format!("{} (snapshot)", function.deployment_id),
+        pin: None,
     };
     Demand { key: key.into(), charge_mib: machine::charge_mib(function.memory_mib) }
 }
@@ -85,6 +87,7 @@ pub(super) fn nobodys_demand(pair: &Pair) -> Demand {
         function: FunctionId { region: String::new(), name: String::new() },
         version: pair.runtime.clone(),
         deployment_id: String::new(),
+        pin: None,
     };
     Demand { key: key.into(), charge_mib: machine::charge_mib(pair.memory_mib) }
 }

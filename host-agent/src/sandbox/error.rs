@@ -28,8 +28,8 @@ pub(crate) enum SandboxError {
         /// The node's.
         here: String,
     },
-    /// The version of a runtime that a function is pinned to cannot be told.
-    #[error("tell the version of the runtime that the function is pinned to")]
+    /// The version of a runtime cannot be told.
+    #[error("read the runtime image's version")]
     UnknownRuntime(#[source] std::io::Error),
     /// The code image cannot be opened.
     #[error("open the code image")]

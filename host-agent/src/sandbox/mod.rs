@@ -57,6 +57,8 @@ pub(crate) struct VersionKey {
     pub(crate) version: String,
     /// Changes whenever a running sandbox no longer is the function.
     pub(crate) deployment_id: String,
+    /// The version of the runtime that it has to have: one that is there already may have another.
+    pub(crate) pin: Option<String>,
 }
 
 /// An error and what caused it, as one line.

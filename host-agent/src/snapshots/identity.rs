@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use guest_protocol::PROTOCOL_VERSION;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
@@ -31,6 +32,9 @@ use crate::{
 
 /// Raised when the agent bakes something else into a guest before its snapshot.
 const BAKED: &str = "1";
+
+/// Name of the part that is the version of the protocol that its guest speaks.
+const PROTOCOL: &str = "protocol";
 
 /// Name of the part that is the runtime's image.
 const RUNTIME: &str = "runtime";
@@ -137,7 +141,8 @@ impl Host {
     /// The identity of a snapshot that would be made now.
     pub(crate) async fn identity(&self, runtime: &str, content: Content<'_>) -> io::Result<Identity> {
         let files = [("vmm", "vmm"), ("kernel", "guest/vmlinux"), ("initrd", "guest/initrd.cpio")];
-        let mut parts = vec![("baked".to_owned(), BAKED.to_owned()), content.part()];
+        let protocol = (PROTOCOL.to_owned(), PROTOCOL_VERSION.to_string());
+        let mut parts = vec![("baked".to_owned(), BAKED.to_owned()), protocol, content.part()];
         for (name, file) in files {
             parts.push((name.into(), self.hash(&self.lib_dir.join(file)).await?));
         }
@@ -153,7 +158,12 @@ impl Host {
         snapshot: Arc<Snapshot>,
         runtime: &str,
     ) -> io::Result<Option<Resumable>> {
-        let Some(needed) = snapshot.identity().0.get(RUNTIME) else { return Ok(None) };
+        let parts = &snapshot.identity().0;
+        // Its guest would be refused after it was resumed, each time.
+        if parts.get(PROTOCOL) != Some(&PROTOCOL_VERSION.to_string()) {
+            return Ok(None);
+        }
+        let Some(needed) = parts.get(RUNTIME) else { return Ok(None) };
         let image = match self.runtime(runtime).await {
             Ok(hash) if hash == *needed => Some(RuntimeImage::Pack(self.image(runtime))),
             // The node may have the runtime no more.

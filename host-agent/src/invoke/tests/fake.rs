@@ -293,7 +293,7 @@ fn wait_for_gate() {
 /// A version's snapshot is of its code, a runtime's of a machine that any code may run in.
 fn check_identity(identity: &Identity, of_nobody: bool) {
     let last = if of_nobody { "machine" } else { "code" };
-    let mut expected = ["baked", "initrd", "kernel", "runtime", "vmm", last];
+    let mut expected = ["baked", "initrd", "kernel", "protocol", "runtime", "vmm", last];
     expected.sort_unstable();
     assert!(identity.0.keys().eq(expected.iter()), "{identity:?}");
 }

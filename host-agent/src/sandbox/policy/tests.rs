@@ -25,7 +25,12 @@ fn limits() -> Limits {
 }
 
 fn demand(function: u8, charge_mib: u64) -> Demand {
-    let key = VersionKey { function: id(function), version: "$LATEST".into(), deployment_id: "d".into() };
+    let key = VersionKey {
+        function: id(function),
+        version: "$LATEST".into(),
+        deployment_id: "d".into(),
+        pin: None,
+    };
     Demand { key: Arc::new(key), charge_mib }
 }
 
