@@ -124,7 +124,7 @@ async fn accept(
         accepted_ms: app.events.now_ms(),
         calls: 0,
         failures: 0,
-        hops: 0,
+        lineage: Default::default(),
         payload: event(&call.body)?,
     };
     app.events.accept(event).await?;

@@ -27,10 +27,6 @@ use crate::{
     sandbox::describe,
 };
 
-/// Longest chain of events, each the destination's of the one before: functions that are each other's destination end there, but for
-/// those that are said to go on.
-const MAX_HOPS: u32 = 16;
-
 /// How long a queue is waited for that does not take a line: as long as AWS tries an event.
 const MAX_WAIT_MS: u64 = super::policy::MAX_AGE_S * 1000;
 
@@ -206,7 +202,7 @@ async fn attempt(shared: &Shared, event: &Event, rules: Rules) -> Attempt {
     if latest.reserved_concurrency == Some(0) {
         return Attempt::Over(Failure::ZeroReservedConcurrency);
     }
-    if event.hops > MAX_HOPS && latest.recursive_loop == RecursiveLoop::Terminate {
+    if event.lineage.is_loop(&event.function) && latest.recursive_loop == RecursiveLoop::Terminate {
         return Attempt::Over(Failure::RecursiveLoop);
     }
     if !takes_calls(&function.config) {
@@ -292,7 +288,8 @@ async fn end(
     ops
 }
 
-/// Tells a destination of an event's end; what of that is still to be done. A function is not called when that was the end of a loop.
+/// Tells a destination of an event's end; what of that is still to be done. When that was the end of a loop, a function in it is not called
+/// once more.
 async fn tell(shared: &Shared, event: &Event, arn: &str, end: End, line: Vec<u8>) -> Option<Op> {
     let now_ms = shared.parts.clock.now_ms();
     if let Some(queue) = QueueName::of_arn(arn, &shared.parts.account_id) {
@@ -314,8 +311,9 @@ async fn tell(shared: &Shared, event: &Event, arn: &str, end: End, line: Vec<u8>
         tracing::warn!(function = event.function.name, arn, "an event's destination is gone");
         return None;
     };
-    if matches!(end, End::Failed(Failure::RecursiveLoop)) {
-        tracing::warn!(function = event.function.name, arn, "a chain of {MAX_HOPS} events ends");
+    let lineage = event.lineage.and(&event.function);
+    if matches!(end, End::Failed(Failure::RecursiveLoop)) && lineage.has(&function) {
+        tracing::warn!(function = event.function.name, arn, "a loop of events ends");
         return None;
     }
     let next = Event {
@@ -328,7 +326,7 @@ async fn tell(shared: &Shared, event: &Event, arn: &str, end: End, line: Vec<u8>
         accepted_ms: now_ms,
         calls: 0,
         failures: 0,
-        hops: event.hops.saturating_add(1),
+        lineage,
         payload: line.into(),
     };
     let seq = shared.ledger.schedule().number();

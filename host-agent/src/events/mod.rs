@@ -16,6 +16,7 @@ mod clock;
 mod courier;
 pub(crate) mod destinations;
 mod keeper;
+mod lineage;
 mod outcome;
 mod parcels;
 mod policy;

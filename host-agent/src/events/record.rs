@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::lineage::Lineage;
 use crate::functions::model::FunctionId;
 
 /// Longest payload: of an event that a client sends (1 MiB), or of a record about one, which has it and an answer in it.
@@ -59,8 +60,9 @@ pub(crate) struct Event {
     pub(crate) calls: u32,
     /// How often the node could not run the function with it.
     pub(crate) failures: u32,
-    /// How many events came before it, each the cause of the next.
-    pub(crate) hops: u32,
+    /// Of the events that came before it, each the cause of the next.
+    #[serde(default)]
+    pub(crate) lineage: Lineage,
     /// A JSON document.
     #[serde(skip)]
     pub(crate) payload: Bytes,
@@ -194,7 +196,7 @@ pub(super) mod tests {
             accepted_ms: 1,
             calls: 0,
             failures: 0,
-            hops: 0,
+            lineage: Lineage::default(),
             payload: Bytes::copy_from_slice(payload.as_bytes()),
         }
     }

@@ -65,10 +65,10 @@ async fn functions_that_are_each_others_destination_end_or_go_on() {
         node.put(&format!("/2019-09-25/functions/{name}/event-invoke-config"), &to).await.ok(200);
     }
     node.accepted("f", "1").await;
-    // Sixteen came of the first one; the next was for `g`.
-    let said = node.when("g", |said| said["Dead"] == 1 && said["InFlight"] == 0).await;
+    // Each came back to itself sixteen times.
+    let said = node.when("f", |said| said["Dead"] == 1 && said["InFlight"] == 0).await;
     assert_eq!(said["DeadEvents"][0]["Condition"], "RecursiveLoop", "{said}");
-    assert_eq!(node.seen().len(), 17);
+    assert_eq!(node.seen().len(), 34);
     let told = node.queue().await;
     let [record] = &told[..] else { panic!("{told:?}") };
     assert_eq!(record["requestContext"]["condition"], "RecursiveLoop");
@@ -80,7 +80,31 @@ async fn functions_that_are_each_others_destination_end_or_go_on() {
     node.accepted("f", "2").await;
     node.when("f", |said| said["Delivered"].as_u64() > Some(40)).await;
     node.put(PATH, &of("Terminate")).await.ok(200);
-    let said = node.when("f", |said| said["Dead"] == 1 && said["InFlight"] == 0).await;
+    let said = node.when("f", |said| said["Dead"] == 2 && said["InFlight"] == 0).await;
     assert_eq!(said["DeadEvents"][0]["Condition"], "RecursiveLoop", "{said}");
     node.drained("g").await;
+}
+
+#[tokio::test]
+async fn a_function_outside_of_a_loop_is_told_of_its_end_once() {
+    let node = Node::new().await;
+    let on = |name: &str| json!({ "Destination": format!("{ARN}:{name}") });
+    for name in ["f", "g", "h"] {
+        node.function(name).await;
+    }
+    for (name, to) in [
+        ("f", json!({ "OnSuccess": on("g"), "OnFailure": on("h") })),
+        ("g", json!({ "OnSuccess": on("f") })),
+        ("h", json!({ "OnSuccess": on("f") })),
+    ] {
+        let to = json!({ "DestinationConfig": to });
+        node.put(&format!("/2019-09-25/functions/{name}/event-invoke-config"), &to).await.ok(200);
+    }
+    node.accepted("f", "1").await;
+    // What `h` makes of it comes back to `f`, and ends there again.
+    node.when("f", |said| said["Dead"] == 2 && said["InFlight"] == 0).await;
+    node.drained("h").await;
+    let seen = node.seen();
+    assert_eq!(seen.iter().filter(|invocation| invocation.function.id.name == "h").count(), 1);
+    assert_eq!(seen.len(), 35);
 }
