@@ -291,11 +291,14 @@ pub(super) async fn check_runtime(shared: &Shared, function: &FunctionConfig) ->
     Err(SandboxError::OtherRuntime { pinned: pinned.into(), here })
 }
 
-/// The version that the node has of what serves the function.
+/// The version that the node has of what serves the function; of a container image, its digest.
 pub(super) async fn runtime_version(
     shared: &Shared,
     function: &FunctionConfig,
 ) -> Result<String, SandboxError> {
+    if function.image.is_some() {
+        return Ok(function.code.sha256.clone());
+    }
     shared.making.runtime(shared.image(function)).await.map_err(SandboxError::UnknownRuntime)
 }
 

@@ -9,7 +9,10 @@ use super::{
     harness::{CODE, Node, node_with_runtimes, version, within},
     *,
 };
-use crate::chunks::tests::pack_of;
+use crate::{
+    chunks::tests::pack_of,
+    functions::model::{CodeRef, ContainerImage},
+};
 
 /// A function like the others, with that much memory.
 fn sized(name: &str, memory_mib: u32) -> FunctionConfig {
@@ -151,6 +154,15 @@ async fn a_function_is_told_the_version_of_the_runtime_that_it_has_got() {
     let node = node.restarted().await;
     assert_ne!(node.invoker.runtime_version(&function("f")).await.unwrap(), before);
     assert_eq!(told(&node, "h").await, before, "it is a clone of then");
+}
+
+#[tokio::test]
+async fn a_function_that_is_an_image_is_told_the_images_digest() {
+    let node = node_with_runtimes("");
+    let code = CodeRef { sha256: "5e".repeat(32), size: 1 };
+    let f = FunctionConfig { image: Some(ContainerImage::default()), code, ..function("f") };
+    let answer = node.invoke_version(f.clone(), "\"runtime\"").await.unwrap();
+    assert_eq!(serde_json::from_slice::<String>(&answer.payload).unwrap(), f.code.sha256);
 }
 
 #[tokio::test]
