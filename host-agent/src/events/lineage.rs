@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::functions::model::FunctionId;
 
-/// Calls of one function in a chain, behind its first: AWS says "approximately 16".
+/// Calls of one function in a chain, behind its first: AWS stops what comes after more than sixteen of one event.
 pub(super) const MAX_RETURNS: u32 = 16;
 
 /// Functions in a chain. It is carried in each event's record.

@@ -33,10 +33,11 @@ const SHAPE: Shape = Shape { vcpu_count: 1, mem_size_mib: 256 };
 const MEMORY_MIB: u32 = 192;
 const SCRATCH_BYTES: u64 = 16 << 20;
 
-/// Clones that run at once. Each waits for those before it: four came to the restore limit on an emulated host that others used.
+/// Clones that run at once. Each waits for those before it: of four on an emulated host with six busy loops beside it the last was restored
+/// after 125 s.
 const AT_ONCE: usize = 2;
 
-/// Limit of a restore, ms, which is not what is proved: on such a host one takes 45 s.
+/// Limit of a restore, ms, which is not what is proved: on such a host the first one takes 45 s.
 const RESTORE_LIMIT_MS: u32 = 170_000;
 
 /// How old a guest is when it is snapshotted whose clones are to be told nothing, in seconds. Linux rekeys its generator by
@@ -322,7 +323,7 @@ fn unique(generation: [u8; 16], began: Instant) -> Result<Unique> {
         boot_id: random()?,
         credentials: Some(credentials()),
         elapsed_us: u64::try_from(began.elapsed().as_micros())?,
-        hook_timeout_ms: RESTORE_LIMIT_MS,
+        hook_timeout_ms: 10_000,
         restore_timeout_ms: RESTORE_LIMIT_MS,
     })
 }

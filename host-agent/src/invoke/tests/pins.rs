@@ -36,6 +36,19 @@ async fn what_is_pinned_runs_on_that_version_of_its_runtime_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn what_was_started_before_a_pin_serves_nobody_behind_it() {
+    let node = node("");
+    let before = function("f");
+    assert_eq!(node.how(before.clone()).await, "booted");
+    let now = pinned(&node, before.clone()).await;
+    assert_eq!(now.deployment_id, before.deployment_id, "nothing else tells them apart");
+    assert_eq!(node.how(now.clone()).await, "booted");
+    node.population(2).await;
+    assert_eq!(node.how(now).await, "booted");
+    node.population(2).await;
+}
+
+#[tokio::test]
 async fn what_is_pinned_is_no_clone_of_another_time() {
     let node = node("");
     node.prepare(version("f")).await.unwrap();
