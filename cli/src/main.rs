@@ -1,5 +1,5 @@
 //! The operator's tool: `tinderbox keys create|list|disable|enable|delete|set-policy`, `tinderbox chunks stats|verify|gc|repair`,
-//! `tinderbox egress get|set|unset`, `tinderbox images push|list|rm`, `tinderbox events`, `tinderbox logs`, `tinderbox deploy` and `tinderbox node`
+//! `tinderbox egress get|set|unset`, `tinderbox images push|list|rm`, `tinderbox events`, `tinderbox logs`, `tinderbox deploy`, `tinderbox runtimes` and `tinderbox node`
 //! against a node.
 //!
 //! A node has no shell, so everything is asked over its API, signed as every request is. What comes back is text for people, or
@@ -14,6 +14,7 @@ mod images;
 mod keys;
 mod logs;
 mod node;
+mod runtimes;
 mod tls;
 
 use std::{
@@ -57,6 +58,8 @@ enum Command {
     Chunks(chunks::Action),
     /// How it is closed, as its kernel says.
     Node,
+    /// The runtimes that it has images of, and whose functions they serve.
+    Runtimes,
     /// Where sandboxes of a function may go.
     #[command(subcommand)]
     Egress(egress::Action),
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Keys(action) => keys::run(&client, action, json),
         Command::Chunks(action) => chunks::run(&client, action, json),
         Command::Node => node::run(&client, json).map(|()| ExitCode::SUCCESS),
+        Command::Runtimes => runtimes::run(&client, json).map(|()| ExitCode::SUCCESS),
         Command::Egress(action) => egress::run(&client, action, json),
         Command::Images(action) => images::run(&client, action, json),
         Command::Deploy(wish) => deploy::run(&client, wish, &region, json),

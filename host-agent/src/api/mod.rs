@@ -38,6 +38,7 @@ mod recursion;
 mod requests;
 mod responses;
 mod runtime_management;
+mod runtimes;
 mod settings;
 mod streaming;
 mod structures;
@@ -154,6 +155,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let operations = operations::routes()
         .route("/", post(logs::serve))
         .route("/tinderbox/node", get(node))
+        .route("/tinderbox/runtimes", get(runtimes::list))
         .route("/tinderbox/egress/{FunctionName}", get(egress::get).put(egress::put).delete(egress::delete))
         .route("/tinderbox/events", get(events::totals))
         .route("/tinderbox/events/{FunctionName}", get(events::get))

@@ -45,7 +45,7 @@ pub(super) async fn put(State(app): State<Arc<App>>, call: Call) -> Result<Json<
         Some(FUNCTION_UPDATE) => Wanted::FunctionUpdate,
         _ => Wanted::Auto,
     };
-    let here = app.invoker.runtime_version(config).await;
+    let here = app.invoker.runtime_version(&config.runtime).await;
     match (wanted, arn) {
         (Wanted::Manual, None) => {
             let message = "RuntimeVersionArn is required when UpdateRuntimeOn is Manual.";
@@ -78,12 +78,12 @@ pub(super) async fn get(State(app): State<Arc<App>>, call: Call) -> Result<Json<
 /// Refuses an update after which the function is pinned to the version of a runtime that it no longer is of.
 pub(super) async fn check_change(app: &App, changed: &FunctionConfig) -> Result<(), ApiError> {
     let RuntimeManagement::Manual { version } = &changed.runtime_management else { return Ok(()) };
-    match app.invoker.runtime_version(changed).await {
+    match app.invoker.runtime_version(&changed.runtime).await {
         Some(here) if here == *version => Ok(()),
         _ => Err(ApiError::invalid_parameter(format!(
             "The function's UpdateRuntimeOn is Manual, and {} is no version of the runtime {} that this Tinderbox node has. \
              Set another UpdateRuntimeOn first.",
-            version_arn(changed, version),
+            version_arn(&changed.id.region, version),
             changed.runtime
         ))),
     }
@@ -94,7 +94,7 @@ impl App {
     pub(super) async fn shown(&self, config: &FunctionConfig, arn: String) -> Value {
         let mut body = responses::configuration(config, arn, Detail::Full);
         if config.image.is_none() {
-            let here = self.invoker.runtime_version(config).await;
+            let here = self.invoker.runtime_version(&config.runtime).await;
             body["RuntimeVersionConfig"] = runtime_version(config, here.as_deref());
         }
         body
@@ -120,7 +120,7 @@ fn find(app: &App, call: &Call, action: &str) -> Result<(Target, Function), ApiE
 
 /// The node has one version of each runtime.
 fn check_version(config: &FunctionConfig, here: Option<&str>, arn: &str) -> Result<(), ApiError> {
-    let here = here.map(|here| version_arn(config, here));
+    let here = here.map(|here| version_arn(&config.id.region, here));
     match here {
         Some(here) if here == arn => Ok(()),
         Some(here) => Err(ApiError::invalid_parameter(format!(
@@ -140,7 +140,7 @@ fn answer(config: &FunctionConfig, target: &Target) -> Value {
     let (mode, version) = match &config.runtime_management {
         RuntimeManagement::Auto => (AUTO, None),
         RuntimeManagement::FunctionUpdate { .. } => (FUNCTION_UPDATE, None),
-        RuntimeManagement::Manual { version } => (MANUAL, Some(version_arn(config, version))),
+        RuntimeManagement::Manual { version } => (MANUAL, Some(version_arn(&config.id.region, version))),
     };
     json!({ "UpdateRuntimeOn": mode, "FunctionArn": target.arn(), "RuntimeVersionArn": version })
 }
@@ -149,20 +149,20 @@ fn answer(config: &FunctionConfig, target: &Target) -> Value {
 fn runtime_version(config: &FunctionConfig, here: Option<&str>) -> Value {
     let error = |message| json!({ "ErrorCode": INVALID_RUNTIME, "Message": message });
     match (config.runtime_management.pinned(), here) {
-        (None, Some(here)) => json!({ "RuntimeVersionArn": version_arn(config, here) }),
+        (None, Some(here)) => json!({ "RuntimeVersionArn": version_arn(&config.id.region, here) }),
         (None, None) => json!({ "Error": error(unknown(config)) }),
         (Some(pinned), Some(here)) if pinned == here => {
-            json!({ "RuntimeVersionArn": version_arn(config, here) })
+            json!({ "RuntimeVersionArn": version_arn(&config.id.region, here) })
         }
         (Some(pinned), here) => {
             let message = match here {
                 Some(here) => format!(
                     "This Tinderbox node no longer has the runtime version; it has {}.",
-                    version_arn(config, here)
+                    version_arn(&config.id.region, here)
                 ),
                 None => unknown(config),
             };
-            json!({ "RuntimeVersionArn": version_arn(config, pinned), "Error": error(message) })
+            json!({ "RuntimeVersionArn": version_arn(&config.id.region, pinned), "Error": error(message) })
         }
     }
 }

@@ -65,9 +65,9 @@ pub(crate) enum Wanted {
     Manual,
 }
 
-/// The ARN of a version of a function's runtime.
-pub(crate) fn version_arn(config: &FunctionConfig, version: &str) -> String {
-    format!("arn:aws:lambda:{}::runtime:{version}", config.id.region)
+/// The ARN of a version of a runtime.
+pub(crate) fn version_arn(region: &str, version: &str) -> String {
+    format!("arn:aws:lambda:{region}::runtime:{version}")
 }
 
 impl Functions {
@@ -121,7 +121,7 @@ impl Functions {
     /// After an update, a function whose runtime is updated with it has the node's version.
     pub(super) async fn update_runtime(&self, config: &mut FunctionConfig) {
         if matches!(config.runtime_management, RuntimeManagement::FunctionUpdate { .. })
-            && let Some(version) = self.invoker.runtime_version(config).await
+            && let Some(version) = self.invoker.runtime_version(&config.runtime).await
         {
             config.runtime_management = RuntimeManagement::FunctionUpdate { version };
         }

@@ -87,6 +87,19 @@ impl Runtimes {
         served.min_by_key(|(distance, _)| *distance).map(|(_, image)| image.as_str())
     }
 
+    /// Each runtime that has an image, with those others that are served by it.
+    pub(crate) fn list(&self) -> impl Iterator<Item = (&str, Vec<String>)> {
+        let of_family = |(start, end, versions): &(&str, &str, &'static [u32])| {
+            let named = |version: &u32| format!("{start}{version}{end}");
+            versions.iter().map(named).collect::<Vec<_>>()
+        };
+        let known: Vec<String> = FAMILIES.iter().flat_map(of_family).collect();
+        self.available.iter().map(move |image| {
+            let others = known.iter().filter(|other| *other != image && self.image(other) == Some(image));
+            (image.as_str(), others.cloned().collect())
+        })
+    }
+
     /// Why the runtime cannot be used, as Lambda words it.
     pub(crate) fn refusal(&self, runtime: &str) -> Option<String> {
         if self.image(runtime).is_some() {
@@ -154,5 +167,13 @@ mod tests {
             assert_eq!(runtimes.image(asked), served, "{asked}");
         }
         assert!(runtimes.refusal("cobol85").is_some());
+        let listed: Vec<_> = runtimes.list().map(|(image, others)| (image, others.join(" "))).collect();
+        let expected = [
+            ("java21", "java11 java17"),
+            ("nodejs20.x", "nodejs18.x"),
+            ("nodejs24.x", "nodejs22.x"),
+            ("python3.13", "python3.10 python3.11 python3.12 python3.14"),
+        ];
+        assert_eq!(listed, expected.map(|(image, others)| (image, others.to_owned())));
     }
 }

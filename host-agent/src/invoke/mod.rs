@@ -278,9 +278,9 @@ pub(crate) trait Invoker: Send + Sync {
     /// How what is kept ready of a version stands.
     fn provided(&self, function: &FunctionConfig) -> Provided;
 
-    /// The version that the node has of a function's runtime, as `functions::runtime_management` has it, for as long as the agent runs;
-    /// `None` for a container image, and when the runtime's image is missing or cannot be read.
-    fn runtime_version(&self, function: &FunctionConfig) -> VersionFuture<'_>;
+    /// The version that the node has of what serves a runtime's functions, as `functions::runtime_management` has it, for as long as the
+    /// agent runs; `None` when the image is missing or cannot be read.
+    fn runtime_version(&self, runtime: &str) -> VersionFuture<'_>;
 
     /// Part of a function was updated or deleted: idle sandboxes and snapshots of it are of no use. Must not block.
     fn retire(&self, function: &FunctionId, what: Retired<'_>);
@@ -346,10 +346,9 @@ impl Invoker for NodeInvoker {
         self.shared.provided(function)
     }
 
-    fn runtime_version(&self, function: &FunctionConfig) -> VersionFuture<'_> {
-        let image = function.image.is_none().then(|| self.shared.image(function).to_owned());
+    fn runtime_version(&self, runtime: &str) -> VersionFuture<'_> {
+        let image = self.shared.image_of(runtime).to_owned();
         Box::pin(async move {
-            let image = image?;
             match self.shared.making.runtime(&image).await {
                 Ok(version) => Some(version),
                 Err(error) => {

@@ -105,7 +105,12 @@ impl Shared {
         if function.image.is_some() {
             return messages::CONTAINER;
         }
-        self.settings.images.image(&function.runtime).unwrap_or(&function.runtime)
+        self.image_of(&function.runtime)
+    }
+
+    /// The runtime whose image serves functions of that one.
+    pub(super) fn image_of<'a>(&'a self, runtime: &'a str) -> &'a str {
+        self.settings.images.image(runtime).unwrap_or(runtime)
     }
 
     /// A node without sandboxes.

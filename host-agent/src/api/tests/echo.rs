@@ -129,9 +129,8 @@ impl Invoker for Echo {
         stands.get(&(function.id.name.clone(), function.version.clone())).cloned().unwrap_or_default()
     }
 
-    fn runtime_version(&self, function: &FunctionConfig) -> VersionFuture<'_> {
-        let version = function.image.is_none().then(|| self.version_of(&function.runtime));
-        Box::pin(std::future::ready(version))
+    fn runtime_version(&self, runtime: &str) -> VersionFuture<'_> {
+        Box::pin(std::future::ready(Some(self.version_of(runtime))))
     }
 
     fn retire(&self, function: &FunctionId, what: Retired<'_>) {

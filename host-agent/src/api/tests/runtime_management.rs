@@ -178,3 +178,17 @@ async fn a_pinned_function_is_given_no_other_runtime() {
     node.put(CONFIG, &mode("Auto")).await.ok(200);
     node.put(FUNCTION, &other).await.ok(200);
 }
+
+#[tokio::test]
+async fn the_runtimes_are_listed_with_their_versions_and_whom_they_stand_in_for() {
+    let node = Node::new().await;
+    node.function("f").await;
+    let listed = node.get("/tinderbox/runtimes").await.ok(200)["Runtimes"].take();
+    let named: Vec<_> = listed.as_array().unwrap().iter().map(|one| &one["Runtime"]).collect();
+    assert_eq!(named, ["nodejs20.x", "provided.al2023", "python3.13"]);
+    assert_eq!(listed[0]["StandsInFor"], json!(["nodejs18.x", "nodejs22.x", "nodejs24.x"]));
+    assert_eq!(listed[1]["StandsInFor"], json!([]));
+    let arn = node.runtime(FUNCTION).await["RuntimeVersionArn"].clone();
+    assert_eq!(listed[2]["RuntimeVersionArn"], arn);
+    node.put(CONFIG, &manual(&listed[2]["RuntimeVersionArn"])).await.ok(200);
+}

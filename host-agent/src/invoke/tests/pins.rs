@@ -8,7 +8,7 @@ use crate::{chunks::tests::pack_of, functions::runtime_management::RuntimeManage
 
 /// The function, pinned to the version that the node has now.
 async fn pinned(node: &Node, function: FunctionConfig) -> FunctionConfig {
-    let version = node.invoker.runtime_version(&function).await.unwrap();
+    let version = node.invoker.runtime_version(&function.runtime).await.unwrap();
     assert!(version.len() == 64 && version.bytes().all(|digit| digit.is_ascii_hexdigit()), "{version}");
     FunctionConfig { runtime_management: RuntimeManagement::Manual { version }, ..function }
 }
