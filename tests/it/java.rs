@@ -50,6 +50,21 @@ fn a_java_function_answers_and_fails_as_on_lambda_and_its_clones_are_unique() {
     // The class of `examples/java`, which lies beside the others.
     function.update(json!({ "Handler": "Hello::handle" }));
     assert_eq!(function.answer(json!({ "name": "Ada" }))["hello"], "Ada");
+
+    for (form, event, answer) in [
+        ("app.Forms::map", json!({ "a": [1] }), json!({ "a": [1] })),
+        ("app.Forms::sum", json!([1, 2, 3]), json!(6)),
+        ("app.Forms::text", json!("wick"), json!("WICK")),
+        ("app.Forms::bytes", json!({ "a": 1 }), json!([{ "a": 1 }])),
+        ("app.Forms::nothing", json!({}), json!(null)),
+    ] {
+        function.update(json!({ "Handler": form }));
+        assert_eq!(function.answer(event), answer, "{form}");
+    }
+    function.update(json!({ "Handler": "app.Raw" }));
+    let answered = function.answer(json!({ "a": 1 }));
+    assert_eq!(answered["event"], json!({ "a": 1 }));
+    assert!(answered["id"].as_str().is_some_and(|id| id.len() == 36), "{answered}");
 }
 
 /// The hooks have run, and nothing was left of what the JDK had drawn before.

@@ -114,6 +114,30 @@ fn a_node_function_answers_fails_and_streams() {
 }
 
 #[test]
+fn a_node_handler_of_any_form_answers() {
+    let file = tests_folder().join("functions/node/forms.js");
+    let zip = json!([{ "name": "forms.js", "file": file }]);
+    let function = Function::new("nodejs20.x", "forms.callback", &zip).with("MemorySize", 256);
+    let mut function = function.deploy(&Node::shared().node.client());
+    assert_eq!(function.answer(json!({ "a": 1 })), json!({ "from": { "a": 1 } }));
+    for (form, answer) in [
+        ("late", json!({ "a": 1, "seen": true })),
+        ("early", json!("early")),
+        ("done", json!("done")),
+        ("succeed", json!("succeeded")),
+        ("silent", json!(null)),
+    ] {
+        function.update(json!({ "Handler": format!("forms.{form}") }));
+        assert_eq!(function.answer(json!({ "a": 1 })), answer, "{form}");
+    }
+    for (form, error) in [("failing", ("TypeError", "no wick")), ("fail", ("RangeError", "damp"))] {
+        function.update(json!({ "Handler": format!("forms.{form}") }));
+        let (kind, message) = function.invoke(json!({})).error();
+        assert_eq!((kind.as_str(), message.as_str()), error, "{form}");
+    }
+}
+
+#[test]
 fn a_runtime_of_a_functions_own_in_python_streams() {
     let file = tests_folder().join("functions/python-stream/bootstrap");
     let zip = json!([{ "name": "bootstrap", "file": file, "mode": 0o100_755 }]);

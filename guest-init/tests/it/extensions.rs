@@ -1,5 +1,7 @@
 //! Extensions: what they hold up, what they are told, and how they end.
 
+use std::time::{Duration, Instant};
+
 use guest_init::lifecycle::Exit;
 use guest_protocol::{Fate, GuestMessage, HostMessage, Outcome, ShutdownNeeds, ShutdownReason};
 
@@ -81,9 +83,31 @@ fn the_end_is_told_when_the_runtime_has_ended() {
 fn an_extension_that_does_not_end_has_its_time_and_no_more() {
     in_world_with(&["agent"], async |mut world: World| {
         let (_runtime, _, event, _next) = ready(&mut world).await;
+        let began = Instant::now();
         world.send(&HostMessage::Shutdown(ShutdownReason::Failure));
-        assert_eq!(event.await.json()["shutdownReason"], "failure");
+        let told = event.await.json();
+        assert_eq!(told["shutdownReason"], "failure");
         world.until(|message| matches!(message, GuestMessage::ShutDown)).await;
+        assert!(began.elapsed() >= Duration::from_secs(2), "Lambda gives it two seconds");
+    });
+}
+
+#[test]
+fn an_extension_inside_the_runtime_ends_with_it() {
+    in_world(async |mut world: World| {
+        let runtime = world.runtime();
+        let registered = register(&runtime, "inner", br#"{"events":["INVOKE"]}"#).await;
+        assert_eq!(registered.status, 200);
+        let id = registered.header("lambda-extension-identifier").to_owned();
+        let (_event, _next) = (next(&runtime, &id).await, runtime.get("invocation/next").await);
+        let needs = world.collect(|message| match message {
+            GuestMessage::InitDone(report) => Some(report.shutdown),
+            _ => None,
+        });
+        assert_eq!(needs.await.0, ShutdownNeeds::Internal);
+        world.send(&HostMessage::Shutdown(ShutdownReason::Spindown));
+        world.until(|message| matches!(message, GuestMessage::ShutDown)).await;
+        assert_eq!(world.ends_of_runtime(), 1);
     });
 }
 
