@@ -29,6 +29,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     };
     caller.create(&function(VICTIM, &plan.function_zip, &plan.handler, ONE_CPU_MIB))?;
     caller.create(&function(NOISY, &plan.noisy_zip, "app.handler", SMALLEST_MIB))?;
+    caller.let_out(NOISY)?;
     // Both are warm from here on.
     caller.answer(VICTIM, "{}")?;
     let mut figures = vec![Figure::new("fair_quiet", "us", calls(plan, &caller)?)];

@@ -102,6 +102,13 @@ impl Caller {
         self.wait_until_active(function.name, None)
     }
 
+    /// Lets a function's sandboxes that come after this out to everybody.
+    pub(crate) fn let_out(&self, name: &str) -> Result<()> {
+        let url = format!("{}/tinderbox/egress/{name}", self.endpoint);
+        self.http.put(url).send(r#"{"Egress":"internet"}"#).context("let the function out")?;
+        Ok(())
+    }
+
     /// Deletes a function, and its idle sandboxes with it.
     pub(crate) fn delete(&self, name: &str) -> Result<()> {
         self.http

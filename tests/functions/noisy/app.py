@@ -1,5 +1,6 @@
 """Takes all that it can of one thing, for as long as its event says."""
 
+import errno
 import os
 import socket
 import time
@@ -48,9 +49,10 @@ def network():
         while True:
             try:
                 out.sendto(bytes(1400), NOBODY)
-            except OSError:
-                # No network, or its queue is full: both are no reason to rest.
-                pass
+            except OSError as error:
+                # A queue that is full is no reason to rest. One that has no network makes no noise.
+                if error.errno not in (errno.ENOBUFS, errno.EAGAIN):
+                    raise
             yield
 
 
