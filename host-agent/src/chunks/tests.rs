@@ -5,14 +5,20 @@ use std::{
     io::Write as _,
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
-use chunk_store::{ChunkSize, Kind, Label, Reader, Salt, write_pack};
+use chunk_store::{ChunkSize, Kind, Label, MAX_ANSWER_LEN, Reader, Salt, write_pack};
+use tokio::time::timeout;
 
 use super::*;
+use crate::sandbox::packet::PacketSocket;
 
 /// Room for everything.
 pub(crate) const CACHE_LEN: u64 = 1 << 30;
+
+/// How long a socket takes nothing that is full.
+const SOON: Duration = Duration::from_millis(200);
 
 /// The contents under a directory.
 pub(crate) fn chunks_in(dir: &Path) -> Arc<Chunks> {
@@ -126,6 +132,38 @@ async fn a_chunk_that_is_lost_is_said() {
     let handed = content.hand().unwrap();
     let error = crate::code::blocking(move || read_handed(handed)).await.unwrap_err();
     assert!(error.to_string().contains("chunk 0 is not to be had"), "{error}");
+}
+
+/// The first byte that comes back, if any does.
+async fn asked(content: &Arc<Content>, question: &[u8]) -> Option<u8> {
+    let Handed([_table, _slots, asks]) = content.hand().unwrap();
+    let asks = PacketSocket::new(asks).unwrap();
+    asks.send(question, &[]).await.unwrap();
+    let mut answer = [0; MAX_ANSWER_LEN];
+    let (len, _) = asks.receive(&mut answer).await.unwrap();
+    answer[..len].first().copied()
+}
+
+#[tokio::test]
+async fn a_vmm_that_asks_nonsense_is_heard_no_more_and_holds_up_nobody() {
+    const NO: Option<u8> = Some(0);
+    const YES: Option<u8> = Some(1);
+    let dir = tempfile::tempdir().unwrap();
+    let chunks = chunks_in(dir.path());
+    publish(&chunks, "a");
+    let content = chunks.content(&label("a")).unwrap();
+    // Sent one after the other, and never read.
+    let Handed([_table, _slots, deaf]) = content.hand().unwrap();
+    let deaf = PacketSocket::new(deaf).unwrap();
+    while timeout(SOON, deaf.send(&0_u32.to_le_bytes(), &[])).await.is_ok() {}
+    for index in [6, u32::MAX] {
+        assert_eq!(asked(&content, &index.to_le_bytes()).await, NO, "{index}");
+    }
+    for nonsense in [&b"\0"[..], b"\0\0\0", b"\0\0\0\0\0", &[7; 4096]] {
+        assert_eq!(asked(&content, nonsense).await, None, "{nonsense:?}");
+    }
+    assert_eq!(asked(&content, &0_u32.to_le_bytes()).await, YES);
+    assert_eq!(handed(&content).await, plain());
 }
 
 #[tokio::test]
