@@ -196,7 +196,9 @@ fn serve_agent(slots: &mut Slots, connection: &Connection) -> Result<(), String>
 
 fn carry_out(slots: &mut Slots, request: Request) -> Result<(Answer, Option<OwnedFd>), SlotError> {
     match request {
-        Request::Make => return slots.make().map(|(slot, tap)| (Answer::Made { slot }, Some(tap))),
+        Request::Make { rate } => {
+            return slots.make(rate).map(|(slot, tap)| (Answer::Made { slot }, Some(tap)));
+        }
         Request::Permit { slot, egress } => slots.permit(slot, egress)?,
         Request::Remove { slot } => slots.remove(slot)?,
         Request::Resolve { server } => slots.resolve(server)?,

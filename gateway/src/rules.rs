@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
-use gateway_api::Prefixes;
+use gateway_api::{Prefixes, Rate};
 use inner_network::GATEWAY;
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
@@ -33,8 +33,21 @@ const LIST_ELEMENTS: u16 = 3;
 const ELEMENT: u16 = 1;
 const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
+const ELEMENT_EXPRESSION: u16 = 7;
 const ELEMENT_KEY_END: u16 = 10;
 const DATA_VALUE: u16 = 1;
+
+/// Attributes of an expression, and of a limit: of bytes in so many seconds, true of what is beyond.
+const EXPRESSION_NAME: u16 = 1;
+const EXPRESSION_DATA: u16 = 2;
+const LIMIT_RATE: u16 = 1;
+const LIMIT_UNIT: u16 = 2;
+const LIMIT_BURST: u16 = 3;
+const LIMIT_TYPE: u16 = 4;
+const LIMIT_FLAGS: u16 = 5;
+const A_SECOND: u64 = 1;
+const OF_BYTES: u32 = 1;
+const BEYOND: u32 = 1;
 
 /// Attributes of connections: those whose first packet had this source.
 const ORIGINAL: u16 = 1;
@@ -84,9 +97,11 @@ impl Rules {
         Netlink::open(SockProtocol::NetlinkNetFilter).map(Self)
     }
 
-    /// What comes from a slot has this address from here on.
-    pub(crate) fn name(&mut self, slot: u32, outer: Ipv4Addr) -> Result<(), Errno> {
-        self.change(vec![add("outer", &[Element::pair(&key(slot), &outer.octets())])])
+    /// What comes from a slot has this address from here on, and neither that nor what goes to it is faster than this.
+    pub(crate) fn name(&mut self, slot: u32, outer: Ipv4Addr, rate: Rate) -> Result<(), Errno> {
+        let bound = || [Element { rate: Some(rate), ..Element::key(&key(slot)) }];
+        let name = add("outer", &[Element::pair(&key(slot), &outer.octets())]);
+        self.change(vec![add("sent", &bound()), add("received", &bound()), name])
     }
 
     /// A slot's guest may go where its mark says, which is a list's when there is one.
@@ -98,7 +113,7 @@ impl Rules {
 
     /// A slot's guest may go nowhere, and what else was said of the slot is forgotten.
     pub(crate) fn forget(&mut self, slot: u32) -> Result<(), Errno> {
-        for map in ["egress", "outer"] {
+        for map in ["egress", "outer", "sent", "received"] {
             match self.change(vec![delete(map, &[Element::key(&key(slot))])]) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(error) => return Err(error),
@@ -154,16 +169,17 @@ impl Connections {
     }
 }
 
-/// An element: a key, or a range of them, and what a map has for it.
+/// An element: a key, or a range of them, and what a map or a set has for it.
 struct Element {
     key: Vec<u8>,
     end: Option<Vec<u8>>,
     data: Option<Vec<u8>>,
+    rate: Option<Rate>,
 }
 
 impl Element {
     fn key(key: &[u8]) -> Self {
-        Self { key: key.to_vec(), end: None, data: None }
+        Self { key: key.to_vec(), end: None, data: None, rate: None }
     }
 
     fn pair(key: &[u8], data: &[u8]) -> Self {
@@ -182,6 +198,7 @@ fn listed(mark: u32, list: &Prefixes) -> Vec<Element> {
         key: key(prefix.address()),
         end: Some(key(prefix.last())),
         data: None,
+        rate: None,
     };
     list.iter().map(element).collect()
 }
@@ -198,14 +215,17 @@ fn delete(set: &str, elements: &[Element]) -> Message {
 fn elements_of(kind: u16, flags: libc::c_int, set: &str, elements: &[Element]) -> Message {
     let value =
         |message: Message, kind, value: &[u8]| message.with_nested(kind, |data| data.with(DATA_VALUE, value));
-    let one = |message: Message, Element { key, end, data }: &Element| {
+    let one = |message: Message, Element { key, end, data, rate }: &Element| {
         message.with_nested(ELEMENT, |mut element| {
             element = value(element, ELEMENT_KEY, key);
             if let Some(end) = end {
                 element = value(element, ELEMENT_KEY_END, end);
             }
-            match data {
-                Some(data) => value(element, ELEMENT_DATA, data),
+            if let Some(data) = data {
+                element = value(element, ELEMENT_DATA, data);
+            }
+            match rate {
+                Some(rate) => element.with_nested(ELEMENT_EXPRESSION, |expression| limit(expression, *rate)),
                 None => element,
             }
         })
@@ -214,4 +234,16 @@ fn elements_of(kind: u16, flags: libc::c_int, set: &str, elements: &[Element]) -
         .with_name(LIST_TABLE, "guests")
         .with_name(LIST_SET, set)
         .with_nested(LIST_ELEMENTS, |list| elements.iter().fold(list, one))
+}
+
+/// Matches what is beyond the rate.
+fn limit(expression: Message, Rate { bytes_per_second, burst_bytes }: Rate) -> Message {
+    expression.with_name(EXPRESSION_NAME, "limit").with_nested(EXPRESSION_DATA, |limit| {
+        limit
+            .with(LIMIT_RATE, &bytes_per_second.to_be_bytes())
+            .with(LIMIT_UNIT, &A_SECOND.to_be_bytes())
+            .with(LIMIT_BURST, &burst_bytes.to_be_bytes())
+            .with(LIMIT_TYPE, &OF_BYTES.to_be_bytes())
+            .with(LIMIT_FLAGS, &BEYOND.to_be_bytes())
+    })
 }

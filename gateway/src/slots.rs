@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
-use gateway_api::{Egress, NUMBERS, Prefixes};
+use gateway_api::{Egress, NUMBERS, Prefixes, Rate};
 use nix::errno::Errno;
 
 use crate::netlink::Netlink;
@@ -78,13 +78,13 @@ impl Slots {
     }
 
     /// Makes one; nothing is left of one that fails.
-    pub(crate) fn make(&mut self) -> Result<(u32, OwnedFd), SlotError> {
+    pub(crate) fn make(&mut self, rate: Rate) -> Result<(u32, OwnedFd), SlotError> {
         let slot = self.free_number()?;
         let Tools { pool, taps, links, rules, .. } = &mut self.tools;
         let tap = taps.make(slot).map_err(SlotError::Link)?;
         // The tap goes with its descriptor.
         wires::attach(links, *pool, slot).map_err(SlotError::Link)?;
-        rules.name(slot, pool.outer(slot)).map_err(SlotError::Rules)?;
+        rules.name(slot, pool.outer(slot), rate).map_err(SlotError::Rules)?;
         self.slots.insert(slot, None);
         self.next = (slot + 1) % NUMBERS;
         Ok((slot, tap))

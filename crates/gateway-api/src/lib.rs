@@ -1,8 +1,8 @@
 //! What the agent asks the gateway for and what it is answered: one packet each way, of fields at fixed places. No I/O.
 //!
 //! ```text
-//!  request   "TBG1"  kind  slot      u32 each, least byte first; behind them, by kind:
-//!            1 make                  nothing; the slot is 0
+//!  request   "TBG2"  kind  slot      u32 each, least byte first; behind them, by kind:
+//!            1 make                  a rate: bytes in a second (u64) and at once (u32); the slot is 0
 //!            2 permit                reach (u32), then an address and a prefix's length (u32 each) as often as there are prefixes
 //!            3 remove                nothing
 //!            4 resolve               an address (u32); the slot is 0
@@ -37,7 +37,7 @@ const HEAD_LEN: usize = 12;
 const PREFIX_LEN: usize = 8;
 
 /// First bytes of a request: what it is, and in which version.
-const MAGIC: [u8; 4] = *b"TBG1";
+const MAGIC: [u8; 4] = *b"TBG2";
 
 const MAKE: u32 = 1;
 const PERMIT: u32 = 2;
@@ -56,7 +56,10 @@ const FAILED: u8 = b'F';
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// A slot that nobody has had, for a guest that may go nowhere yet.
-    Make,
+    Make {
+        /// How fast it may ever send and be sent to.
+        rate: Rate,
+    },
     /// What is behind a slot may go there, and nowhere else.
     Permit {
         /// Which.
@@ -76,6 +79,15 @@ pub enum Request {
     },
 }
 
+/// What may pass a slot each way. What is beyond is dropped: a `vmm` that keeps to less by itself never meets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// For ever. Not zero.
+    pub bytes_per_second: u64,
+    /// At once, when nothing did before. Not zero.
+    pub burst_bytes: u32,
+}
+
 /// A packet that is no request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
@@ -83,7 +95,7 @@ pub enum RequestError {
     #[error("a request of {0} bytes")]
     Length(usize),
     /// Another protocol, or another version of this one.
-    #[error("a request that does not begin with TBG1")]
+    #[error("a request that does not begin with TBG2")]
     Magic,
     /// A kind that there is not.
     #[error("a request of kind {0}")]
@@ -91,6 +103,9 @@ pub enum RequestError {
     /// A slot that there cannot be.
     #[error("slot {0}, not one below {NUMBERS}")]
     Slot(u32),
+    /// A rate at which nothing passes.
+    #[error("a rate of {} bytes in a second and {} at once", .0.bytes_per_second, .0.burst_bytes)]
+    Rate(Rate),
     /// A reach that there is not, or one that goes with no such list.
     #[error("reach {0} with {1} prefixes")]
     Reach(u32, usize),
@@ -107,7 +122,7 @@ impl Request {
     #[must_use]
     pub fn to_packet(&self) -> Vec<u8> {
         let (kind, slot, words) = match self {
-            Self::Make => (MAKE, 0, Vec::new()),
+            Self::Make { rate } => (MAKE, 0, rate.to_words().to_vec()),
             Self::Remove { slot } => (REMOVE, *slot, Vec::new()),
             Self::Resolve { server } => (RESOLVE, 0, vec![u32::from(*server)]),
             Self::Permit { slot, egress } => (PERMIT, *slot, reach(egress)),
@@ -133,7 +148,7 @@ impl Request {
             return Err(RequestError::Slot(slot));
         }
         match (kind, slot, rest) {
-            (MAKE, 0, []) => Ok(Self::Make),
+            (MAKE, 0, &[low, high, burst]) => Ok(Self::Make { rate: Rate::of_words([low, high, burst])? }),
             (REMOVE, _, []) => Ok(Self::Remove { slot }),
             (RESOLVE, 0, [server]) => Ok(Self::Resolve { server: Ipv4Addr::from(*server) }),
             (PERMIT, _, [reach, prefixes @ ..]) => {
@@ -142,6 +157,19 @@ impl Request {
             (MAKE | PERMIT | REMOVE | RESOLVE, ..) => Err(length),
             _ => Err(RequestError::Kind(kind)),
         }
+    }
+}
+
+impl Rate {
+    fn to_words(self) -> [u32; 3] {
+        let Self { bytes_per_second, burst_bytes } = self;
+        // Its halves.
+        [bytes_per_second as u32, (bytes_per_second >> 32) as u32, burst_bytes]
+    }
+
+    fn of_words([low, high, burst_bytes]: [u32; 3]) -> Result<Self, RequestError> {
+        let rate = Self { bytes_per_second: u64::from(high) << 32 | u64::from(low), burst_bytes };
+        if rate.bytes_per_second == 0 || burst_bytes == 0 { Err(RequestError::Rate(rate)) } else { Ok(rate) }
     }
 }
 
@@ -239,7 +267,8 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let permit = |egress| Request::Permit { slot: 7, egress };
         vec![
-            Request::Make,
+            Request::Make { rate: Rate { bytes_per_second: 10_000_000_000, burst_bytes: 7 } },
+            Request::Make { rate: Rate { bytes_per_second: 1, burst_bytes: u32::MAX } },
             Request::Remove { slot: NUMBERS - 1 },
             Request::Resolve { server: Ipv4Addr::new(9, 9, 9, 9) },
             permit(Egress::Nowhere),
@@ -283,6 +312,9 @@ mod tests {
             (&[PERMIT, 1, INTERNET, 0, 0], RequestError::Reach(INTERNET, 1)),
             (&[PERMIT, 1, LISTED], EgressError::Empty.into()),
             (&[MAKE, 1], RequestError::Length(12)),
+            (&[MAKE, 0], RequestError::Length(12)),
+            (&[MAKE, 0, 0, 0, 1], RequestError::Rate(Rate { bytes_per_second: 0, burst_bytes: 1 })),
+            (&[MAKE, 0, 1, 0, 0], RequestError::Rate(Rate { bytes_per_second: 1, burst_bytes: 0 })),
         ] {
             assert_eq!(Request::from_packet(&packet(words)), Err(problem));
         }

@@ -108,6 +108,40 @@ impl Guest {
         answer
     }
 
+    /// Sends datagrams as fast as it can.
+    pub(crate) fn floods(&mut self, server: Ipv4Addr, packets: usize, len: usize) {
+        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 4], vec![0; 4 * 2048]);
+        let mut socket = udp::Socket::new(buffer(), buffer());
+        socket.bind(self.port()).expect("bind");
+        let handle = self.sockets.add(socket);
+        for _ in 0..packets {
+            let socket = self.sockets.get_mut::<udp::Socket<'_>>(handle);
+            socket.send_slice(&vec![0; len], (IpAddress::Ipv4(server), 9)).expect("its buffer is empty");
+            self.interface.poll(Instant::now(), &mut self.tap, &mut self.sockets);
+        }
+        self.sockets.remove(handle);
+    }
+
+    /// Asks a name server for more than one answer; bytes of what comes until nothing does.
+    pub(crate) fn is_flooded(&mut self, server: Ipv4Addr, question: &str) -> usize {
+        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 4], vec![0; 2048]);
+        let mut socket = udp::Socket::new(buffer(), buffer());
+        socket.bind(self.port()).expect("bind");
+        socket.send_slice(question.as_bytes(), (IpAddress::Ipv4(server), 53)).expect("send");
+        let handle = self.sockets.add(socket);
+        let mut bytes = 0;
+        while self
+            .wait(PATIENCE, |sockets| {
+                let (answer, _) = sockets.get_mut::<udp::Socket<'_>>(handle).recv().ok()?;
+                bytes += answer.len();
+                Some(())
+            })
+            .is_some()
+        {}
+        self.sockets.remove(handle);
+        bytes
+    }
+
     /// The same stack at another tap, as a clone is.
     pub(crate) fn moves(&mut self, tap: OwnedFd) {
         self.tap = Tap(File::from(tap));

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use gateway_api::{Answer, Egress, MAX_ANSWER_LEN, Request};
+use gateway_api::{Answer, Egress, MAX_ANSWER_LEN, Rate, Request};
 use nix::cmsg_space;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{
@@ -38,6 +38,14 @@ pub(crate) const NODE_PRIVATE: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 9);
 /// Slots' addresses, of which this is the first one's.
 pub(crate) const POOL: &str = "100.64.0.0/16";
 pub(crate) const FIRST_OUTER: Ipv4Addr = Ipv4Addr::new(100, 64, 1, 0);
+
+/// More than any test sends.
+pub(crate) const FAST: Rate = Rate { bytes_per_second: 1 << 30, burst_bytes: 1 << 30 };
+
+/// Has the name server answer by as many packets as [`FLOOD_PACKETS`], of as many bytes as [`FLOOD_LEN`].
+pub(crate) const FLOOD: &str = "flood";
+pub(crate) const FLOOD_PACKETS: usize = 2000;
+pub(crate) const FLOOD_LEN: usize = 1400;
 
 /// Where servers answer, in the world and on the node.
 pub(crate) const PORT: u16 = 9000;
@@ -92,6 +100,13 @@ impl Node {
         connect(socket.as_raw_fd(), &UnixAddr::new(&self.dir.path().join("socket")).expect("an address"))
             .expect("connect");
         Agent(socket)
+    }
+
+    /// Bytes that have left the guests' network for the node's.
+    pub(crate) fn sent(&self) -> u64 {
+        let said = self.inside("ip", &["-j", "-s", "link", "show", "uplink"]);
+        let links: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        links[0]["stats64"]["tx"]["bytes"].as_u64().expect("a number")
     }
 
     /// What a program says in the guests' network.
@@ -154,7 +169,12 @@ fn world() -> mpsc::Sender<()> {
         thread::spawn(move || {
             let mut question = [0; 512];
             while let Ok((len, from)) = names.recv_from(&mut question) {
-                drop(names.send_to(&question[..len], from));
+                let is_flood = question[..len] == *FLOOD.as_bytes();
+                let (answer, times) =
+                    if is_flood { (&[0; FLOOD_LEN][..], FLOOD_PACKETS) } else { (&question[..len], 1) };
+                for _ in 0..times {
+                    drop(names.send_to(answer, from));
+                }
             }
         });
         ready.send(nix::unistd::gettid()).expect("it waits");
@@ -214,7 +234,11 @@ impl Agent {
     }
 
     pub(crate) fn make(&self) -> Slot {
-        match self.ask(&Request::Make.to_packet()) {
+        self.make_at(FAST)
+    }
+
+    pub(crate) fn make_at(&self, rate: Rate) -> Slot {
+        match self.ask(&Request::Make { rate }.to_packet()) {
             Some((Answer::Made { slot }, Some(tap))) => Slot { number: slot, tap },
             other => panic!("no slot: {other:?}"),
         }

@@ -5,20 +5,20 @@ use std::fs;
 
 use gateway_api::{Answer, Egress, Request};
 
-use crate::node::{Node, unit};
+use crate::node::{FAST, Node, unit};
 
 #[test]
 fn another_user_gets_no_answer() {
     let node = Node::of_agent(970);
-    assert!(node.connect().ask(&Request::Make.to_packet()).is_none());
+    assert!(node.connect().ask(&Request::Make { rate: FAST }.to_packet()).is_none());
 }
 
 #[test]
 fn what_is_no_request_is_refused_and_the_next_one_is_served() {
     let node = Node::start();
     let agent = node.connect();
-    let make = Request::Make.to_packet();
-    for packet in [&make[..11], &[&make[..], b"more"].concat(), &[7; 4096], b"TBG1\x09\0\0\0\0\0\0\0"] {
+    let make = Request::Make { rate: FAST }.to_packet();
+    for packet in [&make[..11], &[&make[..], b"more"].concat(), &[7; 4096], b"TBG2\x09\0\0\0\0\0\0\0"] {
         let answer = agent.ask(packet);
         assert!(matches!(answer, Some((Answer::Failed { .. }, None))), "{answer:?}");
     }

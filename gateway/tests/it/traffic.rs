@@ -3,11 +3,17 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use gateway_api::Egress;
+use gateway_api::{Egress, Rate};
 use inner_network::GATEWAY;
 
-use crate::guest::Outcome::{self, Connected, Refused, Silence};
-use crate::node::{FIRST_OUTER, METADATA, NODE, NODE_PRIVATE, Node, PORT, PRIVATE, PUBLIC, RESOLVER};
+use crate::guest::{
+    Guest,
+    Outcome::{self, Connected, Refused, Silence},
+};
+use crate::node::{
+    FIRST_OUTER, FLOOD, FLOOD_LEN, FLOOD_PACKETS, METADATA, NODE, NODE_PRIVATE, Node, PORT, PRIVATE, PUBLIC,
+    RESOLVER,
+};
 
 /// Whatever a guest is permitted, it does not get there.
 const CLOSED: [(Ipv4Addr, Outcome); 7] = [
@@ -129,6 +135,34 @@ fn a_guest_speaks_for_nobody_else() {
         !neighbours.contains("192.0.0.3") && !neighbours.contains("lladdr 02:00:00:00:00:02 STALE"),
         "{neighbours}"
     );
+}
+
+#[test]
+fn a_slot_is_as_fast_as_it_may_be_whatever_its_vmm_does() {
+    const SLOW: Rate = Rate { bytes_per_second: 10_000, burst_bytes: 100_000 };
+    /// What passes in the seconds that this takes, and no more.
+    const MOST: u64 = 200_000;
+    let node = Node::start();
+    let agent = node.connect();
+    agent.resolve(RESOLVER);
+    let slow = agent.make_at(SLOW);
+    agent.permit(slow.number, Egress::Internet).expect("permit");
+    let (mut slow, (_, mut fast)) = (Guest::new(slow.tap), agent.guest(Egress::Internet));
+    let all = (FLOOD_PACKETS * FLOOD_LEN) as u64;
+
+    let mut sent = |guest: &mut Guest| {
+        let before = node.sent();
+        guest.floods(PUBLIC, FLOOD_PACKETS, FLOOD_LEN);
+        node.sent() - before
+    };
+    let (by_slow, by_fast) = (sent(&mut slow), sent(&mut fast));
+    assert!((50_000..MOST).contains(&by_slow), "{by_slow} bytes passed");
+    assert!(by_fast >= all, "{by_fast} bytes passed of one that may be fast");
+
+    // The tap of one that reads slowly drops some, too.
+    let (to_slow, to_fast) = (slow.is_flooded(GATEWAY, FLOOD), fast.is_flooded(GATEWAY, FLOOD));
+    assert!(to_slow as u64 <= MOST, "{to_slow} bytes came");
+    assert!(to_fast as u64 > MOST, "{to_fast} bytes came to one that may be fast");
 }
 
 #[test]

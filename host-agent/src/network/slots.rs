@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use gateway_api::{Answer, AnswerError, Egress, MAX_ANSWER_LEN, Request};
+use gateway_api::{Answer, AnswerError, Egress, MAX_ANSWER_LEN, Rate, Request};
 use tokio::{
     sync::{mpsc, oneshot},
     time::sleep,
@@ -24,6 +24,15 @@ const NETWORKD_STATE: &str = "/run/systemd/netif/state";
 
 /// How long a gateway that made no slot is left alone, unless somebody wants one.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// What the gateway lets through of what a `vmm` does by itself, which keeps to its rate but for the moment at which it looks: only one that was
+/// taken over comes to this.
+const SPARE: Spare = Spare { rate_percent: 125, bursts: 2 };
+
+struct Spare {
+    rate_percent: u64,
+    bursts: u64,
+}
 
 /// Why there is no slot.
 #[derive(Debug, thiserror::Error)]
@@ -94,10 +103,19 @@ impl Drop for Slot {
     }
 }
 
+/// A little faster than a `vmm` is told to be.
+fn beyond(RateLimit { bytes_per_second, burst_bytes }: RateLimit) -> Rate {
+    Rate {
+        bytes_per_second: bytes_per_second.saturating_mul(SPARE.rate_percent) / 100,
+        burst_bytes: u32::try_from(burst_bytes.saturating_mul(SPARE.bursts)).unwrap_or(u32::MAX),
+    }
+}
+
 /// The task.
 pub(super) struct Gateway {
     path: PathBuf,
     resolver: Option<Ipv4Addr>,
+    rate: Rate,
     ready_slots: usize,
     connection: Option<PacketSocket>,
     /// How many connections there were.
@@ -109,11 +127,10 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) fn new(path: PathBuf, config: &config::Network) -> Self {
-        let config::Network { resolver, ready_slots, .. } = *config;
-        // Where nobody may go anywhere, slots are made for whom an exception is.
-        let ready_slots = if config.egress == Egress::Nowhere { 0 } else { ready_slots };
+        let config::Network { resolver, rate, ready_slots, .. } = *config;
+        let rate = beyond(rate);
         let (connection, connections, ready, resolves) = (None, 0, VecDeque::new(), None);
-        Self { path, resolver, ready_slots, connection, connections, ready, resolves }
+        Self { path, resolver, rate, ready_slots, connection, connections, ready, resolves }
     }
 
     pub(super) async fn serve(mut self, mut inbox: mpsc::UnboundedReceiver<Order>) {
@@ -124,7 +141,7 @@ impl Gateway {
                 biased;
                 order = inbox.recv() => order,
                 () = sleep(if is_stuck { RETRY } else { Duration::ZERO }), if wants_more => {
-                    is_stuck = !self.make_ready().await;
+                    is_stuck = !self.make_ready(is_stuck).await;
                     continue;
                 }
             };
@@ -142,15 +159,17 @@ impl Gateway {
         }
     }
 
-    /// Makes one ahead of time; whether it could be made.
-    async fn make_ready(&mut self) -> bool {
+    /// Makes one ahead of time; whether it could be made. That it could not is said once.
+    async fn make_ready(&mut self, is_known: bool) -> bool {
         match self.make().await {
             Ok(slot) => {
                 self.ready.push_back(slot);
                 true
             }
             Err(error) => {
-                tracing::warn!("no network slot is ready: {}", crate::sandbox::describe(&error));
+                if !is_known {
+                    tracing::warn!("no network slot is ready: {}", crate::sandbox::describe(&error));
+                }
                 false
             }
         }
@@ -178,7 +197,7 @@ impl Gateway {
     }
 
     async fn make(&mut self) -> Result<(u32, OwnedFd), NetworkError> {
-        match self.ask(&Request::Make).await? {
+        match self.ask(&Request::Make { rate: self.rate }).await? {
             (Answer::Made { slot }, Some(tap)) => Ok((slot, tap)),
             answer => Err(unexpected(answer)),
         }

@@ -10,13 +10,16 @@ use std::{
     thread,
 };
 
-use gateway_api::{Answer, MAX_REQUEST_LEN, Request};
+use gateway_api::{Answer, MAX_REQUEST_LEN, Rate, Request};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, listen,
     recv, sendmsg, socket,
 };
 
 use super::*;
+
+/// For the rate of [`network`], and some.
+const MAKE: Request = Request::Make { rate: Rate { bytes_per_second: 1_310_720, burst_bytes: 2 << 20 } };
 
 /// A network in which functions may go nowhere.
 pub(crate) fn nowhere() -> Arc<Network> {
@@ -46,10 +49,12 @@ fn gateway(path: &Path, answers: &'static [usize]) -> mpsc::Receiver<Request> {
                 let tap = tempfile::tempfile().unwrap();
                 let fds = [tap.as_raw_fd()];
                 let (answer, rights) = match request {
-                    Request::Make => (Answer::Made { slot: slots }, vec![ControlMessage::ScmRights(&fds)]),
+                    Request::Make { .. } => {
+                        (Answer::Made { slot: slots }, vec![ControlMessage::ScmRights(&fds)])
+                    }
                     _ => (Answer::Done, vec![]),
                 };
-                slots += u32::from(request == Request::Make);
+                slots += u32::from(matches!(request, Request::Make { .. }));
                 seen.send(request).unwrap();
                 let packet = answer.to_packet();
                 let parts = [IoSlice::new(&packet)];
@@ -69,7 +74,7 @@ async fn a_slot_is_permitted_handed_over_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let requests = gateway(&path, &[3]);
-    let network = network(&path, Egress::Nowhere, 4);
+    let network = network(&path, Egress::Nowhere, 0);
     assert!(network.connect(&id("f")).await.unwrap().is_none(), "it may go nowhere");
     network.say(id("f"), Some(Egress::Internet));
     let mut slot = network.connect(&id("f")).await.unwrap().unwrap();
@@ -77,8 +82,7 @@ async fn a_slot_is_permitted_handed_over_and_removed() {
     let config = slot.hand(&mut fds).unwrap();
     assert_eq!((config.tap_fd, fds.len(), config.receive), (1, 2, network.rate));
     drop(slot);
-    let expected =
-        [Request::Make, Request::Permit { slot: 0, egress: Egress::Internet }, Request::Remove { slot: 0 }];
+    let expected = [MAKE, Request::Permit { slot: 0, egress: Egress::Internet }, Request::Remove { slot: 0 }];
     assert_eq!(requests.iter().take(3).collect::<Vec<_>>(), expected);
 }
 
@@ -87,13 +91,14 @@ async fn slots_are_ready_before_somebody_comes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let requests = gateway(&path, &[4]);
-    let network = network(&path, Egress::Internet, 2);
+    let network = network(&path, Egress::Nowhere, 2);
+    network.say(id("f"), Some(Egress::Internet));
     let blocking = tokio::task::spawn_blocking(move || {
         let first = [requests.recv().unwrap(), requests.recv().unwrap()];
         (first, requests)
     });
     let (first, requests) = blocking.await.unwrap();
-    assert_eq!(first, [Request::Make, Request::Make]);
+    assert_eq!(first, [MAKE, MAKE]);
     let _slot = network.connect(&id("f")).await.unwrap().unwrap();
     assert_eq!(requests.recv(), Ok(Request::Permit { slot: 0, egress: Egress::Internet }));
 }
@@ -111,7 +116,7 @@ async fn a_gateway_that_was_started_anew_is_asked_again() {
     drop(first);
     drop(second);
     let permit = Request::Permit { slot: 0, egress: Egress::Internet };
-    let expected = [Request::Make, permit.clone(), Request::Make, permit, Request::Remove { slot: 0 }];
+    let expected = [MAKE, permit.clone(), MAKE, permit, Request::Remove { slot: 0 }];
     assert_eq!(requests.iter().take(5).collect::<Vec<_>>(), expected);
 }
 

@@ -4,7 +4,7 @@
 use std::{os::fd::OwnedFd, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use gateway_api::{Answer, Egress, MAX_ANSWER_LEN, Request};
+use gateway_api::{Answer, Egress, MAX_ANSWER_LEN, Rate, Request};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::{Figure, plan::Plan, server::Server};
@@ -12,6 +12,8 @@ use crate::{Figure, plan::Plan, server::Server};
 /// Of RFC 6598, as the node's own.
 const POOL: &str = "100.64.0.0/16";
 const NFT: &str = "/usr/sbin/nft";
+/// Nothing is sent.
+const RATE: Rate = Rate { bytes_per_second: 1 << 20, burst_bytes: 1 << 20 };
 /// Of RFC 5737.
 const LISTED: &str = "192.0.2.0/24";
 
@@ -66,7 +68,7 @@ struct Gateway(Server);
 impl Gateway {
     /// Makes a slot, and hands over its tap.
     fn make(&self) -> Result<(u32, OwnedFd)> {
-        match self.ask(&Request::Make)? {
+        match self.ask(&Request::Make { rate: RATE })? {
             (Answer::Made { slot }, Some(tap)) => Ok((slot, tap)),
             (other, _) => bail!("the gateway made nothing: {other:?}"),
         }
