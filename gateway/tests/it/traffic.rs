@@ -150,7 +150,7 @@ fn a_slot_is_as_fast_as_it_may_be_whatever_its_vmm_does() {
     let (mut slow, (_, mut fast)) = (Guest::new(slow.tap), agent.guest(Egress::Internet));
     let all = (FLOOD_PACKETS * FLOOD_LEN) as u64;
 
-    let mut sent = |guest: &mut Guest| {
+    let sent = |guest: &mut Guest| {
         let before = node.sent();
         guest.floods(PUBLIC, FLOOD_PACKETS, FLOOD_LEN);
         node.sent() - before
