@@ -10,20 +10,26 @@ use crate::kills::Agent;
 /// What each sandbox is booted with.
 const INITRD: &str = "/usr/lib/tinderbox/guest/initrd.cpio";
 
-/// The other initrd in the place of the host's own, until this is dropped.
-struct Rooted;
+/// Another file in the place of one of the host's, until this is dropped.
+pub(crate) struct InPlaceOf(&'static str);
 
-impl Rooted {
-    fn mount() -> Self {
-        let mounted = host::run(&["mount", "--bind", &host::rooted_initrd(), INITRD]);
+impl InPlaceOf {
+    /// For whatever opens it from now on.
+    pub(crate) fn mount(other: &str, path: &'static str) -> Self {
+        let mounted = host::run(&["mount", "--bind", other, path]);
         assert_eq!(mounted.code, 0, "{mounted:?}");
-        Self
+        Self(path)
+    }
+
+    /// The initrd that leaves a function root in its guest.
+    pub(crate) fn rooted_initrd() -> Self {
+        Self::mount(&host::rooted_initrd(), INITRD)
     }
 }
 
-impl Drop for Rooted {
+impl Drop for InPlaceOf {
     fn drop(&mut self) {
-        host::run(&["umount", INITRD]);
+        host::run(&["umount", self.0]);
     }
 }
 
@@ -33,12 +39,18 @@ fn sandbox(function: &Deployed) -> Value {
     function.answer(json!({}))["sandbox"].clone()
 }
 
+/// How many sandboxes the host's agent has lost whose kernel said so.
+fn panicked() -> usize {
+    let log = host::run(&["journalctl", "--unit", "tinderbox-agent", "--boot", "--output", "cat"]).stdout;
+    log.lines().filter(|line| line.starts_with("a sandbox was lost") && line.contains("Kernel panic")).count()
+}
+
 #[test]
 fn a_function_that_is_root_in_its_guest_reaches_nobody_else() {
     let agent = Agent::alone();
     let neighbour = Function::python("hello").deploy(agent.client());
     let its = sandbox(&neighbour);
-    let rooted = Rooted::mount();
+    let rooted = InPlaceOf::rooted_initrd();
     let function = Function::python("root").deploy(agent.client());
     let seen = function.answer(json!({}));
     assert_eq!(seen["user"], 0, "it is not root: {seen}");
@@ -58,9 +70,12 @@ fn a_function_that_is_root_in_its_guest_reaches_nobody_else() {
         "load a kernel": "ENOSYS",
     });
     assert_eq!(seen["attempts"], expected);
-    for end in ["reset", "panic"] {
+    // Its kernel ends the processes that it sees, which are the function's.
+    for (end, panics) in [("reset", 0), ("panic", 1)] {
+        let before = panicked();
         let ended = function.invoke(json!({ "end": end }));
         assert!(ended.function_error.is_some(), "{end}: {ended:?}");
+        assert_eq!(panicked(), before + panics, "{end}");
         assert_eq!(sandbox(&neighbour), its, "{end} was felt next door");
     }
     assert_eq!(function.answer(json!({}))["user"], 0, "the next sandbox serves");

@@ -154,6 +154,12 @@ pub(crate) fn jail_probe() -> String {
     PUSHED.get_or_init(|| pushed("TINDERBOX_JAIL_PROBE", "jail-probe")).clone()
 }
 
+/// The `vmm` that turns hostile when its guest says so, on the host.
+pub(crate) fn hostile_vmm() -> String {
+    static PUSHED: OnceLock<String> = OnceLock::new();
+    PUSHED.get_or_init(|| pushed("TINDERBOX_HOSTILE_VMM", "hostile-vmm")).clone()
+}
+
 /// `tests/registry`, on the host.
 pub(crate) fn registry() -> String {
     static PUSHED: OnceLock<String> = OnceLock::new();

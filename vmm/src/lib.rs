@@ -37,6 +37,8 @@ mod counting;
 mod cpu;
 mod describe;
 mod host_files;
+#[cfg(feature = "hostile")]
+mod hostile;
 mod kick;
 mod layered_drive;
 mod layout;

@@ -79,6 +79,8 @@ pub enum RunError {
 /// # Errors
 /// What the VMM cannot go on from.
 pub fn serve(control: Control, files: HostFiles) -> Result<Outcome, RunError> {
+    #[cfg(feature = "hostile")]
+    crate::hostile::before_anything(&control);
     let mut supervisor = Supervisor::new(Some(control), files)?;
     supervisor.watch(Token::Control)?;
     supervisor.run().inspect_err(|_| supervisor.say_failed())
@@ -181,6 +183,8 @@ impl Supervisor {
     }
 
     fn handle(&mut self, token: Token) -> Result<Option<Outcome>, RunError> {
+        #[cfg(feature = "hostile")]
+        crate::hostile::turn(crate::hostile::Thread::Io);
         match (token, &mut self.machine) {
             (Token::Control, _) => self.handle_request(),
             (Token::Devices, Some(machine)) if self.lifecycle == Lifecycle::Running => {

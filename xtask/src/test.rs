@@ -107,6 +107,7 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_VM_DRIVER", programs.join("vm-driver")),
         ("TINDERBOX_STEP_KILLER", programs.join("step-killer")),
         ("TINDERBOX_JAIL_PROBE", programs.join("jail-probe")),
+        ("TINDERBOX_HOSTILE_VMM", hostile_vmm(ctx)?),
         ("TINDERBOX_REGISTRY", programs.join("registry")),
         ("TINDERBOX_UNGATED_INITRD", lesser_initrd(ctx, "ungated")?),
         ("TINDERBOX_ROOTED_INITRD", lesser_initrd(ctx, "rooted")?),
@@ -150,9 +151,17 @@ fn programs(ctx: &Context) -> Result<PathBuf> {
 /// An initrd whose guest-init was built with a feature that leaves something out; its `Cargo.toml` says what.
 fn lesser_initrd(ctx: &Context, feature: &str) -> Result<PathBuf> {
     let step = ctx.progress.step(format!("building a guest-init, {feature}"));
-    let program = payload::build_lesser_guest_init(ctx, &step, feature)?;
+    let program = payload::build_for_a_test(ctx, &step, "guest-init", feature)?;
     step.done();
     payload::ensure_initrd(ctx, &program)
+}
+
+/// A vmm that turns hostile when its guest says so.
+fn hostile_vmm(ctx: &Context) -> Result<PathBuf> {
+    let step = ctx.progress.step("building a vmm that turns hostile");
+    let program = payload::build_for_a_test(ctx, &step, "vmm", "hostile")?;
+    step.done();
+    Ok(program)
 }
 
 /// boto3, the aws CLI, and Node.js. Scripts in `bin` name a folder that is gone once the artefact is in its place: the tests run

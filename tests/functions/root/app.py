@@ -8,6 +8,7 @@ import mmap
 import os
 import socket
 import stat
+import termios
 import time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -22,6 +23,8 @@ SYS_IOPL, SYS_INIT_MODULE, SYS_KEXEC_LOAD = 172, 175, 246
 DISKS = 254
 SECTOR = 512
 FLOOD = 300
+# What a snapshot holds and nobody touches before it is asked for.
+LARGE = bytes(range(256)) * (32 << 10)
 
 
 def named(error):
@@ -130,11 +133,36 @@ def attempts():
         LIBC.umount2(b"/tmp", 0)
 
 
+def on_the_serial_port(line):
+    """What a hostile guest says to its own VMM, at the moment when nothing of it is buffered any more."""
+    LIBC.mount(b"own", b"/tmp", b"tmpfs", ctypes.c_ulong(0), None)
+    os.mknod("/tmp/serial", stat.S_IFCHR | 0o600, os.makedev(4, 64))
+    with open("/tmp/serial", "w", encoding="utf-8") as port:
+        port.write(line + "\n")
+        port.flush()
+        termios.tcdrain(port)
+    LIBC.umount2(b"/tmp", 0)
+
+
+def panic():
+    """Has the kernel panic instead of ending whoever takes too much memory, and takes it."""
+    LIBC.mount(b"own", b"/tmp", b"proc", ctypes.c_ulong(0), None)
+    with open("/tmp/sys/vm/panic_on_oom", "w", encoding="utf-8") as setting:
+        # In any group.
+        setting.write("2")
+    taken = []
+    while True:
+        taken.append(b"x" * (1 << 20))
+
+
 def handler(event, context):
+    if "say" in event:
+        on_the_serial_port(event["say"])
+        # A disk that is read and memory that is not there yet: its I/O thread and its pager serve it.
+        return {"sum": sum(LARGE), "programs": len(os.listdir("/usr/bin"))}
     if event.get("end") == "reset":
         # LINUX_REBOOT_CMD_RESTART
         LIBC.syscall(169, ctypes.c_long(0xFEE1DEAD), ctypes.c_long(672274793), ctypes.c_long(0x1234567), 0)
     if event.get("end") == "panic":
-        with open("/proc/sysrq-trigger", "w", encoding="utf-8") as trigger:
-            trigger.write("c")
+        panic()
     return {"user": os.geteuid(), "attempts": attempts()}

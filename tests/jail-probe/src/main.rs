@@ -1,53 +1,75 @@
-//! A hostile program in the place of a `vmm`: tries, from inside its jail, what a `vmm` that was taken over would, one thing a
+//! Has a `vmm` that turns hostile (its feature of that name) try, from inside its jail, what somebody would who took it over, one thing a
 //! process, and says what came of each.
 //!
 //! ```text
-//! jail-probe LAUNCHER        starts that launcher with this program, has everything tried, writes {"attempt": "outcome", …}
-//! vmm --control-fd 3 …       what the launcher makes of it: waits for one attempt's name, tries, answers, waits to be ended
+//! jail-probe LAUNCHER VMM    starts that launcher with that vmm and writes {"room": {"ATTEMPT": "OUTCOME", …}, "vcpu": …, "io": …}
 //! ```
 //!
-//! It has what a `vmm` has before it confines itself further (`vmm/src/confine.rs`): everything here is what the launcher's jail
-//! alone withstands. An outcome is the kernel's error, `SIGSYS` for a process that the filter ended, `SIGKILL` for one that took
-//! too much, or `done …`.
+//! * `room`: before it has confined itself, as if it had forgotten to: what the launcher's jail alone withstands.
+//! * `vcpu`, `io`: that thread of a machine that runs, with a guest of a few instructions that says so on its serial port, a drive and
+//!   a socket device: what the `vmm` puts on itself comes to it.
+//!
+//! An outcome is the kernel's error, `SIGSYS` for a process that the filter ended, `SIGKILL` for one that took too much, or `done …`.
 
-#![expect(unsafe_code, reason = "system calls as a hostile program makes them")]
+mod launcher;
+mod machine;
+mod room;
 
-mod attempts;
-mod driver;
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
 
-use std::os::fd::{BorrowedFd, RawFd};
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 
-use anyhow::{Context as _, Result};
-use nix::unistd::{read, write};
-
-/// Where the launcher hands over the control socket.
-const CONTROL: RawFd = 3;
-
-/// Said before an attempt is made.
-const TRYING: &[u8] = b"trying";
-
-/// Longest name of an attempt, and longest outcome, bytes.
-const MAX_WORD: usize = 256;
+use launcher::{Launcher, Sandbox};
+use machine::Speaker;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match &arguments[..] {
-        [launcher] => driver::run(launcher.as_ref()),
-        _ => serve(),
-    }
+    let [launcher, vmm] = &arguments[..] else { bail!("usage: jail-probe LAUNCHER VMM") };
+    run(launcher.as_ref(), vmm.as_ref())
 }
 
-fn serve() -> Result<()> {
-    // SAFETY: the launcher has handed over the descriptor, and nothing else here knows it.
-    let control = unsafe { BorrowedFd::borrow_raw(CONTROL) };
-    // Calls that a vmm may make: it has no recvfrom.
-    let mut name = [0; MAX_WORD];
-    let len = read(control, &mut name).context("receive an attempt")?;
-    let name = String::from_utf8_lossy(&name[..len]).into_owned();
-    write(control, TRYING).context("say that it is tried")?;
-    let outcome = attempts::make(&name);
-    write(control, outcome.as_bytes()).context("say what came of it")?;
-    // To its end, which is another one's doing.
-    read(control, &mut [0]).context("wait")?;
+fn run(launcher: &Path, vmm: &Path) -> Result<()> {
+    let dir = tempfile::tempdir().context("make a directory")?;
+    launcher::be_as_a_service(dir.path()).context("make a mount namespace")?;
+    let hosts = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let name = UnixAddr::new_abstract(attempts::HOSTS_SOCKET).context("name a socket")?;
+    bind(hosts.as_raw_fd(), &name).context("bind a socket of the host")?;
+    let launcher = Launcher::start(launcher, vmm, dir.path())?;
+    let mut report = BTreeMap::new();
+    for (name, attempt) in [
+        ("room", room::attempt as Attempt),
+        ("vcpu", |sandbox, name| machine::attempt(sandbox, Speaker::Vcpu, name)),
+        ("io", |sandbox, name| machine::attempt(sandbox, Speaker::Io, name)),
+    ] {
+        report.insert(name, every(&launcher, attempt).with_context(|| name.to_owned())?);
+    }
+    let status = launcher.end()?;
+    println!("{}", serde_json::json!({ "outcomes": report, "launcher": status.to_string() }));
     Ok(())
+}
+
+/// Tries one thing in a sandbox; what the `vmm` says of it, or nothing if it was ended.
+type Attempt = fn(&mut Sandbox, &str) -> Result<Option<String>>;
+
+fn every(launcher: &Launcher, attempt: Attempt) -> Result<BTreeMap<&'static str, String>> {
+    let mut outcomes = BTreeMap::new();
+    for name in attempts::names() {
+        let mut sandbox = launcher.sandbox().with_context(|| name.to_owned())?;
+        let said = attempt(&mut sandbox, name).with_context(|| name.to_owned())?;
+        let status = sandbox.end().with_context(|| name.to_owned())?;
+        let outcome = match said {
+            Some(said) => said,
+            None => {
+                let signal = Signal::try_from(status & 0x7f);
+                ensure!(signal.is_ok(), "{name}: it ended with status {status}");
+                signal.map(|signal| signal.to_string())?
+            }
+        };
+        outcomes.insert(name, outcome);
+    }
+    Ok(outcomes)
 }

@@ -104,9 +104,12 @@ impl<'a> Assembly<'a> {
         };
         let serial = Arc::new(Mutex::new(serial));
         self.serial = Some(Arc::clone(&serial));
+        let port: Shared = serial;
+        #[cfg(feature = "hostile")]
+        let port = crate::hostile::heard(port);
         self.buses
             .ports
-            .insert(layout::SERIAL_PORT.into(), SERIAL_REGION_SIZE, serial)
+            .insert(layout::SERIAL_PORT.into(), SERIAL_REGION_SIZE, port)
             .map_err(device_failed(name))
     }
 

@@ -63,6 +63,8 @@ impl Work {
                     self.put_next_block(uffd)?;
                 }
             }
+            #[cfg(feature = "hostile")]
+            crate::hostile::turn(crate::hostile::Thread::Pager);
             for &address in &addresses {
                 let page = self.map.page_of(address).ok_or(FaultError::Outside)?;
                 if self.done.has(page) {

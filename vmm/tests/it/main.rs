@@ -9,7 +9,6 @@ mod chunks;
 mod confinement;
 mod control;
 mod driver;
-mod guest;
 mod hostile;
 mod machine;
 mod network;
@@ -19,3 +18,5 @@ mod snapshot;
 mod sockets;
 mod store;
 mod writing;
+
+use tiny_guest as guest;

@@ -48,11 +48,11 @@ pub(crate) fn build_static(ctx: &Context, step: &Step, packages: &[&str]) -> Res
     build(ctx, step, "static", STATIC, packages, &[])
 }
 
-/// A guest-init that leaves something out, for a test that shows what that was for. In a folder of its own, from which no
-/// payload takes anything.
-pub(crate) fn build_lesser_guest_init(ctx: &Context, step: &Step, feature: &str) -> Result<PathBuf> {
-    let folder = build(ctx, step, "lesser", STATIC, &["guest-init"], &[feature])?;
-    Ok(folder.join("guest-init"))
+/// A program that was built with a feature which is for a test alone, as one that leaves something out to show what that was for. In a
+/// folder of its own, from which no payload takes anything.
+pub(crate) fn build_for_a_test(ctx: &Context, step: &Step, package: &str, feature: &str) -> Result<PathBuf> {
+    let folder = build(ctx, step, "lesser", STATIC, &[package], &[feature])?;
+    Ok(folder.join(package))
 }
 
 /// The folder with these packages' programs; cargo is asked when nothing was built from what is here now.

@@ -11,16 +11,18 @@ const SLEEP_CONTROL: u16 = 0x600;
 const RESET: u16 = 0x602;
 
 /// First register page of the first virtio device.
-pub(crate) const VIRTIO: u32 = 0xd000_0000;
+pub const VIRTIO: u32 = 0xd000_0000;
 
 /// Instructions, in the order they are appended.
 #[derive(Clone, Default)]
-pub(crate) struct Guest {
+pub struct Guest {
     code: Vec<u8>,
 }
 
 impl Guest {
-    pub(crate) fn new() -> Self {
+    /// No instruction yet.
+    #[must_use]
+    pub fn new() -> Self {
         Self::default()
     }
 
@@ -29,87 +31,91 @@ impl Guest {
         self
     }
 
-    pub(crate) fn append(self, other: &Self) -> Self {
+    /// What the other does, then.
+    #[must_use]
+    pub fn append(self, other: &Self) -> Self {
         self.raw(&other.code)
     }
 
     /// `mov dx, port; mov al, value; out dx, al`
-    pub(crate) fn out(self, port: u16, value: u8) -> Self {
+    pub fn out(self, port: u16, value: u8) -> Self {
         let [low, high] = port.to_le_bytes();
         self.raw(&[0x66, 0xba, low, high, 0xb0, value, 0xee])
     }
 
-    pub(crate) fn print(self, text: &str) -> Self {
+    /// Text on the serial port.
+    #[must_use]
+    pub fn print(self, text: &str) -> Self {
         text.bytes().fold(self, |guest, byte| guest.out(SERIAL, byte))
     }
 
     /// `mov eax, [address]`
-    pub(crate) fn load(self, address: u32) -> Self {
+    pub fn load(self, address: u32) -> Self {
         self.raw(&[0xa1]).raw(&address.to_le_bytes())
     }
 
     /// `mov eax, value; mov [address], eax`
-    pub(crate) fn store(self, address: u32, value: u32) -> Self {
+    pub fn store(self, address: u32, value: u32) -> Self {
         self.raw(&[0xb8]).raw(&value.to_le_bytes()).raw(&[0xa3]).raw(&address.to_le_bytes())
     }
 
     /// `mov eax, leaf; xor ecx, ecx; cpuid; mov eax, ecx`
-    pub(crate) fn cpuid_ecx(self, leaf: u32) -> Self {
+    pub fn cpuid_ecx(self, leaf: u32) -> Self {
         self.raw(&[0xb8]).raw(&leaf.to_le_bytes()).raw(&[0x31, 0xc9, 0x0f, 0xa2, 0x89, 0xc8])
     }
 
     /// `eax` on the serial port, least significant byte first: `mov dx, SERIAL`, then `out dx, al; shr eax, 8` four times.
-    pub(crate) fn print_eax(self) -> Self {
+    pub fn print_eax(self) -> Self {
         let [low, high] = SERIAL.to_le_bytes();
         let byte = [0xee, 0xc1, 0xe8, 0x08];
         self.raw(&[0x66, 0xba, low, high]).raw(&byte).raw(&byte).raw(&byte).raw(&byte)
     }
 
     /// Keyboard controller reset, as Linux does with `reboot=k`, then wait.
-    pub(crate) fn reset(self) -> Self {
+    pub fn reset(self) -> Self {
         self.out(I8042_COMMAND, 0xfe).spin()
     }
 
     /// ACPI S5, then wait.
-    pub(crate) fn power_off(self) -> Self {
+    pub fn power_off(self) -> Self {
         self.out(SLEEP_CONTROL, 0x34).spin()
     }
 
     /// ACPI reset register, then wait.
-    pub(crate) fn acpi_reset(self) -> Self {
+    pub fn acpi_reset(self) -> Self {
         self.out(RESET, 1).spin()
     }
 
     /// An interrupt with an empty interrupt table: fault, double fault, triple fault. `lidt` of an empty table first.
-    pub(crate) fn triple_fault(self) -> Self {
+    pub fn triple_fault(self) -> Self {
         self.raw(&[0x0f, 0x0b])
     }
 
     /// `jmp $`
-    pub(crate) fn spin(self) -> Self {
+    pub fn spin(self) -> Self {
         self.raw(&[0xeb, 0xfe])
     }
 
     /// Without the last `jmp $`.
-    pub(crate) fn without_its_end(mut self) -> Self {
+    pub fn without_its_end(mut self) -> Self {
         self.code.truncate(self.code.len() - 2);
         self
     }
 
     /// Prints `x` and a newline for ever.
-    pub(crate) fn print_for_ever(self) -> Self {
+    pub fn print_for_ever(self) -> Self {
         let body = Self::new().print("x\n").code;
         let back = -i8::try_from(body.len() + 2).expect("a short loop");
         self.raw(&body).raw(&[0xeb, back as u8])
     }
 
     /// Counts in memory at `address` and prints each number and a newline, for ever: `inc dword [address]` first.
-    pub(crate) fn count_for_ever(self, address: u32) -> Self {
+    pub fn count_for_ever(self, address: u32) -> Self {
         self.count_for_ever_with(address, &Self::new())
     }
 
     /// `mov ecx, register; mov eax, value; xor edx, edx; wrmsr`
-    pub(crate) fn write_msr(self, register: u32, value: u32) -> Self {
+    pub fn write_msr(self, register: u32, value: u32) -> Self {
         self.raw(&[0xb9])
             .raw(&register.to_le_bytes())
             .raw(&[0xb8])
@@ -118,12 +124,12 @@ impl Guest {
     }
 
     /// `inc word [address]`
-    pub(crate) fn increment_half(self, address: u32) -> Self {
+    pub fn increment_half(self, address: u32) -> Self {
         self.raw(&[0x66, 0xff, 0x05]).raw(&address.to_le_bytes())
     }
 
     /// Waits until two halves are equal: `mov ax, [one]; cmp ax, [other]; jne` back.
-    pub(crate) fn await_equal_halves(self, one: u32, other: u32) -> Self {
+    pub fn await_equal_halves(self, one: u32, other: u32) -> Self {
         self.raw(&[0x66, 0xa1])
             .raw(&one.to_le_bytes())
             .raw(&[0x66, 0x3b, 0x05])
@@ -132,12 +138,12 @@ impl Guest {
     }
 
     /// Waits until one of these bits is set: `mov eax, [address]; test al, bits; jz` back.
-    pub(crate) fn await_bits(self, address: u32, bits: u8) -> Self {
+    pub fn await_bits(self, address: u32, bits: u8) -> Self {
         self.load(address).raw(&[0xa8, bits, 0x74, 0xf7])
     }
 
     /// `mov ecx, count`, then `body` that often: `dec ecx; jnz` back. The body keeps `ecx`.
-    pub(crate) fn repeat(self, count: u32, body: &Self) -> Self {
+    pub fn repeat(self, count: u32, body: &Self) -> Self {
         let back = -i32::try_from(body.code.len() + 7).expect("a short loop");
         self.raw(&[0xb9])
             .raw(&count.to_le_bytes())
@@ -147,7 +153,7 @@ impl Guest {
     }
 
     /// `body` again and again, between two numbers: it counts as [`Guest::count_for_ever`] does.
-    pub(crate) fn count_for_ever_with(self, address: u32, body: &Self) -> Self {
+    pub fn count_for_ever_with(self, address: u32, body: &Self) -> Self {
         let body = Self::new()
             .raw(&body.code)
             .raw(&[0xff, 0x05])
@@ -160,14 +166,14 @@ impl Guest {
     }
 
     /// The guest as a kernel file.
-    pub(crate) fn kernel(&self) -> File {
+    pub fn kernel(&self) -> File {
         let mut file = tempfile::tempfile().expect("temporary file");
         file.write_all(&self.elf(Some(CODE))).expect("write kernel");
         file
     }
 
     /// The same without the note.
-    pub(crate) fn kernel_without_note(&self) -> File {
+    pub fn kernel_without_note(&self) -> File {
         let mut file = tempfile::tempfile().expect("temporary file");
         file.write_all(&self.elf(None)).expect("write kernel");
         file

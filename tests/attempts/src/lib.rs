@@ -1,4 +1,7 @@
-//! What is tried.
+//! What somebody tries who took a `vmm` over: one thing at a time, by name, from whichever thread calls. Each ends in an outcome,
+//! or in the end of the process.
+
+#![expect(unsafe_code, reason = "system calls as a hostile program makes them")]
 
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
@@ -10,6 +13,15 @@ use nix::sys::stat::Mode;
 
 /// Where the launcher hands over the directory of the process.
 const PROCESS: RawFd = 6;
+
+/// The first descriptor that a launcher has not handed over: what the machine was made with.
+const OWN: RawFd = 7;
+
+/// An abstract socket on the host, for datagrams; whoever has this tried makes it.
+pub const HOSTS_SOCKET: &[u8] = b"tinderbox-jail-probe";
+
+/// Numbers of processes and descriptors that are looked at.
+const NUMBERS: i32 = 256;
 
 /// More than a sandbox can have, of anything.
 const TOO_MANY: usize = 100_000;
@@ -43,11 +55,24 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("take no_new_privs back", || prctl(libc::PR_SET_NO_NEW_PRIVS, 0, 0)),
     ("raise a limit", raise_limit),
     ("make sockets of a pair that is no unix one", || call(libc::SYS_socketpair, [16, 3, 0, 0])),
+    ("send to a socket of the host by its path", || send_to(b"/run/systemd/journal/socket")),
+    ("send to a socket of the host by its name", || send_to(&[b"\0", HOSTS_SOCKET].concat())),
+    ("wake another process", wake_others),
+    ("write to what it was handed to read", write_to_all),
+    ("make another machine", || every_descriptor(KVM_CREATE_VM, Some(0))),
+    ("make another userfaultfd", || every_descriptor(USERFAULTFD_IOC_NEW, Some(0))),
+    ("make a tap of another name", || every_descriptor(TUNSETIFF, None)),
     ("map memory to run", || call(libc::SYS_mmap, [0, 4096, 7, 0x22])),
     ("take descriptors", take_descriptors),
     ("take processes", take_processes),
+    ("take pairs of sockets", take_sockets),
     ("take memory", take_memory),
 ];
+
+/// `linux/kvm.h`, `linux/userfaultfd.h`, `linux/if_tun.h`.
+const KVM_CREATE_VM: libc::Ioctl = 0xae01;
+const USERFAULTFD_IOC_NEW: libc::Ioctl = 0xaa00;
+const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
 
 /// Calls that end a sandbox.
 const CALLS: &[(&str, libc::c_long)] = &[
@@ -105,12 +130,13 @@ const CALLS: &[(&str, libc::c_long)] = &[
 ];
 
 /// Names of everything that is tried.
-pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+pub fn names() -> impl Iterator<Item = &'static str> {
     ATTEMPTS.iter().map(|attempt| attempt.0).chain(CALLS.iter().map(|call| call.0))
 }
 
-/// Tries it.
-pub(crate) fn make(name: &str) -> String {
+/// Tries what has this name. What came of it: the kernel's error (`EPERM`), or `done` and how much.
+#[must_use]
+pub fn make(name: &str) -> String {
     let attempt = ATTEMPTS.iter().find(|attempt| attempt.0 == name);
     let made = match (attempt, CALLS.iter().find(|call| call.0 == name)) {
         (Some((_, attempt)), _) => attempt(),
@@ -196,6 +222,70 @@ fn take_processes() -> Result<String, Errno> {
             }
         });
         if thread.is_err() {
+            return Ok(taken.to_string());
+        }
+    }
+    Ok(TOO_MANY.to_string())
+}
+
+/// A socket of its own is all that it takes to send somewhere.
+fn send_to(address: &[u8]) -> Result<String, Errno> {
+    let mut pair = [0; 2];
+    // SAFETY: the call writes two descriptors, which stay open until the end of the process.
+    Errno::result(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM, 0, pair.as_mut_ptr()) })?;
+    let mut bytes = [0_u8; 110];
+    bytes[..2].copy_from_slice(&(libc::AF_UNIX as u16).to_ne_bytes());
+    bytes[2..2 + address.len()].copy_from_slice(address);
+    // SAFETY: the call reads that many bytes of an array that is longer.
+    let sent = unsafe {
+        libc::sendto(pair[0], bytes.as_ptr().cast(), 1, 0, bytes.as_ptr().cast(), 2 + address.len() as u32)
+    };
+    Errno::result(sent).map(|_| String::new())
+}
+
+/// By the signal that wakes a vCPU: the only one that a thread may send.
+fn wake_others() -> Result<String, Errno> {
+    let mut woken = 0;
+    for number in 2..NUMBERS {
+        // SAFETY: the call takes numbers.
+        let result = unsafe { libc::syscall(libc::SYS_tgkill, number, number, libc::SIGRTMIN()) };
+        match Errno::result(result) {
+            Ok(_) => woken += 1,
+            Err(Errno::ESRCH) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if woken == 0 { Err(Errno::ESRCH) } else { Ok(woken.to_string()) }
+}
+
+/// How many files of those that a machine is made with take a byte.
+fn write_to_all() -> Result<String, Errno> {
+    let written = (OWN..NUMBERS).filter(|fd| {
+        // SAFETY: the call reads one byte of a constant.
+        unsafe { libc::pwrite(*fd, b"x".as_ptr().cast(), 1, 0) == 1 }
+    });
+    Ok(written.count().to_string())
+}
+
+/// The first descriptor that does it, with this number beside it, or the address of zeros.
+fn every_descriptor(request: libc::Ioctl, argument: Option<libc::c_long>) -> Result<String, Errno> {
+    let mut zeros = [0_u8; 64];
+    let argument = argument.unwrap_or(zeros.as_mut_ptr() as libc::c_long);
+    for fd in 3..NUMBERS {
+        // SAFETY: none of these requests has more than 64 bytes to read or write.
+        if unsafe { libc::ioctl(fd, request, argument) } >= 0 {
+            return Ok(format!("by {fd}"));
+        }
+    }
+    Err(Errno::ENOTTY)
+}
+
+fn take_sockets() -> Result<String, Errno> {
+    for taken in 0..TOO_MANY {
+        let mut pair = [0; 2];
+        // SAFETY: the call writes two descriptors, which stay open until the end of the process.
+        let made = unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0, pair.as_mut_ptr()) };
+        if made < 0 {
             return Ok(taken.to_string());
         }
     }
