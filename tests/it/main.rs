@@ -24,6 +24,7 @@ mod functions;
 mod guest_root;
 mod guest_user;
 mod host;
+mod hostile_client;
 mod hostile_vmm;
 mod image;
 mod invoke;

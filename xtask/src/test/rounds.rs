@@ -22,6 +22,7 @@ const ON_HOST: &[&str] = &[
     "appliance",
     "events",
     "guest_root",
+    "hostile_client",
     "hostile_vmm",
     "jail",
     "kills",
