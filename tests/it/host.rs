@@ -160,6 +160,20 @@ pub(crate) fn hostile_vmm() -> String {
     PUSHED.get_or_init(|| pushed("TINDERBOX_HOSTILE_VMM", "hostile-vmm")).clone()
 }
 
+/// The integration tests of `vmm`, on the host, with the program that they start where they look for it.
+pub(crate) fn vmm_tests() -> String {
+    static PUSHED: OnceLock<String> = OnceLock::new();
+    let push_both = || {
+        let vmm = setting("TINDERBOX_TESTED_VMM");
+        let folder = vmm.parent().and_then(Path::to_str).expect("a folder in UTF-8");
+        let made = run(&["mkdir", "-p", folder]);
+        assert_eq!(made.code, 0, "{made:?}");
+        push(&vmm, vmm.to_str().expect("a path in UTF-8"));
+        pushed("TINDERBOX_VMM_TESTS", "vmm-tests")
+    };
+    PUSHED.get_or_init(push_both).clone()
+}
+
 /// `tests/registry`, on the host.
 pub(crate) fn registry() -> String {
     static PUSHED: OnceLock<String> = OnceLock::new();

@@ -25,6 +25,7 @@ mod guest_root;
 mod guest_user;
 mod host;
 mod hostile_client;
+mod hostile_guest;
 mod hostile_vmm;
 mod image;
 mod invoke;

@@ -7,6 +7,7 @@
 
 mod apt;
 mod bench;
+mod built;
 mod cache;
 mod cmd;
 mod context;

@@ -91,6 +91,7 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
     let venv = venv(ctx)?;
     let js_modules = js_modules(ctx, &venv)?;
     let go = go::programs(ctx)?;
+    let vmm = vmm_tests(ctx)?;
     Ok(vec![
         ("TINDERBOX_XTASK", xtask),
         ("TINDERBOX_PAYLOAD", payload.root().join("usr/lib/tinderbox")),
@@ -108,6 +109,8 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_STEP_KILLER", programs.join("step-killer")),
         ("TINDERBOX_JAIL_PROBE", programs.join("jail-probe")),
         ("TINDERBOX_HOSTILE_VMM", hostile_vmm(ctx)?),
+        ("TINDERBOX_VMM_TESTS", vmm.tests),
+        ("TINDERBOX_TESTED_VMM", vmm.program),
         ("TINDERBOX_REGISTRY", programs.join("registry")),
         ("TINDERBOX_UNGATED_INITRD", lesser_initrd(ctx, "ungated")?),
         ("TINDERBOX_ROOTED_INITRD", lesser_initrd(ctx, "rooted")?),
@@ -154,6 +157,14 @@ fn lesser_initrd(ctx: &Context, feature: &str) -> Result<PathBuf> {
     let program = payload::build_for_a_test(ctx, &step, "guest-init", feature)?;
     step.done();
     payload::ensure_initrd(ctx, &program)
+}
+
+/// The tests of vmm, for a host whose KVM is another one than this machine's.
+fn vmm_tests(ctx: &Context) -> Result<payload::Tests> {
+    let step = ctx.progress.step("building the tests of vmm");
+    let built = payload::build_vmm_tests(ctx, &step)?;
+    step.done();
+    Ok(built)
 }
 
 /// A vmm that turns hostile when its guest says so.

@@ -3,6 +3,8 @@
 //! at run time, from the very glibc it was linked to, which a static program cannot carry.
 
 use super::sources::Sources;
+use crate::built::{As, executable};
+use crate::cmd::Cmd;
 use crate::context::Context;
 use crate::hash::Inputs;
 use crate::progress::Step;
@@ -53,6 +55,29 @@ pub(crate) fn build_static(ctx: &Context, step: &Step, packages: &[&str]) -> Res
 pub(crate) fn build_for_a_test(ctx: &Context, step: &Step, package: &str, feature: &str) -> Result<PathBuf> {
     let folder = build(ctx, step, "lesser", STATIC, &[package], &[feature])?;
     Ok(folder.join(package))
+}
+
+/// Integration tests that run elsewhere.
+pub(crate) struct Tests {
+    pub(crate) tests: PathBuf,
+    /// What they start, which they look for where it is here.
+    pub(crate) program: PathBuf,
+}
+
+/// The integration tests of `vmm`, static so that they run on a test host.
+pub(crate) fn build_vmm_tests(ctx: &Context, step: &Step) -> Result<Tests> {
+    const PACKAGE: &str = "vmm";
+    let target_dir = ctx.target_dir().join("static-tests");
+    // And what only the tests know.
+    Sources::of(ctx, &[PACKAGE, "confined-libc", "tiny-guest"])?.renew_for(ctx, &target_dir)?;
+    let cargo = Cmd::new("cargo").args(["test", "--package", PACKAGE, "--test", "it", "--no-run"]);
+    let cargo = cargo.args(["--message-format=json", "--target", TARGET, "--target-dir"]).arg(&target_dir);
+    step.note("compiling");
+    let said = cargo.dir(&ctx.root).env("RUSTFLAGS", STATIC).env_remove("CARGO_ENCODED_RUSTFLAGS").read()?;
+    Ok(Tests {
+        tests: executable(&said, "it", As::Tests)?,
+        program: executable(&said, PACKAGE, As::Program)?,
+    })
 }
 
 /// The folder with these packages' programs; cargo is asked when nothing was built from what is here now.

@@ -5,10 +5,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::Rule;
 use super::search::{Outcome, Trial};
+use crate::built::{As, executable};
 use crate::cmd::Cmd;
 use crate::context::Context;
 use crate::payload::{STATIC, TARGET};
@@ -119,10 +120,7 @@ impl Program {
         let cargo = cargo.env("CARGO_TARGET_DIR", folder(ctx)).env("RUSTFLAGS", self.flags());
         step.note("compiling");
         let built = cargo.env_remove(LEFT_OUT).read()?;
-        let executable = |name: &str| {
-            let found = built.lines().find_map(|message| executable(message, name));
-            found.with_context(|| format!("cargo has built no tests called {name}"))
-        };
+        let executable = |name: &str| executable(&built, name, As::Tests);
         let unit = executable(self.package())?;
         let prints = ["--nocapture", "--test-threads=1", PRINTS];
         let printed = Cmd::new(&unit).args(prints).env_remove(LEFT_OUT).read()?;
@@ -191,13 +189,6 @@ fn seconds(limit: Duration) -> u64 {
     limit.as_secs().max(1)
 }
 
-/// Where cargo says that it has put the tests of a target of that name.
-fn executable(message: &str, name: &str) -> Option<PathBuf> {
-    let message: serde_json::Value = serde_json::from_str(message).ok()?;
-    let is_it = message["target"]["name"] == name && message["profile"]["test"] == true;
-    is_it.then(|| message["executable"].as_str().map(|path| Path::new(path).to_owned())).flatten()
-}
-
 /// The tests that a test program has.
 fn listed(file: &Path, of: &'static str) -> Result<Vec<Test>> {
     let listed = Cmd::new(file).args(["--list", "--format", "terse"]).read()?;
@@ -217,19 +208,6 @@ fn rules(printed: &str) -> Vec<Rule> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tests_are_told_from_their_program() {
-        let message = |test: bool| {
-            format!(
-                r#"{{"target": {{"name": "agent"}}, "profile": {{"test": {test}}}, "executable": "/x/agent"}}"#
-            )
-        };
-        assert_eq!(executable(&message(true), "agent"), Some("/x/agent".into()));
-        assert_eq!(executable(&message(false), "agent"), None);
-        assert_eq!(executable(&message(true), "life"), None);
-        assert_eq!(executable("warning: unused", "agent"), None);
-    }
 
     #[test]
     fn rules_are_read_from_what_is_printed_around_them() {

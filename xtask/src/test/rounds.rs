@@ -23,6 +23,7 @@ const ON_HOST: &[&str] = &[
     "events",
     "guest_root",
     "hostile_client",
+    "hostile_guest",
     "hostile_vmm",
     "jail",
     "kills",
