@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::functions::{Function, Invocation};
+use crate::functions::{Deployed, Function, Invocation};
 use crate::node::Node;
 
 /// A call that is held while the other begins, milliseconds: each of them gets a clone of its own.
@@ -66,6 +66,38 @@ fn a_java_function_answers_and_fails_as_on_lambda_and_its_clones_are_unique() {
     let answered = function.answer(json!({ "a": 1 }));
     assert_eq!(answered["event"], json!({ "a": 1 }));
     assert!(answered["id"].as_str().is_some_and(|id| id.len() == 36), "{answered}");
+
+    assert_hooks_that_fail_are_told(&mut function);
+    // Served by the image that there is, which says so.
+    function.update(json!({ "Handler": "app.Forms::text", "Runtime": "java17" }));
+    let answered = function.invoke(json!("wick"));
+    assert_eq!(answered.json(), "WICK", "{answered:?}");
+    assert!(
+        answered.log.as_deref().is_some_and(|log| log.contains("INIT_START Runtime Version: java:21.")),
+        "{answered:?}"
+    );
+}
+
+/// One before a snapshot is the version's, one after a restore its caller's.
+fn assert_hooks_that_fail_are_told(function: &mut Deployed) {
+    let fail = |function: &mut Deployed, hook: &str| {
+        function
+            .update(json!({ "Handler": "app.Handler", "Environment": { "Variables": { "FAULT": hook } } }));
+        function.publish()
+    };
+    let version = fail(function, "before");
+    let args = json!({ "FunctionName": function.name, "Qualifier": version });
+    function.client().wait("published_version_active", args).expect_err("its hook fails");
+    let failed = function.version(&version);
+    assert_eq!(failed["StateReasonCode"], "FunctionError.RuntimeInitError", "{failed}");
+    assert!(failed["StateReason"].as_str().is_some_and(|reason| reason.contains("damp")), "{failed}");
+
+    let version = fail(function, "after");
+    let args = json!({ "FunctionName": function.name, "Qualifier": version });
+    function.client().wait("published_version_active", args).expect("its hook has not run yet");
+    let error = function.invoke_as(&version, &json!({})).expect_err("its hook fails");
+    assert_eq!((error.code.as_str(), error.status), ("SnapStartException", 400), "{error:?}");
+    assert!(error.message.contains("damp"), "{error:?}");
 }
 
 /// The hooks have run, and nothing was left of what the JDK had drawn before.
