@@ -11,3 +11,5 @@ mod refusals;
 mod traffic;
 #[path = "../../../launcher/tests/it/unit.rs"]
 mod unit;
+#[path = "../../../launcher/tests/it/user.rs"]
+mod user;

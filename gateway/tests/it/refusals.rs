@@ -51,3 +51,11 @@ fn it_is_a_user_with_one_capability_a_filter_and_an_empty_root() {
     assert_eq!((status["NoNewPrivs"], status["Seccomp"], status["Threads"]), ("1", "2", "1"));
     assert_eq!(fs::read_dir(format!("/proc/{id}/root")).unwrap().count(), 0);
 }
+
+#[test]
+fn another_process_of_its_user_with_its_rights_gets_nothing_of_it() {
+    let node = Node::start();
+    // It answers when it has confined itself.
+    node.connect().make();
+    unit().who().gets_nothing_of(node.gateway.id());
+}

@@ -9,3 +9,4 @@ mod program;
 mod refusals;
 mod rooms;
 mod unit;
+mod user;

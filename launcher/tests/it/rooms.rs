@@ -66,6 +66,14 @@ fn the_launcher_is_a_user_with_its_units_capabilities_and_nothing_that_it_execut
 }
 
 #[test]
+fn another_process_of_the_launchers_user_with_its_rights_gets_nothing_of_it() {
+    let launcher = Launcher::start(ROOT, STAYS);
+    // It answers when it has confined itself.
+    launcher.connect().start().unwrap();
+    unit().who().gets_nothing_of(launcher.process.id());
+}
+
+#[test]
 fn a_process_is_in_namespaces_that_nobody_else_is_in() {
     let launcher = Launcher::start(ROOT, STAYS);
     let agent = launcher.connect();

@@ -13,10 +13,12 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::libc;
 
+use crate::user::User;
+
 /// Who the appliance's users are.
 const USERS: &str = include_str!("../../../image/mkosi.extra/usr/lib/sysusers.d/tinderbox.conf");
 
-/// `linux/capability.h`: those of our units, and the last one that there is.
+/// `linux/capability.h`: those of our units.
 const CAPABILITIES: &[(&str, u32)] = &[
     ("CAP_KILL", 5),
     ("CAP_SETGID", 6),
@@ -25,8 +27,6 @@ const CAPABILITIES: &[(&str, u32)] = &[
     ("CAP_NET_ADMIN", 12),
     ("CAP_SYS_ADMIN", 21),
 ];
-const LAST_CAPABILITY: u32 = 40;
-const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 /// The first descriptor that systemd hands over, and one that nothing is handed over as.
 const FIRST: RawFd = 3;
@@ -59,6 +59,11 @@ impl Unit {
         Self { user: user.parse().expect("a number"), capabilities }
     }
 
+    /// Who its program is.
+    pub(crate) fn who(self) -> User {
+        User { number: self.user, capabilities: self.capabilities }
+    }
+
     /// A command that begins as systemd has it: in that control group, if any, with those descriptors, as the unit's user and with its
     /// capabilities. What goes with it is to be kept until it has begun.
     pub(crate) fn command(
@@ -81,7 +86,7 @@ impl Unit {
                 // SAFETY: the call takes numbers. What is in that place is this process's alone, which executes something next.
                 Errno::result(unsafe { libc::dup2(*fd, place) })?;
             }
-            become_user(self)
+            self.who().become_it()
         };
         // SAFETY: between fork and exec it makes system calls alone, and allocates nothing.
         unsafe { command.pre_exec(step) };
@@ -101,36 +106,5 @@ fn join(processes: &CStr) -> io::Result<()> {
     let fd = Errno::result(unsafe { libc::open(processes.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) })?;
     // SAFETY: the call reads one byte, which is there.
     Errno::result(unsafe { libc::write(fd, b"0".as_ptr().cast(), 1) })?;
-    Ok(())
-}
-
-fn become_user(unit: Unit) -> io::Result<()> {
-    let prctl = |option, first: u64, second: u64| {
-        // SAFETY: what is asked for here takes numbers.
-        Errno::result(unsafe { libc::prctl(option, first, second, 0_u64, 0_u64) }).map(drop)
-    };
-    let has = |number: &u32| unit.capabilities & 1 << number != 0;
-    for number in (0..=LAST_CAPABILITY).filter(|number| !has(number)) {
-        prctl(libc::PR_CAPBSET_DROP, number.into(), 0)?;
-    }
-    prctl(libc::PR_SET_KEEPCAPS, 1, 0)?;
-    let user = libc::c_long::from(unit.user);
-    // libc's wrappers tell other threads, of which there are none here.
-    let call = |number, arguments: [libc::c_long; 3]| {
-        let [first, second, third] = arguments;
-        // SAFETY: the calls take numbers; of no groups none is read.
-        Errno::result(unsafe { libc::syscall(number, first, second, third) }).map(drop)
-    };
-    call(libc::SYS_setgroups, [0; 3])?;
-    call(libc::SYS_setresgid, [user; 3])?;
-    call(libc::SYS_setresuid, [user; 3])?;
-    let mask = unit.capabilities as u32;
-    // Version 3: effective, permitted, inheritable, of the first 32 and of the others.
-    let (header, sets) = ([CAPABILITY_VERSION_3, 0], [mask, mask, mask, 0, 0, 0]);
-    // SAFETY: the call reads two and six numbers, which are there.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) })?;
-    for number in (0..=LAST_CAPABILITY).filter(has) {
-        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, number.into())?;
-    }
     Ok(())
 }

@@ -10,10 +10,14 @@ use vmm_api::{Request, Response};
 
 use crate::guest::Guest;
 use crate::process::{Vmm, machine};
+use crate::user::User;
 
 /// Budget for private memory beside the guest's. A static program of a debug build has its libc's pages for itself.
 pub(crate) const MAX_OVERHEAD_BYTES: u64 =
     if cfg!(target_feature = "crt-static") { 6 << 20 } else { 4 << 20 };
+
+/// Nobody's user.
+const USER: User = User { number: 2_000_000_123, capabilities: 0 };
 
 fn status_of(pid: u32, thread: &str, key: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).unwrap();
@@ -39,6 +43,15 @@ fn every_thread_is_filtered_and_cannot_gain_rights() {
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"]);
     assert_eq!(vmm.call(&Request::Stop), Response::Ok);
+}
+
+/// It is closed before it takes its first request, so before anything of a customer's is in it.
+#[test]
+fn another_process_of_its_user_gets_nothing_of_one_that_has_no_machine_yet() {
+    let vmm = Vmm::spawn_as(USER.number);
+    vmm.metrics();
+    USER.gets_nothing_of(vmm.pid());
+    vmm.stop();
 }
 
 #[test]

@@ -17,6 +17,8 @@ mod reading;
 mod snapshot;
 mod sockets;
 mod store;
+#[path = "../../../launcher/tests/it/user.rs"]
+mod user;
 mod writing;
 
 use tiny_guest as guest;

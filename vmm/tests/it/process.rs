@@ -111,14 +111,27 @@ pub(crate) fn machine() -> MachineConfig {
 
 impl Vmm {
     pub(crate) fn spawn() -> Self {
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .expect("socketpair");
         let mut command = Command::new(PROGRAM);
         command.args(["--control-fd", "0"]);
         if cfg!(target_feature = "crt-static") {
             become_sandboxed(&mut command);
         }
+        Self::of(command)
+    }
+
+    /// As another user, in no room. It can build no machine.
+    pub(crate) fn spawn_as(user: u32) -> Self {
+        // The user has no way to where cargo puts it.
+        let program = File::open(PROGRAM).expect("open vmm");
+        let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        command.args(["--control-fd", "0"]).uid(user).gid(user);
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Self {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .expect("socketpair");
         command.stdin(Stdio::from(theirs)).stderr(Stdio::piped());
         Self { client: Client::new(ours), child: command.spawn().expect("spawn vmm") }
     }
