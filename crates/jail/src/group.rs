@@ -137,18 +137,17 @@ impl Groups {
     /// A group with these settings; those of controllers that there are not are left out.
     ///
     /// # Errors
-    /// The kernel refused the group, in which case there is none, or a setting.
+    /// The kernel refused the group or a setting. There is none then.
     pub fn make(&self, name: &str, settings: &[Setting]) -> Result<Group, GroupError> {
         let failed = |what| move |source| GroupError { what, group: name.to_owned(), source };
         mkdirat(&self.dir, name, Mode::S_IRWXU).map_err(failed("making"))?;
-        let dir = openat(&self.dir, name, DIR, Mode::empty()).map_err(failed("opening"))?;
-        let group = Group { dir, name: name.to_owned() };
         let is_there = |setting: &&Setting| self.controllers.iter().any(|name| name == setting.controller);
-        let set = |setting: &Setting| group.write(setting.file, &setting.value);
-        match settings.iter().filter(is_there).try_for_each(set) {
-            Ok(()) => Ok(group),
-            Err(error) => self.remove(name).and(Err(error)),
-        }
+        let made = openat(&self.dir, name, DIR, Mode::empty()).map_err(failed("opening")).and_then(|dir| {
+            let group = Group { dir, name: name.to_owned() };
+            let set = |setting: &Setting| group.write(setting.file, &setting.value);
+            settings.iter().filter(is_there).try_for_each(set).map(|()| group)
+        });
+        made.or_else(|error| self.remove(name).and(Err(error)))
     }
 
     /// Removes a group whose processes have ended.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::{prctl, resource};
 use nix::unistd::setsid;
 
@@ -164,7 +164,8 @@ impl RoomPlan {
 
 fn execute(step: &RoomStep) -> Result<(), Cause> {
     match step {
-        RoomStep::UnblockSignals => SigSet::empty().thread_set_mask()?,
+        // Not `pthread_sigmask`, which says what went wrong in a way that nix does not look at.
+        RoomStep::UnblockSignals => sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?,
         RoomStep::OwnSession => setsid().map(drop)?,
         RoomStep::ScheduleApart => rights::schedule_apart()?,
         RoomStep::NarrowGroups => unshare(CloneFlags::CLONE_NEWCGROUP)?,

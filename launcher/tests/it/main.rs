@@ -8,5 +8,7 @@ mod host;
 mod program;
 mod refusals;
 mod rooms;
+mod steps;
 mod unit;
 mod user;
+mod watched;
