@@ -5,6 +5,7 @@ mod snapshots;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
+use jail::Entered;
 use vmm_api::{Exit, MachineConfig, Metrics, Refusal, Request, Response};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -124,6 +125,8 @@ struct Supervisor {
     /// Until the process is confined.
     files: HostFiles,
     lifecycle: Lifecycle,
+    /// What the jail has, once the process is in it.
+    entered: Option<Entered>,
     /// Between `Prepare` and `Load`.
     prepared: Option<Prepared>,
     machine: Option<Machine>,
@@ -143,6 +146,7 @@ impl Supervisor {
             pagemap,
             files,
             lifecycle: Lifecycle::Blank,
+            entered: None,
             prepared: None,
             machine: None,
         })
@@ -278,7 +282,7 @@ impl Supervisor {
 
     /// Closes the jail, and what is of no use in there.
     fn confine(&mut self) -> Result<(), RunError> {
-        confine::plan().enter()?;
+        self.entered = Some(confine::plan().enter()?);
         self.files = HostFiles::Paths;
         Ok(())
     }
@@ -307,7 +311,11 @@ impl Supervisor {
         let machine = self.machine.as_ref();
         let guest = machine.map(Machine::memory_ranges).unwrap_or_default();
         let overhead_bytes = self.memory_map.overhead_bytes(&guest).map_err(RunError::MemoryMap)?;
-        Ok(Metrics { exits: machine.map(Machine::exits).unwrap_or_default(), overhead_bytes })
+        Ok(Metrics {
+            exits: machine.map(Machine::exits).unwrap_or_default(),
+            overhead_bytes,
+            landlock: self.entered.map(|entered| entered.landlock),
+        })
     }
 }
 

@@ -111,7 +111,7 @@ pub(crate) fn restrict(paths: &[PathRule], ports: &[PortRule]) -> Result<u32, Ja
         (
             RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced,
             LandlockStatus::Available { effective_abi, .. },
-        ) => Ok(effective_abi as u32),
+        ) => Ok(effective_abi.min(NEWEST) as u32),
         _ => Err(JailError::NoLandlock),
     }
 }

@@ -235,6 +235,8 @@ pub struct Metrics {
     pub exits: ExitCounts,
     /// Private memory of the process that is not guest memory, bytes.
     pub overhead_bytes: u64,
+    /// The version of landlock that confines the process: the newest that both the kernel and the VMM know. None until it has a machine.
+    pub landlock: Option<u32>,
 }
 
 /// VM exits.

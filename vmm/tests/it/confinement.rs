@@ -1,10 +1,14 @@
 //! The jail, seen from outside: what /proc says about a VMM that runs a guest.
 
+#![expect(unsafe_code, reason = "the kernel is asked for its landlock")]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::Signal;
 use vmm_api::{Request, Response};
 
@@ -15,6 +19,12 @@ use crate::user::User;
 /// Budget for private memory beside the guest's. A static program of a debug build has its libc's pages for itself.
 pub(crate) const MAX_OVERHEAD_BYTES: u64 =
     if cfg!(target_feature = "crt-static") { 6 << 20 } else { 4 << 20 };
+
+/// What a VMM asks for at most (`crates/jail/src/paths.rs`).
+const NEWEST_LANDLOCK: u32 = 6;
+
+/// `linux/landlock.h`: LANDLOCK_CREATE_RULESET_VERSION.
+const VERSION: u32 = 1;
 
 /// Nobody's user.
 const USER: User = User { number: 2_000_000_123, capabilities: 0 };
@@ -51,6 +61,24 @@ fn another_process_of_its_user_gets_nothing_of_one_that_has_no_machine_yet() {
     let vmm = Vmm::spawn_as(USER.number);
     vmm.metrics();
     USER.gets_nothing_of(vmm.pid());
+    vmm.stop();
+}
+
+/// The newest version of landlock that the kernel has.
+fn kernels_landlock() -> u32 {
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: with LANDLOCK_CREATE_RULESET_VERSION the call reads nothing and makes nothing.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0, VERSION) };
+    Errno::result(version).expect("these tests need landlock").try_into().unwrap()
+}
+
+#[test]
+fn a_machine_says_which_landlock_confines_it_once_it_is_confined() {
+    let blank = Vmm::spawn();
+    assert_eq!(blank.metrics().landlock, None);
+    blank.stop();
+    let (vmm, _console) = Vmm::run(machine(), &Guest::new().spin(), &[]);
+    assert_eq!(vmm.metrics().landlock, Some(kernels_landlock().min(NEWEST_LANDLOCK)));
     vmm.stop();
 }
 
