@@ -52,6 +52,8 @@ const SETTINGS: &[(&str, &str)] = &[
     // The source of a packet is looked at by a rule, which knows more than routes: all guests have one address.
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
+    // Pieces of a packet come one after the other; the rest of one that does not come takes room from others', which is bounded.
+    ("ipv4/ipfrag_time", "3"),
     // Who asks at a tap for an address hears of that link's alone.
     ("ipv4/conf/all/arp_ignore", "1"),
     // Nobody here knows a better way.

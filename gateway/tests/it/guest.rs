@@ -142,6 +142,24 @@ impl Guest {
         bytes
     }
 
+    /// Sends a frame as it is.
+    pub(crate) fn sends(&mut self, frame: &[u8]) {
+        self.tap.0.write_all(frame).expect("its link is there");
+    }
+
+    /// Frames that come, until none does.
+    pub(crate) fn hears(&mut self) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        let patience = PollTimeout::from(PATIENCE.total_millis() as u16);
+        while poll(&mut [PollFd::new(self.tap.0.as_fd(), PollFlags::POLLIN)], patience).expect("poll") > 0 {
+            let mut frame = vec![0; 2048];
+            let len = self.tap.0.read(&mut frame).expect("there is one");
+            frame.truncate(len);
+            frames.push(frame);
+        }
+        frames
+    }
+
     /// The same stack at another tap, as a clone is.
     pub(crate) fn moves(&mut self, tap: OwnedFd) {
         self.tap = Tap(File::from(tap));

@@ -5,6 +5,7 @@
 
 mod assignments;
 mod ends;
+mod frames;
 mod guest;
 mod node;
 mod refusals;
