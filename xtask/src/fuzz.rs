@@ -165,12 +165,30 @@ fn statistics(log: &str) -> Option<(u64, u64)> {
 mod tests {
     use super::*;
 
+    /// What lies in the repository, for each target; the rest is in the cache.
+    const MAX_SEEDS: usize = 24;
+    const MAX_SEED_LEN: u64 = 4096;
+
     #[test]
     fn the_closing_lines_are_read() {
         let log = "#2097152 pulse\nDone 10 runs\nstat::number_of_executed_units: 123456\n\
             stat::average_exec_per_sec:     41152\nstat::new_units_added: 3\n";
         assert_eq!(statistics(log), Some((123_456, 41_152)));
         assert_eq!(statistics("Done"), None);
+    }
+
+    /// Those that are called by their content were picked from what long runs had found: few, that reach the most together.
+    #[test]
+    fn every_target_has_seeds_which_are_few_and_small() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for name in targets(&root).expect("targets") {
+            let seeds = std::fs::read_dir(root.join("tests/fuzz/corpus").join(&name));
+            let seeds = seeds.unwrap_or_else(|error| panic!("seeds of {name}: {error}"));
+            let lens = seeds.map(|seed| seed.and_then(|seed| seed.metadata()).expect("a file").len());
+            let lens: Vec<u64> = lens.collect();
+            assert!((1..=MAX_SEEDS).contains(&lens.len()), "{name}: {} seeds", lens.len());
+            assert!(lens.iter().all(|len| *len < MAX_SEED_LEN), "{name}: seeds of {lens:?} bytes");
+        }
     }
 
     #[test]
