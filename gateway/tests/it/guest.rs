@@ -124,7 +124,8 @@ impl Guest {
 
     /// Asks a name server for more than one answer; bytes of what comes until nothing does.
     pub(crate) fn is_flooded(&mut self, server: Ipv4Addr, question: &str) -> usize {
-        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 4], vec![0; 2048]);
+        // The stack takes all that has come before anybody looks.
+        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 4096], vec![0; 4 << 20]);
         let mut socket = udp::Socket::new(buffer(), buffer());
         socket.bind(self.port()).expect("bind");
         socket.send_slice(question.as_bytes(), (IpAddress::Ipv4(server), 53)).expect("send");
