@@ -69,7 +69,7 @@ pub(crate) fn build_vmm_tests(ctx: &Context, step: &Step) -> Result<Tests> {
     const PACKAGE: &str = "vmm";
     let target_dir = ctx.target_dir().join("static-tests");
     // And what only the tests know.
-    Sources::of(ctx, &[PACKAGE, "confined-libc", "tiny-guest"])?.renew_for(ctx, &target_dir)?;
+    Sources::of(ctx, &[PACKAGE, "confined-libc", "launcher", "tiny-guest"])?.renew_for(ctx, &target_dir)?;
     let cargo = Cmd::new("cargo").args(["test", "--package", PACKAGE, "--test", "it", "--no-run"]);
     let cargo = cargo.args(["--message-format=json", "--target", TARGET, "--target-dir"]).arg(&target_dir);
     step.note("compiling");
