@@ -25,6 +25,9 @@ use crate::packet::Order;
 /// Descriptors that a VMM may have open: devices and vCPUs take under 100, the rest are vsock connections.
 const MAX_OPEN_FILES: u64 = 1024;
 
+/// No machine has a longer file: 10,240 MiB of memory, as much of `/tmp`. A `vmm` comes to its own bound when it knows its machine.
+const MAX_FILE_LEN: u64 = 12 << 30;
+
 /// Every child, as waitpid calls it.
 const ANY: libc::pid_t = -1;
 
@@ -198,6 +201,11 @@ impl House {
                 limit(Resource::RLIMIT_CORE, 0, "guest memory must not reach a disk"),
                 limit(Resource::RLIMIT_NOFILE, MAX_OPEN_FILES, "bounds vsock connections"),
                 limit(Resource::RLIMIT_MEMLOCK, 0, "nothing locks memory"),
+                limit(
+                    Resource::RLIMIT_FSIZE,
+                    MAX_FILE_LEN,
+                    "bounds disks and snapshots, which the node's disk has",
+                ),
             ],
             filter: Arc::clone(filter),
         }

@@ -10,7 +10,7 @@ use crate::node::Node;
 /// Highest exposure that `systemd-analyze security` may find in a unit of ours, in tenths.
 const MAX_EXPOSURE: &str = "20";
 
-const UNITS: [&str; 7] = [
+pub(crate) const UNITS: [&str; 7] = [
     "tinderbox-agent.service",
     "tinderbox-gateway.service",
     "tinderbox-launcher.service",
@@ -42,6 +42,12 @@ pub(crate) fn assert_closed(told: &Value) {
     }
     let holes = told["vulnerabilities"].as_object().expect("a map");
     assert!(holes.contains_key("spectre_v2") && holes.contains_key("mds"), "{told}");
+    // That one takes the processor's firmware, which an emulated one has none of.
+    let open = holes.iter().filter(|(name, state)| {
+        name.as_str() != "spec_rstack_overflow"
+            && state.as_str().is_none_or(|state| state.starts_with("Vulnerable"))
+    });
+    assert_eq!(open.count(), 0, "{told}");
     assert!(told["landlock"].as_u64() >= Some(6), "{told}");
 }
 

@@ -38,7 +38,12 @@ fn in_a_bare_room(attempt: &str) -> &'static str {
         "send to a socket of the host by its path" => "ENOENT",
         "send to a socket of the host by its name" => "ECONNREFUSED",
         "wake another process" => "ESRCH",
+        // It has been handed no drive yet.
         "write to what it was handed to read" => "done 0",
+        "write past the end of its disk" => "EBADF",
+        "create a file without a name" => "EROFS",
+        // Which one it does not say.
+        "become another program" => "EFAULT",
         // It is there to make one, and userfaultfds, of whatever memory.
         "make another machine" => "done by 4",
         "make another userfaultfd" => "done by 5",
@@ -60,7 +65,9 @@ fn in_the_io_thread(attempt: &str) -> &'static str {
         "send to a socket of the host by its path" => "ENOENT",
         "send to a socket of the host by its name" => "ECONNREFUSED",
         "wake another process" => "ESRCH",
-        "write to what it was handed to read" => "done 0",
+        // The disk that is its own.
+        "write to what it was handed to read" => "done 1",
+        "write past the end of its disk" => "SIGXFSZ",
         other => in_a_vcpu_thread(other),
     }
 }
@@ -94,7 +101,7 @@ fn a_vmm_that_turns_hostile_gets_nothing_and_the_node_goes_on() {
     let mut surprises = BTreeMap::new();
     for (place, expected) in expectations {
         let outcomes = report["outcomes"][place].as_object().expect("a map");
-        assert!(outcomes.len() > 80, "{report}");
+        assert!(outcomes.len() > 100, "{report}");
         for (attempt, outcome) in outcomes {
             let outcome = outcome.as_str().expect("a word");
             if !is_expected(attempt, outcome, expected) {
@@ -144,12 +151,12 @@ fn start_launcher_anew() {
     assert_eq!(restarted.code, 0, "{restarted:?}");
 }
 
-/// How many sandboxes the host's agent has lost whose `vmm` had tried this, and was ended for it.
-fn ended_for(attempt: &str) -> usize {
+/// How many sandboxes the host's agent has lost whose `vmm` had tried this, and was ended by that signal.
+fn ended_for(attempt: &str, signal: &str) -> usize {
     let log = host::run(&["journalctl", "--unit", "tinderbox-agent", "--boot", "--output", "cat"]).stdout;
     let tries = format!("stderr=\"hostile: trying {attempt}\\n\"");
     let lost = log.lines().filter(|line| line.starts_with("a sandbox was lost") && line.contains(&tries));
-    lost.filter(|line| line.contains("(SIGSYS)")).count()
+    lost.filter(|line| line.contains(&format!("({signal})"))).count()
 }
 
 #[test]
@@ -166,11 +173,14 @@ fn whoever_takes_the_vmm_of_a_booted_function_over_loses_it_and_its_neighbours_d
     ];
     for (function, threads) in &functions {
         for thread in threads {
-            for attempt in ["ptrace", "open a file of the host", "socket"] {
-                let before = ended_for(attempt);
+            let of_the_disk = (*thread == "io").then_some(("write past the end of its disk", "SIGXFSZ"));
+            let calls =
+                ["ptrace", "open a file of the host", "a socket of unix"].map(|call| (call, "SIGSYS"));
+            for (attempt, signal) in calls.into_iter().chain(of_the_disk) {
+                let before = ended_for(attempt, signal);
                 let ended = function.invoke(json!({ "say": format!("@hostile {thread} {attempt}") }));
                 assert!(ended.function_error.is_some(), "{thread} {attempt}: {ended:?}");
-                assert_eq!(ended_for(attempt), before + 1, "{thread} {attempt}");
+                assert_eq!(ended_for(attempt, signal), before + 1, "{thread} {attempt}");
                 assert_eq!(sandbox(), its, "{thread} {attempt} was felt next door");
             }
         }

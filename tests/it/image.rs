@@ -134,6 +134,17 @@ fn the_production_image_has_the_programs_that_are_named_and_no_other() {
     }
 }
 
+/// How exposed each is, `appliance` asks on a booted one.
+#[test]
+fn the_production_image_has_the_services_that_are_looked_at_and_no_other_of_ours() {
+    let files = files();
+    let ours = files.iter().filter_map(|path| {
+        path.strip_prefix("usr/lib/systemd/system/").filter(|unit| unit.starts_with("tinderbox-"))
+    });
+    let services: Vec<_> = ours.filter(|unit| unit.ends_with(".service")).collect();
+    assert_eq!(services, appliance::UNITS);
+}
+
 #[test]
 fn the_production_image_holds_no_secret_and_no_identity() {
     let files = files();

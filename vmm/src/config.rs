@@ -124,6 +124,15 @@ pub(crate) struct Drive {
     pub content: DriveContent,
     /// Whether the guest may write.
     pub access: DriveAccess,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// The longest file that a machine writes: a drive, or its memory in a snapshot. Bytes.
+#[must_use]
+pub(crate) fn longest_file(drives: &[Drive], memory: MemSize) -> u64 {
+    let written = drives.iter().filter(|drive| drive.access == DriveAccess::ReadWrite);
+    written.map(|drive| drive.len).fold(memory.bytes(), u64::max)
 }
 
 /// Where a drive's bytes are.

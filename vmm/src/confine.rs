@@ -8,13 +8,16 @@ use std::sync::Arc;
 use jail::{
     CompiledFilter, FilterError, JailError, JailPlan, Limit, Resource, SyscallFilter, SyscallRule, allow,
 };
-use nix::sys::prctl;
+use nix::sys::{prctl, resource};
 use vmm_sys_util::signal::SIGRTMIN;
 
 use crate::requests::*;
 
 /// Descriptors that a VMM may have open: devices and vCPUs take under 100, the rest are vsock connections.
 const MAX_OPEN_FILES: u64 = 1024;
+
+/// No machine has a longer file: 10,240 MiB of memory, as much of `/tmp`.
+const MAX_FILE_LEN: u64 = 12 << 30;
 
 /// What a confined process has still to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,14 @@ pub(crate) fn close_to_others() -> Result<(), JailError> {
     prctl::set_dumpable(false).map_err(JailError::NonDumpable)
 }
 
+/// From now on no file becomes longer, whatever a device thinks: drives and snapshots lie on a disk that all sandboxes share. For a
+/// process under [`plan`], before its guest runs.
+pub(crate) fn bound_files(len: u64) -> Result<(), JailError> {
+    let limit =
+        Limit { resource: Resource::RLIMIT_FSIZE, value: len, reason: "the longest file of this machine" };
+    resource::setrlimit(limit.resource, len, len).map_err(|source| JailError::Limit { limit, source })
+}
+
 /// For the whole process.
 pub(crate) fn plan() -> JailPlan {
     let limit = |resource, value, reason| Limit { resource, value, reason };
@@ -60,6 +71,11 @@ pub(crate) fn plan() -> JailPlan {
                 "bounds vsock connections, whatever the device thinks",
             ),
             limit(Resource::RLIMIT_MEMLOCK, 0, "nothing here locks memory"),
+            limit(
+                Resource::RLIMIT_FSIZE,
+                MAX_FILE_LEN,
+                "bounds files until the machine is known, see `bound_files`",
+            ),
         ],
         ..JailPlan::default()
     }
@@ -176,6 +192,7 @@ fn io_filter(role: Role) -> SyscallFilter {
             allow!(SYS_ioctl, arg 1 = KVM_SET_IRQCHIP, "load: interrupt controllers"),
             allow!(SYS_ioctl, arg 1 = KVM_SET_CLOCK, "load: the guest's clock"),
             allow!(SYS_ioctl, arg 1 = UFFDIO_REGISTER, "load: the pages that the snapshot holds"),
+            allow!(SYS_prlimit64, arg 1 = libc::RLIMIT_FSIZE, "load: no file becomes longer than this machine's longest"),
         ]);
     }
     SyscallFilter::new("io", rules)

@@ -81,8 +81,11 @@ impl BusDevice for Heard {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         self.port.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
-        if offset != 0 || self.line.len() > MAX_LEN {
+        if offset != 0 {
             return;
+        }
+        if self.line.len() > MAX_LEN {
+            self.line.clear();
         }
         self.line.extend(data.iter().copied().map(char::from));
         if self.line.ends_with('\n') {

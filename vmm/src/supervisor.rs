@@ -10,7 +10,7 @@ use vmm_api::{Exit, MachineConfig, Metrics, Refusal, Request, Response};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::allocator;
-use crate::config::Config;
+use crate::config::{Config, longest_file};
 use crate::confine::{self, Role};
 use crate::control::{Control, ControlError, Incoming};
 use crate::host_files::HostFiles;
@@ -269,12 +269,14 @@ impl Supervisor {
             Ok(config) => config,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        let longest_file = longest_file(&config.drives, config.memory);
         let built = match machine::build(&self.files, config) {
             Ok(built) => built,
             Err(error) => return Ok(Err(error.refusal())),
         };
         let filters = confine::filters(Role::Boot)?;
         self.confine()?;
+        confine::bound_files(longest_file)?;
         let machine = built.spawn_vcpus(&filters)?;
         filters.io.apply()?;
         self.adopt(machine).map(Ok)

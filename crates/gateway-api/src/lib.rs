@@ -84,7 +84,7 @@ pub enum Request {
 pub struct Rate {
     /// For ever. Not zero.
     pub bytes_per_second: u64,
-    /// At once, when nothing did before. Not zero.
+    /// At once, beside a second's worth of the rate, when nothing did before: nftables counts bytes so. Not zero.
     pub burst_bytes: u32,
 }
 

@@ -16,8 +16,8 @@ fn taps(node: &Node) -> usize {
 
 /// Elements that are some slot's.
 fn elements(node: &Node) -> usize {
-    let text = ["outer", "egress", "listed"].map(|set| {
-        let kind = if set == "listed" { "set" } else { "map" };
+    let text = ["outer", "egress", "listed", "sent", "received"].map(|set| {
+        let kind = if ["outer", "egress"].contains(&set) { "map" } else { "set" };
         node.inside("nft", &["list", kind, "ip", "guests", set])
     });
     text.iter().filter(|text| text.contains("elements")).count()

@@ -158,8 +158,12 @@ fn a_process_has_its_descriptors_and_no_other() {
     }
     assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"");
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
-    for (name, value) in [("Max core file size", "0"), ("Max open files", "1024"), ("Max locked memory", "0")]
-    {
+    for (name, value) in [
+        ("Max core file size", "0"),
+        ("Max open files", "1024"),
+        ("Max locked memory", "0"),
+        ("Max file size", "12884901888"),
+    ] {
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), [value, value], "{name}");
     }

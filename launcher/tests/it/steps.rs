@@ -14,6 +14,7 @@ const STEPS: &[&str] = &[
     "set RLIMIT_CORE to 0",
     "set RLIMIT_NOFILE to 1024",
     "set RLIMIT_MEMLOCK to 0",
+    "set RLIMIT_FSIZE to 12884901888",
     "drop the bounding set",
     "lock the securebits",
     "become user ",

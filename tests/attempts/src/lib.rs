@@ -49,6 +49,11 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("write to its program", || of_process("exe", OFlag::O_WRONLY)),
     ("make a user namespace by clone", || clone_with(libc::CLONE_NEWUSER)),
     ("make a network by clone", || clone_with(libc::CLONE_NEWNET)),
+    ("make processes by clone", || clone_with(libc::CLONE_NEWPID)),
+    ("make mounts by clone", || clone_with(libc::CLONE_NEWNS)),
+    ("make a host name by clone", || clone_with(libc::CLONE_NEWUTS)),
+    ("make queues by clone", || clone_with(libc::CLONE_NEWIPC)),
+    ("make control groups by clone", || clone_with(libc::CLONE_NEWCGROUP)),
     ("have a capability in the bounding set", || prctl(libc::PR_CAPBSET_READ, 21, 0)),
     ("raise an ambient capability", || prctl(libc::PR_CAP_AMBIENT, 2, 21)),
     ("change the securebits", || prctl(libc::PR_SET_SECUREBITS, 0, 0)),
@@ -59,6 +64,10 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("send to a socket of the host by its name", || send_to(&[b"\0", HOSTS_SOCKET].concat())),
     ("wake another process", wake_others),
     ("write to what it was handed to read", write_to_all),
+    ("write past the end of its disk", write_past_all),
+    ("make memory runnable", make_runnable),
+    ("create a file without a name", || opened("/", OFlag::O_TMPFILE | OFlag::O_WRONLY)),
+    ("become another program", || call(libc::SYS_execveat, [PROCESS.into(), 0, 0, 0])),
     ("make another machine", || every_descriptor(KVM_CREATE_VM, Some(0))),
     ("make another userfaultfd", || every_descriptor(USERFAULTFD_IOC_NEW, Some(0))),
     ("make a tap of another name", || every_descriptor(TUNSETIFF, None)),
@@ -76,7 +85,7 @@ const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
 
 /// Calls that end a sandbox.
 const CALLS: &[(&str, libc::c_long)] = &[
-    ("socket", libc::SYS_socket),
+    ("openat2", libc::SYS_openat2),
     ("connect", libc::SYS_connect),
     ("bind", libc::SYS_bind),
     ("kill", libc::SYS_kill),
@@ -129,19 +138,44 @@ const CALLS: &[(&str, libc::c_long)] = &[
     ("clone3", libc::SYS_clone3),
 ];
 
+/// Sockets of every family that a kernel of ours or of another's may have.
+const FAMILIES: &[(&str, libc::c_int)] = &[
+    ("a socket of unix", libc::AF_UNIX),
+    ("a socket of inet", libc::AF_INET),
+    ("a socket of inet6", libc::AF_INET6),
+    ("a socket of netlink", libc::AF_NETLINK),
+    ("a socket of packet", libc::AF_PACKET),
+    ("a socket of vsock", libc::AF_VSOCK),
+    ("a socket of alg", libc::AF_ALG),
+    ("a socket of key", libc::AF_KEY),
+    ("a socket of xdp", libc::AF_XDP),
+    ("a socket of can", libc::AF_CAN),
+    ("a socket of tipc", libc::AF_TIPC),
+    ("a socket of rds", libc::AF_RDS),
+    ("a socket of bluetooth", libc::AF_BLUETOOTH),
+    ("a socket of nfc", libc::AF_NFC),
+    ("a socket of x25", libc::AF_X25),
+    ("a socket of pppox", libc::AF_PPPOX),
+];
+
 /// Names of everything that is tried.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    ATTEMPTS.iter().map(|attempt| attempt.0).chain(CALLS.iter().map(|call| call.0))
+    let calls = CALLS.iter().map(|call| call.0);
+    ATTEMPTS.iter().map(|attempt| attempt.0).chain(FAMILIES.iter().map(|family| family.0)).chain(calls)
 }
 
 /// Tries what has this name. What came of it: the kernel's error (`EPERM`), or `done` and how much.
 #[must_use]
 pub fn make(name: &str) -> String {
     let attempt = ATTEMPTS.iter().find(|attempt| attempt.0 == name);
-    let made = match (attempt, CALLS.iter().find(|call| call.0 == name)) {
-        (Some((_, attempt)), _) => attempt(),
-        (None, Some((_, number))) => call(*number, [0; 4]),
-        (None, None) => return format!("there is no attempt {name}"),
+    let family = FAMILIES.iter().find(|family| family.0 == name);
+    let made = match (attempt, family, CALLS.iter().find(|call| call.0 == name)) {
+        (Some((_, attempt)), ..) => attempt(),
+        (_, Some((_, family)), _) => {
+            call(libc::SYS_socket, [(*family).into(), libc::SOCK_DGRAM.into(), 0, 0])
+        }
+        (.., Some((_, number))) => call(*number, [0; 4]),
+        _ => return format!("there is no attempt {name}"),
     };
     made.map_or_else(|error| format!("{error:?}"), |what| format!("done {what}").trim_end().to_owned())
 }
@@ -278,6 +312,28 @@ fn every_descriptor(request: libc::Ioctl, argument: Option<libc::c_long>) -> Res
         }
     }
     Err(Errno::ENOTTY)
+}
+
+/// By a byte that is far behind the end of whatever it has.
+fn write_past_all() -> Result<String, Errno> {
+    let mut last = Errno::EBADF;
+    for fd in OWN..NUMBERS {
+        // SAFETY: the call reads one byte of a constant.
+        match Errno::result(unsafe { libc::pwrite(fd, b"x".as_ptr().cast(), 1, 1 << 40) }) {
+            Ok(_) => return Ok(format!("by {fd}")),
+            Err(Errno::EBADF) => {}
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn make_runnable() -> Result<String, Errno> {
+    // SAFETY: new memory, which nobody else knows.
+    let memory = unsafe { libc::mmap(std::ptr::null_mut(), 4096, 3, 0x22, -1, 0) };
+    // SAFETY: it is the page that was just made.
+    Errno::result(unsafe { libc::mprotect(memory, 4096, libc::PROT_READ | libc::PROT_EXEC) })
+        .map(|_| String::new())
 }
 
 fn take_sockets() -> Result<String, Errno> {

@@ -60,6 +60,12 @@ def flood():
     time.sleep(1)
     for stream in streams:
         try:
+            stream.send(b"hello")
+        except OSError:
+            pass
+    time.sleep(1)
+    for stream in streams:
+        try:
             answered += bool(stream.recv(1))
         except OSError:
             pass

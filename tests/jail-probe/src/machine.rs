@@ -33,7 +33,9 @@ const PATIENCE: usize = 3_000;
 pub(crate) fn attempt(sandbox: &mut Sandbox, speaker: Speaker, name: &str) -> Result<Option<String>> {
     let mut drive = tempfile::NamedTempFile::new().context("make a drive")?;
     drive.write_all(&CONTENT).context("write a drive")?;
-    start(sandbox, &request(speaker, name), drive.path())?;
+    let scratch = tempfile::tempfile().context("make a disk")?;
+    scratch.set_len(CONTENT.len() as u64).context("make a disk longer")?;
+    start(sandbox, &request(speaker, name), drive.path(), scratch)?;
     let said = outcome(sandbox, name)?;
     let mut content = Vec::new();
     drive.rewind().and_then(|()| drive.read_to_end(&mut content)).context("read a drive")?;
@@ -50,7 +52,7 @@ fn request(speaker: Speaker, name: &str) -> String {
     format!("@hostile {thread} {name}\n")
 }
 
-fn start(sandbox: &Sandbox, says: &str, drive: &std::path::Path) -> Result<()> {
+fn start(sandbox: &Sandbox, says: &str, drive: &std::path::Path, scratch: File) -> Result<()> {
     let kernel = Guest::new().print(says).spin().kernel();
     let drive = File::open(drive).context("open a drive")?;
     let (broker, nobody) =
@@ -62,13 +64,20 @@ fn start(sandbox: &Sandbox, says: &str, drive: &std::path::Path) -> Result<()> {
         kernel: Source::Fd(0),
         initrd: None,
         cmdline: String::new(),
-        drives: vec![DriveConfig { id: "code".into(), source: Source::Fd(1), access: DriveAccess::ReadOnly }],
-        vsock: Some(VsockConfig { guest_cid: 3, broker_fd: 2 }),
+        drives: vec![
+            DriveConfig { id: "code".into(), source: Source::Fd(1), access: DriveAccess::ReadOnly },
+            DriveConfig { id: "scratch".into(), source: Source::Fd(2), access: DriveAccess::ReadWrite },
+        ],
+        vsock: Some(VsockConfig { guest_cid: 3, broker_fd: 3 }),
         net: None,
         entropy: true,
         serial: SerialConfig::Null,
     };
-    call(sandbox, &Request::Configure(config), &[kernel.as_fd(), drive.as_fd(), broker.as_fd()])?;
+    call(
+        sandbox,
+        &Request::Configure(config),
+        &[kernel.as_fd(), drive.as_fd(), scratch.as_fd(), broker.as_fd()],
+    )?;
     // Its vCPU may have ended it before it answers.
     drop(sandbox.client.call(&Request::Start, &[]));
     Ok(())

@@ -197,7 +197,7 @@ fn open_drive(fds: &mut Received, field: &str, id: DriveId, drive: DriveConfig) 
     if len == 0 || !len.is_multiple_of(SECTOR_LEN) {
         return Err(refuse(field, format!("{len} bytes are not one or more whole sectors of {SECTOR_LEN}")));
     }
-    Ok(Drive { id, content, access: drive.access })
+    Ok(Drive { id, content, access: drive.access, len })
 }
 
 pub(super) fn take_broker(fds: &mut Received, vsock: &VsockConfig) -> Result<Vsock, Refusal> {

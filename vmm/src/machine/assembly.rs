@@ -153,7 +153,7 @@ impl<'a> Assembly<'a> {
         drive: Drive,
         saved: Option<Saved<'_, devices::BlockState>>,
     ) -> Result<(), MachineError> {
-        let Drive { id, content, access } = drive;
+        let Drive { id, content, access, len: _ } = drive;
         let name = format!("drive {}", id.as_str());
         let access = match access {
             DriveAccess::ReadOnly => Access::ReadOnly,

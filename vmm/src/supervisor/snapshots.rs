@@ -18,7 +18,7 @@ use vmm_api::{
 };
 
 use super::{RunError, Supervisor};
-use crate::config::{LoadFiles, SnapshotFiles, check_shape};
+use crate::config::{LoadFiles, SnapshotFiles, check_shape, longest_file};
 use crate::confine::{self, Role};
 use crate::describe::describe;
 use crate::lifecycle::Lifecycle;
@@ -94,7 +94,8 @@ impl Supervisor {
         let Some(prepared) = self.prepared.take() else {
             return Ok(Err(refuse("state", "no machine is prepared")));
         };
-        let Opened { shape: _, states, files, memory, identity } = snapshot;
+        let Opened { shape, states, files, memory, identity } = snapshot;
+        confine::bound_files(longest_file(&files.drives, shape.memory))?;
         let base = wanted.track_changes.then(|| Base { index: Arc::clone(&memory.index) });
         let machine = prepared.load(states, files, memory, base);
         self.adopt(machine.map_err(|error| RunError::Load(Box::new(error)))?)?;

@@ -35,6 +35,18 @@ fn status_of(pid: u32, thread: &str, key: &str) -> String {
     line.trim_start_matches(':').trim().to_owned()
 }
 
+/// Guest memory of [`machine`], bytes.
+pub(crate) const MEMORY_LEN: u64 = 128 << 20;
+
+/// How long a file may become that a process writes, bytes.
+pub(crate) fn longest_file(vmm: &Vmm) -> u64 {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", vmm.pid())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max file size")).unwrap();
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(words[0], words[1], "it could be raised");
+    words[0].parse().unwrap()
+}
+
 #[test]
 fn every_thread_is_filtered_and_cannot_gain_rights() {
     let (vmm, _console) = Vmm::run(machine(), &Guest::new().spin(), &[]);
@@ -52,6 +64,8 @@ fn every_thread_is_filtered_and_cannot_gain_rights() {
     let limits = fs::read_to_string(format!("/proc/{}/limits", vmm.pid())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"]);
+    // Its memory, as a snapshot: it has no disk.
+    assert_eq!(longest_file(&vmm), MEMORY_LEN);
     assert_eq!(vmm.call(&Request::Stop), Response::Ok);
 }
 

@@ -23,6 +23,7 @@ use vmm_api::{
     SnapshotConfig, SnapshotKind, SnapshotReport, Source,
 };
 
+use crate::confinement::{MEMORY_LEN, longest_file};
 use crate::guest::Guest;
 use crate::process::{Vmm, machine};
 use crate::store::{Content, grant};
@@ -190,6 +191,7 @@ fn a_counting_guest_goes_on_in_a_blank_process() {
     let vmm = Vmm::spawn();
     let (report, mut console) = snapshot.clone_in(&vmm);
     assert_eq!(report.identity, identity());
+    assert_eq!(longest_file(&vmm), MEMORY_LEN);
     read_more(&mut printed, &mut console);
     assert_counts(&printed);
     assert_eq!(vmm.call(&Request::Stop), Response::Ok);
