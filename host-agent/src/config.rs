@@ -2,6 +2,7 @@
 //!
 //! [`RawConfig`] is what someone wrote; [`Config`] is what was checked. Read once, by `main`.
 
+mod buckets;
 mod chunks;
 mod concurrency;
 mod destinations;
@@ -23,6 +24,7 @@ use std::{
 use axum::http::{Uri, uri::Scheme};
 use serde::Deserialize;
 
+pub(crate) use buckets::{BucketPlace, NamedBucket};
 #[cfg(test)]
 pub(crate) use chunks::PeerAddress;
 pub(crate) use chunks::{Bucket, Certificates, Chunks, Cluster};
@@ -35,6 +37,7 @@ pub(crate) use network::Network;
 pub(crate) use registries::{Registry, RegistryCredential, RegistrySecret};
 pub(crate) use tls::{Tls, TlsSource};
 
+use buckets::RawCode;
 use chunks::{RawChunks, is_bucket};
 use concurrency::RawConcurrency;
 use events::RawEvents;
@@ -156,6 +159,8 @@ pub(crate) struct Config {
     pub(crate) mkfs_erofs: PathBuf,
     /// Where chunks are kept and come from.
     pub(crate) chunks: Chunks,
+    /// Where code comes from that is in no request.
+    pub(crate) code_buckets: Vec<NamedBucket>,
     /// What functions have of the network.
     pub(crate) network: Network,
     /// Bounds of what is in flight.
@@ -192,6 +197,7 @@ struct RawConfig {
     runtime_stand_ins: bool,
     mkfs_erofs: PathBuf,
     chunks: RawChunks,
+    code: RawCode,
     network: RawNetwork,
     concurrency: RawConcurrency,
     events: RawEvents,
@@ -220,6 +226,7 @@ impl Default for RawConfig {
             runtime_stand_ins: true,
             mkfs_erofs: "/usr/bin/mkfs.erofs".into(),
             chunks: RawChunks::default(),
+            code: RawCode::default(),
             network: RawNetwork::default(),
             concurrency: RawConcurrency::default(),
             events: RawEvents::default(),
@@ -318,6 +325,7 @@ impl RawConfig {
             runtime_stand_ins: if self.runtime_stand_ins { StandIns::Allowed } else { StandIns::Refused },
             mkfs_erofs: self.mkfs_erofs,
             chunks: self.chunks.check()?,
+            code_buckets: self.code.check()?,
             network: self.network.check()?,
             concurrency: self.concurrency.check()?,
             events: self.events.check()?,

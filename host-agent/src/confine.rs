@@ -14,7 +14,7 @@ use jail::{
 
 use crate::{
     code::confined,
-    config::{self, Config, DestinationPlace, TlsSource},
+    config::{self, BucketPlace, Config, DestinationPlace, TlsSource},
     sandbox::scratch,
 };
 
@@ -81,6 +81,11 @@ fn paths(config: &Config) -> anyhow::Result<Vec<PathRule>> {
     });
     rules
         .extend(directories.map(|path| rule(path, Access::ReadWrite, "what events' destinations are given")));
+    for bucket in &config.code_buckets {
+        if let BucketPlace::Directory(path) = &bucket.place {
+            rules.push(rule(path, Access::Read, "a bucket that code comes from"));
+        }
+    }
     let registries = config.registries.iter().flat_map(|registry| registry.secret_file());
     // Renewed as a certificate is, by another file in its place.
     let secrets = registries.filter_map(|file| file.parent());
@@ -129,6 +134,13 @@ fn ports(config: &Config) -> Vec<PortRule> {
         };
         rules.push(rule(port, PortAccess::Connect, "a destination of events"));
         rules.push(rule(DNS_PORT, PortAccess::Connect, "a destination's name"));
+    }
+    for bucket in &config.code_buckets {
+        if let BucketPlace::Service(service) = &bucket.place {
+            let port = port_of(service.endpoint.as_deref());
+            rules.push(rule(port, PortAccess::Connect, "a bucket that code comes from"));
+            rules.push(rule(DNS_PORT, PortAccess::Connect, "its name"));
+        }
     }
     for registry in &config.registries {
         let named = registry.ports().chain([BLOBS_PORT]);

@@ -47,7 +47,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     certificate::Certificate,
     chunks::Chunks,
-    code::{Builder, CodeStore},
+    code::{Builder, CodeStore, buckets::CodeBuckets},
     config::{AuthMode, Config},
     disk::Disk,
     events::{Clock, Destinations, Events},
@@ -149,6 +149,7 @@ fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<()> {
     let certificate = certificate.transpose().context("cannot speak TLS")?;
     let destinations = Destinations::open(&config.events, &config.state_dir);
     let destinations = destinations.context("cannot use a destination of events")?;
+    let code_buckets = CodeBuckets::open(&config.code_buckets).context("cannot use a bucket of code")?;
     let mut node = NodeState::look();
     node.certificate = certificate.as_ref().map(|certificate| certificate.in_use.clone());
     let registries = Registries::open(&config.registries, Puller::Helper);
@@ -159,7 +160,7 @@ fn serve(file: Option<PathBuf>, auth: Option<AuthMode>) -> anyhow::Result<()> {
         tracing::warn!("the processor is open to {kind}: {state}");
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(run(Arc::new(config), node, certificate, destinations, registries))
+    runtime.block_on(run(Arc::new(config), node, certificate, destinations, (registries, code_buckets)))
 }
 
 async fn run(
@@ -167,7 +168,7 @@ async fn run(
     node: NodeState,
     certificate: Option<Certificate>,
     destinations: Arc<Destinations>,
-    registries: Registries,
+    (registries, code_buckets): (Registries, CodeBuckets),
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -203,7 +204,8 @@ async fn run(
     let calls = (concurrency, Arc::clone(&events));
     let kept = (chunks, policies, Arc::clone(&logs));
     let pulling = Arc::clone(&functions);
-    let app = api::App::new(&config, functions, Arc::clone(&invoker), kept, calls, access_keys, node);
+    let code = (functions, code_buckets);
+    let app = api::App::new(&config, code, Arc::clone(&invoker), kept, calls, access_keys, node);
     let tls = certificate.as_ref().map(|certificate| TlsAcceptor::from(Arc::clone(&certificate.server)));
     let entrance = listen(config.listen, tls.clone()).await?;
     let urls = match config.function_urls.listen {

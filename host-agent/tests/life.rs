@@ -79,7 +79,10 @@ impl Daemon {
         fs::create_dir_all(dir.path().join("state/images")).unwrap();
         names::serve(dir.path());
         let (port, told) = world();
-        fs::create_dir(dir.path().join("bucket")).unwrap();
+        for name in ["bucket", "code"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("code/none.zip"), "no zip").unwrap();
         fs::write(dir.path().join("agent.toml"), configuration(dir.path(), port)).unwrap();
         let (child, address) = begin(dir.path());
         Self { dir, child, address, told }
@@ -127,11 +130,15 @@ fn configuration(dir: &Path, port: u16) -> String {
          [chunks.origin]\nbucket = 'chunks'\nregion = 'us-east-1'\naccess_key_id = 'a'\nsecret_access_key = 's'\n\
          endpoint = 'http://localhost:{port}'\nallow_http = true\n\
          [[events.buckets]]\nname = 'near'\ndirectory = '{}'\n\
+         [[code.buckets]]\nname = 'near'\ndirectory = '{}'\n\
+         [[code.buckets]]\nname = 'far'\n[code.buckets.service]\nbucket = 'code'\nregion = 'us-east-1'\n\
+         access_key_id = 'a'\nsecret_access_key = 's'\nendpoint = 'http://localhost:{port}'\nallow_http = true\n\
          [[events.webhooks]]\ntopic = '{TOPIC}'\nurl = 'http://{name}:{port}/hook'\nallow_http = true\n",
         path("state"),
         dir.display(),
         mkfs().unwrap_or("/bin/true"),
         path("bucket"),
+        path("code"),
         name = names::NAME,
     )
 }
@@ -285,6 +292,7 @@ fn a_daemon_serves_keeps_asks_and_ends_within_its_filter() {
     });
     let (status, said) = daemon.json("POST", functions, &function);
     assert_eq!(image_is_there(status), said.contains("CodeSha256"), "{said}");
+    code_comes_from_buckets(&daemon, functions, function);
     // Most of it is more than Lambda takes.
     assert!(matches!(
         daemon.ask("POST", &format!("{functions}/f/invocations"), &vec![b' '; LARGE]).0,
@@ -305,6 +313,20 @@ fn a_daemon_serves_keeps_asks_and_ends_within_its_filter() {
     assert!(matches!(status, 204 | 404), "{status}");
     assert_eq!(daemon.ask("GET", "/tinderbox/health", b"").0, 200);
     daemon.again(Signal::SIGTERM);
+}
+
+/// Read in the jail, whatever is there.
+fn code_comes_from_buckets(daemon: &Daemon, functions: &str, mut function: Value) {
+    function["FunctionName"] = json!("of-a-bucket");
+    for (bucket, key, expected) in [
+        ("near", "none.zip", "Could not unzip uploaded file"),
+        ("near", "absent.zip", "NoSuchKey"),
+        ("far", "absent.zip", "NoSuchKey"),
+    ] {
+        function["Code"] = json!({ "S3Bucket": bucket, "S3Key": key });
+        let (status, said) = daemon.json("POST", functions, &function);
+        assert!(status == 400 && said.contains(expected), "{bucket}/{key}: {said}");
+    }
 }
 
 /// A call that fails, and an event that does: who wanted to know is told.

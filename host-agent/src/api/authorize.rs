@@ -54,6 +54,27 @@ struct Mentioned {
     dead_letter_config: Option<DeadLetterConfig>,
     destination_config: Option<DestinationConfig>,
     logging_config: Option<LoggingConfig>,
+    /// Where code is: CreateFunction's, PublishLayerVersion's, and UpdateFunctionCode's own members.
+    code: Option<InBucket>,
+    content: Option<InBucket>,
+    #[serde(rename = "S3Bucket")]
+    bucket: Option<String>,
+    #[serde(rename = "S3Key")]
+    key: Option<String>,
+    #[serde(rename = "S3ObjectVersion")]
+    version: Option<String>,
+}
+
+/// Code that is in a bucket.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct InBucket {
+    #[serde(rename = "S3Bucket")]
+    bucket: Option<String>,
+    #[serde(rename = "S3Key")]
+    key: Option<String>,
+    #[serde(rename = "S3ObjectVersion")]
+    version: Option<String>,
 }
 
 /// A request's path and query, as its operation will read them.
@@ -175,6 +196,8 @@ async fn of_operation(operation: &str, names: &Names<'_>, body: &Bytes) -> Resul
     let (action, on) = actions::of(operation).ok_or_else(ApiError::unknown_operation)?;
     let mentions = [
         "CreateFunction",
+        "UpdateFunctionCode",
+        "PublishLayerVersion",
         "UpdateFunctionConfiguration",
         "PutFunctionEventInvokeConfig",
         "UpdateFunctionEventInvokeConfig",
@@ -239,8 +262,8 @@ impl<'a> Names<'a> {
         layer_names::resolve(self.caller, "GetLayerVersion", self.path("LayerName"))
     }
 
-    /// What a function's settings have the node do for it later: who may not do a thing cannot have it done. AWS asks for the
-    /// first two as well; it sees to destinations and logs by the function's role, and a node has no roles.
+    /// What a function's settings have the node do for it, now or later: who may not do a thing cannot have it done. AWS asks for the
+    /// first three as well; it sees to destinations and logs by the function's role, and a node has no roles.
     fn beside(&self, resource: &str, mentioned: &Mentioned) -> Result<Vec<Asked>, ApiError> {
         let mut asked = Vec::new();
         for arn in mentioned.layers.iter().flatten() {
@@ -250,6 +273,14 @@ impl<'a> Names<'a> {
         }
         if mentioned.tags.as_ref().is_some_and(|tags| !tags.is_empty()) {
             asked.push(Asked { action: "lambda:TagResource".into(), resource: resource.into() });
+        }
+        let of = |source: &InBucket| (source.bucket.clone(), source.key.clone(), source.version.is_some());
+        let sources = mentioned.code.iter().chain(&mentioned.content).map(of);
+        let own = (mentioned.bucket.clone(), mentioned.key.clone(), mentioned.version.is_some());
+        for (bucket, key, is_version) in sources.chain([own]) {
+            let (Some(bucket), Some(key)) = (bucket, key) else { continue };
+            let action = if is_version { "s3:GetObjectVersion" } else { "s3:GetObject" };
+            asked.push(Asked { action: action.into(), resource: format!("arn:aws:s3:::{bucket}/{key}") });
         }
         // Its own group is the function's without asking: nobody else's has that name.
         let own = resource.rsplit_once(":function:").map(|(_, name)| format!("/aws/lambda/{name}"));

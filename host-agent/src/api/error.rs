@@ -7,6 +7,7 @@
 mod identity;
 mod invoke;
 mod logs;
+mod objects;
 
 pub(crate) use logs::JSON_1_1;
 

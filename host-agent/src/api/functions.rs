@@ -253,7 +253,7 @@ impl Given {
     /// For a function of that type.
     async fn of(app: &App, config: &FunctionConfig, code: Code, doing: Doing) -> Result<Self, ApiError> {
         match PackageType::of(config) {
-            PackageType::Zip => upload::zip(code).await.map(Self::Zip),
+            PackageType::Zip => upload::zip(app, code).await.map(Self::Zip),
             PackageType::Image => containers::source(app, code, doing).await.map(Self::Image),
         }
     }

@@ -196,7 +196,7 @@ pub(super) struct Memory {
 
 impl Memory {
     /// The first of it, for a body of at most `max` bytes.
-    async fn reserve(budget: &Arc<Semaphore>, max: usize) -> Result<Self, ApiError> {
+    pub(super) async fn reserve(budget: &Arc<Semaphore>, max: usize) -> Result<Self, ApiError> {
         let len = max.min(FIRST_MEMORY_LEN);
         let permit = acquire(budget, kib(len)).await?;
         Ok(Self { budget: Arc::clone(budget), permit, len, max })
@@ -205,6 +205,16 @@ impl Memory {
     /// The body, or what was made of it, which has this memory as long as anybody has it.
     pub(super) fn keep(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Kept { bytes, _memory: self })
+    }
+
+    /// Adds to what has this memory, once there is room.
+    pub(super) async fn extend(&mut self, bytes: &mut BytesMut, data: &[u8]) -> Result<(), ApiError> {
+        if bytes.capacity() - bytes.len() < data.len() {
+            self.grow(bytes.len() + data.len()).await?;
+            bytes.reserve(self.len - bytes.len());
+        }
+        bytes.extend_from_slice(data);
+        Ok(())
     }
 
     /// Until there is room for `len` bytes.
@@ -282,11 +292,7 @@ async fn keep(
         if bytes.len() + data.len() > limit {
             return Ok(false);
         }
-        if bytes.capacity() - bytes.len() < data.len() {
-            memory.grow(bytes.len() + data.len()).await?;
-            bytes.reserve(memory.len - bytes.len());
-        }
-        bytes.extend_from_slice(data);
+        memory.extend(bytes, data).await?;
     }
     Ok(true)
 }

@@ -114,7 +114,7 @@ pub(super) async fn publish(State(app): State<Arc<App>>, call: Call) -> Result<R
         runtimes: request.compatible_runtimes.unwrap_or_default(),
         architectures: request.compatible_architectures.unwrap_or_default(),
     };
-    let zip = upload::zip(request.content.unwrap_or_default()).await?;
+    let zip = upload::zip(&app, request.content.unwrap_or_default()).await?;
     let published = app.functions.publish_layer(id, label, zip).await;
     let version = published.map_err(|error| match error {
         PublishLayerError::Code(error) => upload::refusal(error),

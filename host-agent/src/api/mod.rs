@@ -30,6 +30,7 @@ mod layers;
 mod lists;
 mod logs;
 mod names;
+mod objects;
 mod operations;
 mod permissions;
 mod policies;
@@ -68,6 +69,7 @@ pub(crate) use self::{
 use crate::{
     auth::Authenticator,
     chunks::Chunks,
+    code::buckets::CodeBuckets,
     config::{Config, UrlBase},
     events::Events,
     functions::{Functions, runtimes::Runtimes},
@@ -89,6 +91,7 @@ pub(crate) struct App {
     access_keys: Arc<AccessKeys>,
     runtimes: Runtimes,
     functions: Arc<Functions>,
+    code_buckets: CodeBuckets,
     invoker: Arc<dyn Invoker>,
     downloads: Downloads,
     body_budget: Arc<Semaphore>,
@@ -110,7 +113,7 @@ impl App {
     /// For a node.
     pub(crate) fn new(
         config: &Config,
-        functions: Arc<Functions>,
+        (functions, code_buckets): (Arc<Functions>, CodeBuckets),
         invoker: Arc<dyn Invoker>,
         (chunks, policies, logs): (Arc<Chunks>, Policies, Arc<LogStore>),
         (concurrency, events): (Arc<Concurrency>, Arc<Events>),
@@ -123,6 +126,7 @@ impl App {
             access_keys,
             runtimes: Runtimes::find(&config.lib_dir, config.runtime_stand_ins),
             functions,
+            code_buckets,
             invoker,
             downloads: Downloads::new(
                 if config.tls.is_some() { "https" } else { "http" },

@@ -24,7 +24,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::{
     chunks::tests::chunks_in,
-    code::{Builder, CodeStore, tests::zip_of},
+    code::{Builder, CodeStore, buckets::CodeBuckets, tests::zip_of},
     config::AuthMode,
     disk::Disk,
     events::{Clock, Destinations, Parts},
@@ -41,6 +41,7 @@ use echo::{Echo, STOPPING};
 
 mod aliases;
 mod bodies;
+mod buckets;
 mod chunks;
 mod concurrency;
 mod constraints;
@@ -190,7 +191,8 @@ impl Node {
         let logs = logs_in(dir.path());
         let (kept, access_keys) = ((chunks, policies, Arc::clone(&logs)), Arc::new(access_keys));
         let look = NodeState::look();
-        let app = App::new(&config, Arc::clone(&functions), invoker.clone(), kept, calls, access_keys, look);
+        let code = (Arc::clone(&functions), CodeBuckets::open(&config.code_buckets).unwrap());
+        let app = App::new(&config, code, invoker.clone(), kept, calls, access_keys, look);
         let (body_budget, url_budget) = (Arc::clone(&app.body_budget), Arc::clone(&app.url_budget));
         Self {
             router: router(app),

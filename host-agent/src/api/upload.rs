@@ -1,15 +1,16 @@
-//! Code in a request: which of its members are there, base64, and what AWS says when the zip is no good.
+//! Code in a request: which of its members are there, base64 or a bucket, and what AWS says when the zip is no good.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 
 use super::{
-    ApiError,
+    ApiError, App,
     constraints::{ARN_OR_NOTHING, BUCKET, Constraints},
+    objects,
     requests::Code,
 };
 use crate::{
-    code::{BuildError, CodeError, archive::Refusal},
+    code::{BuildError, CodeError, archive::Refusal, buckets::ObjectName},
     disk::DiskError,
 };
 
@@ -31,21 +32,24 @@ pub(crate) fn constrain_source(constraints: &mut Constraints, member: &str, code
     constraints.one_of(&name("s3ObjectStorageMode"), mode, &["COPY", "REFERENCE"]);
 }
 
-/// The zip of a request.
+/// The zip of a request, or the one in a bucket that it names.
 ///
 /// # Errors
-/// InvalidParameterValueException when there is none, or there is something beside it.
-pub(crate) async fn zip(code: Code) -> Result<Bytes, ApiError> {
+/// InvalidParameterValueException when there is none, or there is something beside it; as [`objects::fetch`].
+pub(crate) async fn zip(app: &App, code: Code) -> Result<Bytes, ApiError> {
     let from_s3 = code.s3_bucket.is_some() || code.s3_key.is_some() || code.s3_object_version.is_some();
     if code.image_uri.is_some() {
         let message = "Please don't provide ImageUri when updating a function with packageType Zip.";
         return Err(ApiError::invalid_parameter(message));
     }
     let Some(zip) = code.zip_file else {
-        if from_s3 {
-            return Err(ApiError::unsupported_parameter("S3Bucket"));
+        let missing = || ApiError::invalid_parameter("Please provide a source for function code.");
+        let (bucket, key) = code.s3_bucket.zip(code.s3_key).ok_or_else(missing)?;
+        // Code is copied: what becomes of the object later changes no function.
+        if code.s3_object_storage_mode.as_deref() == Some("REFERENCE") {
+            return Err(ApiError::unsupported_parameter("S3ObjectStorageMode REFERENCE"));
         }
-        return Err(ApiError::invalid_parameter("Please provide a source for function code."));
+        return objects::fetch(app, &ObjectName { bucket, key, version: code.s3_object_version }).await;
     };
     if from_s3 {
         let message = "Please do not provide other FunctionCode parameters when providing a ZipFile.";

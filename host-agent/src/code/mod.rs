@@ -9,6 +9,7 @@
 //! Of a container image nothing is kept but what it was flattened to, under its digest (`docs/adr/0035-container-images.md`).
 
 pub(crate) mod archive;
+pub(crate) mod buckets;
 mod build;
 pub(crate) mod confined;
 mod error;
@@ -62,8 +63,8 @@ const BUILD_LEN: u64 = 3 * (archive::MAX_UNZIPPED_LEN + 16 * 1024 * 1024);
 /// How often a flattened image is on the disk while it is made: as a tar, as an image, in chunks.
 const IMAGE_COPIES: u64 = 3;
 
-/// Longest zip, of which a build has a copy for each layer: what Lambda takes of one in a request.
-const MAX_ZIP_LEN: u64 = 52_428_800;
+/// Longest zip, of which a build has a copy for each layer: what Lambda takes of one in a request. One from a bucket is no longer.
+pub(crate) const MAX_ZIP_LEN: u64 = 52_428_800;
 
 /// What is read at once of a zip that somebody is sent.
 const PIECE_LEN: u64 = 256 * 1024;

@@ -163,7 +163,7 @@ impl RawChunks {
 
 impl Bucket {
     /// `table`: where the configuration has it.
-    pub(super) fn check(&self, table: &'static str) -> Result<(), ConfigError> {
+    pub(super) fn check(&self, table: &str) -> Result<(), ConfigError> {
         let wrong = |field: &str, problem| Err(value(format!("{table}.{field}"), problem));
         if let Some(endpoint) = &self.endpoint {
             let plain = endpoint.starts_with("http://");
@@ -183,7 +183,7 @@ impl Bucket {
             return wrong("region", format!("`{}` is not the name of a region", self.region));
         }
         if self.access_key_id.is_empty() || self.secret_access_key.is_empty() {
-            return Err(value(table, "the key has an empty half".into()));
+            return Err(value(table.to_owned(), "the key has an empty half".into()));
         }
         let parts = |byte: u8| is_in_bucket(byte) || byte == b'/';
         if self.prefix.split('/').any(|part| part.is_empty() || part.starts_with('.'))

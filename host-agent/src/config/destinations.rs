@@ -6,7 +6,10 @@ use std::{collections::BTreeSet, path::PathBuf};
 use axum::http::{Uri, uri::Scheme};
 use serde::Deserialize;
 
-use super::{Bucket, ConfigError, chunks::system_authorities, is_bucket, is_region, value};
+use super::{
+    Bucket, BucketPlace, ConfigError, NamedBucket, buckets::RawBucket, chunks::system_authorities, is_region,
+    value,
+};
 
 /// Most of both together: each may hold a few records of 2 MiB in memory (`events::parcels`).
 const MAX_DESTINATIONS: usize = 16;
@@ -50,14 +53,6 @@ pub(crate) struct Webhook {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RawBucket {
-    name: String,
-    directory: Option<PathBuf>,
-    service: Option<Bucket>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct RawWebhook {
     topic: String,
     url: String,
@@ -74,7 +69,7 @@ pub(super) fn check(
     buckets: Vec<RawBucket>,
     webhooks: Vec<RawWebhook>,
 ) -> Result<Vec<Destination>, ConfigError> {
-    let buckets = buckets.into_iter().map(RawBucket::check);
+    let buckets = buckets.into_iter().map(|bucket| bucket.check("events.buckets").map(Destination::from));
     let all = buckets.chain(webhooks.into_iter().map(RawWebhook::check)).collect::<Result<Vec<_>, _>>()?;
     if all.len() > MAX_DESTINATIONS {
         let problem = format!("{} buckets and webhooks, {MAX_DESTINATIONS} are the most", all.len());
@@ -87,28 +82,13 @@ pub(super) fn check(
     }
 }
 
-impl RawBucket {
-    fn check(self) -> Result<Destination, ConfigError> {
-        let Self { name, directory, service } = self;
-        if !is_bucket(&name) {
-            return Err(value("events.buckets.name", format!("`{name}` is not the name of a bucket")));
-        }
-        let place = match (directory, service) {
-            (Some(directory), None) if directory.is_absolute() => DestinationPlace::Directory(directory),
-            (Some(directory), None) => {
-                let problem = format!("`{}` does not begin at the root", directory.display());
-                return Err(value("events.buckets.directory", problem));
-            }
-            (None, Some(service)) => {
-                service.check("events.buckets.service")?;
-                DestinationPlace::Bucket(service)
-            }
-            _ => {
-                let problem = format!("`{name}` is either a directory or a bucket of a service");
-                return Err(value("events.buckets", problem));
-            }
+impl From<NamedBucket> for Destination {
+    fn from(NamedBucket { name, place }: NamedBucket) -> Self {
+        let place = match place {
+            BucketPlace::Directory(path) => DestinationPlace::Directory(path),
+            BucketPlace::Service(bucket) => DestinationPlace::Bucket(bucket),
         };
-        Ok(Destination { arn: format!("arn:aws:s3:::{name}"), place })
+        Self { arn: format!("arn:aws:s3:::{name}"), place }
     }
 }
 

@@ -4,7 +4,8 @@ use serde::Deserialize;
 
 use super::{
     ConfigError, Destination,
-    destinations::{self, RawBucket, RawWebhook},
+    buckets::RawBucket,
+    destinations::{self, RawWebhook},
     value,
 };
 

@@ -24,7 +24,11 @@ fn config(dir: &Path, more: &str) -> Config {
 #[test]
 fn nothing_can_be_opened_beside_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    let config = config(dir.path(), "");
+    let bucket = dir.path().join("bucket");
+    let more = format!("[[code.buckets]]\nname = 'code'\ndirectory = '{}'\n", bucket.display());
+    let config = config(dir.path(), &more);
+    std::fs::create_dir(&bucket).unwrap();
+    std::fs::write(bucket.join("app.zip"), "code").unwrap();
     std::fs::write(config.lib_dir.join("vmlinux"), "kernel").unwrap();
     std::fs::write(dir.path().join("another's"), "secret").unwrap();
     let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -39,6 +43,8 @@ fn nothing_can_be_opened_beside_its_own() {
         std::fs::rename(config.state_dir.join("store"), config.state_dir.join("kept")).unwrap();
         assert_eq!(std::fs::read(config.lib_dir.join("vmlinux")).unwrap(), b"kernel");
         refused(std::fs::write(config.lib_dir.join("vmlinux"), "another"));
+        assert_eq!(std::fs::read(bucket.join("app.zip")).unwrap(), b"code");
+        refused(std::fs::write(bucket.join("app.zip"), "another"));
         refused(std::fs::read(root.join("another's")).map(drop));
         refused(std::fs::write(root.join("new"), ""));
         refused(std::fs::read_dir("/").map(drop));
@@ -79,6 +85,8 @@ fn ports_are_those_of_the_configuration() {
     let service =
         bucket.replace("[chunks.origin]", "[[events.buckets]]\nname = 'far'\n[events.buckets.service]");
     assert_eq!(connects(&format!("{webhook}{folder}{service}")), [443, 53, 8443, 53]);
+    let code = service.replace("events", "code").replace("'far'", "'far-away'");
+    assert_eq!(connects(&code), [443, 53]);
     let registry = "[[registries]]\nhost = 'r.example:5000'\ntoken_host = 'auth.example'\n";
     assert_eq!(connects(registry), [443, 5000, 443, 53]);
     let listens = ports(&config(dir.path(), "[function_urls]\nlisten = '127.0.0.1:9080'")).into_iter();

@@ -12,20 +12,20 @@ const INVOKE_F: &str = "/2015-03-31/functions/f/invocations";
 const UNKNOWN: &str = "The security token included in the request is invalid.";
 
 /// Half of a key each.
-struct Held {
+pub(super) struct Held {
     id: String,
     secret: String,
 }
 
 impl Held {
-    async fn make(node: &Node, statements: Value) -> Self {
+    pub(super) async fn make(node: &Node, statements: Value) -> Self {
         let body = json!({ "Name": "ann", "Policy": policy(statements) });
         let made = node.call("POST", KEYS, body.to_string()).await.ok(201);
         let text = |name: &str| made[name].as_str().unwrap().to_owned();
         Self { id: text("AccessKeyId"), secret: text("SecretAccessKey") }
     }
 
-    async fn call(&self, node: &Node, method: &str, path: &str, body: &str) -> Got {
+    pub(super) async fn call(&self, node: &Node, method: &str, path: &str, body: &str) -> Got {
         let signer = Signer { key: &self.id, secret: &self.secret, ..GOOD };
         let request = signer.request_by(method, HOST, path, body);
         node.send(request.body(body.to_owned().into()).unwrap()).await
@@ -45,7 +45,7 @@ fn policy(statements: Value) -> Value {
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
-fn allow(action: &str, resource: &str) -> Value {
+pub(super) fn allow(action: &str, resource: &str) -> Value {
     json!({ "Effect": "Allow", "Action": action, "Resource": resource })
 }
 
@@ -57,7 +57,7 @@ fn denied(action: &str, resource: &str) -> String {
 }
 
 #[track_caller]
-fn is_denied(got: &Got, action: &str, resource: &str) {
+pub(super) fn is_denied(got: &Got, action: &str, resource: &str) {
     got.is_error(403, "AccessDeniedException", &denied(action, resource));
 }
 

@@ -66,7 +66,7 @@ async fn what_is_no_layer_is_refused_and_leaves_nothing() {
         (json!({ "Content": {} }), "Please provide a source for function code."),
         (
             json!({ "Content": { "S3Bucket": "bucket", "S3Key": "k" } }),
-            "S3Bucket is not supported by this Tinderbox node.",
+            "Error occurred while GetObject. S3 Error Code: NoSuchBucket. S3 Error Message: The specified bucket does not exist",
         ),
     ] {
         let refused = node.publish_layer("l", &body).await;
