@@ -14,8 +14,10 @@ use regex::Regex;
 
 use super::*;
 
+mod buckets;
 mod called;
 mod coverage;
+mod ends;
 mod functions;
 mod images;
 mod invoked;

@@ -1,6 +1,6 @@
 //! As `scripts`, of calls that functions answer. What runs is a stand-in that returns, or fails with, what the recorded function did;
 //! what a function learns of its call, the stand-in takes from the call. Status, version, kind of error, log and payload on the way
-//! back are the node's. What a function says of the guest that it runs in, and errors that guests make, are not compared here.
+//! back are the node's. What a function says of the guest that it runs in is not compared here; `ends` has errors that guests make.
 
 use super::{invoked::as_boto_reads_calls, *};
 
@@ -37,7 +37,10 @@ impl Recorded {
 
 impl Node {
     /// All functions are this one until there is another.
-    fn is_now(&self, function: impl FnMut(&Invocation) -> Result<Vec<u8>, Vec<u8>> + Send + 'static) {
+    pub(super) fn is_now(
+        &self,
+        function: impl FnMut(&Invocation) -> Result<Vec<u8>, Vec<u8>> + Send + 'static,
+    ) {
         *self.invoker.function.lock().unwrap() = Some(Box::new(function));
     }
 
@@ -91,6 +94,16 @@ pub(super) async fn calls_count_as_recorded() {
         }
         recorded.finish();
     }
+}
+
+/// How it is made, AWS says otherwise by now; how it answers, it does not.
+#[tokio::test]
+pub(super) async fn the_oldest_call_is_answered_as_recorded() {
+    let Some(mut recorded) = Recorded::of(INVOKED, "TestLambdaFeatures::test_basic_invoke") else { return };
+    let node = node_of_all().await;
+    node.recorded_with("f", &[("/Runtime", json!("python3.9"))]).await.ok(201);
+    recorded.called_as_it_was(&node, "lambda_invoke_result", "f/invocations").await;
+    recorded.finish();
 }
 
 #[tokio::test]

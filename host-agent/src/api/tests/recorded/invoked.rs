@@ -144,6 +144,7 @@ pub(super) async fn functions_to_call_are_as_recorded() {
             "create-result",
             vec![("/Runtime", json!("python3.14"))],
         ),
+        ("TestLambdaBehavior::test_mixed_architecture", "create_function_response", vec![]),
     ] {
         let Some(mut recorded) = Recorded::of(INVOKED, test) else { return };
         recorded.check(answer, &node().await.recorded_with("f", &more).await);

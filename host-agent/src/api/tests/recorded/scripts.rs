@@ -88,6 +88,30 @@ pub(super) async fn policies_of_versions_and_aliases_are_as_recorded() {
     recorded.finish();
 }
 
+/// An earlier recording of the same: since then a publication changes no revision, and a version's policy that is not there is told otherwise.
+#[tokio::test]
+pub(super) async fn policies_of_a_function_and_a_version_are_apart_as_recorded() {
+    let test = "TestLambdaPermissions::test_lambda_permission_versioning";
+    let Some(mut recorded) = Recorded::of(API, test) else { return };
+    let node = node().await;
+    node.recorded_function("f").await.ok(201);
+    let s3 = json!({
+        "StatementId": "s3",
+        "Action": "lambda:InvokeFunction",
+        "Principal": "s3.amazonaws.com",
+        "SourceArn": "arn:aws:s3:::bucket",
+    });
+    let path = format!("{FUNCTIONS}/f/policy");
+    recorded.check("add_permission", &node.post(&path, &s3).await);
+    recorded.check("get_policy", &node.get(&path).await);
+    node.post(&format!("{FUNCTIONS}/f/versions"), &json!({})).await.ok(201);
+    node.post(&format!("{path}?Qualifier=1"), &s3).await.ok(201);
+    let another = with(s3, &[("/StatementId", json!("s3_2"))]);
+    node.post(&path, &another).await.ok(201);
+    recorded.check("get_policy_after_adding_2", &node.get(&path).await);
+    recorded.finish();
+}
+
 #[tokio::test]
 pub(super) async fn a_dead_letter_queue_is_kept_as_recorded() {
     let Some(mut recorded) = Recorded::of(DESTINATIONS, "TestLambdaDLQ::test_dead_letter_queue") else {
