@@ -39,7 +39,7 @@ pub(super) const MODEL: [Exception; 7] = [
     differs("valid UpdateFunctionCode: shape", "the same"),
     differs(
         "valid GetFunctionCodeSigningConfig: shape",
-        "of a function without one AWS leaves out the members that the model requires: recorded",
+        "of a function without one there is no ARN, which the model requires: AWS leaves it out",
     ),
     differs("valid GetCodeSigningConfig: valid", "needs CreateCodeSigningConfig, which is refused"),
     differs("valid ListFunctionsByCodeSigningConfig: valid", "the same"),
