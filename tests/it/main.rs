@@ -7,6 +7,7 @@
 mod api;
 mod appliance;
 mod auth;
+mod buckets;
 mod chunks;
 mod client;
 mod command_line;

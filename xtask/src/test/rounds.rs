@@ -20,6 +20,7 @@ use crate::qemu::accel::Accelerator;
 /// Modules of `tests/it` that use the test host and no other machine.
 const ON_HOST: &[&str] = &[
     "appliance",
+    "buckets",
     "events",
     "guest_root",
     "hostile_client",
