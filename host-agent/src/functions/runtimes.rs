@@ -34,6 +34,7 @@ const RETIRED: &[&str] = &[
 const FAMILIES: &[(&str, &str, &[u32])] = &[
     ("java", "", &[11, 17, 21]),
     ("nodejs", ".x", &[18, 20, 22, 24]),
+    ("provided.al", "", &[2, 2023]),
     ("python3.", "", &[10, 11, 12, 13, 14]),
 ];
 
@@ -148,7 +149,8 @@ mod tests {
 
     #[test]
     fn what_has_no_image_is_served_by_the_nearest_of_its_family() {
-        let available = ["java21", "nodejs20.x", "nodejs24.x", "python3.13"].map(String::from).into();
+        let available =
+            ["java21", "nodejs20.x", "nodejs24.x", "provided.al2023", "python3.13"].map(String::from).into();
         let runtimes = Runtimes { available, stand_ins: StandIns::Allowed };
         for (asked, served) in [
             ("python3.13", Some("python3.13")),
@@ -162,7 +164,8 @@ mod tests {
             ("python3.013", Some("python3.13")),
             ("nodejs20", None),
             ("nodejs", None),
-            ("provided.al2", None),
+            ("provided.al2", Some("provided.al2023")),
+            ("provided", None),
         ] {
             assert_eq!(runtimes.image(asked), served, "{asked}");
         }
@@ -172,6 +175,7 @@ mod tests {
             ("java21", "java11 java17"),
             ("nodejs20.x", "nodejs18.x"),
             ("nodejs24.x", "nodejs22.x"),
+            ("provided.al2023", "provided.al2"),
             ("python3.13", "python3.10 python3.11 python3.12 python3.14"),
         ];
         assert_eq!(listed, expected.map(|(image, others)| (image, others.to_owned())));

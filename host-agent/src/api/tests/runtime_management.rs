@@ -187,7 +187,7 @@ async fn the_runtimes_are_listed_with_their_versions_and_whom_they_stand_in_for(
     let named: Vec<_> = listed.as_array().unwrap().iter().map(|one| &one["Runtime"]).collect();
     assert_eq!(named, ["nodejs20.x", "provided.al2023", "python3.13"]);
     assert_eq!(listed[0]["StandsInFor"], json!(["nodejs18.x", "nodejs22.x", "nodejs24.x"]));
-    assert_eq!(listed[1]["StandsInFor"], json!([]));
+    assert_eq!(listed[1]["StandsInFor"], json!(["provided.al2"]));
     let arn = node.runtime(FUNCTION).await["RuntimeVersionArn"].clone();
     assert_eq!(listed[2]["RuntimeVersionArn"], arn);
     node.put(CONFIG, &manual(&listed[2]["RuntimeVersionArn"])).await.ok(200);
