@@ -92,6 +92,38 @@ fn a_function_has_its_layers_over_each_other(life: Life) {
     assert_eq!(invocation.function_error, None, "{invocation:?}");
 }
 
+/// A function finds what a layer has for the runtime that it names, whichever serves it, and for the one that does.
+#[test]
+fn a_layer_may_be_for_the_runtime_that_a_function_names() {
+    let client = Node::shared().node.client();
+    let (asked, serving) =
+        ("lib/python3.12/site-packages/first.py", "lib/python3.13/site-packages/second.py");
+    let zip =
+        json!([module(&format!("python/{asked}"), "asked"), module(&format!("python/{serving}"), "serving")]);
+    let layer = Layer::publish(&client, "python-versions", &zip);
+    let function = Function::python("layered").with("Runtime", "python3.12");
+    let function = function.with("Layers", json!([layer.arn])).deploy(&client);
+    let found = |layer: &str, file: &str| json!({ "layer": layer, "file": format!("/opt/python/{file}") });
+    let expected =
+        json!({ "first": found("asked", asked), "second": found("serving", serving), "both": null });
+    assert_eq!(function.answer(json!({}))["modules"], expected);
+
+    let modules = [("nodejs/node22", "asked"), ("nodejs/node20", "serving"), ("nodejs", "any")];
+    let zip: Vec<_> = modules
+        .iter()
+        .map(|(folder, name)| {
+            let path = format!("{folder}/node_modules/{name}/index.js");
+            json!({ "name": path, "text": format!("module.exports = {name:?};") })
+        })
+        .collect();
+    let layer = Layer::publish(&client, "node-versions", &json!(zip));
+    let text = "exports.handler = async () => ['asked', 'serving', 'any'].map((name) => require(name));";
+    let zip = json!([{ "name": "index.js", "text": text }]);
+    let function = Function::new("nodejs22.x", "index.handler", &zip).with("MemorySize", 256);
+    let function = function.with("Layers", json!([layer.arn])).deploy(&client);
+    assert_eq!(function.answer(json!({})), json!(["asked", "serving", "any"]));
+}
+
 #[test]
 fn an_extension_of_a_layer_is_told_of_each_invocation() {
     let client = Node::shared().node.client();

@@ -7,6 +7,7 @@ hooks. See docs/uniqueness.md. What every clone would otherwise do again is done
 
 import gc
 import os
+import re
 import sys
 
 
@@ -37,14 +38,23 @@ def reseed():
         uuid._last_timestamp = None
 
 
+def layer_folders(named):
+    """Where modules of layers lie, for a function whose `AWS_EXECUTION_ENV` is this: those for this Python before those for
+    the one that the function names, which it stands in for. What is compiled runs in the former alone."""
+    versions = [f"python{sys.version_info.major}.{sys.version_info.minor}"]
+    if asked := re.fullmatch(r"AWS_Lambda_(python3\.[0-9]{1,2})", named):
+        versions.append(asked[1])
+    folders = [f"/opt/python/lib/{version}/site-packages" for version in versions]
+    return [*dict.fromkeys(folders), "/opt/python"]
+
+
 def run(program):
     """Runs the client for the function that the environment names. Does not return."""
     runtime_dir = os.environ.get("LAMBDA_RUNTIME_DIR", "/var/runtime")
     # The function's own modules first, then those of layers, then the runtime's, then what Python brings.
     first = [
         os.environ.get("LAMBDA_TASK_ROOT", "/var/task"),
-        "/opt/python/lib/python3.13/site-packages",
-        "/opt/python",
+        *layer_folders(os.environ.get("AWS_EXECUTION_ENV", "")),
         runtime_dir,
     ]
     sys.path[:] = first + [path for path in sys.path if path not in first]
