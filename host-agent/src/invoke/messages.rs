@@ -250,7 +250,7 @@ fn platform_environment(function: &FunctionConfig) -> Vec<(String, String)> {
 }
 
 /// A trace header for a request that brought none: functions that read it find one, and it says "not sampled".
-fn trace_id(request_id: &str) -> String {
+pub(crate) fn trace_id(request_id: &str) -> String {
     let hex: String = request_id.chars().filter(char::is_ascii_hexdigit).collect();
     let part = |from: usize, len: usize| hex.get(from..from + len).unwrap_or("0").to_owned();
     format!("Root=1-{}-{};Parent={};Sampled=0", part(0, 8), part(8, 24), part(16, 16))

@@ -31,7 +31,7 @@ mod ahead;
 mod call;
 pub(crate) mod concurrency;
 pub(crate) mod memory;
-mod messages;
+pub(crate) mod messages;
 mod node;
 mod prepare;
 pub(crate) mod rate;

@@ -73,6 +73,15 @@ async fn a_request_is_an_event_and_an_answer() {
     assert_eq!(seen.invoked_arn, "arn:aws:lambda:us-east-1:000000000000:function:f");
     assert_eq!(Some(seen.request_id.as_str()), got.header("x-amzn-requestid"));
     assert!(seen.slot.is_some(), "it counts as every other call");
+    let trace = event["headers"]["x-amzn-trace-id"].as_str().unwrap();
+    assert!(trace.starts_with("Root=1-"), "{trace}");
+    assert_eq!(seen.trace_id.as_deref(), Some(trace), "of the invocation");
+    for (sent, is_kept) in [("Root=1-2-3".to_owned(), true), ("x".repeat(600), false)] {
+        let request = Request::builder().uri("/").header("host", &host).header("x-amzn-trace-id", &sent);
+        let event = node.send(request.body(Body::empty()).unwrap()).await.json();
+        let trace = event["headers"]["x-amzn-trace-id"].as_str();
+        assert_eq!((trace == Some(&sent), trace), (is_kept, node.last_seen().trace_id.as_deref()));
+    }
 }
 
 /// The paths of the API are the function's at its host, and its URL's at the node's are nothing.

@@ -41,6 +41,8 @@ pub(super) struct Context<'a> {
     pub(super) source: IpAddr,
     /// `x-amzn-requestid`.
     pub(super) request_id: &'a str,
+    /// `x-amzn-trace-id`: what the client said, or the node's own.
+    pub(super) trace_id: &'a str,
     /// When it came.
     pub(super) at: DateTime<Utc>,
     /// Who signed it.
@@ -150,6 +152,7 @@ fn headers<'a>(sent: &'a HeaderMap, context: &Context<'_>) -> BTreeMap<&'a str, 
             .or_insert_with(|| value.into_owned());
     }
     headers.insert("host", context.domain.clone());
+    headers.insert("x-amzn-trace-id", context.trace_id.to_owned());
     headers.insert("x-forwarded-port", context.base.port.to_string());
     headers.insert("x-forwarded-proto", context.base.scheme.clone());
     // Behind proxies the last one is who spoke to the node, and those before it are what they said.

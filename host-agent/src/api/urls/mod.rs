@@ -49,7 +49,7 @@ use crate::{
         urls::{FunctionUrl, UrlAuth, UrlMode},
     },
     identity::Principal,
-    invoke::Invocation,
+    invoke::{Invocation, messages},
     server::{Peer, Standing},
 };
 
@@ -143,12 +143,16 @@ impl Found {
         }
         let key = claim.as_ref().and_then(Claim::access_key_id);
         let signer = key.zip(arn.as_deref());
+        let trace_id = head.headers.get(TRACE_ID).and_then(|id| id.to_str().ok());
+        let trace_id = trace_id.filter(|id| id.len() <= invocations::MAX_TRACE_LEN).map(String::from);
+        let trace_id = trace_id.unwrap_or_else(|| messages::trace_id(request_id));
         let context = Context {
             id: &self.host.id,
             domain: app.urls.host_of(&self.host.id, &self.host.region),
             base: &app.urls,
             source,
             request_id,
+            trace_id: &trace_id,
             at: Utc::now(),
             signer: signer.map(|(key, arn)| Signer { account: &app.account_id, key, arn }),
         };
@@ -156,8 +160,6 @@ impl Found {
         drop(body);
         memory.grow(event.len()).await.map_err(Refusal::Request)?;
         let event = memory.keep(event);
-        let trace_id = head.headers.get(TRACE_ID).and_then(|id| id.to_str().ok());
-        let trace_id = trace_id.filter(|id| id.len() <= invocations::MAX_TRACE_LEN).map(String::from);
         let invocation = self.invocation(app, event, trace_id, request_id)?;
         let answer = match self.url.mode {
             UrlMode::Buffered => streaming::joined(invocations::begin(app, &self.id, invocation).await)?,
@@ -201,7 +203,7 @@ impl Found {
         &self,
         app: &App,
         payload: Bytes,
-        trace_id: Option<String>,
+        trace_id: String,
         request_id: &str,
     ) -> Result<Invocation, Refusal> {
         let roll = invocations::roll().map_err(Refusal::Request)?;
@@ -214,7 +216,7 @@ impl Found {
             invoked_arn: self.arn(app),
             payload,
             client_context: None,
-            trace_id,
+            trace_id: Some(trace_id),
             log_tail: false,
             request_id: request_id.into(),
             slot: None,

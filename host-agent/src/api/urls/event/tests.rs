@@ -21,6 +21,7 @@ fn made(
         base: &base,
         source: "192.0.2.7".parse().unwrap(),
         request_id: "id",
+        trace_id: "Root=1-2-3",
         at: DateTime::from_timestamp_millis(1_583_348_638_390).unwrap(),
         signer,
     };
@@ -63,6 +64,7 @@ fn a_request_becomes_an_event() {
             "extra-headers": "With WeiRd CapS",
             "host": host,
             "user-agent": "test/echo",
+            "x-amzn-trace-id": "Root=1-2-3",
             "x-forwarded-for": "10.0.0.1, 192.0.2.7",
             "x-forwarded-port": "443",
             "x-forwarded-proto": "https",
