@@ -1,11 +1,16 @@
 //! What a signed request says about its signature: the fields of the Authorization header or of a presigned query, and
 //! the credential with its scope.
 
-use axum::http::{HeaderMap, Method, Uri, header::AUTHORIZATION, request::Parts};
+use axum::http::{
+    HeaderMap, Method, Uri,
+    header::{AUTHORIZATION, DATE},
+    request::Parts,
+};
+use chrono::NaiveDateTime;
 use hmac::Mac as _;
 use zeroize::Zeroizing;
 
-use super::{header, mac};
+use super::{DATE_FORMAT, header, mac};
 use crate::{
     api::{ApiError, TARGET, TARGET_PREFIX},
     identity::Secret,
@@ -13,6 +18,9 @@ use crate::{
 
 /// The only algorithm.
 pub(super) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+
+/// A time in a `Date` header (RFC 9110 §5.6.7).
+const HTTP_DATE_FORMAT: &str = "%a, %d %b %Y %H:%M:%S GMT";
 
 const TERMINATOR: &str = "aws4_request";
 
@@ -108,8 +116,9 @@ impl Fields {
                 missing += &format!("Authorization header requires '{name}' parameter. ");
             }
         }
-        if header(headers, "x-amz-date").is_none() {
-            missing += "Authorization header requires existence of a 'X-Amz-Date' header. ";
+        if header(headers, "x-amz-date").or_else(|| header(headers, DATE.as_str())).is_none() {
+            missing +=
+                "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. ";
         }
         if missing.is_empty() {
             Ok(fields)
@@ -153,10 +162,15 @@ impl Fields {
         self.query_date.is_some()
     }
 
-    /// The time that was signed, as text.
+    /// The time that was signed, as it stands in what is signed: `X-Amz-Date`, or without one `Date`, which may be written as HTTP does.
     pub(super) fn date(&self, headers: &HeaderMap) -> Result<String, ApiError> {
-        let date = self.query_date.as_deref().or_else(|| header(headers, "x-amz-date"));
-        date.map(String::from).ok_or_else(|| ApiError::incomplete_signature("X-Amz-Date is missing."))
+        if let Some(date) = self.query_date.as_deref().or_else(|| header(headers, "x-amz-date")) {
+            return Ok(date.into());
+        }
+        let date = header(headers, DATE.as_str())
+            .ok_or_else(|| ApiError::incomplete_signature("X-Amz-Date is missing."))?;
+        let of_http = NaiveDateTime::parse_from_str(date, HTTP_DATE_FORMAT);
+        Ok(of_http.map_or_else(|_| date.into(), |time| time.format(DATE_FORMAT).to_string()))
     }
 }
 

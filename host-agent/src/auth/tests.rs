@@ -262,6 +262,53 @@ fn the_token_of_a_session_is_refused() {
     }
 }
 
+/// With `Date` the same is signed as with `X-Amz-Date`, and both are said to be missing.
+#[test]
+fn a_request_is_dated_by_either_header() {
+    let credential = Credential::parse(&format!("{KEY}/20261123/eu-west-1/lambda/aws4_request")).unwrap();
+    let judged = |dates: &[(&str, &str)], signs: &str| {
+        let mut sent = Sent::new("GET", "/2015-03-31/functions", b"");
+        let dates = dates.iter().map(|(name, date)| ((*name).to_owned(), (*date).to_owned()));
+        sent.headers.extend(dates);
+        let fields =
+            Fields { signed_headers: signs.split(';').map(String::from).collect(), ..Fields::default() };
+        let request =
+            format!("{}\n{}", canonical::head(&sent.parts(), &fields).unwrap(), hex(&Sha256::digest(b"")));
+        let text = format!("{ALGORITHM}\n{NOW}\n{}\n{}", credential.scope(), hex(&Sha256::digest(request)));
+        let key = credential.signing_key(SECRET);
+        let signature = hex(&mac(key.expose()).chain_update(text).finalize().into_bytes());
+        let line = format!(
+            "{ALGORITHM} Credential={KEY}/{}, SignedHeaders={signs}, Signature={signature}",
+            credential.scope()
+        );
+        sent.headers.push(("authorization".into(), line));
+        sent.judged(AuthMode::Required, at(NOW))
+    };
+    const SIGNED: &str = "date;host";
+    let of_http = "Mon, 23 Nov 2026 12:00:00 GMT";
+    for date in [NOW, of_http] {
+        assert_eq!(judged(&[("date", date)], SIGNED), Ok("eu-west-1".into()), "{date}");
+    }
+    // It is in what is signed beside the headers, as `X-Amz-Date` is.
+    assert_eq!(judged(&[("date", of_http)], "host"), Ok("eu-west-1".into()));
+    let (late, wrong) = ("Mon, 23 Nov 2026 12:00:01 GMT", Err("InvalidSignatureException"));
+    assert_eq!(judged(&[("date", late)], "host"), wrong);
+    assert_eq!(judged(&[("date", "Mon, 23 Nov 2026 12:06:00 GMT")], SIGNED), wrong, "it is not yet then");
+    assert_eq!(judged(&[("date", "Tue, 24 Nov 2026 12:00:00 GMT")], SIGNED), wrong, "the scope's day");
+    // The other one comes first.
+    assert_eq!(judged(&[("date", late), ("x-amz-date", NOW)], "host"), Ok("eu-west-1".into()));
+    assert_eq!(judged(&[("date", NOW), ("x-amz-date", "20261123T120001Z")], "host"), wrong);
+    let incomplete = Err("IncompleteSignatureException");
+    assert_eq!(judged(&[("date", "now")], SIGNED), incomplete);
+    assert_eq!(judged(&[], "host"), incomplete);
+    let sent = good();
+    let rest = sent.headers.into_iter().filter(|(name, _)| name != "x-amz-date").collect();
+    let refused =
+        Fields::of(&Sent { headers: rest, ..Sent::new("POST", "/2015-03-31/functions", b"{}") }.parts());
+    let said = format!("{:?}", refused.map(|_| ()).unwrap_err());
+    assert!(said.contains("requires existence of either a 'X-Amz-Date' or a 'Date' header."), "{said}");
+}
+
 #[test]
 fn a_presigned_url_lives_for_a_week_at_most() {
     let presigned = |expires: &str| {
