@@ -77,7 +77,13 @@ pub(super) async fn source(app: &App, code: Code, doing: Doing) -> Result<Source
         return Ok(Source { given, uri, place: Place::Here(held) });
     }
     if !app.functions.have_registry(&uri.name) {
-        return Err(wrong("does not exist"));
+        return Err(wrong(&match uri.name.split_once('/').filter(|(host, _)| is_host(host)) {
+            Some((host, _)) => format!(
+                "does not exist: nobody pushed it, and the node's configuration has no [[registries]] entry whose host is \
+                 {host}"
+            ),
+            None => "does not exist".into(),
+        }));
     }
     if app.functions.waits_for_too_many() {
         return Err(ApiError::pulls_full());
@@ -94,6 +100,11 @@ pub(super) async fn source(app: &App, code: Code, doing: Doing) -> Result<Source
             })
         }
     }
+}
+
+/// Whether what stands before a name's first slash is a registry, not a part of the name.
+fn is_host(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
 }
 
 impl Source {

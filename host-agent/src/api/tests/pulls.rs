@@ -148,8 +148,16 @@ async fn what_cannot_be_resolved_makes_no_function() {
     node.registry_says("app:gone", Refusal::Unavailable("no".into()));
     let invalid = "InvalidParameterValueException";
     let absent = |uri: &str| format!("Source image {uri} does not exist. Provide a valid source image.");
-    for uri in [format!("{HOST}/app:none"), "another.example/app:v1".into(), "app:v1".into()] {
+    for uri in [format!("{HOST}/app:none"), "team/app:v1".into(), "app:v1".into()] {
         node.create(&of_image("f", &uri)).await.is_error(400, invalid, &absent(&uri));
+    }
+    for host in ["another.example", "localhost:5000"] {
+        let uri = format!("{host}/app:v1");
+        let unknown = format!(
+            "Source image {uri} does not exist: nobody pushed it, and the node's configuration has no [[registries]] entry whose \
+             host is {host}. Provide a valid source image."
+        );
+        node.create(&of_image("f", &uri)).await.is_error(400, invalid, &unknown);
     }
     let denied = "Lambda does not have permission to access the ECR image. Check the ECR permissions.";
     node.create(&of_registry("f", "denied")).await.is_error(400, invalid, denied);
