@@ -79,6 +79,7 @@ kinds! {
     UNKNOWN_OPERATION = "UnknownOperationException", NOT_FOUND, "message", Unsaid;
     UNRECOGNIZED_CLIENT = "UnrecognizedClientException", FORBIDDEN, "message", Unsaid;
     VALIDATION = "ValidationException", BAD_REQUEST, "message", Unsaid;
+    RESOURCE_EXISTS = "ResourceAlreadyExistsException", BAD_REQUEST, "message", Unsaid;
     RESOURCE_CONFLICT = "ResourceConflictException", CONFLICT, "message", User;
     SNAP_START = "SnapStartException", BAD_REQUEST, "Message", User;
     SNAP_START_NOT_READY = "SnapStartNotReadyException", CONFLICT, "Message", User;

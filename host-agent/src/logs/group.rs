@@ -57,6 +57,9 @@ pub(super) struct Kept {
     pub(super) created_ms: u64,
     /// None: the node's.
     pub(super) retention_days: Option<u32>,
+    /// Somebody made it, before it had a line.
+    #[serde(default)]
+    pub(super) is_made: bool,
     #[serde(default)]
     pub(super) deleted: Vec<Deleted>,
 }
@@ -111,9 +114,9 @@ pub(super) struct Group {
 
 impl Group {
     /// A new one in `dir`, which is made.
-    pub(super) fn create(dir: PathBuf, id: GroupName, now_ms: u64) -> io::Result<Self> {
+    pub(super) fn create(dir: PathBuf, id: GroupName, is_made: bool, now_ms: u64) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
-        let kept = Kept { id, created_ms: now_ms, retention_days: None, deleted: Vec::new() };
+        let kept = Kept { id, created_ms: now_ms, retention_days: None, is_made, deleted: Vec::new() };
         let group = Self { dir, kept, sealed: VecDeque::new(), active: None, next: 1 };
         group.write_record()?;
         Ok(group)

@@ -22,6 +22,9 @@ use crate::{code::hex, sandbox::describe};
 /// Groups of a node, at most: each is a folder.
 pub(super) const MAX_GROUPS: usize = 1024;
 
+/// Of those, groups that were made before they had a line: the others are left to functions.
+pub(super) const MAX_MADE: usize = MAX_GROUPS / 2;
+
 /// Streams whose entries are in memory, at most, of all segments that grow: some 200 bytes each.
 const MAX_STREAMS: usize = 65_536;
 
@@ -87,12 +90,7 @@ impl Groups {
         now_ms: u64,
     ) -> Result<(), LogsError> {
         if !self.groups.contains_key(id) {
-            if self.groups.len() >= MAX_GROUPS {
-                self.forget_empty()?;
-            }
-            let group = Group::create(self.dir.join(folder(id)), id.clone(), now_ms)?;
-            File::open(&self.dir)?.sync_all()?;
-            self.groups.insert(id.clone(), group);
+            self.begin(id, false, now_ms)?;
         }
         let segment_len = self.limits.group / SEGMENTS;
         if let Some(group) = self.groups.get_mut(id) {
@@ -102,10 +100,32 @@ impl Groups {
         self.keep_within_bounds()
     }
 
+    /// Makes a group that has no line yet, and stays without one: durable when this returns.
+    pub(super) fn create(&mut self, id: &GroupName, now_ms: u64) -> Result<(), LogsError> {
+        if self.groups.contains_key(id) {
+            return Err(LogsError::GroupExists);
+        }
+        if self.groups.values().filter(|group| group.kept.is_made).count() >= MAX_MADE {
+            return Err(LogsError::TooManyGroups);
+        }
+        self.begin(id, true, now_ms)
+    }
+
+    fn begin(&mut self, id: &GroupName, is_made: bool, now_ms: u64) -> Result<(), LogsError> {
+        if self.groups.len() >= MAX_GROUPS {
+            self.forget_empty()?;
+        }
+        let group = Group::create(self.dir.join(folder(id)), id.clone(), is_made, now_ms)?;
+        File::open(&self.dir)?.sync_all()?;
+        self.groups.insert(id.clone(), group);
+        Ok(())
+    }
+
     /// Makes room for a group: one goes all of whose lines are gone and of which nobody has said anything. Names of functions come
     /// and go.
     fn forget_empty(&mut self) -> Result<(), LogsError> {
-        let is_empty = |group: &&Group| group.cost() == 0 && group.kept.retention_days.is_none();
+        let is_empty =
+            |group: &&Group| group.cost() == 0 && group.kept.retention_days.is_none() && !group.kept.is_made;
         let oldest = self.groups.values().filter(is_empty).min_by_key(|group| group.kept.created_ms);
         let id = oldest.map(|group| group.kept.id.clone()).ok_or(LogsError::TooManyGroups)?;
         self.delete(&id)

@@ -74,6 +74,9 @@ pub(crate) enum LogsError {
     /// The group has no such stream.
     #[error("there is no such log stream")]
     NoStream,
+    /// There is such a group already.
+    #[error("there is such a log group already")]
+    GroupExists,
     /// There are as many as may be.
     #[error("this node has as many log groups as it may have")]
     TooManyGroups,
@@ -180,6 +183,11 @@ impl LogStore {
         after: String,
     ) -> Result<Vec<GroupInfo>, LogsError> {
         self.ask(move |store| Ok(store.shelf.groups().list(&region, keep, &after))).await
+    }
+
+    /// Makes a group before its first line. Durable when this returns.
+    pub(crate) async fn create_group(self: &Arc<Self>, group: GroupName) -> Result<(), LogsError> {
+        self.ask(move |store| store.shelf.groups().create(&group, time_ms())).await
     }
 
     /// Changes a group's retention; none: the node's. Durable when this returns.

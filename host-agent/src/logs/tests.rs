@@ -256,7 +256,7 @@ fn a_new_group_takes_the_place_of_one_that_has_nothing_left() {
         let folder = dir.path().join(number.to_string());
         fs::create_dir(&folder).unwrap();
         let days = if number == 0 { Some(7) } else { None };
-        let record = serde_json::json!({ "region": "us-east-1", "name": number.to_string(), "created_ms": number, "retention_days": days });
+        let record = serde_json::json!({ "region": "us-east-1", "name": number.to_string(), "created_ms": number, "retention_days": days, "is_made": number == 2 });
         fs::write(folder.join("group.json"), record.to_string()).unwrap();
     }
     let mut groups = Groups::open(dir.path().to_owned(), limits(64 * MIB, MIB)).unwrap();
@@ -265,7 +265,28 @@ fn a_new_group_takes_the_place_of_one_that_has_nothing_left() {
     groups.append(&group("new"), &[line], NOW).unwrap();
     assert_eq!(messages(&groups, "new", NOW), ["x"]);
     let there = |name: &str| groups.view(&group(name), NOW).is_ok();
-    assert_eq!(["0", "1", "2", "3"].map(there), [true, true, false, true]);
+    assert_eq!(["0", "1", "2", "3"].map(there), [true, true, true, false]);
+}
+
+#[test]
+fn a_made_group_is_there_after_a_restart_and_leaves_room_for_those_of_functions() {
+    let bare = Bare::new(limits(64 * MIB, MIB));
+    let dir = bare.dir.path().join("logs");
+    let mut groups = bare.groups;
+    groups.create(&group("made"), NOW).unwrap();
+    assert!(matches!(groups.create(&group("made"), NOW), Err(LogsError::GroupExists)));
+    for number in 1..groups::MAX_MADE {
+        let folder = dir.join(number.to_string());
+        fs::create_dir(&folder).unwrap();
+        let record = serde_json::json!({ "region": "us-east-1", "name": number.to_string(), "created_ms": number, "retention_days": null, "is_made": true });
+        fs::write(folder.join("group.json"), record.to_string()).unwrap();
+    }
+    let mut groups = Groups::open(dir, limits(64 * MIB, MIB)).unwrap();
+    assert!(messages(&groups, "made", NOW).is_empty());
+    assert!(matches!(groups.create(&group("more"), NOW), Err(LogsError::TooManyGroups)));
+    groups.append(&group("more"), &[Line { stream: "s", at_ms: NOW, message: b"x" }], NOW).unwrap();
+    groups.delete(&group("1")).unwrap();
+    groups.create(&group("again"), NOW).unwrap();
 }
 
 #[test]

@@ -9,8 +9,8 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    ApiError, LOGS_PARAMETER, OPERATION_ABORTED, RESOURCE_NOT_FOUND, UNAVAILABLE, UNKNOWN_OPERATION,
-    VALIDATION,
+    ApiError, LOGS_PARAMETER, OPERATION_ABORTED, RESOURCE_EXISTS, RESOURCE_NOT_FOUND, UNAVAILABLE,
+    UNKNOWN_OPERATION, VALIDATION,
 };
 use crate::{logs::LogsError, sandbox::describe};
 
@@ -21,6 +21,11 @@ impl ApiError {
     /// A value that CloudWatch Logs refuses.
     pub(crate) fn logs_parameter(message: impl Into<String>) -> Self {
         Self::new(&LOGS_PARAMETER, message)
+    }
+
+    /// A member that this node does nothing with.
+    pub(crate) fn unsupported_in_logs(member: &str) -> Self {
+        Self::logs_parameter(format!("{member} is not supported by this Tinderbox node."))
     }
 
     /// No such operation of CloudWatch Logs' on this node.
@@ -45,6 +50,7 @@ impl From<LogsError> for ApiError {
         match error {
             LogsError::NoGroup => Self::new(&RESOURCE_NOT_FOUND, "The specified log group does not exist."),
             LogsError::NoStream => Self::new(&RESOURCE_NOT_FOUND, "The specified log stream does not exist."),
+            LogsError::GroupExists => Self::new(&RESOURCE_EXISTS, "The specified log group already exists"),
             LogsError::TooManyDeleted | LogsError::TooManyGroups => {
                 Self::new(&OPERATION_ABORTED, error.to_string())
             }

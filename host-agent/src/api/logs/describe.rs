@@ -13,7 +13,10 @@ use crate::{
 const MAX_ITEMS: i64 = 50;
 
 /// The only class of groups here.
-const CLASS: &str = "STANDARD";
+pub(super) const CLASS: &str = "STANDARD";
+
+/// The classes of AWS's.
+pub(super) const CLASSES: [&str; 4] = ["STANDARD", "INFREQUENT_ACCESS", "DELIVERY", "ESSENTIALS"];
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -21,21 +24,40 @@ struct Groups {
     log_group_name_prefix: Option<String>,
     log_group_name_pattern: Option<String>,
     log_group_class: Option<String>,
+    log_group_identifiers: Option<Vec<Value>>,
+    account_identifiers: Option<Vec<Value>>,
+    include_linked_accounts: Option<bool>,
     next_token: Option<String>,
     limit: Option<i64>,
 }
 
 /// DescribeLogGroups.
 pub(super) async fn groups(app: &App, call: &Call) -> Result<Value, ApiError> {
-    let Groups { log_group_name_prefix, log_group_name_pattern, log_group_class, next_token, limit } =
-        read(call)?;
+    let Groups {
+        log_group_name_prefix,
+        log_group_name_pattern,
+        log_group_class,
+        log_group_identifiers,
+        account_identifiers,
+        include_linked_accounts,
+        next_token,
+        limit,
+    } = read(call)?;
     let mut constraints = Constraints::default();
     group_name(&mut constraints, "logGroupNamePrefix", log_group_name_prefix.as_deref());
     constraints.length("logGroupNamePattern", log_group_name_pattern.as_deref(), 0..=512);
-    let classes = ["STANDARD", "INFREQUENT_ACCESS", "DELIVERY", "ESSENTIALS"];
-    constraints.one_of("logGroupClass", log_group_class.as_deref(), &classes);
+    constraints.one_of("logGroupClass", log_group_class.as_deref(), &CLASSES);
     constraints.range("limit", limit, 1..=MAX_ITEMS);
     constraints.finish()?;
+    for (member, is_given) in [
+        ("logGroupIdentifiers", log_group_identifiers.is_some_and(|given| !given.is_empty())),
+        ("accountIdentifiers", account_identifiers.is_some_and(|given| !given.is_empty())),
+        ("includeLinkedAccounts", include_linked_accounts == Some(true)),
+    ] {
+        if is_given {
+            return Err(ApiError::unsupported_in_logs(member));
+        }
+    }
     if log_group_name_prefix.is_some() && log_group_name_pattern.is_some() {
         let message = "LogGroup name prefix and LogGroup name pattern are mutually exclusive parameters.";
         return Err(ApiError::logs_parameter(message));

@@ -1,6 +1,7 @@
 //! What functions print, as CloudWatch Logs serves it: `POST /` with `X-Amz-Target: Logs_20140328.OPERATION`, in AWS's JSON 1.1. The
 //! part of it that reads and tidies up: nobody but the node writes.
 
+mod create;
 mod describe;
 mod events;
 
@@ -47,6 +48,8 @@ pub(super) async fn serve(State(app): State<Arc<App>>, call: Call) -> Response {
         return ApiError::unknown_operation().into_response();
     };
     let answer = match operation {
+        "CreateLogGroup" => create::create_group(&app, &call).await.map(|()| None),
+        "ListTagsForResource" => create::tags(&app, &call).await.map(Some),
         "DescribeLogGroups" => describe::groups(&app, &call).await.map(Some),
         "DescribeLogStreams" => describe::streams(&app, &call).await.map(Some),
         "FilterLogEvents" => events::filter(&app, &call).await.map(Some),
@@ -75,12 +78,16 @@ enum On {
     Account,
     /// The group that the body names.
     Group,
+    /// The group whose ARN it has, as of anything with tags.
+    Resource,
     /// The stream that it names of a group.
     Stream,
 }
 
 /// Each operation, and on what it is: what else a body names the operation does not read, and a policy is not asked about.
-const OPERATIONS: [(&str, On); 8] = [
+const OPERATIONS: [(&str, On); 10] = [
+    ("CreateLogGroup", On::Group),
+    ("ListTagsForResource", On::Resource),
     ("DescribeLogGroups", On::Account),
     ("DescribeLogStreams", On::Group),
     ("FilterLogEvents", On::Group),
@@ -98,6 +105,7 @@ struct Mentioned {
     log_group_name: Option<String>,
     log_group_identifier: Option<String>,
     log_stream_name: Option<String>,
+    resource_arn: Option<String>,
 }
 
 /// What IAM calls a request and what it is on, of its target and its body: a group, a stream of one, or everything.
@@ -111,13 +119,13 @@ pub(super) fn action_and_resource(
 ) -> Result<(String, String), ApiError> {
     let operation = target.strip_prefix(TARGET_PREFIX).ok_or_else(ApiError::unknown_operation)?;
     let on = OPERATIONS.iter().find(|(name, _)| *name == operation).map_or(On::Account, |(_, on)| *on);
-    let Mentioned { log_group_name, log_group_identifier, log_stream_name } = parse(body)?;
+    let Mentioned { log_group_name, log_group_identifier, log_stream_name, resource_arn } = parse(body)?;
     let prefix = group_arn(caller, "");
-    let named = log_group_name.or(log_group_identifier);
+    let named = if on == On::Resource { resource_arn } else { log_group_name.or(log_group_identifier) };
     let name = named.as_deref().map(|named| named.strip_prefix(&prefix).unwrap_or(named));
     let resource = match (on, name) {
         (On::Account, _) | (_, None) => "*".to_owned(),
-        (On::Group, Some(name)) => group_resource(caller, name),
+        (On::Group | On::Resource, Some(name)) => group_resource(caller, name),
         (On::Stream, Some(name)) => {
             format!("{prefix}{name}:log-stream:{}", log_stream_name.unwrap_or_default())
         }
@@ -281,6 +289,9 @@ mod tests {
             ("DescribeLogGroups", of_stream, "*".to_owned()),
             ("FilterLogEvents", of_stream, format!("{group}:*")),
             ("DeleteLogGroup", of_stream, format!("{group}:*")),
+            ("CreateLogGroup", of_stream, format!("{group}:*")),
+            ("ListTagsForResource", &format!(r#"{{"resourceArn":"{group}"}}"#), format!("{group}:*")),
+            ("ListTagsForResource", of_stream, "*".to_owned()),
         ] {
             assert_eq!(asked(operation, body), Ok((format!("logs:{operation}"), resource)), "{body}");
         }

@@ -169,6 +169,32 @@ async fn groups_are_tidied_up() {
     refused(&gone, 400, "ResourceNotFoundException", "The specified log group does not exist.");
 }
 
+/// What Terraform's `aws_cloudwatch_log_group` asks for.
+#[tokio::test]
+async fn a_group_may_be_made_before_its_first_line() {
+    let node = Node::new().await;
+    let named = json!({ "logGroupName": GROUP });
+    let made = node.logs("CreateLogGroup", &with(named.clone(), &[("/tags", json!({}))])).await;
+    assert!((made.status.as_u16(), made.body.is_empty()) == (200, true));
+    let again = node.logs("CreateLogGroup", &named).await;
+    refused(&again, 400, "ResourceAlreadyExistsException", "The specified log group already exists");
+    node.logs("PutRetentionPolicy", &with(named.clone(), &[("/retentionInDays", 7.into())])).await.ok(200);
+    let found = node.logs("DescribeLogGroups", &json!({ "logGroupNamePrefix": GROUP })).await.ok(200);
+    let group = &found["logGroups"][0];
+    assert_eq!((&group["logGroupName"], &group["retentionInDays"]), (&json!(GROUP), &json!(7)));
+    assert_eq!(group["storedBytes"], 0);
+    let arn = json!({ "resourceArn": group["logGroupArn"] });
+    assert_eq!(node.logs("ListTagsForResource", &arn).await.ok(200), json!({ "tags": {} }));
+    assert!(node.found(json!({})).await.is_empty());
+    node.prints("a", "x\n");
+    assert_eq!(node.found(json!({})).await, ["x\n"]);
+    node.logs("DeleteLogGroup", &named).await.ok(200);
+    for absent in [arn, json!({ "resourceArn": "arn:aws:lambda:us-east-1:000000000000:function:f" })] {
+        let gone = node.logs("ListTagsForResource", &absent).await;
+        refused(&gone, 400, "ResourceNotFoundException", "The specified log group does not exist.");
+    }
+}
+
 #[tokio::test]
 async fn what_is_wrong_is_said_in_the_protocols_shape() {
     let node = Node::new().await;
@@ -207,8 +233,30 @@ async fn what_is_wrong_is_said_in_the_protocols_shape() {
     let both = json!({ "logGroupName": GROUP, "orderBy": "LastEventTime", "logStreamNamePrefix": "x" });
     let message = "Cannot order by LastEventTime with a logStreamNamePrefix.";
     parameter("DescribeLogStreams", both, message).await;
-    let other = node.logs("CreateLogGroup", &json!({})).await;
-    refused(&other, 400, "UnknownOperationException", "CreateLogGroup is not supported on this node.");
+    let other = node.logs("TagResource", &json!({})).await;
+    refused(&other, 400, "UnknownOperationException", "TagResource is not supported on this node.");
+    let unsupported = async |operation, members: Value| {
+        let mut body = json!({ "logGroupName": "x" });
+        let member = members.as_object().unwrap().keys().next().unwrap().clone();
+        body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        parameter(operation, body, &format!("{member} is not supported by this Tinderbox node.")).await;
+    };
+    for members in [
+        json!({ "logGroupIdentifiers": [GROUP] }),
+        json!({ "accountIdentifiers": ["111111111111"] }),
+        json!({ "includeLinkedAccounts": true }),
+    ] {
+        unsupported("DescribeLogGroups", members).await;
+    }
+    for members in [
+        json!({ "tags": { "a": "b" } }),
+        json!({ "kmsKeyId": "arn:aws:kms:us-east-1:000000000000:key/x" }),
+        json!({ "logGroupClass": "INFREQUENT_ACCESS" }),
+        json!({ "deletionProtectionEnabled": true }),
+    ] {
+        unsupported("CreateLogGroup", members).await;
+    }
+    assert_eq!(node.logs("DescribeLogGroups", &json!({})).await.ok(200)["logGroups"], json!([]));
     let elsewhere = json!({ "logGroupIdentifier": "arn:aws:logs:eu-west-1:000000000000:log-group:x" });
     let elsewhere = node.logs("FilterLogEvents", &elsewhere).await;
     refused(&elsewhere, 400, "ResourceNotFoundException", "The specified log group does not exist.");
