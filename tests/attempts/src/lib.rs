@@ -14,6 +14,9 @@ use nix::sys::stat::Mode;
 /// Where the launcher hands over the directory of the process.
 const PROCESS: RawFd = 6;
 
+/// The first descriptor behind the standard ones.
+const FIRST: RawFd = 3;
+
 /// The first descriptor that a launcher has not handed over: what the machine was made with.
 const OWN: RawFd = 7;
 
@@ -305,7 +308,7 @@ fn write_to_all() -> Result<String, Errno> {
 fn every_descriptor(request: libc::Ioctl, argument: Option<libc::c_long>) -> Result<String, Errno> {
     let mut zeros = [0_u8; 64];
     let argument = argument.unwrap_or(zeros.as_mut_ptr() as libc::c_long);
-    for fd in 3..NUMBERS {
+    for fd in FIRST..NUMBERS {
         // SAFETY: none of these requests has more than 64 bytes to read or write.
         if unsafe { libc::ioctl(fd, request, argument) } >= 0 {
             return Ok(format!("by {fd}"));
@@ -314,16 +317,16 @@ fn every_descriptor(request: libc::Ioctl, argument: Option<libc::c_long>) -> Res
     Err(Errno::ENOTTY)
 }
 
-/// By a byte that is far behind the end of whatever it has.
+/// By a byte that is far behind the end of whatever it has. A machine that was loaded has its files where a launcher's were.
 fn write_past_all() -> Result<String, Errno> {
     let mut last = Errno::EBADF;
-    for fd in OWN..NUMBERS {
+    for fd in FIRST..NUMBERS {
         // SAFETY: the call reads one byte of a constant.
         match Errno::result(unsafe { libc::pwrite(fd, b"x".as_ptr().cast(), 1, 1 << 40) }) {
             Ok(_) => return Ok(format!("by {fd}")),
             // As it is the first process of its namespace, the signal that comes with it does not end it.
             Err(Errno::EFBIG) => return Err(Errno::EFBIG),
-            Err(Errno::EBADF) => {}
+            Err(Errno::EBADF | Errno::EINVAL) => {}
             Err(error) => last = error,
         }
     }
