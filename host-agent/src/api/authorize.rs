@@ -57,12 +57,8 @@ struct Mentioned {
     /// Where code is: CreateFunction's, PublishLayerVersion's, and UpdateFunctionCode's own members.
     code: Option<InBucket>,
     content: Option<InBucket>,
-    #[serde(rename = "S3Bucket")]
-    bucket: Option<String>,
-    #[serde(rename = "S3Key")]
-    key: Option<String>,
-    #[serde(rename = "S3ObjectVersion")]
-    version: Option<String>,
+    #[serde(flatten)]
+    own: InBucket,
 }
 
 /// Code that is in a bucket.
@@ -274,12 +270,9 @@ impl<'a> Names<'a> {
         if mentioned.tags.as_ref().is_some_and(|tags| !tags.is_empty()) {
             asked.push(Asked { action: "lambda:TagResource".into(), resource: resource.into() });
         }
-        let of = |source: &InBucket| (source.bucket.clone(), source.key.clone(), source.version.is_some());
-        let sources = mentioned.code.iter().chain(&mentioned.content).map(of);
-        let own = (mentioned.bucket.clone(), mentioned.key.clone(), mentioned.version.is_some());
-        for (bucket, key, is_version) in sources.chain([own]) {
-            let (Some(bucket), Some(key)) = (bucket, key) else { continue };
-            let action = if is_version { "s3:GetObjectVersion" } else { "s3:GetObject" };
+        for source in mentioned.code.iter().chain(&mentioned.content).chain([&mentioned.own]) {
+            let (Some(bucket), Some(key)) = (&source.bucket, &source.key) else { continue };
+            let action = if source.version.is_some() { "s3:GetObjectVersion" } else { "s3:GetObject" };
             asked.push(Asked { action: action.into(), resource: format!("arn:aws:s3:::{bucket}/{key}") });
         }
         // Its own group is the function's without asking: nobody else's has that name.
