@@ -128,11 +128,15 @@ pub(crate) struct Drive {
     pub len: u64,
 }
 
-/// The longest file that a machine writes: a drive, or its memory in a snapshot. Bytes.
+/// What a machine's console and log may be written to, however short its drives are; less than any function's `/tmp`. Bytes.
+const LOG_LEN: u64 = 64 << 20;
+
+/// The longest file that a machine writes: a drive, and its memory where snapshots of it may be taken. Bytes.
 #[must_use]
-pub(crate) fn longest_file(drives: &[Drive], memory: MemSize) -> u64 {
+pub(crate) fn longest_file(drives: &[Drive], memory: MemSize, allow_snapshots: bool) -> u64 {
     let written = drives.iter().filter(|drive| drive.access == DriveAccess::ReadWrite);
-    written.map(|drive| drive.len).fold(memory.bytes(), u64::max)
+    let saved = if allow_snapshots { memory.bytes() } else { 0 };
+    written.map(|drive| drive.len).fold(saved.max(LOG_LEN), u64::max)
 }
 
 /// Where a drive's bytes are.

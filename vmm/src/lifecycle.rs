@@ -88,6 +88,7 @@ mod tests {
             net: None,
             entropy: false,
             serial: SerialConfig::Null,
+            allow_snapshots: false,
         };
         let load = LoadConfig {
             state: Source::Fd(0),
@@ -97,6 +98,7 @@ mod tests {
             vsock: None,
             net: None,
             serial: SerialConfig::Null,
+            allow_snapshots: false,
             generation: [0; 16],
             identity: None,
             prefetch: None,

@@ -130,6 +130,8 @@ struct Supervisor {
     /// Between `Prepare` and `Load`.
     prepared: Option<Prepared>,
     machine: Option<Machine>,
+    /// Whether snapshots of the machine may be taken.
+    allow_snapshots: bool,
 }
 
 impl Supervisor {
@@ -149,6 +151,7 @@ impl Supervisor {
             entered: None,
             prepared: None,
             machine: None,
+            allow_snapshots: false,
         })
     }
 
@@ -265,11 +268,12 @@ impl Supervisor {
         config: MachineConfig,
         fds: Vec<OwnedFd>,
     ) -> Result<Result<(), Refusal>, RunError> {
+        let allow_snapshots = config.allow_snapshots;
         let config = match Config::new(config, fds) {
             Ok(config) => config,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let longest_file = longest_file(&config.drives, config.memory);
+        let longest_file = longest_file(&config.drives, config.memory, allow_snapshots);
         let built = match machine::build(&self.files, config) {
             Ok(built) => built,
             Err(error) => return Ok(Err(error.refusal())),
@@ -277,6 +281,7 @@ impl Supervisor {
         let filters = confine::filters(Role::Boot)?;
         self.confine()?;
         confine::bound_files(longest_file)?;
+        self.allow_snapshots = allow_snapshots;
         let machine = built.spawn_vcpus(&filters)?;
         filters.io.apply()?;
         self.adopt(machine).map(Ok)

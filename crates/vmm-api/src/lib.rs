@@ -135,6 +135,9 @@ pub struct MachineConfig {
     /// Where the serial console's output goes.
     #[serde(default)]
     pub serial: SerialConfig,
+    /// Whether [`Request::Snapshot`] may follow. Otherwise it is refused, and no file may become as long as guest memory.
+    #[serde(default)]
+    pub allow_snapshots: bool,
 }
 
 /// Something to read, by path or by descriptors.

@@ -82,6 +82,9 @@ pub struct LoadConfig {
     /// Whether the machine runs at once; otherwise it is paused.
     #[serde(default)]
     pub resume: bool,
+    /// As in [`MachineConfig`](crate::MachineConfig).
+    #[serde(default)]
+    pub allow_snapshots: bool,
 }
 
 /// A snapshot to take of a paused machine.

@@ -28,7 +28,8 @@ use super::{
 use crate::{
     functions::model::{FunctionConfig, FunctionId},
     sandbox::{
-        SandboxId, describe, error::SandboxError, guest::Init, life::Sandbox, machine, resume::FREEZE_TIMEOUT,
+        SandboxId, boot::Purpose, describe, error::SandboxError, guest::Init, life::Sandbox, machine,
+        resume::FREEZE_TIMEOUT,
     },
     snapshots::{Content, Draft, HostIdentity, Owner, Resumable, Snapshot},
 };
@@ -231,7 +232,8 @@ async fn in_room(
     draft: &Draft,
     identity: Identity,
 ) -> Result<(), MakeError> {
-    let (mut sandbox, boot) = shared.host.boot(id, &start::own_spec(shared, function, code)).await?;
+    let (mut sandbox, boot) =
+        shared.host.boot(id, &start::own_spec(shared, function, code), Purpose::Save).await?;
     let made = {
         let work = std::pin::pin!(initialise_and_save(shared, &mut sandbox, function, draft, identity));
         start::with_slot(shared, id, work).await

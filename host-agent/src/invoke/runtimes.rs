@@ -27,7 +27,10 @@ use crate::{
     disk::DiskError,
     functions::model::FunctionConfig,
     log::NOTICE,
-    sandbox::{SandboxId, describe, error::SandboxError, life::Sandbox, machine, resume::PRELOAD_TIMEOUT},
+    sandbox::{
+        SandboxId, boot::Purpose, describe, error::SandboxError, life::Sandbox, machine,
+        resume::PRELOAD_TIMEOUT,
+    },
     snapshots::{Content, Draft, Owner, Resumable, Snapshot, SnapshotError},
 };
 
@@ -328,7 +331,7 @@ async fn save(
     let mut sandbox: Sandbox = tokio::select! {
         biased;
         () = &mut stop => return Ok(None),
-        booted = shared.host.boot(id, &spec) => booted?.0,
+        booted = shared.host.boot(id, &spec, Purpose::Save) => booted?.0,
     };
     let key = shared.snapshots.key().clone();
     let saved = tokio::select! {

@@ -20,7 +20,7 @@ use crate::{
     functions::model::{FunctionConfig, StartKind},
     sandbox::{
         SandboxId,
-        boot::Spec,
+        boot::{Purpose, Spec},
         error::SandboxError,
         guest::Restored,
         life::Sandbox,
@@ -228,7 +228,7 @@ async fn boot(
 ) -> Result<Sandbox, SandboxError> {
     let spec = own_spec(shared, &blueprint.function, &blueprint.code);
     let version = runtime_version(shared, &blueprint.function).await?;
-    let (sandbox, boot) = shared.host.boot(id, &spec).await?;
+    let (sandbox, boot) = shared.host.boot(id, &spec, Purpose::Serve).await?;
     (timing.place, timing.boot) = (Some(boot.place), Some(boot.boot));
     initialise(shared, id, (sandbox, version), blueprint, timing).await
 }

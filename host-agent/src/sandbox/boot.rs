@@ -87,6 +87,15 @@ pub(crate) enum Root {
     Code,
 }
 
+/// What a machine is booted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To serve a function, to its end.
+    Serve,
+    /// To become a snapshot.
+    Save,
+}
+
 /// How long the parts of a start took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BootTiming {
@@ -131,6 +140,7 @@ impl Host {
         &self,
         id: SandboxId,
         spec: &Spec,
+        purpose: Purpose,
     ) -> Result<(Sandbox, BootTiming), SandboxError> {
         let began = Instant::now();
         let kernel = |name| {
@@ -151,7 +161,8 @@ impl Host {
         let mut fds = connections.and_kernel(kernel.into(), initrd.into());
         let mut slot = self.connect(spec).await?;
         let net = slot.as_mut().and_then(|slot| slot.hand(&mut fds));
-        let config = MachineConfig { net, ..machine::config(spec.memory_mib) };
+        let allow_snapshots = purpose == Purpose::Save;
+        let config = MachineConfig { net, allow_snapshots, ..machine::config(spec.memory_mib) };
         let spawned = Instant::now();
         let (vmm, stderr) = self.spawn(spec.memory_mib).await?;
         let stderr = Captured::from(stderr, id, Stream::VmmStderr);

@@ -161,6 +161,7 @@ pub(crate) fn config(function_memory_mib: u32) -> MachineConfig {
         net: None,
         entropy: true,
         serial: SerialConfig::Fd(SERIAL),
+        allow_snapshots: false,
     }
 }
 
@@ -216,6 +217,7 @@ pub(crate) fn load(
         learn,
         track_changes: false,
         resume: true,
+        allow_snapshots: false,
     }
 }
 

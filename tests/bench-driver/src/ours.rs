@@ -145,6 +145,7 @@ impl Vmm {
             net: None,
             entropy: false,
             serial: SerialConfig::Fd(2),
+            allow_snapshots: true,
         };
         let (kernel, initrd) = (File::open(&plan.kernel)?, File::open(&plan.resting_initrd)?);
         let (console, writer) = std::io::pipe().context("make a console")?;
@@ -207,6 +208,7 @@ impl Vmm {
             learn: *learn,
             track_changes: false,
             resume: true,
+            allow_snapshots: true,
         };
         match self.call(&Request::Load(config), &fds)? {
             Response::Loaded(report) => Ok(report.timings),

@@ -72,6 +72,7 @@ fn start(sandbox: &Sandbox, says: &str, drive: &std::path::Path, scratch: File) 
         net: None,
         entropy: true,
         serial: SerialConfig::Null,
+        allow_snapshots: false,
     };
     call(
         sandbox,

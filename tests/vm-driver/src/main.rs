@@ -148,6 +148,7 @@ fn boot(plan: &Plan, disks: &Disks) -> Result<Vm> {
         net: None,
         entropy: true,
         serial: SerialConfig::Fd(5),
+        allow_snapshots: true,
     };
     let (kernel, initrd) = (File::open(&plan.kernel)?, File::open(&plan.initrd)?);
     let [first, second] = disks.files();
@@ -245,6 +246,7 @@ impl Snapshot {
             learn: false,
             track_changes: false,
             resume: true,
+            allow_snapshots: true,
         };
         let began = Instant::now();
         let files: Vec<File> = self.handed()?.into_iter().chain(disks.files_by_chunks()?).collect();

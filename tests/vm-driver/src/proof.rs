@@ -108,6 +108,7 @@ impl Stage<'_> {
             net: None,
             entropy: true,
             serial: SerialConfig::Fd(6),
+            allow_snapshots: true,
         };
         let (kernel, initrd) = (File::open(self.lib.join("guest/vmlinux"))?, File::open(initrd)?);
         let [runtime, code, scratch] = self.files(scratch)?;
@@ -172,6 +173,7 @@ impl Stage<'_> {
             learn: false,
             track_changes: false,
             resume: true,
+            allow_snapshots: true,
         };
         let ([state, table, slots, asks], [runtime, code, scratch]) =
             (snapshot.handed()?, self.files(scratch)?);

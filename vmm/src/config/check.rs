@@ -58,6 +58,7 @@ pub(super) fn check(wanted: MachineConfig, fd_count: usize) -> Result<Checked, R
         net,
         entropy,
         serial,
+        allow_snapshots: _,
     } = wanted;
     let mut fds = Descriptors::new(fd_count);
     let vcpus = check_vcpus(vcpu_count)?;

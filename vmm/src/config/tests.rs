@@ -26,6 +26,7 @@ fn good() -> MachineConfig {
         net: None,
         entropy: false,
         serial: SerialConfig::Null,
+        allow_snapshots: false,
     }
 }
 

@@ -95,7 +95,8 @@ impl Supervisor {
             return Ok(Err(refuse("state", "no machine is prepared")));
         };
         let Opened { shape, states, files, memory, identity } = snapshot;
-        confine::bound_files(longest_file(&files.drives, shape.memory))?;
+        confine::bound_files(longest_file(&files.drives, shape.memory, wanted.allow_snapshots))?;
+        self.allow_snapshots = wanted.allow_snapshots;
         let base = wanted.track_changes.then(|| Base { index: Arc::clone(&memory.index) });
         let machine = prepared.load(states, files, memory, base);
         self.adopt(machine.map_err(|error| RunError::Load(Box::new(error)))?)?;
@@ -120,6 +121,9 @@ impl Supervisor {
     ) -> Result<SnapshotReport, Refusal> {
         let began = Instant::now();
         let files = SnapshotFiles::new(wanted, fds)?;
+        if !self.allow_snapshots {
+            return Err(refuse("snapshot", "the machine was made without allow_snapshots"));
+        }
         let Some(machine) = &mut self.machine else { return Err(refuse("snapshot", "there is no machine")) };
         let written = take(machine, &self.pagemap, wanted, &files);
         let mut report = written.map_err(|error| match error {

@@ -38,6 +38,9 @@ fn status_of(pid: u32, thread: &str, key: &str) -> String {
 /// Guest memory of [`machine`], bytes.
 pub(crate) const MEMORY_LEN: u64 = 128 << 20;
 
+/// The same of a file of a machine that has no disk and is not saved: its console or its log.
+pub(crate) const LOG_LEN: u64 = 64 << 20;
+
 /// How long a file may become that a process writes, bytes.
 pub(crate) fn longest_file(vmm: &Vmm) -> u64 {
     let limits = fs::read_to_string(format!("/proc/{}/limits", vmm.pid())).unwrap();

@@ -106,6 +106,7 @@ pub(crate) fn machine() -> MachineConfig {
         net: None,
         entropy: false,
         serial: SerialConfig::Fd(1),
+        allow_snapshots: true,
     }
 }
 

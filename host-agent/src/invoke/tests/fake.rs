@@ -171,6 +171,7 @@ impl Fake {
             drives: config.drives.clone(),
             fds,
             start: None,
+            allow_snapshots: config.allow_snapshots,
         }
         .run();
     }
@@ -216,6 +217,7 @@ impl Fake {
             drives: config.drives.clone(),
             fds,
             start: None,
+            allow_snapshots: config.allow_snapshots,
         }
         .resume(&config.generation);
     }

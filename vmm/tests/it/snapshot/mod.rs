@@ -23,7 +23,7 @@ use vmm_api::{
     SnapshotConfig, SnapshotKind, SnapshotReport, Source,
 };
 
-use crate::confinement::{MEMORY_LEN, longest_file};
+use crate::confinement::{LOG_LEN, MEMORY_LEN, longest_file};
 use crate::guest::Guest;
 use crate::process::{Vmm, machine};
 use crate::store::{Content, grant};
@@ -78,6 +78,7 @@ fn load_config() -> LoadConfig {
         learn: false,
         track_changes: false,
         resume: true,
+        allow_snapshots: true,
     }
 }
 
@@ -196,6 +197,26 @@ fn a_counting_guest_goes_on_in_a_blank_process() {
     assert_counts(&printed);
     assert_eq!(vmm.call(&Request::Stop), Response::Ok);
     assert!(vmm.wait().0.success());
+}
+
+#[test]
+fn a_machine_of_which_nobody_wanted_snapshots_gives_none_and_writes_no_file_as_long_as_its_memory() {
+    let unsaved = MachineConfig { allow_snapshots: false, ..machine() };
+    let (booted, _console) = Vmm::run(unsaved, &Guest::new().spin(), &[]);
+    let (snapshot, _) = Snapshot::of_counter();
+    let loaded = prepared();
+    let config = LoadConfig { allow_snapshots: false, serial: SerialConfig::Null, ..load_config() };
+    assert!(matches!(snapshot.load(&loaded, config, &[]), Response::Loaded(_)));
+    for vmm in [booted, loaded] {
+        assert_eq!(longest_file(&vmm), LOG_LEN);
+        assert_eq!(vmm.call(&Request::Pause), Response::Ok);
+        let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+        let fds = files.each_ref().map(AsFd::as_fd);
+        let answer = vmm.client.call(&Request::Snapshot(snapshot_config()), &fds).unwrap();
+        let Response::Refused(refusal) = answer else { panic!("{answer:?}") };
+        assert_eq!(refusal.message, "the machine was made without allow_snapshots");
+        assert!(files.iter().all(|file| file.metadata().unwrap().len() == 0));
+    }
 }
 
 #[test]
