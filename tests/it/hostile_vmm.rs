@@ -96,8 +96,14 @@ fn a_vmm_that_turns_hostile_gets_nothing_and_the_node_goes_on() {
     assert_eq!(probe.code, 0, "{probe:?}");
     let report: Value = serde_json::from_str(&probe.stdout).expect("JSON");
     assert_eq!(report["launcher"], "exit status: 0", "{report}");
-    let expectations: [(&str, Expected); 3] =
-        [("room", in_a_bare_room), ("vcpu", in_a_vcpu_thread), ("io", in_the_io_thread)];
+    let expectations: [(&str, Expected); 6] = [
+        ("room", in_a_bare_room),
+        ("vcpu", in_a_vcpu_thread),
+        ("io", in_the_io_thread),
+        ("restored vcpu", in_a_vcpu_thread),
+        ("restored io", in_the_io_thread),
+        ("restored pager", in_a_vcpu_thread),
+    ];
     let mut surprises = BTreeMap::new();
     for (place, expected) in expectations {
         let outcomes = report["outcomes"][place].as_object().expect("a map");

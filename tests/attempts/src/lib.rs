@@ -17,9 +17,6 @@ const PROCESS: RawFd = 6;
 /// The first descriptor behind the standard ones.
 const FIRST: RawFd = 3;
 
-/// The first descriptor that a launcher has not handed over: what the machine was made with.
-const OWN: RawFd = 7;
-
 /// An abstract socket on the host, for datagrams; whoever has this tried makes it.
 pub const HOSTS_SOCKET: &[u8] = b"tinderbox-jail-probe";
 
@@ -295,9 +292,9 @@ fn wake_others() -> Result<String, Errno> {
     if woken == 0 { Err(Errno::ESRCH) } else { Ok(woken.to_string()) }
 }
 
-/// How many files of those that a machine is made with take a byte.
+/// How many files of those that it has take a byte.
 fn write_to_all() -> Result<String, Errno> {
-    let written = (OWN..NUMBERS).filter(|fd| {
+    let written = (FIRST..NUMBERS).filter(|fd| {
         // SAFETY: the call reads one byte of a constant.
         unsafe { libc::pwrite(*fd, b"x".as_ptr().cast(), 1, 0) == 1 }
     });

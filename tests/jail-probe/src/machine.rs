@@ -1,28 +1,27 @@
 //! A `vmm` whose machine runs: asked by its guest.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tiny_guest::Guest;
-use vmm_api::{
-    DriveAccess, DriveConfig, MachineConfig, Request, Response, SerialConfig, Source, VsockConfig,
-};
+use vmm_api::{MachineConfig, Request, Response, SerialConfig, Source};
 
+use crate::disks::Disks;
 use crate::launcher::Sandbox;
+
+/// Of a machine, MiB.
+pub(crate) const MEM_SIZE_MIB: u32 = 128;
 
 /// Whose thread is asked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Speaker {
     Vcpu,
     Io,
+    /// Of a machine that was restored.
+    Pager,
 }
-
-/// What the drive holds that may not be written.
-const CONTENT: [u8; 512] = [7; 512];
 
 /// How long a thread of a running machine is waited for before it is given something to do again, ms.
 const PAUSE_MS: u16 = 20;
@@ -31,60 +30,48 @@ const PAUSE_MS: u16 = 20;
 const PATIENCE: usize = 3_000;
 
 pub(crate) fn attempt(sandbox: &mut Sandbox, speaker: Speaker, name: &str) -> Result<Option<String>> {
-    let mut drive = tempfile::NamedTempFile::new().context("make a drive")?;
-    drive.write_all(&CONTENT).context("write a drive")?;
-    let scratch = tempfile::tempfile().context("make a disk")?;
-    scratch.set_len(CONTENT.len() as u64).context("make a disk longer")?;
-    start(sandbox, &request(speaker, name), drive.path(), scratch)?;
+    let disks = Disks::new()?;
+    start(sandbox, &Guest::new().print(&request(speaker, name)).spin(), &disks)?;
     let said = outcome(sandbox, name)?;
-    let mut content = Vec::new();
-    drive.rewind().and_then(|()| drive.read_to_end(&mut content)).context("read a drive")?;
-    ensure!(content == CONTENT, "a drive was written");
+    disks.check()?;
     Ok(said)
 }
 
 /// What the guest says on its serial port.
-fn request(speaker: Speaker, name: &str) -> String {
+pub(crate) fn request(speaker: Speaker, name: &str) -> String {
     let thread = match speaker {
         Speaker::Vcpu => "vcpu",
         Speaker::Io => "io",
+        Speaker::Pager => "pager",
     };
     format!("@hostile {thread} {name}\n")
 }
 
-fn start(sandbox: &Sandbox, says: &str, drive: &std::path::Path, scratch: File) -> Result<()> {
-    let kernel = Guest::new().print(says).spin().kernel();
-    let drive = File::open(drive).context("open a drive")?;
-    let (broker, nobody) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    drop(nobody);
+/// Boots a guest.
+pub(crate) fn start(sandbox: &Sandbox, guest: &Guest, disks: &Disks) -> Result<()> {
+    let kernel = guest.kernel();
     let config = MachineConfig {
         vcpu_count: 1,
-        mem_size_mib: 128,
+        mem_size_mib: MEM_SIZE_MIB,
         kernel: Source::Fd(0),
         initrd: None,
         cmdline: String::new(),
-        drives: vec![
-            DriveConfig { id: "code".into(), source: Source::Fd(1), access: DriveAccess::ReadOnly },
-            DriveConfig { id: "scratch".into(), source: Source::Fd(2), access: DriveAccess::ReadWrite },
-        ],
-        vsock: Some(VsockConfig { guest_cid: 3, broker_fd: 3 }),
+        drives: Disks::drives(1),
+        vsock: Disks::vsock(1),
         net: None,
         entropy: true,
         serial: SerialConfig::Null,
-        allow_snapshots: false,
+        allow_snapshots: true,
     };
-    call(
-        sandbox,
-        &Request::Configure(config),
-        &[kernel.as_fd(), drive.as_fd(), scratch.as_fd(), broker.as_fd()],
-    )?;
+    let fds: Vec<BorrowedFd<'_>> = [kernel.as_fd()].into_iter().chain(disks.fds()).collect();
+    call(sandbox, &Request::Configure(config), &fds)?;
     // Its vCPU may have ended it before it answers.
     drop(sandbox.client.call(&Request::Start, &[]));
     Ok(())
 }
 
-fn call(sandbox: &Sandbox, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
+/// Has it do something that has no answer of its own.
+pub(crate) fn call(sandbox: &Sandbox, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
     match sandbox.client.call(request, fds)? {
         Response::Ok => Ok(()),
         other => bail!("the vmm answers {other:?}"),
@@ -92,7 +79,7 @@ fn call(sandbox: &Sandbox, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<
 }
 
 /// What it says of the attempt after it has said that it tries; nothing when it was ended by then.
-fn outcome(sandbox: &mut Sandbox, name: &str) -> Result<Option<String>> {
+pub(crate) fn outcome(sandbox: &mut Sandbox, name: &str) -> Result<Option<String>> {
     let tries = format!("hostile: trying {name}\n");
     let mut said = String::new();
     for _ in 0..PATIENCE {

@@ -109,6 +109,27 @@ impl Guest {
         self.raw(&body).raw(&[0xeb, back as u8])
     }
 
+    /// Prints the text at `address`, up to a zero, for ever; and each time reads a byte that is 1 MiB behind the last one, of the first
+    /// 128 MiB: `mov edi, 0`, then `mov esi, address; mov dx, SERIAL; lodsb; test al, al; jz; out dx, al; jmp` back to `lodsb`, and
+    /// `add edi, 1 MiB; and edi, 128 MiB - 1; mov al, [edi]`.
+    #[must_use]
+    pub fn print_text_for_ever(self, address: u32) -> Self {
+        let [low, high] = SERIAL.to_le_bytes();
+        let text = Self::new()
+            .raw(&[0xbe])
+            .raw(&address.to_le_bytes())
+            .raw(&[0x66, 0xba, low, high])
+            .raw(&[0xac, 0x84, 0xc0, 0x74, 0x03, 0xee, 0xeb, 0xf8])
+            .raw(&[0x81, 0xc7])
+            .raw(&(1_u32 << 20).to_le_bytes())
+            .raw(&[0x81, 0xe7])
+            .raw(&((128_u32 << 20) - 1).to_le_bytes())
+            .raw(&[0x8a, 0x07])
+            .code;
+        let back = -i8::try_from(text.len() + 2).expect("a short loop");
+        self.raw(&[0xbf]).raw(&0_u32.to_le_bytes()).raw(&text).raw(&[0xeb, back as u8])
+    }
+
     /// Counts in memory at `address` and prints each number and a newline, for ever: `inc dword [address]` first.
     pub fn count_for_ever(self, address: u32) -> Self {
         self.count_for_ever_with(address, &Self::new())
