@@ -63,7 +63,8 @@ fn probe(config: &Value) -> BTreeMap<String, String> {
         .map(|line| line.split_once(' ').unwrap_or((line, "")))
         .map(|(word, rest)| (word.to_owned(), rest.to_owned()))
         .collect();
-    assert!(found.contains_key("done"), "the guest did not come to its end: {finished:?}");
+    let Finished { code, stdout, stderr } = &finished;
+    assert!(found.contains_key("done"), "the guest did not come to its end ({code})\n{stderr}\n{stdout}");
     assert_eq!(finished.code, 0, "{finished:?}");
     found
 }
