@@ -20,8 +20,9 @@ pub(super) async fn get_of_function(
     call: Call,
 ) -> Result<Json<Value>, ApiError> {
     let target = call.function("GetFunctionCodeSigningConfig")?;
-    find_to_change(&app, &target)?;
-    Ok(Json(json!({})))
+    let function = find_to_change(&app, &target)?;
+    // AWS's service model wants an ARN: the empty one is that of nothing.
+    Ok(Json(json!({ "CodeSigningConfigArn": "", "FunctionName": function.config.id.name })))
 }
 
 /// ListCodeSigningConfigs.

@@ -166,8 +166,9 @@ fn state(config: &FunctionConfig) -> Map<String, Value> {
         Some(UpdateStatus::Successful) => add("LastUpdateStatus", "Successful"),
         Some(UpdateStatus::InProgress) => {
             add("LastUpdateStatus", "InProgress");
+            // AWS says a code beside it, `Creating`, which its service model does not list: clients that are made of the model need not
+            // know it, and none waits for it.
             add("LastUpdateStatusReason", REASON);
-            add("LastUpdateStatusReasonCode", CODE);
         }
         Some(UpdateStatus::Failed(failure)) => {
             add("LastUpdateStatus", "Failed");

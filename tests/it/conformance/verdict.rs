@@ -31,16 +31,7 @@ const fn times(check: &'static str, reason: &'static str) -> Exception {
 }
 
 /// Of the checks by AWS's service model.
-pub(super) const MODEL: [Exception; 7] = [
-    differs(
-        "valid UpdateFunctionConfiguration: shape",
-        "AWS answers the reason code `Creating`, which its own model does not list: recorded",
-    ),
-    differs("valid UpdateFunctionCode: shape", "the same"),
-    differs(
-        "valid GetFunctionCodeSigningConfig: shape",
-        "of a function without one there is no ARN, which the model requires: AWS leaves it out",
-    ),
+pub(super) const MODEL: [Exception; 4] = [
     differs("valid GetCodeSigningConfig: valid", "needs CreateCodeSigningConfig, which is refused"),
     differs("valid ListFunctionsByCodeSigningConfig: valid", "the same"),
     times("invoke Invoke: timeout is kept (1 s function, answer within 2.5 s)", "begins with a cold start"),

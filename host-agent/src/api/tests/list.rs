@@ -78,7 +78,8 @@ async fn there_is_no_code_signing_to_read() {
     let node = Node::new().await;
     node.function("f").await;
     let of_function = |name: &str| format!("/2020-06-30/functions/{name}/code-signing-config");
-    assert_eq!(node.get(&of_function("f")).await.ok(200), json!({}));
+    let none = json!({ "CodeSigningConfigArn": "", "FunctionName": "f" });
+    assert_eq!(node.get(&of_function("f")).await.ok(200), none);
     let missing = "Function not found: arn:aws:lambda:us-east-1:000000000000:function:no";
     node.get(&of_function("no")).await.is_error(404, "ResourceNotFoundException", missing);
     let configs = "/2020-04-22/code-signing-configs";
