@@ -14,6 +14,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::termios::tcdrain;
 
 const SECTOR: usize = 512;
 
@@ -25,6 +26,8 @@ fn main() {
         Ok(()) => println!("probe: done"),
         Err(error) => println!("probe: failed: {error}"),
     }
+    // What the port has not sent yet, a reset loses.
+    let _ = tcdrain(io::stdout());
     // There is nothing to go back to: a failure to reset shows as a machine that does not end.
     let _ = reboot(RebootMode::RB_AUTOBOOT);
 }
