@@ -160,18 +160,15 @@ pub(crate) fn hostile_vmm() -> String {
     PUSHED.get_or_init(|| pushed("TINDERBOX_HOSTILE_VMM", "hostile-vmm")).clone()
 }
 
-/// The integration tests of `vmm`, on the host, with the program that they start where they look for it.
-pub(crate) fn vmm_tests() -> String {
-    static PUSHED: OnceLock<String> = OnceLock::new();
-    let push_both = || {
-        let vmm = setting("TINDERBOX_TESTED_VMM");
-        let folder = vmm.parent().and_then(Path::to_str).expect("a folder in UTF-8");
-        let made = run(&["mkdir", "-p", folder]);
-        assert_eq!(made.code, 0, "{made:?}");
-        push(&vmm, vmm.to_str().expect("a path in UTF-8"));
-        pushed("TINDERBOX_VMM_TESTS", "vmm-tests")
-    };
-    PUSHED.get_or_init(push_both).clone()
+/// The integration tests of `vmm`, `launcher` or `gateway`, on the host, with the program that they start where they look for it.
+pub(crate) fn tests_of(package: &str) -> String {
+    let name = package.to_uppercase();
+    let program = setting(&format!("TINDERBOX_TESTED_{name}"));
+    let folder = program.parent().and_then(Path::to_str).expect("a folder in UTF-8");
+    let made = run(&["mkdir", "-p", folder]);
+    assert_eq!(made.code, 0, "{made:?}");
+    push(&program, program.to_str().expect("a path in UTF-8"));
+    pushed(&format!("TINDERBOX_{name}_TESTS"), &format!("{package}-tests"))
 }
 
 /// `tests/registry`, on the host.

@@ -184,13 +184,13 @@ fn whoever_takes_the_vmm_of_a_booted_function_over_loses_it_and_its_neighbours_d
     ];
     for (function, threads) in &functions {
         for thread in threads {
-            for attempt in ["ptrace", "open a file of the host", "a socket of unix"] {
-                let before = ended_for(attempt);
-                let ended = function.invoke(json!({ "say": format!("@hostile {thread} {attempt}") }));
-                assert!(ended.function_error.is_some(), "{thread} {attempt}: {ended:?}");
-                assert_eq!(ended_for(attempt), before + 1, "{thread} {attempt}");
-                assert_eq!(sandbox(), its, "{thread} {attempt} was felt next door");
-            }
+            // One is enough here: the test before has tried all.
+            let attempt = "ptrace";
+            let before = ended_for(attempt);
+            let ended = function.invoke(json!({ "say": format!("@hostile {thread} {attempt}") }));
+            assert!(ended.function_error.is_some(), "{thread}: {ended:?}");
+            assert_eq!(ended_for(attempt), before + 1, "{thread}");
+            assert_eq!(sandbox(), its, "{thread}: it was felt next door");
         }
         // A file that becomes no longer is not the end of it.
         let past = || log().matches("hostile: EFBIG").count();

@@ -7,6 +7,7 @@
 mod api;
 mod appliance;
 mod auth;
+mod booted_host;
 mod buckets;
 mod chunks;
 mod client;
@@ -26,7 +27,6 @@ mod guest_root;
 mod guest_user;
 mod host;
 mod hostile_client;
-mod hostile_guest;
 mod hostile_vmm;
 mod image;
 mod invoke;

@@ -91,7 +91,8 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
     let venv = venv(ctx)?;
     let js_modules = js_modules(ctx, &venv)?;
     let go = go::programs(ctx)?;
-    let vmm = vmm_tests(ctx)?;
+    let [vmm, launcher, gateway] =
+        [tests_of(ctx, "vmm")?, tests_of(ctx, "launcher")?, tests_of(ctx, "gateway")?];
     Ok(vec![
         ("TINDERBOX_XTASK", xtask),
         ("TINDERBOX_PAYLOAD", payload.root().join("usr/lib/tinderbox")),
@@ -111,6 +112,10 @@ fn prepare(ctx: &Context, xtask: PathBuf) -> Result<Vec<(&'static str, PathBuf)>
         ("TINDERBOX_HOSTILE_VMM", hostile_vmm(ctx)?),
         ("TINDERBOX_VMM_TESTS", vmm.tests),
         ("TINDERBOX_TESTED_VMM", vmm.program),
+        ("TINDERBOX_LAUNCHER_TESTS", launcher.tests),
+        ("TINDERBOX_TESTED_LAUNCHER", launcher.program),
+        ("TINDERBOX_GATEWAY_TESTS", gateway.tests),
+        ("TINDERBOX_TESTED_GATEWAY", gateway.program),
         ("TINDERBOX_REGISTRY", programs.join("registry")),
         ("TINDERBOX_UNGATED_INITRD", lesser_initrd(ctx, "ungated")?),
         ("TINDERBOX_ROOTED_INITRD", lesser_initrd(ctx, "rooted")?),
@@ -159,10 +164,10 @@ fn lesser_initrd(ctx: &Context, feature: &str) -> Result<PathBuf> {
     payload::ensure_initrd(ctx, &program)
 }
 
-/// The tests of vmm, for a host whose KVM is another one than this machine's.
-fn vmm_tests(ctx: &Context) -> Result<payload::Tests> {
-    let step = ctx.progress.step("building the tests of vmm");
-    let built = payload::build_vmm_tests(ctx, &step)?;
+/// The tests of a package, for a host whose KVM, kernel and settings are others than this machine's.
+fn tests_of(ctx: &Context, package: &str) -> Result<payload::Tests> {
+    let step = ctx.progress.step(format!("building the tests of {package}"));
+    let built = payload::build_tests_of(ctx, &step, package)?;
     step.done();
     Ok(built)
 }

@@ -50,7 +50,8 @@ pub(crate) const FLOOD_LEN: usize = 1400;
 /// Where servers answer, in the world and on the node.
 pub(crate) const PORT: u16 = 9000;
 
-const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../image/mkosi.extra/etc/nftables.conf");
+/// What the appliance's own network begins with.
+const RULES: &str = include_str!("../../../image/mkosi.extra/etc/nftables.conf");
 
 /// The calling thread is in the node's network as long as there is one.
 pub(crate) struct Node {
@@ -80,8 +81,10 @@ impl Node {
         }
         // As the appliance's networkd does.
         fs::write("/proc/sys/net/ipv4/conf/eth0/forwarding", "1").expect("a setting");
-        run("nft", &["-f", RULES]);
         let dir = tempfile::tempdir().expect("a directory");
+        let rules = dir.path().join("rules");
+        fs::write(&rules, RULES).expect("write the rules");
+        run("nft", &["-f", rules.to_str().expect("UTF-8")]);
         serve(TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("listen"));
         let gateway = gateway(agent, dir.path());
         Self { gateway, agent, dir, _world: world }

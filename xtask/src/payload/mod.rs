@@ -22,7 +22,7 @@ pub(crate) use erofs::check_aligned;
 pub(crate) use java::{Jdk, SCRATCH as JDK_SCRATCH};
 pub(crate) use long::ensure_pack as long_runtime_pack;
 use programs::Programs;
-pub(crate) use programs::{STATIC, TARGET, Tests, build_for_a_test, build_static, build_vmm_tests};
+pub(crate) use programs::{STATIC, TARGET, Tests, build_for_a_test, build_static, build_tests_of};
 pub(crate) use rootfs::extract_packages;
 pub(crate) use runtime::{ensure as runtime_image, ensure_pack as runtime_pack};
 use std::fs;

@@ -64,19 +64,18 @@ pub(crate) struct Tests {
     pub(crate) program: PathBuf,
 }
 
-/// The integration tests of `vmm`, static so that they run on a test host.
-pub(crate) fn build_vmm_tests(ctx: &Context, step: &Step) -> Result<Tests> {
-    const PACKAGE: &str = "vmm";
+/// The integration tests of a package, static so that they run on a test host.
+pub(crate) fn build_tests_of(ctx: &Context, step: &Step, package: &str) -> Result<Tests> {
     let target_dir = ctx.target_dir().join("static-tests");
     // And what only the tests know.
-    Sources::of(ctx, &[PACKAGE, "confined-libc", "launcher", "tiny-guest"])?.renew_for(ctx, &target_dir)?;
-    let cargo = Cmd::new("cargo").args(["test", "--package", PACKAGE, "--test", "it", "--no-run"]);
+    Sources::of(ctx, &[package, "confined-libc", "launcher", "tiny-guest"])?.renew_for(ctx, &target_dir)?;
+    let cargo = Cmd::new("cargo").args(["test", "--package", package, "--test", "it", "--no-run"]);
     let cargo = cargo.args(["--message-format=json", "--target", TARGET, "--target-dir"]).arg(&target_dir);
     step.note("compiling");
     let said = cargo.dir(&ctx.root).env("RUSTFLAGS", STATIC).env_remove("CARGO_ENCODED_RUSTFLAGS").read()?;
     Ok(Tests {
         tests: executable(&said, "it", As::Tests)?,
-        program: executable(&said, PACKAGE, As::Program)?,
+        program: executable(&said, package, As::Program)?,
     })
 }
 

@@ -20,11 +20,11 @@ use crate::qemu::accel::Accelerator;
 /// Modules of `tests/it` that use the test host and no other machine.
 const ON_HOST: &[&str] = &[
     "appliance",
+    "booted_host",
     "buckets",
     "events",
     "guest_root",
     "hostile_client",
-    "hostile_guest",
     "hostile_vmm",
     "jail",
     "kills",
