@@ -41,7 +41,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("inner-network", &[]),
     ("jail", &[]),
-    ("jail-probe", &["attempts", "jail", "tiny-guest", "vmm-api"]),
+    ("jail-probe", &["attempts", "chunk-store", "jail", "tiny-guest", "vmm-api"]),
     ("launcher", &["jail"]),
     ("plain-rust", &[]),
     ("registry", &[]),
