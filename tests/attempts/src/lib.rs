@@ -26,6 +26,9 @@ const NUMBERS: i32 = 256;
 /// More than a sandbox can have, of anything.
 const TOO_MANY: usize = 100_000;
 
+/// Behind the end of a disk and of a memory of the machines that are tried, bytes.
+const PAST: libc::off_t = 1 << 30;
+
 /// Memory that is taken at a time.
 const PIECE: usize = 1 << 20;
 
@@ -314,12 +317,12 @@ fn every_descriptor(request: libc::Ioctl, argument: Option<libc::c_long>) -> Res
     Err(Errno::ENOTTY)
 }
 
-/// By a byte that is far behind the end of whatever it has. A machine that was loaded has its files where a launcher's were.
+/// By a byte that is behind the end of whatever it has, and not behind where a launcher alone would stop it. A machine that was loaded has its files where a launcher's were.
 fn write_past_all() -> Result<String, Errno> {
     let mut last = Errno::EBADF;
     for fd in FIRST..NUMBERS {
         // SAFETY: the call reads one byte of a constant.
-        match Errno::result(unsafe { libc::pwrite(fd, b"x".as_ptr().cast(), 1, 1 << 40) }) {
+        match Errno::result(unsafe { libc::pwrite(fd, b"x".as_ptr().cast(), 1, PAST) }) {
             Ok(_) => return Ok(format!("by {fd}")),
             // As it is the first process of its namespace, the signal that comes with it does not end it.
             Err(Errno::EFBIG) => return Err(Errno::EFBIG),

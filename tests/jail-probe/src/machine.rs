@@ -31,7 +31,8 @@ const PATIENCE: usize = 3_000;
 
 pub(crate) fn attempt(sandbox: &mut Sandbox, speaker: Speaker, name: &str) -> Result<Option<String>> {
     let disks = Disks::new()?;
-    start(sandbox, &Guest::new().print(&request(speaker, name)).spin(), &disks)?;
+    let guest = Guest::new().print(&request(speaker, name)).spin();
+    start(sandbox, &guest, &disks, Fate::Serve)?;
     let said = outcome(sandbox, name)?;
     disks.check()?;
     Ok(said)
@@ -47,8 +48,15 @@ pub(crate) fn request(speaker: Speaker, name: &str) -> String {
     format!("@hostile {thread} {name}\n")
 }
 
+/// What a machine is booted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Serve,
+    Save,
+}
+
 /// Boots a guest.
-pub(crate) fn start(sandbox: &Sandbox, guest: &Guest, disks: &Disks) -> Result<()> {
+pub(crate) fn start(sandbox: &Sandbox, guest: &Guest, disks: &Disks, fate: Fate) -> Result<()> {
     let kernel = guest.kernel();
     let config = MachineConfig {
         vcpu_count: 1,
@@ -61,7 +69,7 @@ pub(crate) fn start(sandbox: &Sandbox, guest: &Guest, disks: &Disks) -> Result<(
         net: None,
         entropy: true,
         serial: SerialConfig::Null,
-        allow_snapshots: true,
+        allow_snapshots: fate == Fate::Save,
     };
     let fds: Vec<BorrowedFd<'_>> = [kernel.as_fd()].into_iter().chain(disks.fds()).collect();
     call(sandbox, &Request::Configure(config), &fds)?;

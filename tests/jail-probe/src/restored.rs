@@ -16,7 +16,7 @@ use vmm_api::{
 
 use crate::disks::Disks;
 use crate::launcher::{Launcher, Sandbox};
-use crate::machine::{self, MEM_SIZE_MIB, Speaker, call};
+use crate::machine::{self, Fate, MEM_SIZE_MIB, Speaker, call};
 
 /// Where in the guest's memory the text is that it says, and what it says until its snapshot is taken.
 const TEXT_AT: u32 = 0x20_0000;
@@ -42,7 +42,7 @@ impl Snapshot {
         let sandbox = launcher.sandbox()?;
         let disks = Disks::new()?;
         let guest = Guest::new().store(TEXT_AT, u32::from_le_bytes(NOTHING)).print_text_for_ever(TEXT_AT);
-        machine::start(&sandbox, &guest, &disks)?;
+        machine::start(&sandbox, &guest, &disks, Fate::Save)?;
         await_output(&sandbox)?;
         call(&sandbox, &Request::Pause, &[])?;
         let (state, memory) = (tempfile::tempfile()?, tempfile::tempfile()?);
