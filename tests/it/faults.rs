@@ -63,7 +63,7 @@ fn a_function_that_runs_out_of_time_is_stopped(life: Life) {
 
 fn a_function_that_exits_names_its_status(life: Life) {
     let shared = Node::shared();
-    let function = faults().deploy_in(life, &shared.node.client());
+    let function = shared.keeps(faults(), life);
     assert_eq!(exit_error(&fault(&function, "exit_3")), "Runtime exited with error: exit status 3");
     assert_well(&function);
     assert_eq!(exit_error(&fault(&function, "exit_0")), "Runtime exited without providing a reason");
@@ -72,14 +72,14 @@ fn a_function_that_exits_names_its_status(life: Life) {
 
 fn a_function_that_eats_its_memory_is_killed(life: Life) {
     let shared = Node::shared();
-    let function = faults().deploy_in(life, &shared.node.client());
+    let function = shared.keeps(faults(), life);
     assert_eq!(exit_error(&fault(&function, "eat_memory")), "Runtime exited with error: signal: killed");
     assert_well(&function);
 }
 
 fn a_function_that_fills_its_temporary_storage_is_told_so(life: Life) {
     let shared = Node::shared();
-    let function = faults().deploy_in(life, &shared.node.client());
+    let function = shared.keeps(faults(), life);
     let answer = function.answer(json!({ "fault": "fill_tmp" }));
     assert_eq!(answer["errno"], ENOSPC);
     let written_mib = answer["written"].as_u64().expect("a number") >> 20;
@@ -91,7 +91,7 @@ fn a_function_that_forks_without_end_is_stopped(life: Life) {
     let shared = Node::shared();
     let client = shared.node.client();
     let mut function = faults().with("Timeout", SHORT_TIMEOUT_S).deploy_in(life, &client);
-    let neighbour = faults().deploy_in(life, &client);
+    let neighbour = shared.keeps(faults(), life);
     let invocation = fault(&function, "fork_bomb");
     assert!(invocation.function_error.is_some(), "{invocation:?}");
     assert_well(&neighbour);
@@ -101,7 +101,7 @@ fn a_function_that_forks_without_end_is_stopped(life: Life) {
 
 fn a_function_that_closes_its_sockets_is_replaced(life: Life) {
     let shared = Node::shared();
-    let function = faults().with("Timeout", 30).deploy_in(life, &shared.node.client());
+    let function = shared.keeps(faults(), life);
     // Its answer comes through on a new connection, as on Lambda. Nothing that it broke meets the next invocation.
     assert_eq!(fault(&function, "close_descriptors").status, 200);
     assert_well(&function);

@@ -153,6 +153,13 @@ impl Function {
         self
     }
 
+    /// All of it but its name.
+    pub(crate) fn recipe(&self) -> String {
+        let mut args = self.args.clone();
+        args["FunctionName"] = Value::Null;
+        args.to_string()
+    }
+
     pub(crate) fn name(&self) -> String {
         self.args["FunctionName"].as_str().expect("a function has a name").to_owned()
     }

@@ -32,7 +32,7 @@ in_both_lives! {
 
 fn an_event_comes_back_with_what_the_context_says(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").deploy_in(life, &shared.node.client());
+    let function = shared.keeps(Function::python("hello"), life);
     let event = json!({ "text": "grüße, 世界", "deep": { "list": [1, 2.5, null, true] } });
     let invocation = function.invoke(event.clone());
     assert_eq!(
@@ -71,7 +71,7 @@ fn the_tail_of_the_log_has_the_lines_that_users_look_for(life: Life) {
 
 fn a_log_is_only_sent_to_who_asks(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").deploy_in(life, &shared.node.client());
+    let function = shared.keeps(Function::python("hello"), life);
     let answer = function.begin_with(json!({ "Payload": bytes(b"{}") })).end().expect("invoke");
     assert_eq!(answer.get("LogResult"), None);
     assert_eq!(answer.get("FunctionError"), None);
@@ -88,7 +88,7 @@ fn a_dry_run_checks_and_runs_nothing() {
 
 fn a_client_context_reaches_the_function(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").deploy_in(life, &shared.node.client());
+    let function = shared.keeps(Function::python("hello"), life);
     let context = STANDARD.encode(json!({ "custom": { "colour": "green" } }).to_string());
     let args = json!({ "Payload": bytes(b"{}"), "ClientContext": context });
     let answer = Invocation::parse(&function.begin_with(args).end().expect("invoke"));
@@ -109,7 +109,7 @@ fn a_qualifier_names_the_version() {
 
 fn an_exception_is_the_functions_error(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").deploy_in(life, &shared.node.client());
+    let function = shared.keeps(Function::python("hello"), life);
     let failed = function.invoke(json!({ "raise": "lamp" }));
     assert_eq!((failed.status, failed.function_error.as_deref()), (200, Some("Unhandled")));
     assert_eq!(failed.error(), ("KeyError".into(), "'lamp'".into()));
@@ -120,7 +120,7 @@ fn an_exception_is_the_functions_error(life: Life) {
 
 fn the_largest_event_and_the_largest_response_pass(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").with("MemorySize", 512).deploy_in(life, &shared.node.client());
+    let function = shared.keeps(Function::python("hello").with("MemorySize", 512), life);
     // A JSON string has two quotes.
     let response = function.invoke(json!({ "answer_bytes": MAX_RESPONSE_LEN - 2 }));
     assert_eq!(response.function_error, None, "{:?}", response.log);
@@ -133,7 +133,7 @@ fn the_largest_event_and_the_largest_response_pass(life: Life) {
 
 fn a_response_past_the_limit_is_an_error_of_the_function(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("hello").with("MemorySize", 512).deploy_in(life, &shared.node.client());
+    let function = shared.keeps(Function::python("hello").with("MemorySize", 512), life);
     let refused = function.invoke(json!({ "answer_bytes": MAX_RESPONSE_LEN - 1 }));
     let (kind, message) = refused.error();
     assert_eq!(kind, "Function.ResponseSizeTooLarge");

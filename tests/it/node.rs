@@ -1,16 +1,18 @@
 //! Booted appliances. `xtask node` boots one and keeps it as long as its standard input is open, so that no machine
 //! outlives the test run, however that ends.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::Value;
 
 use crate::client::Client;
 use crate::failures::{depends_on, machine};
+use crate::functions::{Deployed, Function, Life};
 use crate::setting;
 
 /// For how many sandboxes a node has room.
@@ -60,7 +62,12 @@ struct Shared {
     use_of: RwLock<()>,
     /// Tests that use it or wait for it.
     tests: AtomicUsize,
+    kept: Mutex<Kept>,
 }
+
+/// Functions that are the node's as long as it runs, by what they were made with: for tests that change nothing of them and leave
+/// nothing behind in their sandboxes that another one minds.
+type Kept = BTreeMap<String, Arc<Deployed>>;
 
 static SHARED: [Shared; NODES] = [Shared::new("shared-1.img"), Shared::new("shared-2.img")];
 
@@ -68,7 +75,7 @@ static SHARED: [Shared; NODES] = [Shared::new("shared-1.img"), Shared::new("shar
 pub(crate) struct Use<Guard> {
     pub(crate) node: &'static Node,
     _guard: Guard,
-    _seat: Seat,
+    seat: Seat,
 }
 
 /// A test's place at a shared node.
@@ -80,14 +87,14 @@ impl Node {
         let seat = Seat::take();
         // A test that failed while it had the node leaves nothing behind that others depend on.
         let guard = seat.0.use_of.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Use { node: seat.0.node(), _guard: guard, _seat: seat }
+        Use { node: seat.0.node(), _guard: guard, seat }
     }
 
     /// A shared node, while no other test uses it.
     pub(crate) fn alone() -> Use<RwLockWriteGuard<'static, ()>> {
         let seat = Seat::take();
         let guard = seat.0.use_of.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Use { node: seat.0.node(), _guard: guard, _seat: seat }
+        Use { node: seat.0.node(), _guard: guard, seat }
     }
 
     /// A node of the test's own, on the state disk at `state` (made when absent). Its functions are booted when no
@@ -181,9 +188,26 @@ impl Drop for Node {
     }
 }
 
+impl<Guard> Use<Guard> {
+    /// This function, made for the first test that wants it here. What its first call meets is a sandbox that others may have called.
+    pub(crate) fn keeps(&self, function: Function, life: Life) -> Arc<Deployed> {
+        let mut kept = self.seat.0.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let key = format!("{life:?} {}", function.recipe());
+        let deployed =
+            kept.entry(key).or_insert_with(|| Arc::new(function.deploy_in(life, &self.node.client())));
+        Arc::clone(deployed)
+    }
+}
+
 impl Shared {
     const fn new(state: &'static str) -> Self {
-        Self { state, node: OnceLock::new(), use_of: RwLock::new(()), tests: AtomicUsize::new(0) }
+        Self {
+            state,
+            node: OnceLock::new(),
+            use_of: RwLock::new(()),
+            tests: AtomicUsize::new(0),
+            kept: Mutex::new(BTreeMap::new()),
+        }
     }
 
     /// Whether its machine ended by itself: `xtask node` leaves a note then.

@@ -47,7 +47,7 @@ in_both_lives! {
 
 fn a_function_runs_on_our_guest_kernel_and_not_on_the_appliances(life: Life) {
     let shared = Node::shared();
-    let seen = inspect(&Function::python("inspect").deploy_in(life, &shared.node.client()));
+    let seen = inspect(&shared.keeps(Function::python("inspect"), life));
     let release = guest_kernel_release();
     assert_eq!(text(&seen["uname"], "release"), release);
     // The appliance's kernel is Debian's, and it is another one.
@@ -63,7 +63,7 @@ fn a_function_runs_on_our_guest_kernel_and_not_on_the_appliances(life: Life) {
 
 fn the_machine_below_a_function_is_a_virtual_one(life: Life) {
     let shared = Node::shared();
-    let seen = inspect(&Function::python("inspect").deploy_in(life, &shared.node.client()));
+    let seen = inspect(&shared.keeps(Function::python("inspect"), life));
     let flags =
         text(&seen, "cpuinfo").lines().find(|line| line.starts_with("flags")).expect("cpuinfo has flags");
     assert!(flags.split_whitespace().any(|flag| flag == "hypervisor"), "{flags}");
@@ -83,7 +83,7 @@ fn the_machine_below_a_function_is_a_virtual_one(life: Life) {
 
 fn a_function_sees_its_own_processes_under_our_pid_1_and_nothing_else(life: Life) {
     let shared = Node::shared();
-    let seen = inspect(&Function::python("inspect").deploy_in(life, &shared.node.client()));
+    let seen = inspect(&shared.keeps(Function::python("inspect"), life));
     let processes: BTreeMap<String, String> =
         serde_json::from_value(seen["processes"].clone()).expect("processes by number");
     for name in processes.values() {
@@ -99,7 +99,7 @@ fn a_function_sees_its_own_processes_under_our_pid_1_and_nothing_else(life: Life
 
 fn a_function_has_three_disks_a_loopback_and_no_shell(life: Life) {
     let shared = Node::shared();
-    let seen = inspect(&Function::python("inspect").deploy_in(life, &shared.node.client()));
+    let seen = inspect(&shared.keeps(Function::python("inspect"), life));
     let mut disks: BTreeMap<String, String> = BTreeMap::new();
     for disk in seen["disks"].as_object().expect("disks by name").values() {
         disks.insert(text(disk, "serial").to_owned(), text(disk, "ro").to_owned());
@@ -117,7 +117,7 @@ fn a_function_has_three_disks_a_loopback_and_no_shell(life: Life) {
 
 fn a_function_has_no_rights_beyond_its_own_files(life: Life) {
     let shared = Node::shared();
-    let seen = inspect(&Function::python("inspect").deploy_in(life, &shared.node.client()));
+    let seen = inspect(&shared.keeps(Function::python("inspect"), life));
     assert_eq!((&seen["uid"], &seen["gid"]), (&FUNCTION_UID.into(), &FUNCTION_GID.into()));
     let status = text(&seen, "status");
     let field = |name: &str| {
@@ -138,7 +138,7 @@ fn a_function_has_no_rights_beyond_its_own_files(life: Life) {
 
 fn a_function_is_told_what_lambda_tells_and_no_secret_of_the_node(life: Life) {
     let shared = Node::shared();
-    let function = Function::python("inspect").deploy_in(life, &shared.node.client());
+    let function = shared.keeps(Function::python("inspect"), life);
     let seen = inspect(&function);
     let environment = &seen["environment"];
     let initialization = match life {

@@ -14,7 +14,7 @@ in_both_lives! {
 
 fn a_rust_function_answers_through_awss_own_client(life: Life) {
     let shared = Node::shared();
-    let function = Function::rust().deploy_in(life, &shared.node.client());
+    let function = shared.keeps(Function::rust(), life);
     let invocation = function.invoke(json!({ "from": "Rust" }));
     assert_eq!(invocation.function_error, None, "{invocation:?}");
     let answer = invocation.json();
@@ -25,7 +25,7 @@ fn a_rust_function_answers_through_awss_own_client(life: Life) {
 
 fn a_rust_function_reports_its_errors(life: Life) {
     let shared = Node::shared();
-    let function = Function::rust().deploy_in(life, &shared.node.client());
+    let function = shared.keeps(Function::rust(), life);
     let failed = function.invoke(json!({ "fail": "no wick" }));
     assert_eq!((failed.status, failed.function_error.as_deref()), (200, Some("Unhandled")));
     assert!(failed.error().1.contains("no wick"), "{failed:?}");

@@ -1,15 +1,20 @@
 //! The tests of booted machines: in which processes they run, and which of them run again.
 //!
-//! An emulated machine has one processor, so tests that use the same one gain nothing from running at a time. Those that have
-//! the test host for themselves are one process with one thread, all others another beside it: libtest starts tests by
-//! name, and would have all of its threads wait for the host.
+//! An emulated machine has one processor and takes one of ours, so tests that use the same one gain nothing from running at a time,
+//! and more machines at work than there are processors only bring every one of them closer to its time limits. So tests run in
+//! groups, each a process with one thread that boots what it needs: those that have the test host for themselves, and those that
+//! share a node. As many groups run at a time as there are processors.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 
 use crate::cache;
 use crate::context::Context;
@@ -36,6 +41,12 @@ const ON_HOST: &[&str] = &[
     "uniqueness",
 ];
 
+/// Modules that share a node, about as much work each; those that are named nowhere are a group of their own.
+const ON_A_NODE: [&[&str]; 2] = [
+    &["api", "auth", "chunks", "command_line", "conformance", "constraints", "containers", "cores", "deploy"],
+    &["examples", "extensions", "faults", "guest_user", "image", "invoke"],
+];
+
 /// Where the tests keep the disks of their nodes, and write down which of them failed.
 const STATE: &str = "TINDERBOX_TEST_STATE";
 /// How often tests that failed with an emulated machine run again: on a bad day one in two machines broke that ran for ten
@@ -49,15 +60,14 @@ const SOME_FAILED: i32 = 101;
 pub(super) fn pass(ctx: &Context, names: &[String], environment: &[(&str, PathBuf)]) -> Result<bool> {
     // Disks of the tests' nodes: ours alone, somebody else may test on this machine, too.
     let state = ctx.cache.process_dir("test-state")?;
-    let mut processes = first(names);
+    let mut groups = first(names);
     let mut again = 0;
     let passed = loop {
         let folder = state.join(again.to_string());
-        std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        let round = Round::run(ctx, &processes, environment, folder)?;
+        let round = Round::run(ctx, &groups, environment, &folder)?;
         let lost = if again < MAX_AGAIN { tests_of_lost_machines(ctx, &round)? } else { None };
-        let Some(tests) = lost else { break round.passed };
-        processes = vec![[vec!["--exact".to_owned()], tests].concat()];
+        let Some(tests) = lost else { break round.passed() };
+        groups = vec![[vec!["--exact".to_owned()], tests].concat()];
         again += 1;
     };
     cache::remove_tree(&state)?;
@@ -69,58 +79,74 @@ fn first(names: &[String]) -> Vec<Vec<String>> {
     if !names.is_empty() {
         return vec![names.to_vec()];
     }
-    let modules = || ON_HOST.iter().map(|module| format!("{module}::"));
-    let on_host = ["--test-threads=1".to_owned()].into_iter().chain(modules());
-    let others = modules().flat_map(|module| ["--skip".to_owned(), module]);
-    vec![on_host.collect(), others.collect()]
+    let groups = [ON_HOST].into_iter().chain(ON_A_NODE);
+    let named = groups.clone().map(|modules| modules.iter().map(|module| format!("{module}::")).collect());
+    let skipped = groups.flatten().flat_map(|module| ["--skip".to_owned(), format!("{module}::")]);
+    named.chain([skipped.collect()]).map(one_at_a_time).collect()
+}
+
+fn one_at_a_time(mut arguments: Vec<String>) -> Vec<String> {
+    arguments.push("--test-threads=1".to_owned());
+    arguments
 }
 
 /// How the tests of the appliance went.
 struct Round {
     began: SystemTime,
-    /// Where they left their notes.
-    folder: PathBuf,
-    passed: bool,
-    /// How many failed, when nothing else went wrong.
-    failed: Option<usize>,
+    groups: Vec<Ended>,
 }
 
 impl Round {
+    /// Each group in a folder of its own below this one.
     fn run(
         ctx: &Context,
-        processes: &[Vec<String>],
+        groups: &[Vec<String>],
         environment: &[(&str, PathBuf)],
-        folder: PathBuf,
+        folder: &Path,
     ) -> Result<Round> {
         let began = SystemTime::now();
-        let run = |arguments: &Vec<String>| {
+        let run = |(number, arguments): (usize, &Vec<String>)| {
+            let folder = folder.join(number.to_string());
+            fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
             let mut cargo = Command::new(env!("CARGO"));
             cargo.args(["test", "--package", "tests", "--test", "it", "--"]).args(arguments);
             cargo.envs(environment.iter().map(|(name, value)| (name, value))).env(STATE, &folder);
-            process(cargo.current_dir(&ctx.root))
+            let (passed, failed) = process(cargo.current_dir(&ctx.root))?;
+            Ok(Ended { folder, passed, failed })
         };
-        let ended: Result<Vec<Ended>> = std::thread::scope(|scope| {
-            let running: Vec<_> =
-                processes.iter().map(|arguments| scope.spawn(move || run(arguments))).collect();
-            let ended = running
-                .into_iter()
-                .map(|process| process.join().map_err(|_| anyhow!("a reader panicked"))?);
-            ended.collect()
+        let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let (waiting, ended) = (Mutex::new(groups.iter().enumerate()), Mutex::new(Vec::new()));
+        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+        std::thread::scope(|scope| {
+            for _ in 0..at_once {
+                scope.spawn(|| {
+                    while let Some(group) = next() {
+                        let result = run(group);
+                        ended.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+                    }
+                });
+            }
         });
-        let ended = ended?;
-        let failed = ended.iter().map(|ended| ended.failed).sum();
-        Ok(Round { began, folder, passed: ended.iter().all(|ended| ended.passed), failed })
+        let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Round { began, groups: ended.into_iter().collect::<Result<_>>()? })
+    }
+
+    fn passed(&self) -> bool {
+        self.groups.iter().all(|group| group.passed)
     }
 }
 
-/// How one process ended.
+/// How one group ended.
 struct Ended {
+    /// Where it left its notes.
+    folder: PathBuf,
     passed: bool,
     /// None when something else than tests failed.
     failed: Option<usize>,
 }
 
-fn process(cargo: &mut Command) -> Result<Ended> {
+/// Whether it passed, and how many tests failed, unless something else did.
+fn process(cargo: &mut Command) -> Result<(bool, Option<usize>)> {
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("start cargo test")?;
     let mut failed = None;
     for line in BufReader::new(child.stdout.take().context("cargo's output")?).lines() {
@@ -130,10 +156,11 @@ fn process(cargo: &mut Command) -> Result<Ended> {
     }
     let status = child.wait().context("wait for cargo test")?;
     if status.success() {
-        return Ok(Ended { passed: true, failed: Some(0) });
+        return Ok((true, Some(0)));
     }
-    Ok(Ended { passed: false, failed: failed.filter(|_| status.code() == Some(SOME_FAILED)) })
+    Ok((false, failed.filter(|_| status.code() == Some(SOME_FAILED))))
 }
+
 /// The number in libtest's last line: `test result: FAILED. 30 passed; 50 failed; …`.
 fn failures(line: &str) -> Option<usize> {
     let counts = line.strip_prefix("test result: FAILED.")?;
@@ -142,19 +169,25 @@ fn failures(line: &str) -> Option<usize> {
 
 /// The tests that failed because the emulation of their machine did, when all of them did so.
 fn tests_of_lost_machines(ctx: &Context, tested: &Round) -> Result<Option<Vec<String>>> {
-    let Some(failed) = tested.failed.filter(|failed| *failed > 0) else { return Ok(None) };
-    if !Accelerator::detect(ctx)?.0.is_slow() {
+    if tested.passed() || !Accelerator::detect(ctx)?.0.is_slow() {
         return Ok(None);
     }
     let host = Host::lost(ctx, tested.began)?;
-    let Some(lost) = lost::find(&tested.folder, failed, host)? else { return Ok(None) };
-    for machine in &lost.machines {
+    let (mut machines, mut tests) = (BTreeSet::new(), Vec::new());
+    for group in tested.groups.iter().filter(|group| !group.passed) {
+        let Some(failed) = group.failed else { return Ok(None) };
+        let Some(lost) = lost::find(&group.folder, failed, host.clone())? else { return Ok(None) };
+        machines.extend(lost.machines);
+        tests.extend(lost.tests);
+    }
+    for machine in machines {
         ctx.progress.say(format!("WARNING: {machine}"));
     }
     ctx.progress.say(format!(
-        "WARNING: an emulated machine can break (README, known gaps); the {failed} tests that failed with it run again"
+        "WARNING: an emulated machine can break (README, known gaps); the {} tests that failed with it run again",
+        tests.len()
     ));
-    Ok(Some(lost.tests))
+    Ok(Some(tests))
 }
 
 #[cfg(test)]
@@ -181,12 +214,19 @@ mod tests {
 
     #[test]
     fn every_test_runs_in_one_process() {
-        let [on_host, others] = first(&[]).try_into().unwrap();
-        let skipped = others
-            .chunks(2)
-            .map(|pair| [&*pair[0], &*pair[1]])
-            .map(|[skip, what]| (skip == "--skip").then_some(what));
-        assert_eq!(skipped.collect::<Option<Vec<_>>>().unwrap(), on_host[1..]);
+        let groups = first(&[]);
+        let (rest, named) = groups.split_last().unwrap();
+        let named: Vec<&String> = named.iter().flatten().filter(|word| *word != "--test-threads=1").collect();
+        let skipped = rest.chunks_exact(2).map(|pair| (&*pair[0], &pair[1]));
+        assert_eq!(
+            skipped.collect::<Vec<_>>(),
+            named.iter().map(|name| ("--skip", *name)).collect::<Vec<_>>()
+        );
+        let folder = Context::new().unwrap().path("tests/it");
+        for name in named {
+            assert!(folder.join(name.replace("::", ".rs")).is_file(), "there is no {name}");
+        }
+        assert!(groups.iter().all(|group| group.last().unwrap() == "--test-threads=1"));
         assert_eq!(first(&["a".to_owned()]), [["a"]]);
     }
 
