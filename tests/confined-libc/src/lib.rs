@@ -21,8 +21,9 @@ use nix::unistd::{ForkResult, Pid, fork};
 const BLOCK_LEN: usize = 96 << 10;
 /// More of them than a thread's heap has room for, 64 MiB, so that the thread takes another one.
 const BLOCKS: usize = 800;
-/// Bytes of a block that is mapped by itself, whatever the process has freed before: glibc maps less and less, up to 32 MiB.
-const LARGE_LEN: usize = 33 << 20;
+/// Bytes of a block that is mapped by itself, whatever the process has freed before: it is longer than what glibc would rather have in
+/// a heap, which is 32 MiB at most, and than any gap that [`use_heap`] can have left in one that was not given back.
+const LARGE_LEN: usize = 96 << 20;
 /// How long [`wait`] waits, milliseconds: whoever stops it has to come in that time.
 const WAIT_MS: u16 = 2000;
 /// What a process ends with whose thread has panicked.
@@ -185,7 +186,7 @@ fn enlarge() {
     let block = unsafe { libc::malloc(LARGE_LEN) };
     assert!(!block.is_null(), "no memory");
     // SAFETY: the block is libc's, and nobody else knows it.
-    let larger = unsafe { libc::realloc(black_box(block), 4 * LARGE_LEN) };
+    let larger = unsafe { libc::realloc(black_box(block), 2 * LARGE_LEN) };
     assert!(!larger.is_null(), "no memory");
     // SAFETY: so is this one, which has taken the other's place.
     unsafe { libc::free(black_box(larger)) };
@@ -304,7 +305,8 @@ mod tests {
             ),
         ] {
             for name in calls {
-                assert!(is_refused(without(name, heap, End::Process, use_heap)), "{heap:?} without {name}");
+                let ended = without(name, heap, End::Process, use_heap);
+                assert!(is_refused(ended), "{heap:?} without {name}: {ended:?}");
             }
             Confined { filter: &filter(&[]), heap, end: End::Process }.run(use_heap);
         }
