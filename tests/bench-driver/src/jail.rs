@@ -1,6 +1,7 @@
 //! What a jail costs: processor time from a request to the launcher to the end of a `vmm` that is told to end at once, against that of
-//! the same program started by a plain fork. The launcher is one of our own, in a control group of its own, which counts the time of
-//! all that was ever in it.
+//! the same program started by a plain fork; and what is left of it for a machine that waits blank, from the request to load a
+//! snapshot to the answer. The launcher is one of our own, in a control group of its own, which counts the time of all that was ever
+//! in it.
 
 use std::{
     fs,
@@ -20,8 +21,10 @@ use nix::{
 use crate::{
     Figure, hand,
     node::{SETTLE, rest},
+    ours::{Jailed, Kept, Vmm},
     plan::Plan,
     server::Server,
+    snapshot::{SHAPE, rested},
 };
 
 /// Counts both.
@@ -34,17 +37,50 @@ const ALLOTMENT: Allotment = Allotment { memory_mib: 296, cpu_weight: 7, cpu_per
 
 pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     let _inside = Inside::enter()?;
-    let launcher = Launcher::start(plan)?;
+    let launcher = Launcher::open(plan)?;
     // The first one meets a page cache without its program, and a launcher that has prepared nothing.
     launcher.start_one()?;
     rest(SETTLE);
     let jailed_us = mean_us(plan.jailed_starts, || launcher.start_one())?;
     let plain_us = mean_us(plan.jailed_starts, || start_plainly(plan))?;
-    Ok(vec![
+    let mut figures = vec![
         Figure::new("jailed_start_cpu", "us", vec![jailed_us]),
         Figure::new("plain_start_cpu", "us", vec![plain_us]),
         Figure::new("jail_cpu_per_start", "us", vec![jailed_us - plain_us]),
+    ];
+    figures.extend(measure_blank(plan, &launcher)?);
+    Ok(figures)
+}
+
+/// Machines of both kinds take turns.
+fn measure_blank(plan: &Plan, launcher: &Launcher) -> Result<[Figure; 3]> {
+    let folder = std::env::temp_dir().join("bench-blank");
+    fs::create_dir_all(&folder).context("make the folder of the snapshot")?;
+    let snapshot = rested(plan, &folder)?;
+    let (mut jailed, mut plain, mut differences) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..plan.loads {
+        let in_jail = load_us(launcher.start_blank()?, &snapshot)?;
+        let without = load_us(Vmm::spawn(plan)?, &snapshot)?;
+        differences.push(in_jail - without);
+        jailed.push(in_jail);
+        plain.push(without);
+    }
+    fs::remove_dir_all(&folder).context("remove the snapshot")?;
+    Ok([
+        Figure::new("jailed_blank_load_cpu", "us", jailed),
+        Figure::new("plain_blank_load_cpu", "us", plain),
+        Figure::new("jail_cpu_per_blank_load", "us", differences),
     ])
+}
+
+/// Processor time of the group while this machine, which has nothing to do before, becomes a clone.
+fn load_us(vmm: Vmm, snapshot: &Kept) -> Result<f64> {
+    vmm.prepare(SHAPE)?;
+    let handed = snapshot.handed()?;
+    rest(SETTLE);
+    let before = usage_us()?;
+    vmm.load(&handed)?;
+    Ok(usage_us()? - before)
 }
 
 /// Processor time of the group for each of so many.
@@ -66,7 +102,7 @@ fn usage_us() -> Result<f64> {
 struct Launcher(Server);
 
 impl Launcher {
-    fn start(plan: &Plan) -> Result<Self> {
+    fn open(plan: &Plan) -> Result<Self> {
         let mut command = hand::launcher(&plan.launcher)?;
         command
             .arg("--program")
@@ -78,6 +114,21 @@ impl Launcher {
 
     /// Has a process started that is told to end, and waits until it has.
     fn start_one(&self) -> Result<()> {
+        let (control, Jailed { end: _end, mut status }) = self.start()?;
+        drop(control);
+        let mut ended = Vec::new();
+        status.read_to_end(&mut ended)?;
+        ensure!(ended == [0; 4], "the process ended with {ended:?}");
+        Ok(())
+    }
+
+    /// Has one started that waits for what it is to be.
+    fn start_blank(&self) -> Result<Vmm> {
+        let (control, process) = self.start()?;
+        Ok(Vmm::jailed(control, process))
+    }
+
+    fn start(&self) -> Result<(OwnedFd, Jailed)> {
         let (ours, theirs) = control()?;
         let (_said, stderr) = std::io::pipe().context("make a pipe")?;
         let fds = [theirs.as_fd(), stderr.as_fd()];
@@ -86,12 +137,8 @@ impl Launcher {
             Answer::Started { .. } => {}
             Answer::Failed { text } => bail!("the launcher started nothing: {text}"),
         }
-        let [_end, status, _quota] = <[OwnedFd; ANSWER_FDS]>::try_from(fds).map_err(|_| Errno::EBADMSG)?;
-        drop(ours);
-        let mut ended = Vec::new();
-        fs::File::from(status).read_to_end(&mut ended)?;
-        ensure!(ended == [0; 4], "the process ended with {ended:?}");
-        Ok(())
+        let [end, status, _quota] = <[OwnedFd; ANSWER_FDS]>::try_from(fds).map_err(|_| Errno::EBADMSG)?;
+        Ok((ours, Jailed { end: end.into(), status: status.into() }))
     }
 }
 

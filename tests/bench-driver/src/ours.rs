@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{PipeReader, PipeWriter},
+    io::{PipeReader, PipeWriter, Read as _, Write as _},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt as _,
@@ -22,10 +22,23 @@ use vmm_api::{
 
 use crate::{plan::Plan, snapshot::remove};
 
-/// A `vmm` process that serves its standard input; killed and reaped when dropped.
+/// A `vmm` process that serves a control socket; killed and reaped when dropped.
 pub(crate) struct Vmm {
     client: Client,
-    child: Child,
+    process: Process,
+}
+
+enum Process {
+    Child(Child),
+    Jailed(Jailed),
+}
+
+/// What a launcher hands out with a process.
+pub(crate) struct Jailed {
+    /// Ends it when a `1` is written there.
+    pub(crate) end: File,
+    /// Says how it ended.
+    pub(crate) status: File,
 }
 
 /// The two files of a snapshot.
@@ -129,7 +142,12 @@ impl Vmm {
             .stdin(Stdio::from(theirs))
             .spawn()
             .with_context(|| format!("start {}", plan.vmm.display()))?;
-        Ok(Self { client: Client::new(ours), child })
+        Ok(Self { client: Client::new(ours), process: Process::Child(child) })
+    }
+
+    /// A blank process that a launcher has started.
+    pub(crate) fn jailed(control: OwnedFd, process: Jailed) -> Self {
+        Self { client: Client::new(control), process: Process::Jailed(process) }
     }
 
     /// Boots a guest of this shape; its console.
@@ -238,9 +256,18 @@ impl Vmm {
 
 impl Drop for Vmm {
     fn drop(&mut self) {
-        // Both fail only when the process is reaped already, which is what they are for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        match &mut self.process {
+            // Both fail only when the process is reaped already, which is what they are for.
+            Process::Child(child) => {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            Process::Jailed(Jailed { end, status }) => {
+                // Both fail only when the launcher is gone, and everything that it has started with it.
+                let _ = end.write_all(b"1");
+                let _ = status.read_to_end(&mut Vec::new());
+            }
+        }
     }
 }
 

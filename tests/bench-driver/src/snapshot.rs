@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The smallest function's.
-const SHAPE: Shape = Shape { vcpu_count: 1, mem_size_mib: 128 };
+pub(crate) const SHAPE: Shape = Shape { vcpu_count: 1, mem_size_mib: 128 };
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 reboot=k probe=rest";
 /// What the peer's figures end with.
 pub(crate) const PEER: &str = ".firecracker";
@@ -64,6 +64,16 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     }
     fs::remove_dir_all(&folder).context("remove the snapshots")?;
     Ok(figures)
+}
+
+/// A snapshot of a guest that rests, for clones.
+pub(crate) fn rested(plan: &Plan, folder: &Path) -> Result<ours::Kept> {
+    let mut files = ours::Snapshot::create(folder)?;
+    until_it_speaks(|| {
+        files = ours::Snapshot::create(folder)?;
+        pause(plan, CMDLINE, &files)
+    })?;
+    files.keep()
 }
 
 /// Microseconds from the request to pause to the end of the snapshot; none of a guest that fell silent.
