@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -22,6 +23,7 @@ const DIR: &str = "dev";
 /// Names another host than the usual one, so that two checkouts can have one each.
 const NAME_VARIABLE: &str = "TINDERBOX_DEV_HOST";
 const RECORD: &str = "host.json";
+const STATE: &str = "state.img";
 const LIB: &str = "usr/lib/tinderbox";
 /// QEMU ends in milliseconds unless its disk is stuck.
 const QUIT_LIMIT: Duration = Duration::from_secs(20);
@@ -133,7 +135,11 @@ impl Host {
             return Ok(None);
         }
         let record = dir.join(RECORD);
-        let text = fs::read(&record).with_context(|| format!("read {}", record.display()))?;
+        let text = match fs::read(&record) {
+            // One that is coming up, or whose boot was broken off.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            read => read.with_context(|| format!("read {}", record.display()))?,
+        };
         serde_json::from_slice(&text).with_context(|| format!("understand {}", record.display())).map(Some)
     }
 
@@ -161,6 +167,15 @@ impl Host {
             return Ok(host);
         }
         let dir = ctx.cache.dir(&folder())?;
+        match fs::remove_file(dir.join(RECORD)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).context("forget the last host");
+            }
+            _ => {}
+        }
+        if qemu::is_running(&dir) {
+            qemu::quit(&dir, QUIT_LIMIT).context("end a test host whose boot was broken off")?;
+        }
         let key = dir.join("key");
         if !key.exists() {
             Cmd::new("ssh-keygen")
@@ -175,7 +190,7 @@ impl Host {
             auth: Auth::Optional,
             ssh_key: Some(public),
             lifetime: Lifetime::Background,
-            ..Spec::new(&dir.join("state.img"), &dir)
+            ..Spec::new(&dir.join(STATE), &dir)
         };
         let files = hashes(Payload::ensure(ctx)?.root())?;
         let node = node::boot(ctx, &spec)?;
@@ -306,6 +321,25 @@ pub(crate) fn down(ctx: &Context) -> Result<()> {
     qemu::quit(&dir, QUIT_LIMIT)?;
     ctx.progress.say("the test host ended");
     Ok(())
+}
+
+/// Ends the host, if it runs, and has the next one begin with an empty state disk.
+pub(crate) fn forget(ctx: &Context) -> Result<()> {
+    let dir = ctx.cache.dir(&folder())?;
+    if qemu::is_running(&dir) {
+        qemu::quit(&dir, QUIT_LIMIT)?;
+    }
+    remove(&dir.join(STATE))
+}
+
+/// Removes a file that may be there.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The files of a payload with their hashes.
