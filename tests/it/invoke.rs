@@ -143,11 +143,8 @@ fn a_response_past_the_limit_is_an_error_of_the_function(life: Life) {
 
 fn a_warm_sandbox_is_used_again_and_never_by_another_function(life: Life) {
     let shared = Node::shared();
-    let client = shared.node.client();
-    let (one, other) = (
-        Function::python("hello").deploy_in(life, &client),
-        Function::python("hello").deploy_in(life, &client),
-    );
+    let one = Function::python("hello").deploy_in(life, &shared.node.client());
+    let other = shared.keeps(Function::python("hello"), life);
     let first = one.answer(json!({}))["sandbox"].clone();
     assert_eq!(one.answer(json!({}))["sandbox"], first);
     assert_ne!(other.answer(json!({}))["sandbox"], first);
@@ -156,7 +153,7 @@ fn a_warm_sandbox_is_used_again_and_never_by_another_function(life: Life) {
 
 fn concurrent_calls_run_in_microvms_of_their_own(life: Life) {
     let shared = Node::alone();
-    let function = Function::python("hello").deploy_in(life, &shared.node.client());
+    let function = shared.keeps(Function::python("hello"), life);
     // Long enough that all three run at once even when their microVMs boot one after the other.
     let calls: Vec<_> = (0..3).map(|_| function.begin(&json!({ "hold_s": 20 }))).collect();
     let answers: Vec<Value> =
