@@ -167,12 +167,7 @@ impl Host {
             return Ok(host);
         }
         let dir = ctx.cache.dir(&folder())?;
-        match fs::remove_file(dir.join(RECORD)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).context("forget the last host");
-            }
-            _ => {}
-        }
+        remove(&dir.join(RECORD))?;
         if qemu::is_running(&dir) {
             qemu::quit(&dir, QUIT_LIMIT).context("end a test host whose boot was broken off")?;
         }
