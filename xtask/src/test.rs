@@ -1,12 +1,13 @@
 //! `cargo xtask test`: sets the machine up, builds everything and passes every test.
 //!
-//! First the tests of every crate and the comparison of figures, then the tests of the booted appliance (`tests/it`), which
-//! learn from the environment where things are. Tests are cargo's: this only prepares what they need and lets their output through.
+//! First the tests of every crate, then those of the booted appliance (`tests/it`), which learn from the environment where things are;
+//! beside them figures are compared. Tests are cargo's: this only prepares what they need and lets their output through.
 
 mod rounds;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
@@ -56,27 +57,39 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
         return if whole { test_crates(ctx) } else { Ok(()) };
     }
     let mut environment = prepare(ctx, xtask)?;
-    if whole {
-        // Counted figures are the same on a busy machine, and take one processor.
-        std::thread::scope(|scope| {
-            let compared = (!args.no_bench).then(|| scope.spawn(|| bench::compare(ctx)));
-            let tested = test_crates(ctx);
-            let compared = compared.map_or(Ok(Ok(())), std::thread::ScopedJoinHandle::join);
-            tested.and(compared.map_err(|_| anyhow!("the comparison of figures panicked"))?)
-        })?;
-    }
     environment.extend(conformance(ctx));
-    // Functions that somebody left on it would be prepared for their next calls beside the tests.
-    if whole {
-        dev::forget(ctx)?;
-    }
-    let host_was_there = Host::running(ctx)?.is_some();
-    let passed = rounds::pass(ctx, &args.names, &environment)?;
+    let host_was_there = !whole && Host::running(ctx)?.is_some();
+    let passed = if whole {
+        all(args, ctx, &environment)?
+    } else {
+        rounds::pass(ctx, &args.names, &environment, || ())?
+    };
     if !host_was_there && Host::running(ctx)?.is_some() {
         dev::down(ctx)?;
     }
     ensure!(passed, "tests of the booted appliance failed");
     Ok(())
+}
+
+/// The tests of every crate, then those of the appliance; beside both the comparison of figures, which takes one processor and whose
+/// counted ones are the same on a busy machine. Whether those of the appliance passed.
+fn all(args: &Args, ctx: &Context, environment: &[(&str, PathBuf)]) -> Result<bool> {
+    std::thread::scope(|scope| {
+        let comparing = (!args.no_bench).then(|| scope.spawn(|| bench::compare(ctx)));
+        test_crates(ctx)?;
+        // Functions that somebody left on it would be prepared for their next calls beside the tests.
+        dev::forget(ctx)?;
+        let mut compared = Ok(());
+        let passed = rounds::pass(ctx, &[], environment, || {
+            let ended = comparing.map_or(Ok(Ok(())), ScopedJoinHandle::join);
+            compared = ended.unwrap_or_else(|_| Err(anyhow!("the comparison of figures panicked")));
+            // Those of the appliance have an hour to go.
+            if let Err(error) = &compared {
+                ctx.progress.say(format!("WARNING: {error:#}"));
+            }
+        })?;
+        compared.and(Ok(passed))
+    })
 }
 
 /// The tests of every crate.

@@ -3,7 +3,7 @@
 //! An emulated machine has one processor and takes one of ours, so tests that use the same one gain nothing from running at a time,
 //! and more machines at work than there are processors only bring every one of them closer to its time limits. So tests run in
 //! groups, each a process with one thread that boots what it needs: those that have the test host for themselves, and those that
-//! share a node. As many groups run at a time as there are processors.
+//! share a node. As many groups run at a time as there are processors, one less while figures are compared on one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -42,9 +42,10 @@ const ON_HOST: &[&str] = &[
 ];
 
 /// Modules that share a node, about as much work each; those that are named nowhere are a group of their own.
-const ON_A_NODE: [&[&str]; 2] = [
+const ON_A_NODE: [&[&str]; 3] = [
     &["api", "auth", "chunks", "command_line", "conformance", "constraints", "containers", "cores", "deploy"],
     &["examples", "extensions", "faults", "guest_user", "image", "invoke"],
+    &["restore_hooks", "runtimes", "sdks", "snapstart", "urls"],
 ];
 
 /// Where the tests keep the disks of their nodes, and write down which of them failed.
@@ -56,15 +57,20 @@ const MAX_AGAIN: usize = 3;
 const SOME_FAILED: i32 = 101;
 
 /// Runs the tests with these in their names, or all of them, and those again that an emulated machine took with it; whether
-/// all passed. An error only when they did not run.
-pub(super) fn pass(ctx: &Context, names: &[String], environment: &[(&str, PathBuf)]) -> Result<bool> {
+/// all passed. An error only when they did not run. One of the processors is somebody else's until `other_work` returns.
+pub(super) fn pass(
+    ctx: &Context,
+    names: &[String],
+    environment: &[(&str, PathBuf)],
+    other_work: impl FnOnce() + Send,
+) -> Result<bool> {
     // Disks of the tests' nodes: ours alone, somebody else may test on this machine, too.
     let state = ctx.cache.process_dir("test-state")?;
     let mut groups = first(names);
-    let mut again = 0;
+    let (mut again, mut other_work) = (0, Some(other_work));
     let passed = loop {
         let folder = state.join(again.to_string());
-        let round = Round::run(ctx, &groups, environment, &folder)?;
+        let round = Round::run(ctx, &groups, environment, &folder, other_work.take())?;
         let lost = if again < MAX_AGAIN { tests_of_lost_machines(ctx, &round)? } else { None };
         let Some(tests) = lost else { break round.passed() };
         groups = vec![[vec!["--exact".to_owned()], tests].concat()];
@@ -103,6 +109,7 @@ impl Round {
         groups: &[Vec<String>],
         environment: &[(&str, PathBuf)],
         folder: &Path,
+        other_work: Option<impl FnOnce() + Send>,
     ) -> Result<Round> {
         let began = SystemTime::now();
         let run = |(number, arguments): (usize, &Vec<String>)| {
@@ -117,15 +124,20 @@ impl Round {
         let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
         let (waiting, ended) = (Mutex::new(groups.iter().enumerate()), Mutex::new(Vec::new()));
         let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-        std::thread::scope(|scope| {
-            for _ in 0..at_once {
-                scope.spawn(|| {
-                    while let Some(group) = next() {
-                        let result = run(group);
-                        ended.lock().unwrap_or_else(PoisonError::into_inner).push(result);
-                    }
-                });
+        let groups = || {
+            while let Some(group) = next() {
+                let result = run(group);
+                ended.lock().unwrap_or_else(PoisonError::into_inner).push(result);
             }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..at_once {
+                scope.spawn(groups);
+            }
+            if let Some(work) = other_work {
+                work();
+            }
+            groups();
         });
         let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Round { began, groups: ended.into_iter().collect::<Result<_>>()? })
