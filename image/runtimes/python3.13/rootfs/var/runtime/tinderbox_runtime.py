@@ -10,6 +10,9 @@ import os
 import re
 import sys
 
+# At a connection that nobody takes: ten seconds, which is what a restore has.
+ATTEMPTS = 10
+
 
 def settle():
     """Does what the next event would do first, and lets the collector forget what is there: the last of this process
@@ -48,6 +51,17 @@ def layer_folders(named):
     return [*dict.fromkeys(folders), "/opt/python"]
 
 
+def ask_again(client, error, ask=None, use_backoff=False):
+    """The client's `handle_exception`, which ends the process when it has no event: it gives a connection one second, and a
+    clone may need longer for its first one, as what it touches is fetched meanwhile. Each attempt finds more of it there."""
+    for _ in range(ATTEMPTS if ask else 0):
+        try:
+            return ask()
+        except RuntimeError as latest:
+            error = latest
+    raise error
+
+
 def run(program):
     """Runs the client for the function that the environment names. Does not return."""
     runtime_dir = os.environ.get("LAMBDA_RUNTIME_DIR", "/var/runtime")
@@ -69,5 +83,7 @@ def run(program):
         register_after_restore(reseed)
 
     from awslambdaric.__main__ import main
+    from awslambdaric.lambda_runtime_client import LambdaRuntimeClient
 
+    LambdaRuntimeClient.handle_exception = ask_again
     main([program, os.environ.get("_HANDLER", "")])
