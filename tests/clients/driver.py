@@ -141,7 +141,7 @@ def answer(request):
         if "paginator" in request:
             return {"ok": encode(made.get_paginator(request["paginator"]).paginate(**args).build_full_result())}
         if "waiter" in request:
-            made.get_waiter(request["waiter"]).wait(WaiterConfig={"Delay": 1, "MaxAttempts": 120}, **args)
+            made.get_waiter(request["waiter"]).wait(WaiterConfig={"Delay": 1, "MaxAttempts": 300}, **args)
             return {"ok": None}
         return {"ok": encode(getattr(made, request["operation"])(**args))}
     except botocore.exceptions.ClientError as error:

@@ -154,6 +154,10 @@ impl Node {
         words
     }
 
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::new(&self.endpoint)
     }
