@@ -3,11 +3,14 @@
 //! First the tests of every crate, then those of the booted appliance (`tests/it`), which learn from the environment where things are;
 //! beside them figures are compared. Tests are cargo's: this only prepares what they need and lets their output through.
 
+mod groups;
+mod process;
 mod rounds;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
@@ -23,6 +26,7 @@ use crate::java;
 use crate::kernel::GuestKernel;
 use crate::payload::{self, Payload};
 use crate::setup;
+use rounds::Plan;
 
 /// What the clients' virtual environment is made from.
 const REQUIREMENTS: &str = "tests/requirements.txt";
@@ -44,8 +48,20 @@ pub(crate) struct Args {
     /// Leave out the comparison with the recorded figures.
     #[arg(long)]
     no_bench: bool,
+    /// When to be done, in seconds since 1970: what has not run by then of the booted appliance's tests is left out, said to be, and
+    /// the first to run next time.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "names")]
+    until: Option<u64>,
     /// Only tests of the booted appliance whose name contains one of these.
     names: Vec<String>,
+}
+
+impl Args {
+    /// The same by a clock that nobody sets.
+    fn until(&self) -> Option<Instant> {
+        let until = UNIX_EPOCH.checked_add(Duration::from_secs(self.until?))?;
+        Instant::now().checked_add(until.duration_since(SystemTime::now()).unwrap_or_default())
+    }
 }
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
@@ -53,17 +69,15 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
     let xtask = std::env::current_exe().context("find this program")?;
     setup::ensure_packages(ctx)?;
     let whole = args.names.is_empty();
+    let until = args.until();
     if args.no_node {
         return if whole { test_crates(ctx) } else { Ok(()) };
     }
     let mut environment = prepare(ctx, xtask)?;
     environment.extend(conformance(ctx));
     let host_was_there = !whole && Host::running(ctx)?.is_some();
-    let passed = if whole {
-        all(args, ctx, &environment)?
-    } else {
-        rounds::pass(ctx, &args.names, &environment, || ())?
-    };
+    let plan = Plan { names: &args.names, environment: &environment, until };
+    let passed = if whole { all(args, ctx, &plan)? } else { rounds::pass(ctx, &plan, || ())? };
     if !host_was_there && Host::running(ctx)?.is_some() {
         dev::down(ctx)?;
     }
@@ -73,14 +87,14 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Result<()> {
 
 /// The tests of every crate, then those of the appliance; beside both the comparison of figures, which takes one processor and whose
 /// counted ones are the same on a busy machine. Whether those of the appliance passed.
-fn all(args: &Args, ctx: &Context, environment: &[(&str, PathBuf)]) -> Result<bool> {
+fn all(args: &Args, ctx: &Context, plan: &Plan<'_>) -> Result<bool> {
     std::thread::scope(|scope| {
         let comparing = (!args.no_bench).then(|| scope.spawn(|| bench::compare(ctx)));
         test_crates(ctx)?;
         // Functions that somebody left on it would be prepared for their next calls beside the tests.
         dev::forget(ctx)?;
         let mut compared = Ok(());
-        let passed = rounds::pass(ctx, &[], environment, || {
+        let passed = rounds::pass(ctx, plan, || {
             let ended = comparing.map_or(Ok(Ok(())), ScopedJoinHandle::join);
             compared = ended.unwrap_or_else(|_| Err(anyhow!("the comparison of figures panicked")));
             // Those of the appliance have an hour to go.
