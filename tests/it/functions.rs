@@ -49,6 +49,8 @@ pub(crate) struct Deployed {
 ///   What a publication says then, `snapstart` tests;
 /// * it is about one life, or tells them apart: `java`, `snapstart`, `runtime_snapshots`, `kills`, `uniqueness`, `persistence`,
 ///   `invoke`'s qualifiers and phases;
+/// * it keeps an emulated machine busy for minutes, and the other life differs in nothing that it is about, or in what another test
+///   looks at: `limits`, `network`, changed code in `api`, links in `refusals`, a layer's runtime in `layers`;
 /// * its guest runs no function, and its other life is a test in `snapshots`: kernels, processors, memory and disks of
 ///   `machine`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +145,13 @@ impl Function {
         let program = setting("TINDERBOX_RESTORE_HOOK");
         let zip = self.args["Code"]["ZipFile"]["__zip__"].as_array_mut().expect("code is a zip");
         zip.push(json!({ "name": "tinderbox/restore.d/10-report", "file": program, "mode": 0o100_755 }));
-        zip.push(json!({ "name": "orders", "text": orders }));
+        self.with_file("orders", orders)
+    }
+
+    /// Adds a file to the zip.
+    pub(crate) fn with_file(mut self, name: &str, text: &str) -> Self {
+        let zip = self.args["Code"]["ZipFile"]["__zip__"].as_array_mut().expect("code is a zip");
+        zip.push(json!({ "name": name, "text": text }));
         self
     }
 

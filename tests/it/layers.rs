@@ -82,13 +82,17 @@ fn a_function_has_its_layers_over_each_other(life: Life) {
     function.update(json!({ "Layers": layers(&[&second, &first]) }));
     drop((first, second));
     assert_eq!(function.answer(json!({}))["modules"]["both"], found("first", "both.py"));
+}
 
+#[test]
+fn a_runtime_may_be_a_layers() {
+    let client = Node::shared().node.client();
     let bootstrap =
         json!([{ "name": "bootstrap", "file": setting("TINDERBOX_PLAIN_RUST"), "mode": 0o100_755 }]);
-    let bootstrap = Layer::publish(&client, &format!("bootstrap-{suffix}"), &bootstrap);
+    let bootstrap = Layer::publish(&client, "bootstrap", &bootstrap);
     let code = json!([{ "name": "notes", "text": "no program" }]);
-    let function = Function::new("provided.al2023", "any", &code).with("Layers", layers(&[&bootstrap]));
-    let invocation = function.deploy_in(life, &client).invoke(json!({}));
+    let function = Function::new("provided.al2023", "any", &code).with("Layers", json!([bootstrap.arn]));
+    let invocation = function.deploy(&client).invoke(json!({}));
     assert_eq!(invocation.function_error, None, "{invocation:?}");
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::client::Call;
-use crate::functions::{Deployed, Function, Invocation, Life, in_both_lives};
+use crate::functions::{Deployed, Function, Invocation, Life};
 use crate::node::{Node, ROOM};
 
 /// Far more than the node's memory holds microVMs.
@@ -17,14 +17,11 @@ const HOLD_S: u32 = 15;
 /// Several times what the slowest answer takes, which has a cold start before it.
 const ANSWER_WITHIN_S: u32 = 300;
 
-in_both_lives! {
-    three_hundred_calls_at_once_are_answered_or_throttled,
-}
-
-fn three_hundred_calls_at_once_are_answered_or_throttled(life: Life) {
+#[test]
+fn three_hundred_calls_at_once_are_answered_or_throttled() {
     let shared = Node::alone();
-    let function =
-        Function::python("hello").deploy_in(life, &shared.node.client().with_answer_within(ANSWER_WITHIN_S));
+    let function = Function::python("hello")
+        .deploy_in(Life::Restored, &shared.node.client().with_answer_within(ANSWER_WITHIN_S));
     let call = |number| function.begin(&json!({ "call": number, "hold_s": HOLD_S }));
     // The client neither paces the calls nor makes one again.
     let calls: Vec<Call> = (0..CALLS).map(call).collect();

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::chunks::tinderbox;
-use crate::functions::{Deployed, Function, Invocation, Life, in_both_lives};
+use crate::functions::{Deployed, Function, Invocation};
 use crate::host;
 use crate::kills::Agent;
 
@@ -62,14 +62,11 @@ fn let_out(agent: &Agent, function: &Deployed, egress: &[&str]) {
     assert!(output.status.success(), "{output:?}");
 }
 
-in_both_lives! {
-    a_function_goes_where_it_may_and_nowhere_else,
-}
-
-fn a_function_goes_where_it_may_and_nowhere_else(life: Life) {
+#[test]
+fn a_function_goes_where_it_may_and_nowhere_else() {
     let agent = Agent::alone();
     let _beyond = Beyond::there();
-    let function = Function::python("dials").deploy_in(life, agent.client());
+    let function = Function::python("dials").deploy(agent.client());
     let targets = [PUBLIC, PRIVATE, METADATA, (NODE, 9000), (NODE, 22), ("192.0.0.1", 9000)];
     let (refused, silence) = ("ECONNREFUSED", "silence");
     assert_eq!(
@@ -90,11 +87,11 @@ fn two_clones_with_one_address_go_out_at_once() {
     let function = Function::python("dials").deploy(agent.client());
     let_out(&agent, &function, &["internet"]);
     let version = function.publish_active();
-    let event = json!({ "to": [PUBLIC, PUBLIC], "seconds": PATIENCE_S });
+    let event = json!({ "to": [PUBLIC, PUBLIC, PRIVATE, (NODE, 9000)], "seconds": PATIENCE_S });
     let calls = [function.begin_as(&version, &event), function.begin_as(&version, &event)];
     for call in calls {
         let answer = call.end().unwrap_or_else(|error| panic!("a clone's call: {error:?}"));
-        assert_eq!(Invocation::parse(&answer).json(), json!([WORDS, WORDS]));
+        assert_eq!(Invocation::parse(&answer).json(), json!([WORDS, WORDS, "ECONNREFUSED", "silence"]));
     }
 }
 

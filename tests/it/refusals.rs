@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::{ApiError, Client, bytes};
-use crate::functions::{Deployed, Function, Invocation, Life, in_both_lives, zip_of};
+use crate::functions::{Deployed, Function, Invocation, zip_of};
 use crate::node::Node;
 
 /// Lambda's limit of an event, in bytes.
@@ -14,10 +14,6 @@ const BOMB_LEN: u64 = 251 * 1024 * 1024;
 
 const QUEUE: &str = "arn:aws:sqs:us-east-1:000000000000:queue";
 const SIGNING: &str = "arn:aws:lambda:us-east-1:000000000000:code-signing-config:csc-0123456789abcdef0";
-
-in_both_lives! {
-    links_and_folders_inside_a_zip_are_kept,
-}
 
 /// Creates what must be refused, and checks that nothing was created.
 #[track_caller]
@@ -102,7 +98,8 @@ fn a_zip_bomb_is_refused() {
     assert_eq!(python(&json!([hello()])).deploy(&client).answer(json!({})), 1);
 }
 
-fn links_and_folders_inside_a_zip_are_kept(life: Life) {
+#[test]
+fn links_and_folders_inside_a_zip_are_kept() {
     let shared = Node::shared();
     let code = "from package.inner import answer\ndef handler(event, context):\n    return answer, open('link').read()\n";
     let zip = json!([
@@ -112,7 +109,7 @@ fn links_and_folders_inside_a_zip_are_kept(life: Life) {
         { "name": "data/target.txt", "text": "reached" },
         { "name": "link", "text": "data/target.txt", "mode": 0o120_777 },
     ]);
-    let function = python(&zip).deploy_in(life, &shared.node.client());
+    let function = python(&zip).deploy(&shared.node.client());
     assert_eq!(function.answer(json!({})), json!([42, "reached"]));
 }
 

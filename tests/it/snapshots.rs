@@ -26,7 +26,7 @@ fn clones_go_on(vcpus: u32, mib: u32, clones: u32, kind: &str) {
 
 #[test]
 fn clones_of_a_small_guest_go_on() {
-    clones_go_on(1, 128, 8, "full");
+    clones_go_on(1, 128, 4, "full");
 }
 
 #[test]

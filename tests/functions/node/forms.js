@@ -17,3 +17,6 @@ exports.done = (event, context) => context.done(null, 'done');
 exports.succeed = (event, context) => context.succeed('succeeded');
 exports.fail = (event, context) => context.fail(new RangeError('damp'));
 exports.silent = () => {};
+
+// One start of Node.js for all of them.
+exports.any = (event, context, callback) => exports[event.form](event.event, context, callback);

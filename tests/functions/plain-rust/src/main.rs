@@ -32,6 +32,7 @@ const ATTRIBUTE_LEN: usize = 4096;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let api = RuntimeApi::of_environment()?;
+    say("init");
     let drawn_in_init = draw()?;
     if env::var("AWS_LAMBDA_INITIALIZATION_TYPE")? == "snap-start" {
         let ticks = File::create(TICKS)?;
@@ -41,6 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let event = api.next()?;
         // Before anything else: in a clone this is the first that runs here.
         let mut answer = tell()?;
+        say("event");
         answer["drawn_in_init"] = drawn_in_init.as_str().into();
         let asked: Value = serde_json::from_slice(&event.document)?;
         if let Some(paths) = asked["write_to"].as_array() {
@@ -70,6 +72,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
+/// Says at which step of its life it is, if somebody wants to know, so that it can be killed then.
+fn say(step: &str) {
+    if env::var_os("STEPS").is_some() {
+        println!("step: {step}");
+        // A line takes a moment to whoever waits for it: as long, the function stays where it is.
+        thread::park_timeout(Duration::from_secs(1));
+    }
+}
+
 fn tell() -> Result<Value, Box<dyn Error>> {
     let drawn = draw()?;
     let report = fs::read_to_string(REPORT).unwrap_or_default();
@@ -80,6 +91,7 @@ fn tell() -> Result<Value, Box<dyn Error>> {
         "instance_id": fs::read_to_string("/run/tinderbox/instance-id")?.trim(),
         "generation": hex(&generation::<16>(ID_AT)?),
         "type": env::var("AWS_LAMBDA_INITIALIZATION_TYPE")?,
+        "version": env::var("AWS_LAMBDA_FUNCTION_VERSION")?,
         "pid": std::process::id(),
         "arguments": env::args().collect::<Vec<_>>(),
         "folder": env::current_dir()?,

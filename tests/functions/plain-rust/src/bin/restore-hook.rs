@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::{Gid, Uid};
@@ -24,10 +25,18 @@ const TICKS: &str = "/tmp/ticks";
 /// Looks at the ticks. A function that were not stopped would get its share of the processor meanwhile.
 const LOOKS: usize = 20_000;
 
+/// A line takes a moment to whoever waits for it: as long, the clone stays where it is.
+const PAUSE: Duration = Duration::from_secs(1);
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("restore-hook: in {}", std::env::var("TINDERBOX_INSTANCE_ID").unwrap_or_default());
     match fs::read_to_string(ORDERS)?.as_str() {
         "report" => report(),
+        "say" => {
+            println!("step: hook");
+            thread::park_timeout(PAUSE);
+            Ok(())
+        }
         "fail" => Err("as ordered".into()),
         "crash" => std::process::abort(),
         "hang" => loop {
