@@ -146,7 +146,7 @@ impl Chunks {
         let most = disk.len().map_err(failed)? / CACHE_PART;
         let mut chunks = Self::new(state_dir, config.cache_bytes.min(most))?;
         let dir = state_dir.join("chunks");
-        let tiers = Tiers::open(config, &dir.join("origin"), &dir.join("shards")).await?;
+        let tiers = Tiers::open(config, Arc::clone(&chunks.store), &dir.join("shards")).await?;
         chunks.tiers = Some(Arc::new(tiers));
         let chunks = Arc::new(chunks);
         let cache = Arc::clone(&chunks);

@@ -123,9 +123,11 @@ async fn a_chunk_that_is_lost_is_said() {
     publish(&chunks, "a");
     drop(chunks);
     fs::remove_dir_all(dir.path().join("chunks/cache")).unwrap();
-    for folder in fs::read_dir(dir.path().join("chunks/origin/chunks")).unwrap() {
-        for file in fs::read_dir(folder.unwrap().path()).unwrap() {
-            fs::write(file.unwrap().path(), "damaged").unwrap();
+    for file in fs::read_dir(dir.path().join("chunks/origin/chunks")).unwrap() {
+        let file = file.unwrap();
+        // Not what says which chunks there are.
+        if !file.file_name().to_str().unwrap().contains('.') {
+            fs::write(file.path(), "damaged").unwrap();
         }
     }
     let content = chunks_in(dir.path()).content(&label("a")).unwrap();
@@ -254,7 +256,7 @@ async fn a_pack_is_read_as_it_is_and_can_be_kept() {
 async fn equal_contents_are_stored_once() {
     let dir = tempfile::tempdir().unwrap();
     let chunks = chunks_in(dir.path());
-    let stored = || walk(&dir.path().join("chunks/origin/chunks"));
+    let stored = || chunks.store.stats().unwrap().chunks;
     publish(&chunks, "a");
     let once = stored();
     publish(&chunks, "b");
@@ -265,9 +267,4 @@ async fn equal_contents_are_stored_once() {
     chunks.delete(&label("b")).unwrap();
     chunks.collect().unwrap();
     assert_eq!(stored(), 0);
-}
-
-fn walk(dir: &Path) -> usize {
-    let folders = fs::read_dir(dir).unwrap().map(|folder| folder.unwrap().path());
-    folders.map(|folder| fs::read_dir(folder).unwrap().count()).sum()
 }

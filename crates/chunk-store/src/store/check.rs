@@ -120,7 +120,7 @@ impl Store {
         for batch in missing.chunks(BATCH) {
             repaired.missing += self.fill(batch, source, &mut repaired)?.len() as u64;
         }
-        if repaired.replaced > 0 {
+        if repaired.replaced + repaired.deleted > 0 {
             self.flush(self.failed_flushes.load(Ordering::SeqCst))?;
         }
         Ok(repaired)

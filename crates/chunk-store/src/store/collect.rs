@@ -6,6 +6,7 @@
 //! the listing and the first deletion, so that no root which was seen to be gone comes back after a loss of power.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use super::disk::{Folder, Place};
@@ -29,10 +30,14 @@ impl Store {
     /// # Errors
     /// A root is damaged, and nothing has been deleted; or the disk does not do it, and some garbage is left.
     pub fn collect(&self) -> Result<Collected, StoreError> {
+        let failures = self.failed_flushes.load(Ordering::SeqCst);
         let mut generation = self.begin();
         generation.mark()?;
         for folder in 0..=u8::MAX {
             generation.sweep(folder)?;
+        }
+        if generation.collected.deleted > 0 {
+            self.flush(failures)?;
         }
         Ok(generation.collected)
     }
@@ -66,7 +71,7 @@ impl Generation<'_> {
             let root = Root::decode(&file).ok_or(StoreError::DamagedRoot(label))?;
             needed.extend(root.names);
         }
-        self.store.disk.sync(Folder::Roots).map_err(failed("flush its roots"))?;
+        self.store.disk.sync_roots().map_err(failed("flush its roots"))?;
         self.needed = Some(needed);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What a store needs of a disk, step by step, so that a test can end the world between any two of them.
 //!
 //! A file is written as a [`Draft`]; all drafts are flushed at once ([`Disk::flush`]), and only then they get their names. Until a
-//! flush, or [`Disk::sync`] of the folder, a loss of power may undo what happened to the names of a folder, the last of it first.
+//! flush, or [`Disk::sync_roots`], a loss of power may undo what happened to the names of a folder, the last of it first.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -10,10 +10,16 @@ use std::path::{Path, PathBuf};
 use nix::unistd::syncfs;
 
 use super::root::Label;
+use super::segments::Segments;
+use crate::chunk::MAX_BODY_LEN;
 use crate::name::ChunkName;
+use crate::size::MAX_CHUNKS;
 
 /// End of the names of files that are being written.
 const UNFINISHED: &str = "part";
+
+/// The last of the publishes that take over what an older version of this left: no other has begun yet.
+const LAST_ADOPTER: u64 = u64::MAX;
 
 /// A file of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,15 +34,6 @@ pub(super) enum Folder {
     /// Chunks whose names begin with this byte.
     Chunks(u8),
     Roots,
-}
-
-impl Place {
-    pub(super) fn folder(&self) -> Folder {
-        match self {
-            Self::Chunk(name) => Folder::Chunks(name.as_bytes()[0]),
-            Self::Root(_) => Folder::Roots,
-        }
-    }
 }
 
 /// A file that has no name yet, of one publish: others may be writing the same.
@@ -65,16 +62,19 @@ pub(super) trait Disk: Send + Sync {
     fn discard(&self, draft: &Draft) -> io::Result<()>;
     /// Deletes a file; one that is not there is no error.
     fn remove(&self, place: &Place) -> io::Result<()>;
-    /// Flushes the names in a folder.
-    fn sync(&self, folder: Folder) -> io::Result<()>;
+    /// Flushes the names of roots.
+    fn sync_roots(&self) -> io::Result<()>;
+    /// This publish has no drafts any more and writes none.
+    fn end(&self, publish: u64);
     /// The files in a folder. Those without a name, and those with a name that is none of ours, are not in it.
     fn list(&self, folder: Folder) -> io::Result<Vec<Place>>;
 }
 
-/// A directory of one process.
+/// A directory of one process: a file for each root, and segments of chunks.
 #[derive(Debug)]
 pub(super) struct Directory {
     root: PathBuf,
+    segments: Segments,
     /// The same, open all the time: the kernel tells of what it could not write since.
     opened: File,
 }
@@ -82,98 +82,151 @@ pub(super) struct Directory {
 impl Directory {
     /// Makes the folders, and deletes what was never finished.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
-        fs::create_dir_all(root)?;
-        let directory = Self { root: root.to_owned(), opened: File::open(root)? };
-        let folders = (0..=u8::MAX).map(Folder::Chunks).chain([Folder::Roots]);
-        for folder in folders.map(|folder| directory.folder(folder)) {
-            fs::create_dir_all(&folder)?;
-            for file in fs::read_dir(&folder)? {
-                let path = file?.path();
-                if path.extension().is_some_and(|extension| extension == UNFINISHED) {
-                    fs::remove_file(path)?;
-                }
+        let (roots, chunks) = (root.join("roots"), root.join("chunks"));
+        fs::create_dir_all(&roots)?;
+        for file in fs::read_dir(&roots)? {
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+                fs::remove_file(path)?;
             }
         }
-        for folder in [&directory.root, &directory.root.join("chunks")] {
+        let segments = Segments::open(chunks.clone())?;
+        let directory = Self { root: root.to_owned(), segments, opened: File::open(root)? };
+        for folder in [root, &chunks] {
             File::open(folder)?.sync_all()?;
         }
+        directory.adopt_files(&chunks)?;
         Ok(directory)
     }
 
-    fn folder(&self, folder: Folder) -> PathBuf {
-        match folder {
-            Folder::Chunks(first) => self.root.join("chunks").join(format!("{first:02x}")),
-            Folder::Roots => self.root.join("roots"),
+    /// Takes over chunks from when each was a file, in a folder by the first byte of its name.
+    fn adopt_files(&self, chunks: &Path) -> io::Result<()> {
+        let mut adopted = 0;
+        // As many as one publish has.
+        let adopter = |adopted: u64| LAST_ADOPTER - adopted / MAX_CHUNKS;
+        for folder in fs::read_dir(chunks)? {
+            let folder = folder?;
+            if !folder.file_type()?.is_dir() {
+                continue;
+            }
+            for file in fs::read_dir(folder.path())? {
+                let file = file?;
+                let Some(Ok(name)) = file.file_name().to_str().map(str::parse) else { continue };
+                let mut body = Vec::new();
+                File::open(file.path())?.take(MAX_BODY_LEN as u64 + 1).read_to_end(&mut body)?;
+                self.segments.write(adopter(adopted), name, &body)?;
+                self.segments.finish(adopter(adopted), name)?;
+                adopted += 1;
+            }
         }
+        (adopter(adopted)..=LAST_ADOPTER).for_each(|publish| self.segments.end(publish));
+        self.flush()?;
+        for folder in fs::read_dir(chunks)? {
+            let folder = folder?;
+            if folder.file_type()?.is_dir() {
+                fs::remove_dir_all(folder.path())?;
+            }
+        }
+        Ok(())
     }
 
-    fn path(&self, place: &Place) -> PathBuf {
-        let folder = self.folder(place.folder());
-        match place {
-            Place::Chunk(name) => folder.join(name.to_string()),
-            Place::Root(label) => folder.join(label.as_str()),
-        }
+    fn root(&self, label: &Label) -> PathBuf {
+        self.root.join("roots").join(label.as_str())
     }
 
-    /// Beside the place, so that one folder is changed when it gets its name.
-    fn draft(&self, draft: &Draft) -> PathBuf {
-        self.path(&draft.place).with_extension(format!("{}.{UNFINISHED}", draft.publish))
+    /// Beside the root, so that one folder is changed when it gets its name.
+    fn draft(&self, label: &Label, publish: u64) -> PathBuf {
+        self.root(label).with_extension(format!("{publish}.{UNFINISHED}"))
     }
 }
 
 impl Disk for Directory {
     fn read(&self, place: &Place, max_len: usize) -> io::Result<Vec<u8>> {
-        let mut content = Vec::new();
-        File::open(self.path(place))?.take(max_len as u64 + 1).read_to_end(&mut content)?;
-        Ok(content)
+        match place {
+            Place::Chunk(name) => self.segments.read(name, max_len),
+            Place::Root(label) => {
+                let mut content = Vec::new();
+                File::open(self.root(label))?.take(max_len as u64 + 1).read_to_end(&mut content)?;
+                Ok(content)
+            }
+        }
     }
 
     fn holds(&self, place: &Place) -> io::Result<bool> {
-        self.path(place).try_exists()
+        match place {
+            Place::Chunk(name) => Ok(self.segments.holds(name)),
+            Place::Root(label) => self.root(label).try_exists(),
+        }
     }
 
     fn len(&self, place: &Place) -> io::Result<u64> {
-        Ok(fs::metadata(self.path(place))?.len())
+        match place {
+            Place::Chunk(name) => self.segments.len(name),
+            Place::Root(label) => Ok(fs::metadata(self.root(label))?.len()),
+        }
     }
 
     fn write(&self, draft: &Draft, content: &[u8]) -> io::Result<()> {
-        File::create(self.draft(draft))?.write_all(content)
+        match &draft.place {
+            Place::Chunk(name) => self.segments.write(draft.publish, *name, content),
+            Place::Root(label) => File::create(self.draft(label, draft.publish))?.write_all(content),
+        }
     }
 
     fn flush(&self) -> io::Result<()> {
-        Ok(syncfs(&self.opened)?)
+        let due = self.segments.begin_flush()?;
+        match syncfs(&self.opened) {
+            Ok(()) => self.segments.flushed(due),
+            Err(errno) => {
+                self.segments.failed(due);
+                return Err(errno.into());
+            }
+        }
+        Ok(())
     }
 
     fn finish(&self, draft: &Draft) -> io::Result<()> {
-        fs::rename(self.draft(draft), self.path(&draft.place))
+        match &draft.place {
+            Place::Chunk(name) => self.segments.finish(draft.publish, *name),
+            Place::Root(label) => fs::rename(self.draft(label, draft.publish), self.root(label)),
+        }
     }
 
     fn discard(&self, draft: &Draft) -> io::Result<()> {
-        fs::remove_file(self.draft(draft))
+        match &draft.place {
+            Place::Chunk(name) => self.segments.discard(draft.publish, *name),
+            Place::Root(label) => fs::remove_file(self.draft(label, draft.publish)),
+        }
     }
 
     fn remove(&self, place: &Place) -> io::Result<()> {
-        match fs::remove_file(self.path(place)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        match place {
+            Place::Chunk(name) => self.segments.remove(name),
+            Place::Root(label) => match fs::remove_file(self.root(label)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            },
         }
+        Ok(())
     }
 
-    fn sync(&self, folder: Folder) -> io::Result<()> {
-        File::open(self.folder(folder))?.sync_all()
+    fn sync_roots(&self) -> io::Result<()> {
+        File::open(self.root.join("roots"))?.sync_all()
+    }
+
+    fn end(&self, publish: u64) {
+        self.segments.end(publish);
     }
 
     fn list(&self, folder: Folder) -> io::Result<Vec<Place>> {
-        let mut places = Vec::new();
-        for file in fs::read_dir(self.folder(folder))? {
-            let name = file?.file_name();
-            let Some(text) = name.to_str() else { continue };
-            let place = match folder {
-                Folder::Chunks(_) => text.parse().map(Place::Chunk).ok(),
-                Folder::Roots => text.parse().map(Place::Root).ok(),
-            };
-            places.extend(place.filter(|place| place.folder() == folder));
+        match folder {
+            Folder::Chunks(first) => Ok(self.segments.list(first).into_iter().map(Place::Chunk).collect()),
+            Folder::Roots => {
+                let names = fs::read_dir(self.root.join("roots"))?.map(|file| Ok(file?.file_name()));
+                let names: Vec<_> = names.collect::<io::Result<_>>()?;
+                let label = |name: &std::ffi::OsString| name.to_str()?.parse().ok().map(Place::Root);
+                Ok(names.iter().filter_map(label).collect())
+            }
         }
-        Ok(places)
     }
 }

@@ -20,6 +20,7 @@ mod collect;
 mod disk;
 mod publish;
 mod root;
+mod segments;
 #[cfg(test)]
 mod tests;
 
@@ -138,7 +139,7 @@ impl Store {
     /// The disk does not do it. Whether the root is still there has to be asked then.
     pub fn delete(&self, label: &Label) -> Result<(), StoreError> {
         self.disk.remove(&Place::Root(label.clone())).map_err(failed("delete a root"))?;
-        self.disk.sync(Folder::Roots).map_err(failed("flush its roots"))
+        self.disk.sync_roots().map_err(failed("flush its roots"))
     }
 
     /// Flushes everything, for who has begun after so many failures: a disk tells of one only once, and it may be of theirs.
@@ -153,8 +154,11 @@ impl Store {
         flushed.map_err(failed("flush what it has written"))
     }
 
-    /// A root's file; none when there is no such root.
-    fn root(&self, label: &Label) -> Result<Option<Vec<u8>>, StoreError> {
+    /// A root's file, as an origin keeps it; none when there is no such root.
+    ///
+    /// # Errors
+    /// The disk does not give it.
+    pub fn root(&self, label: &Label) -> Result<Option<Vec<u8>>, StoreError> {
         match self.disk.read(&Place::Root(label.clone()), MAX_ROOT_LEN) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::disk::{Draft, Folder, Place};
+use super::disk::{Draft, Place};
 use super::root::{Label, Root};
 use super::{Store, StoreError, failed};
 use crate::chunk::{Entry, Sealed};
@@ -96,7 +96,7 @@ impl Publish<'_> {
             let _ = disk.discard(&draft);
         }
         committed?;
-        disk.sync(Folder::Roots).map_err(failed("flush its roots"))
+        disk.sync_roots().map_err(failed("flush its roots"))
         // Dropped, and unpinned, only now.
     }
 
@@ -161,6 +161,7 @@ impl Drop for Publish<'_> {
             // As above.
             let _ = self.store.disk.discard(&self.draft(name));
         }
+        self.store.disk.end(self.id);
         self.store.pins().open.remove(&self.id);
     }
 }

@@ -27,11 +27,7 @@ async fn what_there_is_is_counted_checked_and_collected() {
 async fn what_is_damaged_is_found_and_written_again_from_this_nodes_copies() {
     let node = Node::new().await;
     node.function("f").await;
-    let origin = node.dir.path().join("chunks/origin/chunks");
-    let files = || {
-        std::fs::read_dir(&origin).unwrap().flat_map(|dir| std::fs::read_dir(dir.unwrap().path()).unwrap())
-    };
-    for file in files() {
+    for file in std::fs::read_dir(node.dir.path().join("chunks/origin/chunks")).unwrap() {
         std::fs::write(file.unwrap().path(), "damaged").unwrap();
     }
     let verified = node.call("POST", &format!("{CHUNKS}/verify"), Body::empty()).await.ok(200);

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use super::origin::OriginError;
+
 /// One number that only grows.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
@@ -28,6 +30,19 @@ pub(super) struct OriginCounters {
     pub(super) failed: Counter,
     pub(super) retries: Counter,
     pub(super) hedges: Counter,
+}
+
+impl OriginCounters {
+    /// An attempt that came to nothing.
+    pub(super) fn count(&self, error: &OriginError) {
+        match error {
+            OriginError::Absent => &self.absent,
+            OriginError::Wrong(_) | OriginError::TooLong(_) => &self.wrong,
+            OriginError::Late(_) => &self.late,
+            OriginError::Failed(_) | OriginError::Directory(_) => &self.failed,
+        }
+        .count();
+    }
 }
 
 /// Of the peers.

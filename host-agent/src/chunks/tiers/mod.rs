@@ -2,13 +2,13 @@
 //! want the same chunk at the same time.
 //!
 //! ```text
-//! this node's directory ── what was published here lies here; by the thread that asks
+//! this node's directory ── what was published here lies here; by the thread that asks   directory.rs
 //!    │ not there
 //!    ▼
 //! peers ── five shards asked for, four give the chunk                   peers/
 //!    │ fewer than four, or late
 //!    ▼
-//! origin ── a directory or a bucket; attempts, pauses, second requests  origin/
+//! origin ── the directory, or a bucket; attempts, pauses, second requests  origin/
 //!    └─► the peers that lack a shard get one, behind the caller's back
 //! ```
 //!
@@ -16,6 +16,7 @@
 //! `docs/adr/0021-tiers.md`.
 
 mod counters;
+mod directory;
 mod origin;
 mod peers;
 #[cfg(test)]
@@ -24,7 +25,7 @@ mod tests;
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use chunk_store::{ChunkName, Label, Source, SourceError};
+use chunk_store::{ChunkName, Label, Source, SourceError, Store};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
@@ -32,6 +33,7 @@ use crate::config;
 use crate::s3::S3Error;
 use crate::sandbox::describe;
 pub(crate) use counters::TierStats;
+use directory::Directory;
 pub(crate) use origin::UploadError;
 use origin::{ATTEMPTS, Origin, OriginError, pause};
 use peers::{Peers, PeersError};
@@ -55,9 +57,6 @@ pub(crate) enum TierError {
 /// Why there are no tiers.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TiersError {
-    /// The directory is not there.
-    #[error("cannot read the directory of chunks")]
-    Directory(#[from] object_store::Error),
     /// The bucket's settings are of no use.
     #[error("cannot use the bucket of chunks")]
     Bucket(#[from] S3Error),
@@ -69,21 +68,21 @@ pub(crate) enum TiersError {
 /// Everything behind the cache.
 #[derive(Debug)]
 pub(crate) struct Tiers {
-    directory: Origin,
+    directory: Directory,
     bucket: Option<Origin>,
     peers: Option<Peers>,
     runtime: Handle,
 }
 
 impl Tiers {
-    /// As configured: `directory` is where this node publishes, `shards` where it keeps those of peers. Called in a
+    /// As configured: `store` is where this node publishes, `shards` where it keeps those of peers. Called in a
     /// runtime; ends serving peers when it is dropped.
     ///
     /// # Errors
-    /// A directory, an address or a certificate is of no use. No service is spoken to yet.
+    /// The shards' folder, an address or a certificate is of no use. No service is spoken to yet.
     pub(crate) async fn open(
         config: &config::Chunks,
-        directory: &Path,
+        store: Arc<Store>,
         shards: &Path,
     ) -> Result<Self, TiersError> {
         let bucket = config.origin.as_ref().map(Origin::bucket).transpose()?;
@@ -91,7 +90,7 @@ impl Tiers {
             Some(cluster) => Some(Peers::start(cluster, shards, config.shards_bytes).await?),
             None => None,
         };
-        Ok(Self { directory: Origin::directory(directory)?, bucket, peers, runtime: Handle::current() })
+        Ok(Self { directory: Directory::new(store), bucket, peers, runtime: Handle::current() })
     }
 
     /// A chunk's body, which has at most `max_len` bytes and that name, from others: the peers, then the origin.
@@ -169,8 +168,11 @@ impl Tiers {
     }
 
     async fn ask_origin(&self, name: &ChunkName, max_len: usize, attempts: u32) -> Result<Bytes, TierError> {
-        let origin = self.bucket.as_ref().unwrap_or(&self.directory);
-        origin.fetch(name, max_len, attempts).await.map_err(|source| match source {
+        let body = match &self.bucket {
+            Some(bucket) => bucket.fetch(name, max_len, attempts).await,
+            None => self.directory.fetch(name, max_len).await,
+        };
+        body.map_err(|source| match source {
             OriginError::Absent => TierError::Absent(*name),
             source => TierError::Origin { name: *name, source },
         })
@@ -181,7 +183,7 @@ impl Tiers {
 /// is one of the origin's: what peers gave was the chunk's body, and yet of no use.
 impl Source for Tiers {
     fn fetch(&self, name: &ChunkName, max_len: usize, attempt: u32) -> Result<Vec<u8>, SourceError> {
-        // A directory that nodes share is the origin, behind the peers.
+        // Otherwise it is the origin, behind the peers.
         let is_own = self.bucket.is_some() || self.peers.is_none();
         if attempt == 0
             && is_own

@@ -1,6 +1,7 @@
 //! All tiers together, as the cache uses them.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
@@ -13,22 +14,49 @@ use super::peers::tests::{Five, Kind, PATIENT, body, name, wait};
 use super::*;
 use crate::config::{Bucket, Chunks, Cluster, PeerAddress};
 
-/// A directory with some chunks, as a node has it that published them.
-fn directory(bodies: &[&[u8]]) -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    Store::open(dir.path()).unwrap();
-    bodies.iter().for_each(|body| std::fs::write(path(&dir, &ChunkName::of(body)), body).unwrap());
-    dir
+/// A store with some chunks, as a node has it that published them.
+pub(super) struct Published {
+    pub(super) dir: TempDir,
+    pub(super) store: Arc<Store>,
 }
 
-fn path(dir: &TempDir, name: &ChunkName) -> std::path::PathBuf {
-    let name = name.to_string();
-    dir.path().join("chunks").join(&name[..2]).join(name)
+impl Published {
+    pub(super) fn new(bodies: &[&[u8]]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // The store takes over what an older one has left, and does not look into it.
+        for body in bodies {
+            let name = ChunkName::of(body).to_string();
+            let folder = dir.path().join("chunks").join(&name[..2]);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(name), body).unwrap();
+        }
+        let store = Arc::new(Store::open(dir.path()).unwrap());
+        Self { dir, store }
+    }
+
+    /// The one file that has the chunks.
+    fn segment(&self) -> PathBuf {
+        let files = std::fs::read_dir(self.dir.path().join("chunks")).unwrap();
+        let mut paths = files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_none());
+        paths.next().unwrap()
+    }
+
+    /// Changes the first byte.
+    pub(super) fn damage(&self) {
+        let mut content = std::fs::read(self.segment()).unwrap();
+        content[0] ^= 1;
+        std::fs::write(self.segment(), content).unwrap();
+    }
+
+    /// Takes away everything but the first byte.
+    pub(super) fn cut(&self) {
+        std::fs::File::options().write(true).open(self.segment()).unwrap().set_len(1).unwrap();
+    }
 }
 
-fn tiers(directory: &TempDir, peers: Option<Peers>) -> Tiers {
+fn tiers(published: &Published, peers: Option<Peers>) -> Tiers {
     Tiers {
-        directory: Origin::directory(directory.path()).unwrap(),
+        directory: Directory::new(Arc::clone(&published.store)),
         bucket: None,
         peers,
         runtime: Handle::current(),
@@ -38,13 +66,13 @@ fn tiers(directory: &TempDir, peers: Option<Peers>) -> Tiers {
 /// What reading the chunk comes to with peers of these kinds, all of which have their shards: what was counted, once as many
 /// shards as told were put where they were missing.
 async fn check(kinds: &[Kind], liars: &[usize], sent: u64) -> TierStats {
-    let dir = directory(&[&body()]);
+    let published = Published::new(&[&body()]);
     // Who is well is waited for, however busy this machine is.
     let silence = kinds.contains(&Kind::Silent) && kinds.len() > 1;
     let five = Five::start(kinds, if silence { Duration::from_millis(500) } else { PATIENT }).await;
     five.fill();
     liars.iter().for_each(|rank| five.turn(*rank));
-    let tiers = tiers(&dir, Some(five.peers));
+    let tiers = tiers(&published, Some(five.peers));
     let read = timeout(PATIENT, tiers.fetch(&name(), MAX_BODY_LEN)).await.unwrap();
     assert!(read.unwrap() == body());
     wait(|| tiers.stats().peers.sent + tiers.stats().peers.unsent >= sent).await;
@@ -82,8 +110,8 @@ async fn those_who_want_a_chunk_at_the_same_time_cost_one_fetch() {
     let Sealed::Chunk { entry, body } = seal(b"plaintext", &Salt::new([1; 16], [1; 32])).unwrap() else {
         panic!("no zeros")
     };
-    let dir = directory(&[&body]);
-    let tiers = Arc::new(tiers(&dir, None));
+    let published = Published::new(&[&body]);
+    let tiers = Arc::new(tiers(&published, None));
     let cache_dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(cache_dir.path(), NodeSecret::new([1; 32]), 1 << 20).unwrap();
     let source = Arc::clone(&tiers);
@@ -105,10 +133,10 @@ async fn those_who_want_a_chunk_at_the_same_time_cost_one_fetch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_attempt_is_the_origins_and_errors_say_why() {
-    let dir = directory(&[&body()]);
+    let published = Published::new(&[&body()]);
     let five = Five::start(&[], PATIENT).await;
     five.fill();
-    let tiers = Arc::new(tiers(&dir, Some(five.peers)));
+    let tiers = Arc::new(tiers(&published, Some(five.peers)));
     let source = Arc::clone(&tiers);
     let fetch = async |name: ChunkName, attempt: u32| {
         let source = Arc::clone(&source);
@@ -120,18 +148,19 @@ async fn a_second_attempt_is_the_origins_and_errors_say_why() {
     let stats = tiers.stats();
     assert_eq!((stats.peers.hits, stats.origin.hits, stats.origin.retries), (1, 1, 0));
     assert!(matches!(fetch(ChunkName::of(b"none"), 0).await, Err(SourceError::Absent)));
-    std::fs::write(path(&dir, &name()), b"damaged").unwrap();
+    published.damage();
     let error = fetch(name(), 1).await.unwrap_err().to_string();
     let expected = format!(
-        "the source failed: the origin does not give chunk {}: what it gave, 7 bytes, has another name",
-        name()
+        "the source failed: the origin does not give chunk {}: what it gave, {} bytes, has another name",
+        name(),
+        body().len()
     );
     assert_eq!(error, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_published_here_is_not_asked_for_elsewhere() {
-    let dir = directory(&[&body()]);
+    let published = Published::new(&[&body()]);
     let nowhere = Bucket {
         endpoint: Some("http://127.0.0.1:1".into()),
         bucket: "chunks".into(),
@@ -142,7 +171,7 @@ async fn what_was_published_here_is_not_asked_for_elsewhere() {
         allow_http: true,
         ca: "none".into(),
     };
-    let tiers = Tiers { bucket: Some(Origin::bucket(&nowhere).unwrap()), ..tiers(&dir, None) };
+    let tiers = Tiers { bucket: Some(Origin::bucket(&nowhere).unwrap()), ..tiers(&published, None) };
     let read = move || {
         assert!(Source::fetch(&tiers, &name(), MAX_BODY_LEN, 0).unwrap() == body());
         assert!(Source::fetch(&tiers, &name(), body().len() - 1, 0).is_err());
@@ -175,17 +204,20 @@ fn cluster() -> Vec<Chunks> {
 
 #[tokio::test]
 async fn what_one_node_has_read_the_others_have_from_its_peers() {
-    let (dir, shards) = (directory(&[&body()]), tempfile::tempdir().unwrap());
+    let (published, shards) = (Published::new(&[&body()]), tempfile::tempdir().unwrap());
     let mut nodes = Vec::new();
     for (node, config) in cluster().iter().enumerate() {
-        let mut tiers = Tiers::open(config, dir.path(), &shards.path().join(node.to_string())).await.unwrap();
+        let mut tiers =
+            Tiers::open(config, Arc::clone(&published.store), &shards.path().join(node.to_string()))
+                .await
+                .unwrap();
         // This machine may be busy.
         tiers.peers.iter_mut().for_each(|peers| peers.patience = PATIENT);
         nodes.push(tiers);
     }
     assert!(nodes[0].fetch(&name(), MAX_BODY_LEN).await.unwrap() == body());
     wait(|| nodes[0].stats().peers.sent == 5).await;
-    std::fs::remove_file(path(&dir, &name())).unwrap();
+    published.store.collect().unwrap();
     drop(nodes.remove(0));
     for node in &nodes {
         assert!(node.fetch(&name(), MAX_BODY_LEN).await.unwrap() == body());

@@ -39,6 +39,15 @@ pub(super) enum End {
     Power,
 }
 
+impl Place {
+    fn folder(&self) -> Folder {
+        match self {
+            Self::Chunk(name) => Folder::Chunks(name.as_bytes()[0]),
+            Self::Root(_) => Folder::Roots,
+        }
+    }
+}
+
 /// A file, and what it was before.
 type Change = (Place, Option<Vec<u8>>);
 
@@ -172,9 +181,16 @@ impl Disk for Arc<FakeDisk> {
         Ok(())
     }
 
-    fn sync(&self, folder: Folder) -> io::Result<()> {
-        self.step()?.unflushed.remove(&folder);
+    fn sync_roots(&self) -> io::Result<()> {
+        self.step()?.unflushed.remove(&Folder::Roots);
         Ok(())
+    }
+
+    fn end(&self, publish: u64) {
+        let fake = self.look();
+        // What ended with the disk could not be discarded.
+        let is_done = fake.ended.is_some() || !fake.drafts.keys().any(|draft| draft.publish == publish);
+        assert!(is_done, "drafts are left of a publish that ended");
     }
 
     fn list(&self, folder: Folder) -> io::Result<Vec<Place>> {

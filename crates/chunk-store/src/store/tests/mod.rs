@@ -4,8 +4,10 @@
 mod check;
 mod fake_disk;
 mod publish;
+mod segments;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 
 use proptest::prelude::*;
 
@@ -26,8 +28,12 @@ fn sealed(number: u8) -> Sealed {
 }
 
 fn name(number: u8) -> ChunkName {
+    ChunkName::of(&body(number))
+}
+
+fn body(number: u8) -> Vec<u8> {
     match sealed(number) {
-        Sealed::Chunk { entry, .. } => entry.name,
+        Sealed::Chunk { body, .. } => body,
         Sealed::Zero => panic!("zeros"),
     }
 }
@@ -168,10 +174,15 @@ fn publish(store: &Store, label: &Label, chunks: &[u8]) -> Manifest {
     manifest
 }
 
-/// Files under `chunks`.
+/// Segments and their indexes.
 fn files(root: &Path) -> usize {
-    let folders = std::fs::read_dir(root.join("chunks")).unwrap();
-    folders.map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap().count()).sum()
+    std::fs::read_dir(root.join("chunks")).unwrap().count()
+}
+
+/// Bytes that they take on the disk.
+fn taken(root: &Path) -> u64 {
+    let files = std::fs::read_dir(root.join("chunks")).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512).sum()
 }
 
 #[test]

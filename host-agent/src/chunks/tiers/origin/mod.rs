@@ -9,17 +9,14 @@
 //!            └─ pause ── both wrong, failed or late; ATTEMPTS times, then the last error
 //! ```
 //!
-//! The layout is that of `docs/chunk-format.md`, `chunks/xx/NAME` and `roots/LABEL`, in a directory and in a bucket alike.
+//! The layout is `chunks/xx/NAME` and `roots/LABEL`, where `xx` are the name's first two digits.
 
 mod hedging;
 #[cfg(test)]
 mod tests;
 mod upload;
 
-use std::fs::File;
 use std::future::Future;
-use std::io::Read as _;
-use std::path::{Path as FilePath, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,7 +24,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use chunk_store::ChunkName;
 use futures_util::StreamExt as _;
-use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, path::Path};
+use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::counters::OriginCounters;
@@ -70,33 +67,22 @@ pub(crate) enum OriginError {
     /// It said no, or could not be reached.
     #[error("it failed")]
     Failed(#[source] Arc<object_store::Error>),
-    /// A file of it could not be read.
-    #[error("it could not be read")]
-    Io(#[source] Arc<std::io::Error>),
+    /// The node's own directory could not be read.
+    #[error("it could not be read: {0}")]
+    Directory(String),
 }
 
 /// A place that has everything that was published, or should.
 #[derive(Debug)]
 pub(crate) struct Origin {
     store: Arc<dyn ObjectStore>,
-    /// Before `chunks` and `roots`; empty for a directory or bucket of its own.
+    /// Before `chunks` and `roots`; empty for a bucket of its own.
     prefix: Path,
-    /// Where it is, if it is a directory.
-    folder: Option<PathBuf>,
     hedging: Mutex<Hedging>,
     pub(super) counters: OriginCounters,
 }
 
 impl Origin {
-    /// The directory of a [`chunk_store::Store`], which is there.
-    ///
-    /// # Errors
-    /// It is not.
-    pub(crate) fn directory(root: &FilePath) -> Result<Self, object_store::Error> {
-        let store = Arc::new(LocalFileSystem::new_with_prefix(root)?);
-        Ok(Self { folder: Some(root.to_owned()), ..Self::of(store, Path::default()) })
-    }
-
     /// In a bucket. Nothing is sent yet.
     ///
     /// # Errors
@@ -107,7 +93,7 @@ impl Origin {
     }
 
     fn of(store: Arc<dyn ObjectStore>, prefix: Path) -> Self {
-        Self { store, prefix, folder: None, hedging: Mutex::default(), counters: OriginCounters::default() }
+        Self { store, prefix, hedging: Mutex::default(), counters: OriginCounters::default() }
     }
 
     /// The body of a chunk, which has at most `max_len` bytes.
@@ -130,7 +116,7 @@ impl Origin {
                 }
                 Err(error) => error,
             };
-            self.count(&error);
+            self.counters.count(&error);
             if attempt >= attempts {
                 return Err(error);
             }
@@ -138,18 +124,6 @@ impl Origin {
             self.counters.retries.count();
             attempt += 1;
         }
-    }
-
-    /// A chunk's body from the directory, by the caller's own thread, which may block: one that hands the work to another waits ten
-    /// times as long. None if it is not right there at once, for whatever reason: [`Self::fetch`] finds out.
-    pub(super) fn read_here(&self, name: &ChunkName, max_len: usize) -> Option<Vec<u8>> {
-        let path = self.folder.as_ref()?.join(self.chunk(name).as_ref());
-        let body = read_file(&File::open(path).ok()?, max_len).ok()?;
-        if body.len() > max_len || ChunkName::of(&body) != *name {
-            return None;
-        }
-        self.counters.hits.count();
-        Some(body)
     }
 
     /// One request, or two.
@@ -176,31 +150,17 @@ impl Origin {
         if object.meta.size > max_len as u64 {
             return Err(OriginError::TooLong(max_len));
         }
-        let body = match object.payload {
-            GetResultPayload::File(file, _) => read(file, max_len).await?,
-            GetResultPayload::Stream(mut pieces) => {
-                let mut body = BytesMut::with_capacity(object.meta.size as usize);
-                while let Some(piece) = pieces.next().await {
-                    let piece = piece.map_err(failed)?;
-                    if piece.len() > max_len - body.len() {
-                        return Err(OriginError::TooLong(max_len));
-                    }
-                    body.extend_from_slice(&piece);
-                }
-                body.freeze()
+        let mut body = BytesMut::with_capacity(object.meta.size as usize);
+        let mut pieces = object.into_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(failed)?;
+            if piece.len() > max_len - body.len() {
+                return Err(OriginError::TooLong(max_len));
             }
-        };
-        if ChunkName::of(&body) == *name { Ok(body) } else { Err(OriginError::Wrong(body.len())) }
-    }
-
-    fn count(&self, error: &OriginError) {
-        match error {
-            OriginError::Absent => &self.counters.absent,
-            OriginError::Wrong(_) | OriginError::TooLong(_) => &self.counters.wrong,
-            OriginError::Late(_) => &self.counters.late,
-            OriginError::Failed(_) | OriginError::Io(_) => &self.counters.failed,
+            body.extend_from_slice(&piece);
         }
-        .count();
+        let body = body.freeze();
+        if ChunkName::of(&body) == *name { Ok(body) } else { Err(OriginError::Wrong(body.len())) }
     }
 
     fn chunk(&self, name: &ChunkName) -> Path {
@@ -223,20 +183,6 @@ async fn first_good<T, E>(
         answer = &mut first => if answer.is_ok() { answer } else { second.await },
         answer = &mut second => if answer.is_ok() { answer } else { first.await },
     }
-}
-
-async fn read(file: File, max_len: usize) -> Result<Bytes, OriginError> {
-    let read = tokio::task::spawn_blocking(move || read_file(&file, max_len));
-    let body = read.await.map_err(std::io::Error::from).flatten();
-    let body = body.map_err(|error| OriginError::Io(Arc::new(error)))?;
-    if body.len() > max_len { Err(OriginError::TooLong(max_len)) } else { Ok(body.into()) }
-}
-
-/// All of it, or a byte more than `max_len`.
-fn read_file(file: &File, max_len: usize) -> std::io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    file.take(max_len as u64 + 1).read_to_end(&mut body)?;
-    Ok(body)
 }
 
 fn failed(error: object_store::Error) -> OriginError {

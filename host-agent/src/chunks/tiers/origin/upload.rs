@@ -14,13 +14,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{ObjectStoreExt as _, path::Path};
 use tokio::time::{sleep, timeout};
 
+use super::super::directory::Directory;
 use super::{ATTEMPTS, Origin, OriginError, PUT_TIMEOUT, pause};
 
 /// Chunks on their way at a time: a service answers each after tens of milliseconds, and has other clients.
 const AT_A_TIME: usize = 8;
-
-/// Longest root that is taken from the directory: 2^20 names, and a manifest of as many chunks.
-const MAX_ROOT_LEN: u64 = 128 * 1024 * 1024;
 
 /// Why something that was published is not in the origin. What was put so far stays there.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,7 +50,7 @@ impl Origin {
     /// is an older one, as before.
     pub(crate) async fn publish(
         &self,
-        directory: &Origin,
+        directory: &Directory,
         label: &Label,
         names: &BTreeSet<ChunkName>,
     ) -> Result<(), UploadError> {
@@ -82,9 +80,9 @@ impl Origin {
         deleted.await.map_err(|source| UploadError::Put { what: format!("that root {label} goes"), source })
     }
 
-    async fn upload_chunk(&self, directory: &Origin, name: &ChunkName) -> Result<(), UploadError> {
+    async fn upload_chunk(&self, directory: &Directory, name: &ChunkName) -> Result<(), UploadError> {
         let what = || format!("chunk {name}");
-        let body = directory.fetch(name, MAX_BODY_LEN, 1).await;
+        let body = directory.fetch(name, MAX_BODY_LEN).await;
         let body = body.map_err(|source| UploadError::Read { what: what(), source })?;
         let path = self.chunk(name);
         // Whatever the question comes to: the chunk is sent, unless it is surely there.
@@ -97,15 +95,6 @@ impl Origin {
 
     async fn put(&self, path: &Path, content: Bytes) -> Result<(), OriginError> {
         persist(async || self.store.put(path, content.clone().into()).await.map(drop)).await
-    }
-
-    async fn root(&self, label: &Label) -> Result<Bytes, OriginError> {
-        let failed = super::failed;
-        let object = self.store.get(&self.root_path(label)).await.map_err(failed)?;
-        if object.meta.size > MAX_ROOT_LEN {
-            return Err(OriginError::TooLong(MAX_ROOT_LEN as usize));
-        }
-        object.bytes().await.map_err(failed)
     }
 
     fn root_path(&self, label: &Label) -> Path {

@@ -13,6 +13,7 @@ use axum::{
 use http_body_util::BodyExt as _;
 use tokio::net::TcpListener;
 
+use super::super::super::{directory::Directory, tests::Published};
 use super::*;
 use crate::{config::Bucket, server::Bounds};
 
@@ -97,20 +98,16 @@ async fn start() -> (Arc<Service>, Origin) {
 }
 
 /// A directory with that content published as `root`, and the names that it needs.
-fn published(dir: &FilePath, bodies: &[&[u8]]) -> (Origin, Vec<ChunkName>) {
-    chunk_store::Store::open(dir).unwrap();
-    let origin = Origin::directory(dir).unwrap();
-    for body in bodies {
-        std::fs::write(dir.join(origin.chunk(&ChunkName::of(body)).as_ref()), body).unwrap();
-    }
-    std::fs::write(dir.join("roots/root"), "a root").unwrap();
-    (origin, bodies.iter().map(|body| ChunkName::of(body)).collect())
+fn published(bodies: &[&[u8]]) -> (Published, Directory, Vec<ChunkName>) {
+    let published = Published::new(bodies);
+    std::fs::write(published.dir.path().join("roots/root"), "a root").unwrap();
+    let directory = Directory::new(Arc::clone(&published.store));
+    (published, directory, bodies.iter().map(|body| ChunkName::of(body)).collect())
 }
 
 #[tokio::test]
 async fn what_was_published_is_there_for_others_root_last() {
-    let dir = tempfile::tempdir().unwrap();
-    let (directory, names) = published(dir.path(), &[b"one", b"two", b"three"]);
+    let (_published, directory, names) = published(&[b"one", b"two", b"three"]);
     let (service, bucket) = start().await;
     let label: Label = "root".parse().unwrap();
     bucket.publish(&directory, &label, &names.iter().copied().collect()).await.unwrap();
@@ -138,8 +135,7 @@ async fn what_was_published_is_there_for_others_root_last() {
 
 #[tokio::test]
 async fn a_root_is_not_put_before_what_it_needs() {
-    let dir = tempfile::tempdir().unwrap();
-    let (directory, mut names) = published(dir.path(), &[b"one"]);
+    let (_published, directory, mut names) = published(&[b"one"]);
     names.push(ChunkName::of(b"not here"));
     let (service, bucket) = start().await;
     let refused = bucket.publish(&directory, &"root".parse().unwrap(), &names.into_iter().collect()).await;

@@ -226,20 +226,6 @@ async fn what_is_said_not_to_be_there_is_asked_for_again() {
     assert_eq!(stats, OriginStats { absent: 3, retries: 2, ..OriginStats::default() });
 }
 
-#[tokio::test]
-async fn a_directory_is_read_as_a_store_wrote_it() {
-    let dir = tempfile::tempdir().unwrap();
-    chunk_store::Store::open(dir.path()).unwrap();
-    let origin = Origin::directory(dir.path()).unwrap();
-    let path = dir.path().join(origin.chunk(&name()).as_ref());
-    assert!(matches!(origin.fetch(&name(), MAX_LEN, 1).await, Err(OriginError::Absent)));
-    std::fs::write(&path, BODY).unwrap();
-    assert_eq!(origin.fetch(&name(), MAX_LEN, 1).await.unwrap(), BODY);
-    assert!(matches!(origin.fetch(&name(), 5, 1).await, Err(OriginError::TooLong(5))));
-    std::fs::write(&path, &BODY[1..]).unwrap();
-    assert!(matches!(origin.fetch(&name(), MAX_LEN, 1).await, Err(OriginError::Wrong(18))));
-}
-
 #[test]
 fn pauses_grow_and_have_an_end() {
     for (attempt, ms) in [(1, 50), (2, 100), (3, 200), (5, 800), (6, 1000), (1000, 1000)] {
