@@ -1,6 +1,9 @@
 //! Ends the TCP connections that a clone has from before its snapshot: every other clone has them, too, and whoever is at their
 //! other end is gone, or would take each clone for the one that it knows. A process that uses one is told at once that it is over
 //! (`ECONNABORTED`). What is within the guest stays: the runtime's own calls, a function's own servers.
+//!
+//! They are looked for before the snapshot, when the function stands still and nobody waits: it makes no others until the gate is passed.
+//! A clone that has none, as nearly all, asks its kernel for nothing.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -26,24 +29,43 @@ const NAMES_AT: usize = 4;
 /// Where the socket's own address is in its names: behind both ports.
 const OWN_ADDRESS_AT: usize = 4;
 
-/// Ends them. A kernel that cannot is an error: a clone must not go on with them.
-///
-/// # Errors
-/// The kernel's.
-pub(crate) fn reset() -> io::Result<()> {
-    let kernel = Netlink::open(SockProtocol::NetlinkSockDiag)?;
-    for family in [IPV4, IPV6] {
+/// Connections over the network: each one's family and names.
+#[derive(Debug, Default)]
+pub(crate) struct Connections(Vec<(u8, [u8; NAMES_LEN])>);
+
+impl Connections {
+    /// Those that there are.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn outside() -> io::Result<Self> {
+        let kernel = Netlink::open(SockProtocol::NetlinkSockDiag)?;
         let mut outside = Vec::new();
-        kernel.list(request(BY_FAMILY, family, &[0; NAMES_LEN]), |socket| outside.extend(names(socket)))?;
-        for names in outside {
-            match kernel.change(request(DESTROY, family, &names)) {
+        for family in [IPV4, IPV6] {
+            let all = request(BY_FAMILY, family, &[0; NAMES_LEN]);
+            kernel.list(all, |socket| outside.extend(names(socket).map(|names| (family, names))))?;
+        }
+        Ok(Self(outside))
+    }
+
+    /// Ends them. A kernel that cannot is an error: a clone must not go on with them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn reset(&self) -> io::Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let kernel = Netlink::open(SockProtocol::NetlinkSockDiag)?;
+        for (family, names) in &self.0 {
+            match kernel.change(request(DESTROY, *family, names)) {
                 // It has ended by itself meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => result?,
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// `inet_diag_req_v2`: family, protocol, extensions, padding, states, names.
@@ -88,7 +110,9 @@ mod tests {
         let (mut outside, _other) = connected(GUEST);
         let (mut inside, mut other) = connected(Ipv4Addr::LOCALHOST);
         let listening = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-        reset().unwrap();
+        let found = Connections::outside().unwrap();
+        assert_eq!(found.0.len(), 2, "both ends are here");
+        found.reset().unwrap();
         // Its other end is in the same network here, and may be the first to end: that resets this one.
         let ended = outside.read(&mut [0]).unwrap_err();
         let expected = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset];
@@ -97,7 +121,7 @@ mod tests {
         assert_eq!(inside.read(&mut [0]).unwrap(), 1, "what is within the guest goes on");
         let port = listening.local_addr().unwrap().port();
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-        reset().unwrap();
+        found.reset().unwrap();
     }
 
     #[test]

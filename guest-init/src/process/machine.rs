@@ -17,6 +17,7 @@ use super::hook::Usher;
 use super::{FUNCTION_GID, FUNCTION_UID, GuestLauncher, confine};
 use crate::boot::{BootError, seed};
 use crate::control::Agent;
+use crate::gate::connections::Connections;
 use crate::gate::{self, Hook, HookError, HookPlan, Identity, IdentityError, Machine};
 use crate::output::Output;
 use crate::watch::watched;
@@ -92,6 +93,7 @@ impl Machine for GuestLauncher {
         self.cgroup.freeze().await?;
         // Looked for while nobody waits. What is wrong with it is told by the clone that should run it.
         self.restore_d = gate::find_hooks(&self.root);
+        self.connections = Connections::outside()?;
         Ok(())
     }
 
@@ -124,7 +126,7 @@ impl Machine for GuestLauncher {
     }
 
     fn reset_connections(&mut self) -> io::Result<()> {
-        gate::connections::reset()
+        self.connections.reset()
     }
 
     fn publish(&mut self, generation: [u8; 16], counter: u64, unix_ns: u64) -> io::Result<()> {

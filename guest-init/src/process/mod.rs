@@ -36,6 +36,7 @@ use crate::boot::vmclock::VmClock;
 use crate::cgroup::Cgroup;
 use crate::environment::Environment;
 use crate::extensions::MAX_EXTENSIONS;
+use crate::gate::connections::Connections;
 use crate::gate::{GenerationPage, Hook, HookError, IdentityError, IdentityFiles};
 use crate::lifecycle::Exit;
 use crate::platform_log::Memory;
@@ -77,6 +78,8 @@ pub struct GuestLauncher {
     hooks: Cgroup,
     /// What was in `restore.d` when the function was frozen: neither image nor code changes afterwards.
     restore_d: Result<Vec<Hook>, HookError>,
+    /// What it had of connections over the network then.
+    connections: Connections,
     identity: IdentityFiles,
     page: GenerationPage,
     clock: Option<VmClock>,
@@ -100,6 +103,7 @@ impl GuestLauncher {
             cgroup: Cgroup::function(hierarchy).map_err(PrepareError::Cgroup)?,
             hooks: Cgroup::hooks(hierarchy).map_err(PrepareError::Cgroup)?,
             restore_d: Ok(Vec::new()),
+            connections: Connections::default(),
             identity: IdentityFiles::create(&shown)?,
             page: GenerationPage::create(&shown.join("generation")).map_err(PrepareError::Generation)?,
             clock,
