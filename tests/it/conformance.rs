@@ -14,7 +14,7 @@ use serde_json::Value;
 use self::verdict::Report;
 use crate::client::python;
 use crate::constraints::operations;
-use crate::node::{Node, Speed};
+use crate::node::Node;
 use crate::setting;
 
 /// Groups of the model's checks; one that is missing was not reached.
@@ -110,9 +110,6 @@ fn what_others_check_of_an_endpoint_holds_of_a_node() {
     // One after the other: some time what they ask for, and an emulated node has one processor.
     let mut problems = checks.command_line(&node).problems(&[], &[], node.speed());
     problems.extend(checks.model(&node).problems(&verdict::MODEL, &operations("refused"), node.speed()));
-    // Twenty starts of Node.js at once are in no time that an emulated node has: it would be at them for minutes. A smaller one refuses most.
-    let smaller = (node.speed() == Speed::Emulated).then(Node::shared);
-    let node = smaller.as_ref().map_or(&node, |shared| shared.node);
-    problems.extend(checks.javascript(node).problems(&verdict::JAVASCRIPT, &[], node.speed()));
+    problems.extend(checks.javascript(&node).problems(&verdict::JAVASCRIPT, &[], node.speed()));
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

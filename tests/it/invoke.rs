@@ -154,8 +154,8 @@ fn a_warm_sandbox_is_used_again_and_never_by_another_function(life: Life) {
 fn concurrent_calls_run_in_microvms_of_their_own(life: Life) {
     let shared = Node::alone();
     let function = shared.keeps(Function::python("hello"), life);
-    // Long enough that all three run at once even when their microVMs boot one after the other.
-    let calls: Vec<_> = (0..3).map(|_| function.begin(&json!({ "hold_s": 20 }))).collect();
+    // Long enough that all three run at once, though their microVMs come up one after the other.
+    let calls: Vec<_> = (0..3).map(|_| function.begin(&json!({ "hold_s": 35 }))).collect();
     let answers: Vec<Value> =
         calls.into_iter().map(|call| Invocation::parse(&call.end().expect("invoke")).json()).collect();
     let sandboxes: BTreeSet<String> = answers.iter().map(|answer| answer["sandbox"].to_string()).collect();

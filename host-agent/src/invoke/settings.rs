@@ -20,7 +20,7 @@ use crate::{
 /// more of them at once would end no sooner and bring all of them nearer to their time limits.
 const STARTS_PER_CPU: usize = 1;
 
-/// Starts at a time on the smallest node, so that one slow start does not hold up all others.
+/// Starts at a time on the smallest node, so that one slow start does not hold up other versions'.
 const MIN_STARTS: usize = 2;
 
 /// Part of the init limit after which a start gives its slot back: it has had its share of computing.
@@ -109,6 +109,7 @@ impl Settings {
             limits: Limits {
                 memory_mib,
                 max_starting: (cpus * STARTS_PER_CPU).max(MIN_STARTS),
+                starts_of_version: cpus * STARTS_PER_CPU,
                 account_concurrency: config.concurrency.account as usize,
                 idle_timeout: config.idle_timeout,
                 growth: config.concurrency.growth,

@@ -5,7 +5,9 @@
 //! a new one when the node's memory holds it, idle sandboxes of other versions being evicted least recently used
 //! first; otherwise it is refused at once, as Lambda does. Nobody waits for a running invocation to end.
 //! The only queue is that of admitted requests whose sandbox may not start *yet*: its memory is promised already, so
-//! it is never longer than the node's memory, and starts go on at a bounded rate ([`Limits::max_starting`]).
+//! it is never longer than the node's memory, and starts go on at a bounded rate ([`Limits::max_starting`]). A version has no more of them
+//! on their way than compute side by side ([`Limits::starts_of_version`], ADR 40); what waits for that holds up nobody else, and takes the first
+//! sandbox of its version that is free. What is not to serve any more: `retirement`.
 //!
 //! What can be made at any time (a runtime's snapshot) is made in a *spare* sandbox: of room that nobody asks for, and the
 //! first to go when somebody does. What was provisioned (`provisions`) is made ahead of its requests, and never goes for others.
@@ -24,12 +26,10 @@ use std::{
 };
 
 use super::{SandboxId, VersionKey};
-use crate::{
-    functions::model::FunctionId,
-    invoke::{Retired, rate::Bucket},
-};
+use crate::{functions::model::FunctionId, invoke::rate::Bucket};
 
 mod provisions;
+mod retirement;
 mod tally;
 mod terms;
 #[cfg(test)]
@@ -39,7 +39,7 @@ use provisions::Provision;
 #[cfg(test)]
 use provisions::Provisioned;
 pub(crate) use provisions::{Failed, Lack};
-use tally::{State, Tally};
+use tally::{OnTheWay, State, Tally};
 pub(crate) use terms::{Action, Demand, Limits, Throttle, Ticket};
 
 /// Functions whose growth is remembered before those are looked for that need not be.
@@ -97,6 +97,7 @@ pub(crate) struct Pool {
     growth: HashMap<FunctionId, Bucket>,
     last_id: u64,
     tally: Tally,
+    on_the_way: OnTheWay,
 }
 
 impl Pool {
@@ -113,6 +114,7 @@ impl Pool {
             growth: HashMap::new(),
             last_id: 0,
             tally: Tally::default(),
+            on_the_way: OnTheWay::default(),
         }
     }
 
@@ -223,30 +225,9 @@ impl Pool {
         self.enter(sandbox, State::Stopping);
         if let Some(entry) = self.entries.remove(&sandbox) {
             self.tally.remove(entry.state, entry.demand.charge_mib);
+            self.on_the_way.remove(entry.state, &entry.demand.key);
         }
         self.dispatched()
-    }
-
-    /// Something of the function changed or is gone: what exists of that serves no new request.
-    pub(crate) fn retire(&mut self, function: &FunctionId, what: Retired<'_>) -> Vec<Action> {
-        let matches = |key: &VersionKey| {
-            key.function == *function
-                && match what {
-                    Retired::Function | Retired::Sandboxes => true,
-                    Retired::Version(version) => key.version == version,
-                    Retired::Deployment(replaced) => key.deployment_id == replaced,
-                }
-        };
-        if what != Retired::Sandboxes {
-            self.forget(matches);
-        }
-        self.retire_where(matches)
-    }
-
-    /// The node is going down: as [`Self::retire`], for every function.
-    pub(crate) fn retire_all(&mut self) -> Vec<Action> {
-        self.forget(|_| true);
-        self.retire_where(|_| true)
     }
 
     /// Stops what has been idle for [`Limits::idle_timeout`], and tries again what has failed to be prepared.
@@ -274,20 +255,6 @@ impl Pool {
     /// Sandboxes that are not gone yet, and requests that wait for theirs to start.
     pub(crate) fn population(&self) -> usize {
         self.entries.len() + self.queue.len()
-    }
-
-    fn retire_where(&mut self, matches: impl Fn(&VersionKey) -> bool) -> Vec<Action> {
-        for queued in self.queue.iter_mut().filter(|queued| matches(&queued.demand.key)) {
-            queued.tenure = Tenure::Retired;
-        }
-        let mut unused = Vec::new();
-        for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| matches(&entry.demand.key)) {
-            entry.tenure = Tenure::Retired;
-            if matches!(entry.state, State::Idle { .. } | State::Spare | State::Preparing { .. }) {
-                unused.push(*id);
-            }
-        }
-        self.stop_all(unused)
     }
 
     /// What to evict so that `charge_mib` can be promised: none when it fits, `None` when it cannot.
@@ -344,15 +311,22 @@ impl Pool {
         actions
     }
 
-    /// Starts what is queued, in order, while a slot and memory that is really free allow it; then what is provisioned.
+    /// Whether another of this version may be on its way.
+    fn may_start(&self, key: &VersionKey) -> bool {
+        self.on_the_way.of(key) < self.limits.starts_of_version
+    }
+
+    /// Starts what is queued and may start, in order, while a slot and memory that is really free allow it; then what is provisioned.
     fn dispatch(&mut self, actions: &mut Vec<Action>) {
-        while let Some(next) = self.queue.front() {
+        while let Some((position, next)) =
+            self.queue.iter().enumerate().find(|(_, queued)| self.may_start(&queued.demand.key))
+        {
             let resident = self.tally.live_mib + self.tally.stopping_mib;
             let fits = resident + next.demand.charge_mib <= self.limits.memory_mib;
             if !fits || self.tally.slots >= self.limits.max_starting {
                 return;
             }
-            let Some(Queued { ticket, demand, tenure }) = self.queue.pop_front() else { return };
+            let Some(Queued { ticket, demand, tenure }) = self.queue.remove(position) else { return };
             self.tally.queued_mib -= demand.charge_mib;
             let sandbox = self.add(demand, State::Starting { holds_slot: true }, tenure, Made::OnDemand);
             actions.push(Action::Start { ticket, sandbox });
@@ -364,6 +338,7 @@ impl Pool {
         self.last_id += 1;
         let sandbox = SandboxId(self.last_id);
         self.tally.add(state, demand.charge_mib);
+        self.on_the_way.add(state, &demand.key);
         self.entries.insert(sandbox, Entry { demand, state, tenure, made });
         sandbox
     }
@@ -378,6 +353,8 @@ impl Pool {
         let before = std::mem::replace(&mut entry.state, state);
         self.tally.remove(before, entry.demand.charge_mib);
         self.tally.add(state, entry.demand.charge_mib);
+        self.on_the_way.remove(before, &entry.demand.key);
+        self.on_the_way.add(state, &entry.demand.key);
         let stacks = match &mut entry.made {
             Made::OnDemand => &mut self.idle,
             Made::Ahead { served } => {

@@ -44,7 +44,7 @@ pub(super) const MODEL: [Exception; 5] = [
 
 /// Of the checks by AWS's SDK for JavaScript.
 pub(super) const JAVASCRIPT: [Exception; 1] =
-    [times("20 invocations at once", "twenty starts of Node.js, and functions that have ten seconds")];
+    [times("20 invocations at once", "starts of Node.js, of a function that has ten seconds")];
 
 /// In what a check says that had an answer of a function that ran out of its ten seconds, which an emulated one may need to start.
 const TIMED_OUT: &str = "Sandbox.Timedout";

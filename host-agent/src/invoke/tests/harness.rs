@@ -136,6 +136,7 @@ fn settings(dir: &Path) -> Settings {
         limits: Limits {
             memory_mib: ROOM * machine::charge_mib(MEMORY_MIB),
             max_starting: 2,
+            starts_of_version: 2,
             account_concurrency: 1000,
             idle_timeout: PATIENCE,
             growth: Rate::per_second(1000),

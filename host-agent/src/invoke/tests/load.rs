@@ -101,7 +101,7 @@ async fn no_limit_is_ever_exceeded_by_one() {
     let node = node_with("", |settings| {
         settings.limits.memory_mib = ROOM as u64 * machine::charge_mib(MEMORY_MIB);
         (settings.limits.growth, settings.blank_limit) = (growth, 0);
-        settings.limits.max_starting = ROOM;
+        (settings.limits.max_starting, settings.limits.starts_of_version) = (ROOM, ROOM);
     });
     let bounds = config::Concurrency { account: 120, calls_per_s: 1_000_000, growth };
     let maker = Arc::new(Maker {

@@ -46,7 +46,9 @@ async fn what_the_first_clone_waited_for_the_next_ones_have() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_clones_at_once_are_different_sandboxes() {
-    let node = Arc::new(node_with("", |settings| settings.limits.max_starting = 8));
+    let node = Arc::new(node_with("", |settings| {
+        (settings.limits.max_starting, settings.limits.starts_of_version) = (8, 8);
+    }));
     node.prepare(version("f")).await.unwrap();
     let mut calls = JoinSet::new();
     for _ in 0..8 {

@@ -204,7 +204,7 @@ impl Pool {
         self.promised.retain(|key| !matches(key));
     }
 
-    /// Promises memory to what is missing, and starts what may start.
+    /// Promises memory to what is missing, and starts what may start. Of what is queued nothing may.
     pub(super) fn prepare(&mut self, actions: &mut Vec<Action>) {
         if self.provisions.is_empty() {
             return;
@@ -215,9 +215,9 @@ impl Pool {
         }
         // One slot is for who waits.
         let most = self.limits.max_starting.saturating_sub(1).max(1);
-        while self.queue.is_empty()
-            && self.tally.slots < most
-            && let Some(key) = self.promised.front().cloned()
+        while self.tally.slots < most
+            && let Some(position) = self.promised.iter().position(|key| self.may_start(key))
+            && let Some(key) = self.promised.get(position).cloned()
             && let Some(provision) = self.provisions.get_mut(&key)
         {
             let demand = provision.demand.clone();
@@ -226,7 +226,7 @@ impl Pool {
                 return;
             }
             provision.promised -= 1;
-            self.promised.pop_front();
+            self.promised.remove(position);
             self.tally.queued_mib -= demand.charge_mib;
             let state = State::Preparing { holds_slot: true };
             let sandbox = self.add(demand, state, Tenure::Current, Made::Ahead { served: false });

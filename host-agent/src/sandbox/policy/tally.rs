@@ -1,6 +1,8 @@
 //! The states of sandboxes, and sums over them, so that no request costs a scan of all.
 
-use std::time::Instant;
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use crate::sandbox::VersionKey;
 
 /// A sandbox's place in its life. `Starting` keeps whether it still counts against `Limits::max_starting`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,39 @@ impl Tally {
         self.slots -= usize::from(holds_slot(state));
         self.serving -= usize::from(matches!(state, State::Starting { .. } | State::Busy));
     }
+}
+
+/// Sandboxes that are on their way, by version. No zeros.
+#[derive(Debug, Default)]
+pub(super) struct OnTheWay(HashMap<Arc<VersionKey>, usize>);
+
+impl OnTheWay {
+    pub(super) fn of(&self, key: &VersionKey) -> usize {
+        self.0.get(key).copied().unwrap_or_default()
+    }
+
+    /// A sandbox is in that state from now on.
+    pub(super) fn add(&mut self, state: State, key: &Arc<VersionKey>) {
+        if is_on_the_way(state) {
+            *self.0.entry(Arc::clone(key)).or_default() += 1;
+        }
+    }
+
+    /// A sandbox is no longer in that state.
+    pub(super) fn remove(&mut self, state: State, key: &VersionKey) {
+        if !is_on_the_way(state) {
+            return;
+        }
+        let Some(count) = self.0.get_mut(key) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(key);
+        }
+    }
+}
+
+fn is_on_the_way(state: State) -> bool {
+    matches!(state, State::Starting { .. } | State::Preparing { .. })
 }
 
 fn holds_slot(state: State) -> bool {

@@ -20,6 +20,9 @@ pub(crate) struct Limits {
     pub(crate) memory_mib: u64,
     /// Sandboxes that may start at the same time.
     pub(crate) max_starting: usize,
+    /// Of one version, up to their end: those that compute for longer than a slot is theirs would take the processors from each
+    /// other until none of them was in time.
+    pub(crate) starts_of_version: usize,
     /// Requests in flight for the whole account; Lambda's default is 1,000.
     pub(crate) account_concurrency: usize,
     /// How long an unused sandbox is kept.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 use super::*;
-use crate::invoke::rate::Rate;
+use crate::invoke::{Retired, rate::Rate};
 use world::World;
 
 const MEMORY_MIB: u64 = 1000;
@@ -18,6 +18,7 @@ fn limits() -> Limits {
     Limits {
         memory_mib: MEMORY_MIB,
         max_starting: 2,
+        starts_of_version: 2,
         account_concurrency: 12,
         idle_timeout: IDLE,
         growth: Rate::per_second(1000),
@@ -128,8 +129,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn any_history_keeps_the_promises(steps in steps()) {
-        let mut world = World::new(limits());
+    fn any_history_keeps_the_promises(steps in steps(), starts_of_version in 1..=2usize) {
+        let mut world = World::new(Limits { starts_of_version, ..limits() });
         for step in &steps {
             play(&mut world, step);
         }
@@ -169,6 +170,31 @@ fn a_warm_sandbox_serves_a_request_that_waits_for_its_start() {
     assert_eq!(world.waiting.len(), 1);
     world.released(0);
     assert_eq!((world.busy.len(), world.starting.len(), world.waiting.len()), (1, 2, 0));
+}
+
+#[test]
+fn a_burst_of_slow_starts_waits_for_the_first_of_them_and_holds_up_no_other_version() {
+    let mut world = World::new(Limits { starts_of_version: 1, ..limits() });
+    let [slow, other] = [demand(0, 100), demand(1, 100)];
+    for wanted in [&slow, &slow, &slow, &other] {
+        world.request(wanted).unwrap();
+    }
+    let versions = |world: &World| world.starting.iter().map(|id| world.keys[id].clone()).collect::<Vec<_>>();
+    assert_eq!(versions(&world), [Arc::clone(&slow.key), Arc::clone(&other.key)]);
+    let first = world.starting[0];
+    world.slots.remove(&first);
+    let actions = world.pool.slot_used(first);
+    assert_eq!(actions, [], "two of it would take the processor from each other");
+    world.request(&other).unwrap();
+    assert_eq!(world.waiting.len(), 3);
+    world.started(0);
+    assert_eq!(versions(&world), [Arc::clone(&other.key), Arc::clone(&slow.key)]);
+    world.released(0);
+    assert_eq!(
+        (world.busy.len(), world.waiting.len()),
+        (1, 1),
+        "the last of the burst has the first's sandbox"
+    );
 }
 
 #[test]

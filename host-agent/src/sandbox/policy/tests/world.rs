@@ -97,12 +97,15 @@ impl World {
                 }
                 Action::Prepare { sandbox } => {
                     let key = self.pool.key(sandbox).unwrap();
+                    assert!(
+                        self.waiting.values().all(|demand| !self.may_start(demand)),
+                        "who waits comes first"
+                    );
                     assert!(self.keys.insert(sandbox, Arc::clone(&key)).is_none(), "names are used once");
                     self.charges.insert(sandbox, self.pool.entries[&sandbox].demand.charge_mib);
                     self.preparing.push(sandbox);
                     self.slots.insert(sandbox);
                     self.ahead.insert(sandbox);
-                    assert!(self.waiting.is_empty(), "who waits comes first");
                 }
                 Action::Stop { sandbox } => {
                     let count = |world: &Self| {
@@ -126,6 +129,20 @@ impl World {
         let all = live.chain(&self.stopping).chain(&self.preparing);
         assert!(all.map(|id| self.charges[id]).sum::<u64>() <= MEMORY_MIB, "more memory than there is");
         assert!(self.slots.len() <= self.pool.limits.max_starting, "too many starts at once");
+        let most = self.pool.limits.starts_of_version;
+        let on_the_way = self.starting.iter().chain(&self.preparing);
+        assert!(
+            on_the_way.map(|id| &self.keys[id]).all(|key| self.on_the_way(key) <= most),
+            "too many of one"
+        );
+    }
+
+    fn on_the_way(&self, key: &Arc<VersionKey>) -> usize {
+        self.starting.iter().chain(&self.preparing).filter(|id| self.keys[id] == *key).count()
+    }
+
+    fn may_start(&self, demand: &Demand) -> bool {
+        self.on_the_way(&demand.key) < self.pool.limits.starts_of_version
     }
 
     pub(super) fn started(&mut self, index: usize) {
