@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::bytes::Bytes;
+use crate::bytes::{HASH_LEN, checked, open_checked};
 use crate::manifest::MAX_MANIFEST_LEN;
 use crate::name::{ChunkName, NAME_LEN};
 use crate::size::MAX_CHUNKS;
@@ -16,7 +16,6 @@ const MAGIC: [u8; 8] = *b"TNDRROOT";
 const VERSION: u32 = 1;
 /// Magic, version, number of names.
 const HEADER_LEN: usize = 16;
-const HASH_LEN: usize = 32;
 
 /// Longest root: a manifest of all the chunks that there can be, and their names.
 pub(super) const MAX_ROOT_LEN: usize =
@@ -67,29 +66,18 @@ pub(super) struct Root<'a> {
 
 impl<'a> Root<'a> {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let len = HEADER_LEN + self.names.len() * NAME_LEN + self.manifest.len() + HASH_LEN;
-        let mut file = Vec::with_capacity(len);
-        file.extend_from_slice(&MAGIC);
-        file.extend_from_slice(&VERSION.to_le_bytes());
-        // A manifest has at most 2^20 chunks.
-        file.extend_from_slice(&(self.names.len() as u32).to_le_bytes());
-        self.names.iter().for_each(|name| file.extend_from_slice(name.as_bytes()));
-        file.extend_from_slice(self.manifest);
-        let hash = blake3::hash(&file);
-        file.extend_from_slice(hash.as_bytes());
-        file
+        let len = 4 + self.names.len() * NAME_LEN + self.manifest.len();
+        checked(MAGIC, VERSION, len, |file| {
+            // A manifest has at most 2^20 chunks.
+            file.extend_from_slice(&(self.names.len() as u32).to_le_bytes());
+            self.names.iter().for_each(|name| file.extend_from_slice(name.as_bytes()));
+            file.extend_from_slice(self.manifest);
+        })
     }
 
     /// None when it is not what was written.
     pub(super) fn decode(file: &'a [u8]) -> Option<Self> {
-        let (content, hash) = file.split_last_chunk::<HASH_LEN>()?;
-        if blake3::hash(content) != *hash {
-            return None;
-        }
-        let mut fields = Bytes::new(content);
-        if fields.array() != Some(MAGIC) || fields.u32() != Some(VERSION) {
-            return None;
-        }
+        let mut fields = open_checked(file, MAGIC, VERSION)?;
         let count = fields.u32()? as usize;
         let names = fields.take(count.checked_mul(NAME_LEN)?)?.as_chunks().0;
         let names = names.iter().map(|name| ChunkName::from_bytes(*name)).collect();

@@ -15,7 +15,7 @@
 mod index;
 mod state;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
@@ -128,7 +128,7 @@ impl Segments {
     pub(super) fn finish(&self, publish: u64, name: ChunkName) -> io::Result<()> {
         let mut inner = self.lock();
         let spot = inner.drafts.remove(&(publish, name)).ok_or(io::ErrorKind::NotFound)?;
-        if let Some(before) = inner.named.insert(name, spot) {
+        if let Some(before) = inner.name(name, spot) {
             inner.superseded.push((name, before));
         }
         inner.due(spot.segment);
@@ -155,10 +155,9 @@ impl Segments {
     pub(super) fn end(&self, publish: u64) {
         let mut inner = self.lock();
         let Some(id) = inner.open.remove(&publish) else { return };
-        let is_known = inner.named.values().any(|spot| spot.segment == id);
         let Some(segment) = inner.segments.get_mut(&id) else { return };
         segment.is_open = false;
-        if !is_known && segment.indexes.is_empty() && !segment.is_due {
+        if segment.names.is_empty() && segment.indexes.is_empty() && !segment.is_due {
             inner.segments.remove(&id);
             // Without an index it is deleted when the store is opened, if not now.
             let _ = self.delete(id, true, &[]);
@@ -196,11 +195,10 @@ impl Segments {
             inner.due(spot.segment);
             inner.waste(spot);
         }
-        let spots = inner.named.values().chain(inner.drafts.values());
-        let used: HashSet<u64> = spots.map(|spot| spot.segment).collect();
         for (id, number, listed) in due.indexes {
             let Some(segment) = inner.segments.get_mut(&id) else { continue };
-            if used.contains(&id) || segment.is_open || !listed.is_empty() {
+            // Drafts are of publishes that have not ended.
+            if segment.is_open || !segment.names.is_empty() || !listed.is_empty() {
                 self.settle(segment, id, number, &listed);
             } else if self.delete(id, true, &segment.indexes).is_ok() {
                 inner.segments.remove(&id);

@@ -6,7 +6,7 @@
 //!     hash of everything before it
 //! ```
 
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, HASH_LEN, checked, open_checked};
 use crate::name::{ChunkName, NAME_LEN};
 use crate::size::MAX_CHUNKS;
 
@@ -14,7 +14,6 @@ const MAGIC: [u8; 8] = *b"TNDRINDX";
 const VERSION: u32 = 1;
 const HEADER_LEN: usize = 16;
 const ENTRY_LEN: usize = NAME_LEN + 8;
-const HASH_LEN: usize = 32;
 
 /// Longest index, in bytes: a publish has no more chunks, and each has a segment of its own.
 pub(super) const MAX_INDEX_LEN: usize = HEADER_LEN + MAX_CHUNKS as usize * ENTRY_LEN + HASH_LEN;
@@ -29,31 +28,20 @@ impl Listed {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut file = Vec::with_capacity(HEADER_LEN + self.0.len() * ENTRY_LEN + HASH_LEN);
-        file.extend_from_slice(&MAGIC);
-        file.extend_from_slice(&VERSION.to_le_bytes());
-        // Each is a block or more of a segment, whose blocks are counted in 32 bits.
-        file.extend_from_slice(&(self.0.len() as u32).to_le_bytes());
-        for (name, block, len) in &self.0 {
-            file.extend_from_slice(name.as_bytes());
-            file.extend_from_slice(&block.to_le_bytes());
-            file.extend_from_slice(&len.to_le_bytes());
-        }
-        let hash = blake3::hash(&file);
-        file.extend_from_slice(hash.as_bytes());
-        file
+        checked(MAGIC, VERSION, 4 + self.0.len() * ENTRY_LEN, |file| {
+            // Each is a block or more of a segment, whose blocks are counted in 32 bits.
+            file.extend_from_slice(&(self.0.len() as u32).to_le_bytes());
+            for (name, block, len) in &self.0 {
+                file.extend_from_slice(name.as_bytes());
+                file.extend_from_slice(&block.to_le_bytes());
+                file.extend_from_slice(&len.to_le_bytes());
+            }
+        })
     }
 
     /// None when it is not what was written.
     pub(super) fn decode(file: &[u8]) -> Option<Self> {
-        let (content, hash) = file.split_last_chunk::<HASH_LEN>()?;
-        if blake3::hash(content) != *hash {
-            return None;
-        }
-        let mut fields = Bytes::new(content);
-        if fields.array() != Some(MAGIC) || fields.u32() != Some(VERSION) {
-            return None;
-        }
+        let mut fields = open_checked(file, MAGIC, VERSION)?;
         let count = fields.u32()? as usize;
         let entries = fields.rest();
         if entries.len() != count.checked_mul(ENTRY_LEN)? {

@@ -47,6 +47,21 @@ pub(super) struct Segment {
     pub(super) has_waste: bool,
     /// Numbers of the indexes on the disk, ascending.
     pub(super) indexes: Vec<u32>,
+    /// At least the chunks that have their spot in it: a flush asks for those of a few segments, and a store has millions.
+    pub(super) names: Vec<ChunkName>,
+}
+
+impl Segment {
+    /// What its index is to have, in the order of the names, and what [`Self::names`] is from here on.
+    fn list(&mut self, id: u64, named: &BTreeMap<ChunkName, Spot>) -> Listed {
+        self.names.sort_unstable();
+        self.names.dedup();
+        let spot = |name: &ChunkName| named.get(name).filter(|spot| spot.segment == id);
+        let entry = |name| spot(name).map(|spot| (*name, spot.block, spot.len));
+        let listed = Listed(self.names.iter().filter_map(entry).collect());
+        self.names = listed.0.iter().map(|(name, ..)| *name).collect();
+        listed
+    }
 }
 
 #[derive(Debug, Default)]
@@ -77,15 +92,23 @@ impl Inner {
         let end = blocks(metadata.len());
         let has_waste = metadata.blocks().saturating_mul(STAT_BLOCK_LEN) > taken + NO_WASTE_LEN;
         // It is looked at by the next flush then, which is somebody's.
-        let segment = Segment { end, is_open: false, is_due: has_waste, has_waste, indexes };
+        let segment = Segment { end, is_due: has_waste, has_waste, indexes, ..Segment::default() };
         self.segments.insert(id, segment);
         for (name, block, len) in listed.0 {
             // The later one: it was written because there was something wrong with the other, or at the same time.
-            if let Some(before) = self.named.insert(name, Spot { segment: id, block, len }) {
+            if let Some(before) = self.name(name, Spot { segment: id, block, len }) {
                 self.due(before.segment);
                 self.waste(before);
             }
         }
+    }
+
+    /// Gives a chunk this spot; the one that it had.
+    pub(super) fn name(&mut self, name: ChunkName, spot: Spot) -> Option<Spot> {
+        if let Some(segment) = self.segments.get_mut(&spot.segment) {
+            segment.names.push(name);
+        }
+        self.named.insert(name, spot)
     }
 
     /// Room at the end of the segment of a publish.
@@ -121,9 +144,9 @@ impl Inner {
             segment.is_due = false;
             let number = segment.indexes.last().map_or(0, |last| last.saturating_add(1));
             segment.indexes.push(number);
-            indexes.insert(*id, (number, Listed::default()));
+            indexes.insert(*id, (number, segment.list(*id, &self.named)));
         }
-        for (name, spot) in self.named.iter().chain(superseded.iter().map(|(name, spot)| (name, spot))) {
+        for (name, spot) in &superseded {
             if let Some((_, listed)) = indexes.get_mut(&spot.segment) {
                 listed.0.push((*name, spot.block, spot.len));
             }
