@@ -1,31 +1,71 @@
 //! What functions print, read as users read it. What is kept and how it is found is tested beside the agent (`host-agent/src/logs/`,
 //! `host-agent/src/api/tests/logs.rs`).
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::chunks::tinderbox;
 use crate::client::python;
-use crate::functions::Function;
+use crate::functions::{Deployed, Function};
 use crate::kills::Agent;
 use crate::setting;
 
-/// What AWS's own command line finds in a group.
-fn filtered(endpoint: &str, group: &str) -> Value {
-    let output = Command::new(python())
-        .arg(setting("TINDERBOX_TEST_VENV").join("bin/aws"))
-        .args(["--endpoint-url", endpoint, "--output", "json", "logs", "filter-log-events"])
-        .args(["--log-group-name", group, "--filter-pattern", r#"?"START RequestId" ?hello ?REPORT"#])
+/// Version 2 of AWS's command line, Debian's: version 1 has no `logs tail`.
+const AWS_2: &str = "/usr/bin/aws";
+
+/// After so many seconds nothing comes any more.
+const PATIENCE_S: &str = "300";
+
+/// A command line of AWS's, for this node.
+fn aws(mut program: Command, endpoint: &str) -> Command {
+    program
+        .args(["--endpoint-url", endpoint])
         .env("AWS_ACCESS_KEY_ID", "test")
         .env("AWS_SECRET_ACCESS_KEY", "test")
         .env("AWS_DEFAULT_REGION", "us-east-1")
         .env("AWS_CONFIG_FILE", "/dev/null")
-        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+    program
+}
+
+/// What version 1 finds in a group.
+fn filtered(endpoint: &str, group: &str) -> Value {
+    let mut program = Command::new(python());
+    program.arg(setting("TINDERBOX_TEST_VENV").join("bin/aws"));
+    let output = aws(program, endpoint)
+        .args(["--output", "json", "logs", "filter-log-events"])
+        .args(["--log-group-name", group, "--filter-pattern", r#"?"START RequestId" ?hello ?REPORT"#])
         .output()
         .expect("start the aws CLI");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("--output json")
+}
+
+/// Somebody watches a group by `aws logs tail --follow`: what the function has printed, and what it prints then.
+fn followed(endpoint: &str, group: &str, function: &Deployed) {
+    let mut program = Command::new("timeout");
+    program.args([PATIENCE_S, AWS_2]);
+    let mut following = aws(program, endpoint)
+        .args(["logs", "tail", group, "--since", "1h", "--follow", "--format", "short"])
+        // Otherwise a pipe gets its lines by the thousand.
+        .env("PYTHONUNBUFFERED", "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start the aws CLI");
+    let lines = BufReader::new(following.stdout.take().expect("a pipe")).lines();
+    let printed = format!("hello from {}", function.name);
+    let mut lines = lines.map_while(Result::ok).filter(|line| line.ends_with(&printed));
+    assert!(lines.next().is_some(), "nothing of what was there");
+    function.call("invoke", json!({})).expect("invoke");
+    assert!(lines.next().is_some(), "nothing of what came");
+    // Which ends both.
+    let timeout = Pid::from_raw(following.id().try_into().expect("a process"));
+    kill(timeout, Signal::SIGTERM).expect("end it");
+    following.wait().expect("its end");
 }
 
 fn messages(found: &Value) -> Vec<&str> {
@@ -74,6 +114,7 @@ fn what_a_function_prints_is_found_in_its_log_group_and_outlives_the_agent() {
 
     agent.kill();
     check("after the agent was killed");
+    followed(agent.client().endpoint(), &group, &text);
     for group in [group.as_str(), "/it/json"] {
         logs.call("delete_log_group", json!({ "logGroupName": group })).expect("delete");
     }

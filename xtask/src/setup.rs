@@ -35,7 +35,8 @@ const PACKAGES: &[&str] = &[
     // the gateway's tests
     "iproute2",
     "nftables",
-    // the tests' clients (boto3 and the aws CLI come by pip, into a venv)
+    // the tests' clients (boto3 and version 1 of the aws CLI come by pip, into a venv)
+    "awscli",
     "python3-venv",
     "curl",
 ];
