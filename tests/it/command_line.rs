@@ -10,6 +10,9 @@ use crate::functions::ROLE;
 use crate::node::Node;
 use crate::setting;
 
+/// Version 2, which is Debian's.
+pub(crate) const AWS_2: &str = "/usr/bin/aws";
+
 struct Session<'a> {
     endpoint: &'a str,
     folder: &'a Path,
@@ -113,4 +116,49 @@ fn a_users_session_with_the_aws_cli() {
         message.contains("(ResourceNotFoundException) when calling the GetFunction operation"),
         "{message}"
     );
+}
+
+/// The lines of the README's chapter about the aws CLI.
+fn chapter() -> String {
+    let readme = std::fs::read_to_string(tests_folder().join("../README.md")).expect("README.md");
+    let (_, chapter) = readme.split_once("\n### aws CLI\n").expect("a chapter about it");
+    let (_, block) = chapter.split_once("```sh\n").expect("its commands");
+    block.split_once("```").expect("their end").0.to_owned()
+}
+
+/// What they print when `aws` is this, in a folder that has the examples.
+fn followed(chapter: &str, aws: &str) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let example = folder.path().join("examples/python");
+    std::fs::create_dir_all(&example).expect("a folder for the example");
+    std::fs::copy(tests_folder().join("../examples/python/app.py"), example.join("app.py")).expect("copy it");
+    let script = format!("set -euo pipefail\naws() {{ {aws} --cli-read-timeout 600 \"$@\"; }}\n{chapter}");
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(folder.path())
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .output()
+        .expect("start bash");
+    assert!(output.status.success(), "{aws}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn the_readmes_commands_work_with_either_version() {
+    let shared = Node::shared();
+    let client = shared.node.client();
+    let chapter = chapter();
+    let local = "http://127.0.0.1:9000";
+    assert!(chapter.contains(local), "{chapter}");
+    // An emulated node that is busy wants more than the three seconds that a function has if nothing is said.
+    let chapter = chapter.replace(local, client.endpoint()).replace("--zip-file", "--timeout 100 --zip-file");
+    let first = setting("TINDERBOX_TEST_VENV").join("bin/aws");
+    let first = format!("{} {}", python().display(), first.display());
+    // Debian's is older than the variable for the endpoint.
+    let second = format!("{AWS_2} --endpoint-url {}", client.endpoint());
+    for aws in [first, second] {
+        let printed = followed(&chapter, &aws);
+        assert!(printed.contains(r#""greeting": "Hello, you!""#), "{aws}: {printed}");
+    }
 }

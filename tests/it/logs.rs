@@ -10,12 +10,10 @@ use serde_json::{Value, json};
 
 use crate::chunks::tinderbox;
 use crate::client::python;
+use crate::command_line::AWS_2;
 use crate::functions::{Deployed, Function};
 use crate::kills::Agent;
 use crate::setting;
-
-/// Version 2 of AWS's command line, Debian's: version 1 has no `logs tail`.
-const AWS_2: &str = "/usr/bin/aws";
 
 /// After so many seconds nothing comes any more.
 const PATIENCE_S: &str = "300";
@@ -48,6 +46,7 @@ fn filtered(endpoint: &str, group: &str) -> Value {
 /// Somebody watches a group by `aws logs tail --follow`: what the function has printed, and what it prints then.
 fn followed(endpoint: &str, group: &str, function: &Deployed) {
     let mut program = Command::new("timeout");
+    // Version 1 has no `logs tail`.
     program.args([PATIENCE_S, AWS_2]);
     let mut following = aws(program, endpoint)
         .args(["logs", "tail", group, "--since", "1h", "--follow", "--format", "short"])

@@ -21,7 +21,7 @@ const REGION: &str = "us-east-1";
 const CALL_LIMIT_S: &str = "300";
 /// How long a created, changed or published function may take to become active, which includes the init and the snapshot
 /// of a version, and how often it is asked: the API has no event.
-const ACTIVE_LIMIT: Duration = Duration::from_secs(180);
+const ACTIVE_LIMIT: Duration = Duration::from_secs(600);
 const ACTIVE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A node's API.

@@ -182,8 +182,8 @@ fn hints(node: &Node, args: &Args) -> String {
 serving at {url} until Ctrl-C{sign}; serial log {log}
   export AWS_ACCESS_KEY_ID={key} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION=us-east-1
   aws --endpoint-url {url} lambda list-functions
-  aws --endpoint-url {url} lambda invoke --function-name {FUNCTION} --cli-binary-format raw-in-base64-out \\
-      --payload '{{\"name\":\"you\"}}' --log-type Tail /dev/stdout
+  echo '{{\"name\":\"you\"}}' | aws --endpoint-url {url} lambda invoke --function-name {FUNCTION} \\
+      --payload fileb:///dev/stdin --log-type Tail /dev/stdout
   aws --endpoint-url {url} lambda get-function-configuration --function-name {FUNCTION}
 ",
         log = node.serial_log.display(),
