@@ -13,6 +13,25 @@ use crate::setting;
 /// Version 2, which is Debian's.
 pub(crate) const AWS_2: &str = "/usr/bin/aws";
 
+/// Version 1, from the tests' venv.
+pub(crate) fn aws_1() -> Command {
+    let mut program = Command::new(python());
+    program.arg(setting("TINDERBOX_TEST_VENV").join("bin/aws"));
+    program
+}
+
+/// A command line of AWS's, for this node.
+pub(crate) fn aws(mut program: Command, endpoint: &str) -> Command {
+    program
+        .args(["--endpoint-url", endpoint])
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_DEFAULT_REGION", "us-east-1")
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+    program
+}
+
 struct Session<'a> {
     endpoint: &'a str,
     folder: &'a Path,
@@ -20,24 +39,10 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(python())
-            .arg(setting("TINDERBOX_TEST_VENV").join("bin/aws"))
-            .args([
-                "--endpoint-url",
-                self.endpoint,
-                "--cli-read-timeout",
-                "600",
-                "--output",
-                "json",
-                "lambda",
-            ])
+        aws(aws_1(), self.endpoint)
+            .args(["--cli-read-timeout", "600", "--output", "json", "lambda"])
             .args(arguments)
             .current_dir(self.folder)
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
-            .env("AWS_DEFAULT_REGION", "us-east-1")
-            .env("AWS_CONFIG_FILE", "/dev/null")
-            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
             .env("AWS_MAX_ATTEMPTS", "1")
             .output()
             .expect("start the aws CLI")

@@ -9,32 +9,16 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::chunks::tinderbox;
-use crate::client::python;
-use crate::command_line::AWS_2;
+use crate::command_line::{AWS_2, aws, aws_1};
 use crate::functions::{Deployed, Function};
 use crate::kills::Agent;
-use crate::setting;
 
 /// After so many seconds nothing comes any more.
 const PATIENCE_S: &str = "300";
 
-/// A command line of AWS's, for this node.
-fn aws(mut program: Command, endpoint: &str) -> Command {
-    program
-        .args(["--endpoint-url", endpoint])
-        .env("AWS_ACCESS_KEY_ID", "test")
-        .env("AWS_SECRET_ACCESS_KEY", "test")
-        .env("AWS_DEFAULT_REGION", "us-east-1")
-        .env("AWS_CONFIG_FILE", "/dev/null")
-        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
-    program
-}
-
 /// What version 1 finds in a group.
 fn filtered(endpoint: &str, group: &str) -> Value {
-    let mut program = Command::new(python());
-    program.arg(setting("TINDERBOX_TEST_VENV").join("bin/aws"));
-    let output = aws(program, endpoint)
+    let output = aws(aws_1(), endpoint)
         .args(["--output", "json", "logs", "filter-log-events"])
         .args(["--log-group-name", group, "--filter-pattern", r#"?"START RequestId" ?hello ?REPORT"#])
         .output()
