@@ -66,7 +66,7 @@ pub(super) struct Root<'a> {
 
 impl<'a> Root<'a> {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let len = 4 + self.names.len() * NAME_LEN + self.manifest.len();
+        let len = size_of::<u32>() + self.names.len() * NAME_LEN + self.manifest.len();
         checked(MAGIC, VERSION, len, |file| {
             // A manifest has at most 2^20 chunks.
             file.extend_from_slice(&(self.names.len() as u32).to_le_bytes());

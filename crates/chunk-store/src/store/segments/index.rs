@@ -28,7 +28,7 @@ impl Listed {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        checked(MAGIC, VERSION, 4 + self.0.len() * ENTRY_LEN, |file| {
+        checked(MAGIC, VERSION, size_of::<u32>() + self.0.len() * ENTRY_LEN, |file| {
             // Each is a block or more of a segment, whose blocks are counted in 32 bits.
             file.extend_from_slice(&(self.0.len() as u32).to_le_bytes());
             for (name, block, len) in &self.0 {
