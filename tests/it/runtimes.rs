@@ -1,8 +1,11 @@
-//! `provided.al2023` with AWS's own Rust runtime client, and code that is not a program; Node.js, under another version's name.
+//! `provided.al2023` with AWS's own Rust runtime client, and code that is not a program; Node.js, under another version's name; and
+//! what the Python runtime adds to AWS's client.
+
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::client::tests_folder;
+use crate::client::{python, tests_folder};
 use crate::functions::{Deployed, Function, Life, in_both_lives};
 use crate::node::Node;
 use crate::urls::streamed;
@@ -30,6 +33,16 @@ fn a_rust_function_reports_its_errors(life: Life) {
     assert_eq!((failed.status, failed.function_error.as_deref()), (200, Some("Unhandled")));
     assert!(failed.error().1.contains("no wick"), "{failed:?}");
     assert_eq!(function.answer(json!({ "again": 1 }))["event"], json!({ "again": 1 }));
+}
+
+/// What a Python clone does when its first connection takes long, and the like, which no node can be made to need.
+#[test]
+fn what_the_python_runtime_adds_to_awss_client_works_by_itself() {
+    let tests = tests_folder();
+    let module = tests.join("../image/runtimes/python3.13/rootfs/var/runtime");
+    let ran = Command::new(python()).arg(tests.join("clients/python_runtime.py")).arg(module).output();
+    let ran = ran.expect("start Python");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
 fn provided(zip: &Value) -> Function {
