@@ -65,7 +65,7 @@ pub use restore::{
 };
 
 /// Version of this protocol; both sides refuse another.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// Folder of a code image with layers that is the function's `/var/task` ([`CodeLayout::WithLayers`]).
 pub const TASK_FOLDER: &str = "task";

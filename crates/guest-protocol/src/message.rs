@@ -87,6 +87,8 @@ pub struct Hello {
 pub struct Start {
     /// Function name, without account or qualifier.
     pub function_name: String,
+    /// Twelve digits: whose function it is.
+    pub account_id: String,
     /// `$LATEST` or a version number.
     pub function_version: String,
     /// Identifier of the runtime whose image this is. The function may have asked for another one.

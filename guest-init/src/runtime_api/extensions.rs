@@ -26,6 +26,7 @@ const MAX_DOCUMENT_LEN: usize = 64 * 1024;
 const NAME: &str = "lambda-extension-name";
 const IDENTIFIER: HeaderName = HeaderName::from_static("lambda-extension-identifier");
 const EVENT_IDENTIFIER: HeaderName = HeaderName::from_static("lambda-extension-event-identifier");
+const ACCEPT_FEATURE: &str = "lambda-extension-accept-feature";
 const ERROR_TYPE: &str = "lambda-extension-function-error-type";
 
 /// A call of an extension, for the sandbox to decide.
@@ -37,6 +38,8 @@ pub enum ExtensionCall {
         name: String,
         /// The events that it wants.
         events: Vec<String>,
+        /// What else it knows how to be told.
+        features: Features,
         /// What it is known by, and what it is told of the function.
         reply: Answer<Registered>,
     },
@@ -50,6 +53,20 @@ pub enum ExtensionCall {
 
 /// Where the sandbox puts its decision.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// What an extension asks for beyond what every one is told, by `Lambda-Extension-Accept-Feature`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// `accountId`: whose function it is.
+    pub account_id: bool,
+}
+
+impl Features {
+    /// Those among the names, which commas are between, that are known: an extension may know newer ones.
+    fn named(names: &str) -> Self {
+        Self { account_id: names.split(',').any(|name| name.trim() == "accountId") }
+    }
+}
 
 /// An extension that has been taken.
 #[derive(Debug)]
@@ -142,7 +159,8 @@ async fn register(calls: &mpsc::Sender<Call>, headers: &HeaderMap, body: Incomin
             names.ok_or(Refusal::Format)?
         }
     };
-    let taken = ask(calls, |reply| ExtensionCall::Register { name, events, reply }).await?;
+    let features = Features::named(text(headers, ACCEPT_FEATURE).unwrap_or_default());
+    let taken = ask(calls, |reply| ExtensionCall::Register { name, events, features, reply }).await?;
     let mut response = reply::document(taken.document);
     set(&mut response, IDENTIFIER, &taken.id);
     Ok(response)
@@ -210,5 +228,18 @@ mod tests {
         assert_eq!(parse(Method::GET, "register"), None);
         assert_eq!(parse(Method::POST, "event/next"), None);
         assert_eq!(parse(Method::POST, "exit"), None);
+    }
+
+    #[test]
+    fn features_are_those_that_are_known() {
+        for (names, account_id) in [
+            ("accountId", true),
+            ("newer, accountId ,", true),
+            ("", false),
+            ("accountid", false),
+            ("accountId newer", false),
+        ] {
+            assert_eq!(Features::named(names), Features { account_id }, "{names}");
+        }
     }
 }

@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::lifecycle::{Answer, Refusal};
 use body::Document;
 pub use credentials::{CredentialStore, PATH as CREDENTIALS_PATH, TOKEN_LEN};
-pub use extensions::{ExtensionCall, Registered};
+pub use extensions::{ExtensionCall, Features, Registered};
 pub use telemetry::NotTaken;
 
 /// Where the runtime finds it in a guest.

@@ -18,7 +18,7 @@ use crate::gate::{self, Machine};
 use crate::lifecycle::{Event, Exit};
 use crate::output::Output;
 use crate::platform_log;
-use crate::runtime_api::{Call, ExtensionCall, Registered};
+use crate::runtime_api::{Call, ExtensionCall, Features, Registered};
 use crate::telemetry::{Category, Subscribing};
 
 /// What a runtime may take of the time at the end, in hundredths, when there is somebody to be told after it: as on Lambda.
@@ -143,10 +143,10 @@ impl<L: Launcher + Machine> Sandbox<L> {
 
     pub(super) async fn extension_call(&mut self, call: ExtensionCall) -> Result<(), SandboxError> {
         match call {
-            ExtensionCall::Register { name, events, reply } => {
+            ExtensionCall::Register { name, events, features, reply } => {
                 let id = gate::uuid(seed::random().map_err(SandboxError::Random)?);
                 let taken = self.companions.book.register(&name, &events, id.clone());
-                let document = self.about_function();
+                let document = self.about_function(features);
                 let _ = reply.send(taken.map(|()| Registered { id, document }));
                 if self.companions.precede_runtime && self.companions.book.have_registered() {
                     self.companions.precede_runtime = false;
@@ -300,12 +300,15 @@ impl<L: Launcher + Machine> Sandbox<L> {
         }
     }
 
-    fn about_function(&self) -> String {
-        let document = json!({
+    fn about_function(&self, features: Features) -> String {
+        let mut document = json!({
             "functionName": self.start.function_name,
             "functionVersion": self.start.function_version,
             "handler": self.start.handler,
         });
+        if features.account_id {
+            document["accountId"] = self.start.account_id.as_str().into();
+        }
         document.to_string()
     }
 }

@@ -6,6 +6,7 @@ use guest_protocol::{CodeLayout, InitializationType, LogFormat, Start};
 pub(crate) fn start() -> Start {
     Start {
         function_name: "f".into(),
+        account_id: "000000000000".into(),
         function_version: "$LATEST".into(),
         runtime: "python3.13".into(),
         runtime_version: "0123".into(),

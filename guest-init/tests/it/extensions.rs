@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use guest_init::lifecycle::Exit;
 use guest_protocol::{Fate, GuestMessage, HostMessage, Outcome, ShutdownNeeds, ShutdownReason};
+use serde_json::json;
 
 use crate::world::{Pending, Reply, Runtime, World, in_world, in_world_with};
 
@@ -200,6 +201,22 @@ fn a_repeated_init_starts_extensions_anew() {
         while register(&runtime, "agent", BOTH).await.status != 200 {}
         world.until_launched(2).await;
         assert_eq!(world.kills(), 1);
+    });
+}
+
+#[test]
+fn an_extension_is_told_of_its_function_and_of_the_account_if_it_asks() {
+    in_world_with(&["agent", "other"], async |world: World| {
+        let runtime = world.runtime();
+        let told = register(&runtime, "agent", BOTH).await.json();
+        let function = json!({ "functionName": "f", "functionVersion": "$LATEST", "handler": "app.handler" });
+        assert_eq!(told, function);
+        let told = runtime.register_with("other", "accountId", BOTH).await.json();
+        assert_eq!(told["accountId"], "000000000000");
+        assert_eq!(
+            (&told["functionName"], &told["handler"]),
+            (&function["functionName"], &function["handler"])
+        );
     });
 }
 

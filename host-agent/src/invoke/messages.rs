@@ -165,6 +165,7 @@ pub(super) fn start(
     let environment = function.environment.iter().flatten();
     Start {
         function_name: function.id.name.clone(),
+        account_id: function.account_id.clone(),
         function_version: function.version.clone(),
         runtime: image.into(),
         runtime_version,

@@ -289,6 +289,7 @@ fn start(subject: &Subject, kernel: Kernel) -> Result<Start> {
     let age = (kernel == Kernel::Untold).then(|| ("AGE_S".into(), UNTOLD_AGE_S.into()));
     Ok(Start {
         function_name: "unique".into(),
+        account_id: "000000000000".into(),
         function_version: "1".into(),
         runtime: subject.runtime.into(),
         runtime_version: String::new(),

@@ -124,6 +124,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
         |(name, environment, entropy)| {
             HostMessage::Start(Start {
                 function_name: name.clone(),
+                account_id: "000000000000".into(),
                 function_version: "$LATEST".into(),
                 runtime: "python3.13".into(),
                 runtime_version: "0123".into(),

@@ -114,6 +114,12 @@ impl Runtime {
         self.request(method, &format!("/2020-01-01/extension/{path}"), named, body).await
     }
 
+    /// Registers an extension that asks for these features.
+    pub(crate) async fn register_with(&self, name: &str, features: &str, body: &[u8]) -> Reply {
+        let uri = "/2020-01-01/extension/register";
+        self.request_with("POST", uri, (name, features), body).await.await
+    }
+
     /// Subscribes as the extension with this identifier.
     pub(crate) async fn subscribe(&self, api: &str, id: &str, document: &serde_json::Value) -> Reply {
         self.request("PUT", api, id, document.to_string().as_bytes()).await.await
@@ -124,6 +130,17 @@ impl Runtime {
     }
 
     async fn request(&self, method: &str, uri: &str, token: &str, body: &[u8]) -> Pending {
+        self.request_with(method, uri, (token, ""), body).await
+    }
+
+    /// The token is who asks, in each header that may say so; the features are those that an extension asks for.
+    async fn request_with(
+        &self,
+        method: &str,
+        uri: &str,
+        (token, features): (&str, &str),
+        body: &[u8],
+    ) -> Pending {
         let stream = TcpStream::connect(&self.address).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -134,6 +151,7 @@ impl Runtime {
             .header("host", &self.address)
             .header("lambda-extension-name", token)
             .header("lambda-extension-identifier", token)
+            .header("lambda-extension-accept-feature", features)
             .header("lambda-runtime-function-error-type", "Function.Test")
             .body(Full::new(Bytes::copy_from_slice(body)))
             .unwrap();

@@ -36,6 +36,7 @@ pub(crate) fn unique(restore_timeout_ms: u32) -> HostMessage {
 pub(super) fn start() -> Start {
     Start {
         function_name: "f".into(),
+        account_id: "000000000000".into(),
         function_version: "$LATEST".into(),
         runtime: "python3.13".into(),
         runtime_version: "0123".into(),
