@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const RECIPE: &str = "programs 1";
+const RECIPE: &str = "programs 2";
 
 /// Named, so that flags for it do not reach build scripts and macros, which run on the host.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";

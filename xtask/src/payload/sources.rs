@@ -16,8 +16,8 @@ use crate::metadata::Metadata;
 /// What every build of the workspace depends on.
 const COMMON: &[&str] = &["Cargo.toml", "Cargo.lock", ".cargo/config.toml", "rust-toolchain.toml"];
 
-/// The file of a target folder that names the checkout which built there last.
-const LAST: &str = "checkout";
+/// The file of a target folder that tells of the checkout which built there last.
+const LAST: &str = "checkout.json";
 
 /// Files that a package includes and that are another's, or nobody's.
 const ELSEWHERE: &[(&str, &str)] = &[("vm-driver", "tests/functions/unique/app.py")];
@@ -62,16 +62,19 @@ impl Sources {
         Ok(inputs)
     }
 
-    /// Makes them newer than all that is in this target folder when another checkout built there last.
+    /// Makes those newer than all that is in this target folder that were not built there since another checkout was.
     pub(super) fn renew_for(&self, ctx: &Context, target_dir: &Path) -> Result<()> {
-        let (last, root) = (target_dir.join(LAST), ctx.root.as_os_str().as_encoded_bytes());
-        if std::fs::read(&last).is_ok_and(|built| built == root) {
-            return Ok(());
-        }
+        let path = target_dir.join(LAST);
+        let mut last =
+            Last::read(&path).filter(|last| last.root == ctx.root).unwrap_or_else(|| Last::of(ctx));
         let now = SystemTime::now();
-        self.paths.iter().try_for_each(|path| renew(path, now))?;
+        for source in self.paths.difference(&last.renewed) {
+            renew(source, now)?;
+        }
+        last.renewed.extend(self.paths.iter().cloned());
         std::fs::create_dir_all(target_dir).with_context(|| format!("create {}", target_dir.display()))?;
-        std::fs::write(&last, root).with_context(|| format!("write {}", last.display()))
+        let text = serde_json::to_string(&last).context("name the checkout")?;
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     }
 
     /// That a program was built from nothing else of this checkout, by what cargo wrote down beside it.
@@ -88,6 +91,24 @@ impl Sources {
             );
         }
         Ok(())
+    }
+}
+
+/// The checkout that built last in a target folder, and what it was built from there: one program's sources are not another's.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Last {
+    root: PathBuf,
+    renewed: BTreeSet<PathBuf>,
+}
+
+impl Last {
+    fn of(ctx: &Context) -> Self {
+        Self { root: ctx.root.clone(), renewed: BTreeSet::new() }
+    }
+
+    /// None when there is none, or another program's.
+    fn read(path: &Path) -> Option<Self> {
+        serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
     }
 }
 
@@ -135,22 +156,28 @@ mod tests {
     }
 
     #[test]
-    fn what_another_checkout_built_last_makes_sources_new() {
+    fn what_was_not_built_since_another_checkouts_build_is_made_new() {
         let (ctx, target) = (Context::new().unwrap(), tempfile::tempdir().unwrap());
-        let source = target.path().join("lib.rs");
-        let file = File::create_new(&source).unwrap();
-        let sources = Sources { paths: [source].into(), programs: Vec::new() };
         let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        for (last, renewed) in
-            [(None, true), (Some(&*ctx.root), false), (Some(Path::new("/elsewhere")), true)]
-        {
-            last.into_iter().for_each(|last| {
-                std::fs::write(target.path().join(LAST), last.as_os_str().as_encoded_bytes()).unwrap();
-            });
-            file.set_modified(old).unwrap();
-            sources.renew_for(&ctx, target.path()).unwrap();
-            assert_eq!(file.metadata().unwrap().modified().unwrap() > old, renewed, "{last:?}");
+        let [one, other] = ["one.rs", "other.rs"].map(|name| target.path().join(name));
+        for path in [&one, &other] {
+            File::create_new(path).unwrap();
         }
+        let is_renewed = |ctx: &Context, path: &PathBuf| {
+            File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
+            let sources = Sources { paths: [path.clone()].into(), programs: Vec::new() };
+            sources.renew_for(ctx, target.path()).unwrap();
+            path.metadata().unwrap().modified().unwrap() > old
+        };
+        assert!(is_renewed(&ctx, &one), "nobody has built");
+        assert!(!is_renewed(&ctx, &one));
+        assert!(is_renewed(&ctx, &other), "another program's sources, with the folder built in already");
+        assert!(!is_renewed(&ctx, &one) && !is_renewed(&ctx, &other));
+        let elsewhere = Context { root: "/elsewhere".into(), ..Context::new().unwrap() };
+        assert!(is_renewed(&elsewhere, &one));
+        assert!(is_renewed(&ctx, &one) && is_renewed(&ctx, &other));
+        std::fs::write(target.path().join(LAST), "/an/older/programs").unwrap();
+        assert!(is_renewed(&ctx, &one));
     }
 
     #[test]
