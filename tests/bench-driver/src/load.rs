@@ -1,4 +1,4 @@
-//! Warm calls as they come: at 80 % of what so many warm sandboxes can take, at times that nobody's answer decides (an open loop), each
+//! Warm calls at 80 % of what so many warm sandboxes can take, at times that nobody's answer decides (an open loop), each
 //! timed from when it was to come. So a call that waits for the one before it has waited, and none is left out because others were late.
 //!
 //! What they can take is measured first, by as many callers as there are sandboxes, each of which calls again when it is answered (a
@@ -34,7 +34,16 @@ const WAIT_S: f64 = 0.05;
 /// Of the times at which calls come: the same in each run.
 const SEED: u64 = 80;
 
-/// Both figures, or none: a function that waits, and one that does nothing but answer.
+/// How calls come.
+#[derive(Clone, Copy)]
+enum Arrivals {
+    /// Each whenever it likes, and none knows of another (a Poisson process): a queue has a tail of its own then.
+    Random,
+    /// One after the other, as far apart as all others: what is late is the node's doing.
+    Even,
+}
+
+/// All figures, or none: of a function that waits, and of one that does nothing but answer, whose processor's queue is a figure too.
 pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     if plan.load_calls == 0 {
         return Ok(Vec::new());
@@ -46,10 +55,19 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Figure>> {
     at_once(plan, SANDBOXES, |caller| call_us(caller, r#"{"wait_s":2}"#))?;
     rest(SETTLE);
     let mut figures = Vec::new();
-    for (name, event) in [("warm_invoke_at_80", &*waits), ("warm_invoke_busy_at_80", busy)] {
+    for (event, loads) in [
+        (&*waits, &[("warm_invoke_at_80", Arrivals::Random)][..]),
+        (
+            busy,
+            &[("warm_invoke_busy_at_80", Arrivals::Random), ("warm_invoke_busy_even_at_80", Arrivals::Even)],
+        ),
+    ] {
         let rate = LOAD * capacity(plan, event)?;
-        note(&format!("{name}: {rate:.0} calls a second"));
-        figures.push(Figure::new(name, "us", open_loop(plan, event, rate)?));
+        for (name, arrivals) in loads {
+            note(&format!("{name}: {rate:.0} calls a second"));
+            let arrivals = arrivals.of(plan.load_calls, rate);
+            figures.push(Figure::new(*name, "us", open_loop(plan, event, &arrivals)?));
+        }
     }
     caller.delete(FUNCTION)?;
     rest(SETTLE);
@@ -67,8 +85,7 @@ fn capacity(plan: &Plan, event: &str) -> Result<f64> {
 }
 
 /// How long each call takes from when it was to come, µs.
-fn open_loop(plan: &Plan, event: &str, rate: f64) -> Result<Vec<f64>> {
-    let arrivals = arrivals(plan.load_calls, rate);
+fn open_loop(plan: &Plan, event: &str, arrivals: &[Duration]) -> Result<Vec<f64>> {
     let next = AtomicUsize::new(0);
     // Connections are open, and their first answers there, before the clock runs.
     let callers = (0..SANDBOXES).map(|_| Caller::new(plan)).collect::<Vec<_>>();
@@ -99,21 +116,29 @@ fn call_us(caller: &Caller, event: &str) -> Result<f64> {
     Ok(caller.answer(FUNCTION, event)?.whole_us)
 }
 
-/// When calls come, from the beginning: so many a second on average, and none knows of another (a Poisson process).
-fn arrivals(count: u32, rate: f64) -> Vec<Duration> {
-    let (mut state, mut at) = (SEED, 0.0);
-    let arrival = |_| {
-        // SplitMix64 (Steele, Lea, Flood 2014); 53 bits of it are a number above 0.0 and up to 1.0.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = state;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
-        let uniform = ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64;
-        at -= uniform.ln() / rate;
-        Duration::from_secs_f64(at)
-    };
-    (0..count).map(arrival).collect()
+impl Arrivals {
+    /// When so many calls come, from the beginning: so many a second on average.
+    fn of(self, count: u32, rate: f64) -> Vec<Duration> {
+        let (mut state, mut at) = (SEED, 0.0);
+        let arrival = |_| {
+            at += match self {
+                Self::Random => -uniform(&mut state).ln() / rate,
+                Self::Even => 1.0 / rate,
+            };
+            Duration::from_secs_f64(at)
+        };
+        (0..count).map(arrival).collect()
+    }
+}
+
+/// A number above 0.0 and up to 1.0: 53 bits of SplitMix64 (Steele, Lea, Flood 2014).
+fn uniform(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut bits = *state;
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^= bits >> 31;
+    ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -122,12 +147,18 @@ mod tests {
 
     #[test]
     fn calls_come_at_the_rate_that_was_asked_for_and_at_random() {
-        let arrivals = arrivals(10_000, 100.0);
+        let arrivals = Arrivals::Random.of(10_000, 100.0);
         let all = arrivals.last().unwrap().as_secs_f64();
         assert!((97.0..103.0).contains(&all), "{all} s");
         let gaps = arrivals.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64());
         // Of an exponential distribution 1/e are longer than the mean.
         let long = gaps.filter(|gap| *gap > 0.01).count();
         assert!((3500..3860).contains(&long), "{long}");
+    }
+
+    #[test]
+    fn calls_come_evenly() {
+        let arrivals = Arrivals::Even.of(3, 100.0);
+        assert_eq!(arrivals, [10, 20, 30].map(Duration::from_millis));
     }
 }
