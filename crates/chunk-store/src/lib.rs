@@ -20,6 +20,7 @@ mod chunk;
 mod cipher;
 mod flights;
 mod grant;
+mod handed;
 mod local;
 mod manifest;
 mod name;
@@ -38,6 +39,7 @@ pub use grant::{
     Answer, Filled, LocalContent, LocalContentError, MAX_ANSWER_LEN, MAX_ASK_LEN, Place, ReadError, Reader,
     Table, TableError, decode_ask,
 };
+pub use handed::for_reading;
 pub use local::{LocalError, LocalKey, NodeSecret};
 pub use manifest::{
     Content, InvalidManifest, Kind, MAX_MANIFEST_LEN, MAX_PLAIN_LEN, Manifest, ManifestError,

@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chunk_store::{CacheError, Manifest, Place, Source, SourceError, Table, TableError, Verified, Wanted};
+use chunk_store::{
+    CacheError, Manifest, Place, Source, SourceError, Table, TableError, Verified, Wanted, for_reading,
+};
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -82,10 +84,11 @@ impl Content {
         &self.manifest
     }
 
-    /// Descriptors for one VMM, which is answered what it asks for until it closes its end.
+    /// Descriptors for one VMM, which is answered what it asks for until it closes its end. They are its own: what it does to them
+    /// no other one notices.
     pub(crate) fn hand(self: &Arc<Self>) -> io::Result<Handed> {
         let (ours, theirs) = PacketSocket::pair()?;
-        let handed = Handed([self.table.handed()?, self.slots.try_clone()?.into(), theirs]);
+        let handed = Handed([self.table.handed()?, for_reading(&self.slots)?, theirs]);
         tokio::spawn(asks::serve(Arc::clone(self), ours));
         Ok(handed)
     }

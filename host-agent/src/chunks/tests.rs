@@ -3,12 +3,14 @@
 use std::{
     fs::{self, File},
     io::Write as _,
+    os::fd::OwnedFd,
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use chunk_store::{ChunkSize, Kind, Label, MAX_ANSWER_LEN, Reader, Salt, write_pack};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::time::timeout;
 
 use super::*;
@@ -144,6 +146,25 @@ async fn asked(content: &Arc<Content>, question: &[u8]) -> Option<u8> {
     let mut answer = [0; MAX_ANSWER_LEN];
     let (len, _) = asks.receive(&mut answer).await.unwrap();
     answer[..len].first().copied()
+}
+
+#[tokio::test]
+async fn what_one_vmm_does_to_its_descriptors_no_other_one_notices() {
+    let dir = tempfile::tempdir().unwrap();
+    let chunks = chunks_in(dir.path());
+    publish(&chunks, "a");
+    let content = chunks.content(&label("a")).unwrap();
+    let (Handed([table, slots, _]), Handed(theirs)) = (content.hand().unwrap(), content.hand().unwrap());
+    for fd in [table, slots] {
+        fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_DIRECT)).unwrap();
+        assert!(is_direct(&fd));
+    }
+    let Handed(later) = content.hand().unwrap();
+    assert!(theirs.iter().chain(&later).all(|fd| !is_direct(fd)));
+}
+
+fn is_direct(fd: &OwnedFd) -> bool {
+    fcntl(fd, FcntlArg::F_GETFL).unwrap() & OFlag::O_DIRECT.bits() != 0
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use chunk_store::Label;
+use chunk_store::{Label, for_reading};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -175,9 +175,9 @@ impl Snapshot {
             None => contents::state(&self.chunks, &self.contents)?,
         };
         let failed = |source: io::Error| ContentsError::Read { what: "state", source: source.into() };
-        let ours = state.try_clone().map_err(failed)?;
+        let theirs = for_reading(&state).map_err(failed)?;
         *held = Some(state);
-        Ok(ours)
+        Ok(theirs.into())
     }
 
     /// Chunks of a drive that clones read, in the order in which they were told.

@@ -1,7 +1,14 @@
 //! The store over a real directory: what is published, replaced, deleted, and what a crash leaves.
 
-use std::{collections::HashSet, fs, io::Write as _, path::Path, sync::Arc};
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io::Write as _,
+    path::Path,
+    sync::Arc,
+};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vmm_api::{Identity, Shape};
 
 use super::*;
@@ -70,6 +77,19 @@ async fn a_published_snapshot_is_found_after_a_restart() {
     let found = store.find(&mine).unwrap();
     assert_eq!((read(&found).as_str(), found.identity()), ("one", &identity("k")));
     assert!(*store.key() == key);
+}
+
+/// Flags belong to what was opened: with a duplicate, whoever takes a VMM over could change how all others read.
+#[tokio::test]
+async fn each_clone_has_its_state_from_a_descriptor_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let snapshot = publish(&store, &owner("f", "1", "d1"), "k", "one").await;
+    let [mine, other] = [(); 2].map(|()| snapshot.open().unwrap().state);
+    fcntl(&mine, FcntlArg::F_SETFL(OFlag::O_DIRECT)).unwrap();
+    let is_direct = |file: &File| fcntl(file, FcntlArg::F_GETFL).unwrap() & OFlag::O_DIRECT.bits() != 0;
+    let later = snapshot.open().unwrap().state;
+    assert!(is_direct(&mine) && !is_direct(&other) && !is_direct(&later));
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use crate::bytes::Bytes;
 use crate::cipher::TAG_LEN;
 use crate::grant::Place;
+use crate::handed::for_reading;
 use crate::name::{ChunkName, NAME_LEN};
 use crate::size::ChunkSize;
 
@@ -62,8 +63,6 @@ impl Held {
 pub(super) struct Slots {
     size: ChunkSize,
     copies: File,
-    /// The same for reading only, to be handed out.
-    handed: File,
     index: File,
 }
 
@@ -82,7 +81,7 @@ impl Slots {
             io::Result::Ok(file)
         };
         let (copies, index) = (open("slots", size.bytes() as u64)?, open("index", RECORD_LEN as u64)?);
-        Ok(Self { size, copies, handed: File::open(path("slots"))?, index })
+        Ok(Self { size, copies, index })
     }
 
     /// Whether there are any in `root`.
@@ -94,9 +93,9 @@ impl Slots {
         self.size
     }
 
-    /// A descriptor of the copies that nothing can be written through.
+    /// A descriptor of the copies that nothing can be written through, and that nobody else has a part in.
     pub(super) fn handed(&self) -> io::Result<File> {
-        self.handed.try_clone()
+        for_reading(&self.copies).map(File::from)
     }
 
     /// All of a copy.

@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Whence, lseek};
 
-use super::table::{Place, Table, TableError, for_reading};
+use super::table::{Place, Table, TableError};
+use crate::handed::for_reading;
 use crate::local::{LocalError, LocalKey};
 use crate::manifest::{Content, Kind};
 use crate::secret::Secret;

@@ -8,9 +8,9 @@
 //!     the copy u64, not zero where there is none; all zeros: a chunk of zeros
 //! ```
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::bytes::Bytes;
 use crate::cipher::TAG_LEN;
+use crate::handed::for_reading;
 use crate::local::LocalKey;
 use crate::manifest::{Content, Kind};
 use crate::secret::{KEY_LEN, Secret};
@@ -172,12 +173,6 @@ impl Table {
         let changed = [place.tag.as_slice(), &at, &len].concat();
         Ok(self.file.write_all_at(&changed, entry_at(index) + AT_TAG as u64)?)
     }
-}
-
-/// Another descriptor of the same file, for reading only.
-pub(super) fn for_reading(file: &File) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(OpenOptions::new().read(true).open(path)?.into())
 }
 
 pub(super) fn entry_at(index: u32) -> u64 {
