@@ -226,7 +226,10 @@ fn files() -> Vec<SyscallRule> {
         allow!(SYS_syncfs, "a snapshot's chunks, all at once"),
         allow!(SYS_ftruncate, "images, stores, tables"),
         allow!(SYS_fallocate, "room for copies of chunks; holes"),
-        allow!(SYS_fadvise64, "images are read in order"),
+        allow!(
+            SYS_fadvise64,
+            "images are read in order; what clones want first is read before the next one wants it"
+        ),
         allow!(SYS_mkdir, "drafts, builds"),
         allow!(SYS_rename, "what is whole gets its name"),
         allow!(SYS_unlink, "what nobody needs"),

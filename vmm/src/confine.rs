@@ -181,7 +181,11 @@ fn io_filter(role: Role) -> SyscallFilter {
             allow!(SYS_epoll_create1, "load: the descriptors of devices"),
             allow!(SYS_timerfd_create, "load: the alarm of a network device that has an uplink"),
             allow!(SYS_eventfd2, "load: interrupts and notifications of devices"),
-            allow!(SYS_fcntl, arg 1 = libc::F_SETFL, "load: the socket device's broker does not block"),
+            allow!(
+                SYS_fcntl, arg 1 = libc::F_SETFL,
+                "load: the socket device's broker does not block; pages that are wanted first are read past the page cache"
+            ),
+            allow!(SYS_preadv2, "load: whether pages that are wanted first are in the page cache"),
             allow!(SYS_fcntl, arg 1 = libc::F_DUPFD_CLOEXEC, "load: devices and registers share eventfds"),
             allow!(
                 SYS_getsockopt,

@@ -144,6 +144,8 @@ pub struct LoadReport {
     pub identity: Identity,
     /// Where the time went.
     pub timings: LoadTimings,
+    /// Whether there was a prefetch content whose copies were not in the page cache: they are not there now, either.
+    pub prefetched_past_cache: bool,
 }
 
 /// Microseconds of a load, on the monotonic clock.

@@ -15,13 +15,14 @@ use std::{
 use chunk_store::{
     CacheError, Manifest, Place, Source, SourceError, Table, TableError, Verified, Wanted, for_reading,
 };
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use tokio::task::spawn_blocking;
 
 use super::{
     asks,
     node::{Chunks, ChunksError, Name},
 };
-use crate::sandbox::packet::PacketSocket;
+use crate::{code::blocking, sandbox::packet::PacketSocket};
 
 /// How often at most it is looked where the copies of a content are: VMMs do not tell which they read, so this is what keeps copies
 /// that are used from being evicted.
@@ -47,6 +48,8 @@ pub(crate) struct Content {
     opened: Instant,
     /// Milliseconds after that when it was last looked where the copies are.
     looked_ms: AtomicU64,
+    /// Whether it is about to be read into the page cache.
+    warming: AtomicBool,
 }
 
 /// What a VMM is handed: table, slots, asks.
@@ -75,8 +78,9 @@ impl Content {
             Table::new(manifest.content(), known)?
         };
         let slots = chunks.cache.slots(manifest.content().chunk_size).map_err(TableError::from)?;
-        let (opened, looked_ms, lost) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self { chunks, name, manifest, table, slots, source, absent, lost, opened, looked_ms })
+        let (opened, looked_ms) = (Instant::now(), AtomicU64::new(0));
+        let (lost, warming) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { chunks, name, manifest, table, slots, source, absent, lost, opened, looked_ms, warming })
     }
 
     /// What it consists of.
@@ -153,6 +157,31 @@ impl Content {
                 }
             }
         }));
+    }
+
+    /// Has the kernel read its copies into the page cache after so long, for who reads it next. Whoever found them missing there has not
+    /// left them: what a sandbox reads by way of that cache is its own group's memory, and all of them read these.
+    pub(crate) fn warm(self: &Arc<Self>, wait: Duration) {
+        if self.warming.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let content = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let warmed = Arc::clone(&content);
+            blocking(move || warmed.read_ahead()).await;
+            content.warming.store(false, Ordering::Relaxed);
+        });
+    }
+
+    fn read_ahead(&self) {
+        let indexes = 0..self.manifest.chunks().len() as u32;
+        let wanted = indexes.filter_map(|index| self.manifest.wanted(index));
+        for place in wanted.filter_map(|wanted| self.chunks.cache.locate(wanted)) {
+            let advice = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+            // What is not read now is read when it is wanted.
+            let _ = posix_fadvise(&self.slots, place.at.cast_signed(), place.len.into(), advice);
+        }
     }
 
     /// Looks where the copies are, unless it was done just now; takes a while, and is done beside.

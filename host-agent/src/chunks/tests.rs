@@ -10,7 +10,7 @@ use std::{
 };
 
 use chunk_store::{ChunkSize, Kind, Label, MAX_ANSWER_LEN, Reader, Salt, write_pack};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
 use tokio::time::timeout;
 
 use super::*;
@@ -165,6 +165,34 @@ async fn what_one_vmm_does_to_its_descriptors_no_other_one_notices() {
 
 fn is_direct(fd: &OwnedFd) -> bool {
     fcntl(fd, FcntlArg::F_GETFL).unwrap() & OFlag::O_DIRECT.bits() != 0
+}
+
+/// Longest that a test waits for a disk.
+const FOR_A_DISK: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn what_was_missing_in_the_page_cache_is_there_for_the_next_one() {
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let chunks = chunks_in(dir.path());
+    publish(&chunks, "a");
+    let content = chunks.content(&label("a")).unwrap();
+    let is_past_cache = || {
+        let Handed([table, slots, asks]) = content.hand().unwrap();
+        let mut reader = Reader::new(table.into(), slots.into(), asks).unwrap();
+        reader.in_bulk();
+        reader.is_past_cache()
+    };
+    let slots = File::open(dir.path().join("chunks/cache/slots-14")).unwrap();
+    slots.sync_all().unwrap();
+    posix_fadvise(&slots, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    assert!(is_past_cache() && is_past_cache(), "nobody brings them but the agent");
+    content.warm(Duration::ZERO);
+    let warmed = async {
+        while is_past_cache() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(FOR_A_DISK, warmed).await.expect("they are read in the end");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::timeout,
 };
-use vmm_api::{Identity, Key, LoadConfig, SnapshotReport};
+use vmm_api::{Identity, Key, LoadConfig, LoadReport, SnapshotReport};
 
 use super::{
     SandboxId,
@@ -53,6 +53,9 @@ pub(crate) const PRELOAD_TIMEOUT: Duration = Duration::from_secs(60 + FREEZE_TIM
 
 /// The VMM copies a list.
 const WORKING_SET_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long after a resume that found them missing its pages are read into the page cache: its first answer goes first.
+const WARMING_WAITS: Duration = Duration::from_secs(1);
 
 /// One part in so many of the time that a clone has left is not for executables in `restore.d`.
 const HOOKS_SPARE: u32 = 10;
@@ -158,7 +161,11 @@ impl Host {
 
         let up = async {
             let loading = Instant::now();
-            load(&vmm, config, fds).await?;
+            if load(&vmm, config, fds).await?.prefetched_past_cache
+                && let Some(prefetch) = &opened.prefetch
+            {
+                prefetch.warm(WARMING_WAITS);
+            }
             let load = loading.elapsed();
             let waking = Instant::now();
             let (guest, report) = wake(&vmm, &broker, unique, (began, limit), &mut logs).await?;
@@ -222,11 +229,11 @@ fn fetch_ahead(snapshot: &Snapshot, drives: &Drives, opened: &Opened) {
 
 /// Our copies of the descriptors are closed once the VMM has them, so that its end is the end of the broker and of
 /// the console.
-async fn load(vmm: &Vmm, config: LoadConfig, fds: Vec<OwnedFd>) -> Result<(), SandboxError> {
+async fn load(vmm: &Vmm, config: LoadConfig, fds: Vec<OwnedFd>) -> Result<LoadReport, SandboxError> {
     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     let report = vmm.load(config, &borrowed).await?;
     tracing::debug!(timings = ?report.timings, "a snapshot is loaded");
-    Ok(())
+    Ok(report)
 }
 
 /// From a running clone to a unique one, and what the guest says of its steps.

@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use chunk_store::{
     Answer, ChunkSize, Content, Filled, Kind, LocalKey, MAX_ASK_LEN, NodeSecret, Place, Reader, Salt, Sealed,
-    Table, decode_ask, seal,
+    Table, decode_ask, for_reading, seal,
 };
 use libfuzzer_sys::fuzz_target;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
@@ -56,6 +56,9 @@ fuzz_target!(|input: &[u8]| {
     entries.zip(table).for_each(|(byte, change)| *byte ^= change);
     write(&BENCH.file, &changed);
     let mut reader = reader(&BENCH).expect("its header is as it was");
+    if answered % 2 == 1 {
+        reader.in_bulk();
+    }
     for index in 0..=CHUNKS {
         let mut buffer = vec![0xee; reader.chunk_len(index)];
         match reader.read(index, &mut buffer) {
@@ -106,7 +109,8 @@ fn answer_with(bench: &Bench, answered: u8, bytes: &[u8]) {
 }
 
 fn reader(bench: &Bench) -> Option<Reader> {
-    let [file, slots] = [&bench.file, &bench.slots].map(|file| file.try_clone().expect("a descriptor"));
+    let file = bench.file.try_clone().expect("a descriptor");
+    let slots = for_reading(&bench.slots).expect("a descriptor").into();
     Reader::new(file, slots, bench.ours.try_clone().expect("a descriptor")).ok()
 }
 

@@ -12,6 +12,7 @@
 //! A page that cannot be had is the end of the process, and it is this thread that ends it: the I/O thread may itself be
 //! waiting for a page, and a guest must neither hang nor read something else instead.
 
+mod fill;
 mod pages;
 mod prefetch;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use jail::CompiledFilter;
 use snapshot::PageIndex;
 
 use crate::memory::{self, MemoryError};
+use fill::Help;
 use pages::{Done, PageMap};
 pub(crate) use prefetch::{PrefetchContent, usable};
 pub(crate) use source::{PageSource, SourceError, StoredPages};
@@ -83,10 +85,18 @@ pub(crate) enum PagerError {
     },
 }
 
+/// What the thread is there for.
+enum Task {
+    /// To help to put pages in place, as long as nobody waits for one.
+    Help(Help),
+    /// To answer whoever does, from then on.
+    Serve(Work),
+}
+
 /// The I/O thread's end of the pager.
 pub(crate) struct Pager {
     uffd: Arc<Userfault>,
-    work: Sender<Work>,
+    tasks: Sender<Task>,
     index: OnceLock<Arc<PageIndex>>,
     faulted: Arc<Mutex<Vec<u32>>>,
 }
@@ -99,7 +109,7 @@ impl Pager {
         last_words: LastWords,
     ) -> Result<Self, PagerError> {
         let uffd = Arc::new(uffd);
-        let (work, inbox) = mpsc::channel::<Work>();
+        let (tasks, inbox) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();
         let faults = Arc::clone(&uffd);
         let body = move || {
@@ -107,8 +117,11 @@ impl Pager {
             let go = confined.is_ok();
             // The waiting side is gone only when the process is ending, and so is the sender of work.
             let _ = ready.send(confined);
-            if go && let Ok(work) = inbox.recv() {
-                work.serve(&faults, last_words);
+            while go && let Ok(task) = inbox.recv() {
+                match task {
+                    Task::Help(help) => help.give(),
+                    Task::Serve(work) => return work.serve(&faults, last_words),
+                }
             }
         };
         thread::Builder::new()
@@ -117,7 +130,7 @@ impl Pager {
             .spawn(body)
             .map_err(PagerError::Spawn)?;
         is_ready.recv().map_err(|_| PagerError::Gone)?.map_err(PagerError::Confine)?;
-        Ok(Self { uffd, work, index: OnceLock::new(), faulted: Arc::default() })
+        Ok(Self { uffd, tasks, index: OnceLock::new(), faulted: Arc::default() })
     }
 
     /// Fills `memory`, of which nothing has been touched, from now on. Pages of `prefetch` are in place when this returns, as
@@ -136,7 +149,8 @@ impl Pager {
             for range in &ranges {
                 memory::by_small_pages(range)?;
             }
-            content.write_first(memory, &mut done)?;
+            let helper = |help| self.tasks.send(Task::Help(help)).map_err(|_| PagerError::Gone);
+            done = content.write_first(memory, done, helper)?;
         }
         for range in ranges {
             let failed = |source| PagerError::Register { len: range.len(), source };
@@ -145,7 +159,7 @@ impl Pager {
         let work = Work::new(map, saved, done, Arc::clone(&self.faulted));
         // Set once: a machine is loaded once.
         let _ = self.index.set(index);
-        self.work.send(work).map_err(|_| PagerError::Gone)
+        self.tasks.send(Task::Serve(work)).map_err(|_| PagerError::Gone)
     }
 
     /// The first [`vmm_api::MAX_WORKING_SET`] pages that somebody had to wait for.

@@ -47,6 +47,7 @@ impl PageMap {
 }
 
 /// Pages that are in place, one bit each.
+#[derive(Default)]
 pub(super) struct Done {
     /// What is served at all, ascending.
     extents: Vec<Range<u32>>,

@@ -97,6 +97,7 @@ impl Supervisor {
         let Opened { shape, states, files, memory, identity } = snapshot;
         confine::bound_files(longest_file(&files.drives, shape.memory, wanted.allow_snapshots))?;
         self.allow_snapshots = wanted.allow_snapshots;
+        let prefetched_past_cache = memory.prefetch.as_ref().is_some_and(PrefetchContent::is_past_cache);
         let base = wanted.track_changes.then(|| Base { index: Arc::clone(&memory.index) });
         let machine = prepared.load(states, files, memory, base);
         self.adopt(machine.map_err(|error| RunError::Load(Box::new(error)))?)?;
@@ -105,7 +106,7 @@ impl Supervisor {
             self.resume()?;
         }
         timings.total_us = micros(began);
-        Ok(Ok(LoadReport { identity, timings }))
+        Ok(Ok(LoadReport { identity, timings, prefetched_past_cache }))
     }
 
     /// What a machine had to wait for; no page of one that was booted.

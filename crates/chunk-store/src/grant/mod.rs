@@ -14,6 +14,7 @@
 //! it is of; the agent believes nothing of what is asked.
 
 mod ask;
+mod bulk;
 mod local;
 mod reader;
 mod table;

@@ -12,6 +12,7 @@ use nix::sys::socket::{MsgFlags, recvmsg, sendmsg};
 use zeroize::Zeroizing;
 
 use super::ask::{Answer, MAX_ANSWER_LEN, MAX_COPY_LEN, encode_ask};
+use super::bulk::Bulk;
 use super::table::{self, ENTRY_LEN, HEADER_LEN, Known, Place, TableError};
 use crate::local::{LocalError, LocalKey};
 use crate::manifest::Kind;
@@ -89,6 +90,8 @@ pub struct Reader {
     /// Entries as they were when they were read, and the first one's number.
     window: Option<(u32, Zeroizing<Vec<u8>>)>,
     copy: Vec<u8>,
+    /// Copies that were read together, where the content is read from its beginning to its end.
+    bulk: Option<Bulk>,
     asked: u64,
 }
 
@@ -106,7 +109,18 @@ impl Reader {
         }
         let end = table::entry_at(chunk_size.count(len).unwrap_or(0));
         table.read_exact_at(&mut [0], end - 1).map_err(ReadError::Entry)?;
-        Ok(Self { table, slots, asks, kind, len, chunk_size, window: None, copy: Vec::new(), asked: 0 })
+        Ok(Self {
+            table,
+            slots,
+            asks,
+            kind,
+            len,
+            chunk_size,
+            window: None,
+            copy: Vec::new(),
+            bulk: None,
+            asked: 0,
+        })
     }
 
     /// What the content is.
@@ -140,11 +154,38 @@ impl Reader {
         self.asked
     }
 
+    /// From now on copies that lie side by side are read together; and not by way of the page cache, when they are not there: whoever
+    /// reads a content once, all of it, has no use for pages of ciphertext. The descriptor of the slots must be nobody else's
+    /// ([`for_reading`](crate::for_reading)).
+    pub fn in_bulk(&mut self) {
+        let last = self.chunk_size.count(self.len).unwrap_or(1).saturating_sub(1);
+        let samples = [0, last / 2, last].map(|index| self.entry(index).ok().flatten()?.place);
+        self.bulk = Some(Bulk::new(&self.slots, self.chunk_size, samples.into_iter().flatten()));
+    }
+
+    /// Whether copies are read past the page cache: they were not in it.
+    #[must_use]
+    pub fn is_past_cache(&self) -> bool {
+        self.bulk.as_ref().is_some_and(Bulk::is_past_cache)
+    }
+
     /// Fills `plaintext`, which is as long as the chunk, with chunk `index`, verified. After an error it holds nothing of it.
     ///
     /// # Errors
     /// The chunk is not to be had, or there is no such chunk.
     pub fn read(&mut self, index: u32, plaintext: &mut [u8]) -> Result<Filled, ReadError> {
+        if let Some(filled) = self.read_here(index, plaintext)? {
+            return Ok(filled);
+        }
+        let key = self.entry(index)?.and_then(|known| known.key);
+        self.ask(index, key, plaintext).map(|()| Filled::Chunk)
+    }
+
+    /// The same without a question; none if it takes one.
+    ///
+    /// # Errors
+    /// There is no such chunk, or the table cannot be read.
+    pub fn read_here(&mut self, index: u32, plaintext: &mut [u8]) -> Result<Option<Filled>, ReadError> {
         let expected = self.chunk_len(index);
         if expected == 0 || plaintext.len() != expected {
             return Err(ReadError::Len { index, expected, found: plaintext.len() });
@@ -152,22 +193,37 @@ impl Reader {
         let was_there = self.window.is_some();
         let Some(Known { key, place }) = self.entry(index)? else {
             plaintext.fill(0);
-            return Ok(Filled::Zeros);
+            return Ok(Some(Filled::Zeros));
         };
-        if self.open_known(key.as_ref(), place, plaintext) {
-            return Ok(Filled::Chunk);
+        if self.open_known(index, key.as_ref(), place, plaintext) {
+            return Ok(Some(Filled::Chunk));
         }
         if was_there {
             // Somebody else who reads the content may have asked since.
             self.window = None;
-            let Some(now) = self.entry(index)?.filter(|now| now.place != place) else {
-                return self.ask(index, key, plaintext).map(|()| Filled::Chunk);
-            };
-            if self.open_known(now.key.as_ref(), now.place, plaintext) {
-                return Ok(Filled::Chunk);
+            let now = self.entry(index)?.filter(|now| now.place != place);
+            if now.is_some_and(|now| self.open_known(index, now.key.as_ref(), now.place, plaintext)) {
+                return Ok(Some(Filled::Chunk));
             }
         }
-        self.ask(index, key, plaintext).map(|()| Filled::Chunk)
+        Ok(None)
+    }
+
+    /// A second reader of the same descriptors, for [`Self::read_here`]: of two that ask at the same socket, one gets the other's answer.
+    ///
+    /// # Errors
+    /// There are no more descriptors.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            table: self.table.try_clone()?,
+            slots: self.slots.try_clone()?,
+            asks: self.asks.try_clone()?,
+            window: None,
+            copy: Vec::new(),
+            bulk: self.bulk.as_ref().map(Bulk::another),
+            asked: 0,
+            ..*self
+        })
     }
 
     /// What the table says of a chunk, or said not long ago.
@@ -185,18 +241,43 @@ impl Reader {
         Ok(table::decode(entry.ok_or(TableError::NoChunk(index))?)?)
     }
 
-    fn open_known(&mut self, key: Option<&LocalKey>, place: Option<Place>, plaintext: &mut [u8]) -> bool {
-        key.zip(place).is_some_and(|(key, place)| self.open(key, place, plaintext))
+    fn open_known(
+        &mut self,
+        index: u32,
+        key: Option<&LocalKey>,
+        place: Option<Place>,
+        plaintext: &mut [u8],
+    ) -> bool {
+        key.zip(place).is_some_and(|(key, place)| self.open(index, key, place, plaintext))
     }
 
     /// Whether the copy at that place is the chunk; then it is in `plaintext`.
-    fn open(&mut self, key: &LocalKey, place: Place, plaintext: &mut [u8]) -> bool {
+    fn open(&mut self, index: u32, key: &LocalKey, place: Place, plaintext: &mut [u8]) -> bool {
         if place.len as usize > plaintext.len() {
             return false;
         }
-        self.copy.resize(place.len as usize, 0);
-        self.slots.read_exact_at(&mut self.copy, place.at).is_ok()
-            && key.open_copy(&self.copy, &place.tag, plaintext).is_ok()
+        let Some(mut bulk) = self.bulk.take() else {
+            self.copy.resize(place.len as usize, 0);
+            return self.slots.read_exact_at(&mut self.copy, place.at).is_ok()
+                && key.open_copy(&self.copy, &place.tag, plaintext).is_ok();
+        };
+        let next = self.places_after(index);
+        let copy = bulk.copy(&self.slots, place, next);
+        let opens = copy.is_ok_and(|copy| key.open_copy(copy, &place.tag, plaintext).is_ok());
+        if !opens {
+            // What was read with it may be as old.
+            bulk.forget();
+        }
+        self.bulk = Some(bulk);
+        opens
+    }
+
+    /// Where the chunks behind one are, as far as that is known without another look.
+    fn places_after(&self, index: u32) -> impl Iterator<Item = Place> + '_ {
+        let (first, entries) = self.window.as_ref().map_or((index, &[][..]), |(first, held)| (*first, held));
+        let behind = index.saturating_sub(first) as usize + 1;
+        let known = |entry: &[u8]| table::decode(entry.first_chunk()?).ok().flatten()?.place;
+        entries.chunks(ENTRY_LEN).skip(behind).filter_map(known)
     }
 
     fn ask(&mut self, index: u32, key: Option<LocalKey>, plaintext: &mut [u8]) -> Result<(), ReadError> {

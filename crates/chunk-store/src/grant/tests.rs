@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
+use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 
 use super::table::{ENTRY_LEN, HEADER_LEN, entry_at};
@@ -283,6 +284,68 @@ fn no_buffer_but_the_chunks_is_filled() {
         let refused = granted.reader.read(index, &mut vec![0; found]).unwrap_err();
         assert!(matches!(refused, ReadError::Len { .. }), "{index}: {refused}");
     }
+}
+
+/// Of a content in [`scattered`].
+const MANY: u32 = 60;
+
+/// A table whose chunks lie here and there in a file on a disk, some of them zeros and the last one short.
+fn scattered() -> (Table, File) {
+    let content = Content { len: u64::from(MANY - 1) * SIZE.bytes() as u64 + 100, ..CONTENT };
+    let slots = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let known = (0..MANY).map(|index| {
+        let which = if index == MANY - 1 { 3 } else { index % 3 };
+        (which > 0).then(|| {
+            let (tag, copy) = sealed(which);
+            // Runs of seven, the last one first, each from its end.
+            let slot = (MANY / 7 - index / 7) * 7 + 6 - index % 7;
+            let place = Place { at: u64::from(slot) * SIZE.bytes() as u64, len: copy.len() as u32, tag };
+            slots.write_all_at(&copy, place.at).unwrap();
+            (key(which), Some(place))
+        })
+    });
+    (Table::new(content, known).unwrap(), slots)
+}
+
+fn reads_many(granted: &mut Granted) {
+    for index in 0..MANY {
+        let expected = if index == MANY - 1 { 3 } else { index % 3 };
+        assert_eq!(granted.read(index).unwrap(), plaintext(expected), "chunk {index}");
+    }
+}
+
+#[test]
+fn what_is_read_in_bulk_is_the_same_and_past_the_page_cache_if_it_is_not_there() {
+    let (table, slots) = scattered();
+    let read = |slots| {
+        let mut granted = Granted::new(&table, slots, |_| Vec::new());
+        granted.reader.in_bulk();
+        let is_past_cache = granted.reader.is_past_cache();
+        reads_many(&mut granted);
+        assert_eq!(granted.asked(), 0);
+        is_past_cache
+    };
+    assert!(!read(crate::for_reading(&slots).unwrap().into()), "it was written just now");
+    slots.sync_all().unwrap();
+    posix_fadvise(&slots, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    let theirs = File::from(crate::for_reading(&slots).unwrap());
+    assert!(read(theirs.try_clone().unwrap()));
+    let is_direct = |file: &File| fcntl(file, FcntlArg::F_GETFL).unwrap() & OFlag::O_DIRECT.bits() != 0;
+    assert!(is_direct(&theirs) && !is_direct(&slots), "nobody else's");
+}
+
+#[test]
+fn what_is_damaged_among_what_is_read_in_bulk_is_asked_for_alone() {
+    let (table, slots) = scattered();
+    let at = File::from(table.handed().unwrap());
+    let mut entry = [0; ENTRY_LEN];
+    at.read_exact_at(&mut entry, entry_at(4)).unwrap();
+    let place = super::table::decode(&entry).unwrap().unwrap().place.unwrap();
+    slots.write_all_at(b"damage", place.at).unwrap();
+    let mut granted = Granted::new(&table, slots, |index| vec![answer(index % 3)]);
+    granted.reader.in_bulk();
+    reads_many(&mut granted);
+    assert_eq!(granted.asked(), 1);
 }
 
 #[test]

@@ -197,7 +197,11 @@ impl Fake {
             process::exit(6);
         }
         self.way.set(way);
-        let loaded = LoadReport { identity: Identity::default(), timings: LoadTimings::default() };
+        let loaded = LoadReport {
+            identity: Identity::default(),
+            timings: LoadTimings::default(),
+            prefetched_past_cache: false,
+        };
         self.answer(&Response::Loaded(loaded));
         if self.is("hang after load") {
             self.request();
