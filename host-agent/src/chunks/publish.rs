@@ -20,8 +20,14 @@ use chunk_store::{
 
 use super::node::{Chunks, ChunksError, open_pack};
 
-/// Threads that one publication takes at most: invocations go on meanwhile.
-const MAX_THREADS: usize = 4;
+/// Which part of a machine's processors one publication takes: invocations go on meanwhile.
+const SHARE: usize = 4;
+
+/// Threads that it may have on machines where that part is less: who publishes is waiting, too.
+const FEW_THREADS: usize = 4;
+
+/// Threads that it has at most: what more of them seal has to wait for a disk.
+const MAX_THREADS: usize = 16;
 
 /// How long a salt is used for what is published: what an attack on one salt tells ends there, and so does what is found twice.
 const SALT_PERIOD_S: u64 = 28 * 24 * 3600;
@@ -150,7 +156,7 @@ impl Cutting<'_> {
                 }
             }
         };
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        let threads = threads_of(thread::available_parallelism().map_or(1, usize::from));
         thread::scope(|scope| {
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             threads
@@ -176,6 +182,22 @@ impl Cutting<'_> {
     }
 }
 
+/// How many threads a publication has on a machine of so many processors.
+fn threads_of(processors: usize) -> usize {
+    processors.min(FEW_THREADS.max(processors / SHARE)).min(MAX_THREADS)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publication_leaves_processors_to_invocations() {
+        let threads = [1, 2, 4, 8, 16, 20, 32, 64, 256].map(threads_of);
+        assert_eq!(threads, [1, 2, 4, 4, 4, 5, 8, 16, 16]);
+    }
 }
