@@ -1,7 +1,7 @@
 //! Fills the memory of a machine that was loaded.
 //!
-//! * The pages that its snapshot's prefetch content lists first are written before anything runs: bulk reading and checking, and
-//!   no fault.
+//! * The pages that its snapshot's prefetch content lists first are written before anything runs, by the thread that loads and this
+//!   one (`fill`): bulk reading and checking, and no fault.
 //! * Ranges that hold pages of the snapshot are registered with a userfaultfd then; in between, long ranges of zeros are left
 //!   to the host's kernel, which needs no help with them. One thread answers a fault with the page's whole chunk, and puts the
 //!   rest of the prefetch content in place while nobody waits.
