@@ -259,6 +259,16 @@ mod tests {
         }
     }
 
+    /// Its filter is in force beside them: a call that it has not ends a process that runs in a sandbox, and none elsewhere.
+    #[test]
+    fn every_call_of_these_filters_is_one_of_a_sandboxs() {
+        let sandboxs = jail::sandbox_filter().rules;
+        let missing = all().filter(|rule| !sandboxs.iter().any(|other| other.name == rule.name));
+        // A machine that never runs is in no sandbox.
+        let missing: Vec<&str> = missing.map(|rule| rule.name).filter(|name| *name != "SYS_pause").collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
     /// The vDSO makes a call of it where the kernel has given the TSC up, which may be while the thread runs.
     #[test]
     fn every_thread_of_a_machine_may_read_the_clock_by_a_call() {

@@ -61,6 +61,7 @@ fn running_rules() -> Vec<SyscallRule> {
         allow!(SYS_read, "files, sockets and eventfds"),
         allow!(SYS_write, "files, eventfds, the last line"),
         allow!(SYS_pread64, "chunks and snapshots"),
+        allow!(SYS_preadv2, "what of a content is in the page cache"),
         allow!(SYS_pwrite64, "snapshots are written"),
         allow!(SYS_preadv, "drives are read"),
         allow!(SYS_pwritev, "drives are written"),
