@@ -26,7 +26,7 @@ const SHARE: usize = 4;
 /// Threads that it may have on machines where that part is less: who publishes is waiting, too.
 const FEW_THREADS: usize = 4;
 
-/// Threads that it has at most: what more of them seal has to wait for a disk.
+/// Threads that it has at most, whatever the machine.
 const MAX_THREADS: usize = 16;
 
 /// How long a salt is used for what is published: what an attack on one salt tells ends there, and so does what is found twice.

@@ -11,7 +11,7 @@ use rustix::io::{ReadWriteFlags, preadv2};
 use super::table::Place;
 use crate::size::ChunkSize;
 
-/// Read at once, 256 KiB: a disk is as fast by then as it gets for one request at a time, and a processor's nearest caches hold it.
+/// Read at once, 256 KiB: four chunks of an image's length, which a processor's nearest caches hold until they are decrypted.
 const BULK_LEN: usize = 256 << 10;
 
 /// What reads past the page cache are multiples of, in the file and in memory: a block of any disk, and a page.
